@@ -1,0 +1,581 @@
+"""Fitting: theta at a true optimum, with the proof beside it.
+
+Influence, Newton steps and retraining all start from theta_hat = argmin J(.; 1). If theta is not
+an optimum they answer another question, so `fit` measures how far it is: the Newton decrement
+(g' H^-1 g)^1/2, beside the sandwich length (sum_i |g_i|^2 in H^-1)^1/2, which is how far theta_hat
+itself moves when the sample is drawn again, in the same norm.
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int8, PyTree
+
+from leaveout import lbfgs, objective as _objective
+from leaveout.groups import Groups
+from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective, is_traced
+from leaveout.solution import SolveError, Status
+from leaveout.solvers import CG, Factor, factorise, full_matrix
+
+__all__ = [
+    "Change",
+    "CrossValidation",
+    "Fit",
+    "check_groups",
+    "cross_validate",
+    "fit",
+    "from_sklearn",
+]
+
+_DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
+_NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
+
+
+class Fit(eqx.Module):
+    """An optimum of an objective.
+
+    Attributes:
+        objective: what was minimised.
+        flat: (p) theta as a flat vector; `theta` is the PyTree.
+        factor: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
+        residual: the Newton decrement at theta: (g' H^-1 g)^1/2.
+        spread: the sandwich length, the natural unit for `residual`.
+        steps: Newton steps (or L-BFGS evaluations) taken.
+        status: how it ended.
+    """
+
+    objective: AbstractObjective
+    flat: Float[Array, "p"]
+    factor: Factor | None
+    residual: Float[Array, ""]
+    spread: Float[Array, ""]
+    steps: Int[Array, ""]
+    status: Int8[Array, ""]
+
+    @property
+    def theta(self) -> PyTree:
+        """The parameters as the PyTree the objective was made with."""
+        return self.objective.tree(self.flat)
+
+    def expansion(self) -> AbstractExpansion:
+        """Every loss to second order around theta."""
+        return self.objective.at(self.flat)
+
+
+class Change(eqx.Module):
+    """What removing each of g groups does to theta: theta_without - theta.
+
+    Attributes:
+        value: (g p) changes, flat, in units of theta.
+        residual: (g) what was reached; the verb says in which norm.
+        steps: (g) iterations or evaluations spent, 0 for a direct solve.
+        status: (g) `Status` codes.
+        objective: whose theta it is.
+    """
+
+    value: Float[Array, "g p"]
+    residual: Float[Array, "g"]
+    steps: Int[Array, "g"]
+    status: Int8[Array, "g"]
+    objective: AbstractObjective
+
+    def tree(self) -> PyTree:
+        """The changes as the PyTree of parameters, each leaf with a leading axis g."""
+        if isinstance(self.objective, LinearObjective):
+            return jax.vmap(self.objective.tree)(self.value)
+        trees = jax.vmap(lambda v: eqx.filter(self.objective.tree(v), eqx.is_inexact_array))
+        return trees(self.value)
+
+
+def check_groups(fit: Fit, groups: Groups) -> None:
+    """Refuse groups that were made for other data.
+
+    Raises:
+        ValueError: with both counts.
+    """
+    if not isinstance(fit, Fit):
+        raise ValueError(f"expected a Fit from lo.fit(objective), got {type(fit).__name__}")
+    if not isinstance(groups, Groups):
+        raise ValueError(
+            f"expected lo.Groups, got {type(groups).__name__}; make them with "
+            "lo.Groups.from_masks, .from_indices, .from_labels or .from_weights"
+        )
+    if groups.n != fit.objective.n:
+        raise ValueError(
+            f"groups were made for n={groups.n:,} examples but the objective has "
+            f"n={fit.objective.n:,}; rebuild them from this data"
+        )
+    if len(groups) == 0:
+        raise ValueError("expected at least one group, got none")
+
+
+def fit(
+    objective: AbstractObjective,
+    theta: PyTree | None = None,
+    *,
+    tolerance: float = 1e-6,
+    max_steps: int = 200,
+    throw: bool = True,
+) -> Fit:
+    """Minimise an objective to rounding, or check and polish a theta trained elsewhere.
+
+    Damped Newton steps, continued until the decrement no longer falls; L-BFGS first where p is too
+    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step.
+
+    Args:
+        objective: what to minimise.
+        theta: parameters trained elsewhere, as their PyTree (or flat); refused if further than a
+            tenth of a sandwich length from the optimum. Default: start from scratch.
+        tolerance: the decrement that counts as an optimum, in sandwich lengths.
+        max_steps: Newton steps at most.
+        throw: raise when the optimum was not reached; otherwise `Fit.status` says so.
+
+    Raises:
+        SolveError: if no optimum was found, or `theta` is not near one.
+        ValueError: if theta does not have the objective's parameters.
+    """
+    if not isinstance(objective, AbstractObjective):
+        raise ValueError(
+            f"expected an objective such as lo.logistic(x, y, l2=1.0), got {objective!r}"
+        )
+    elsewhere = theta is not None
+    start = objective.initial() if theta is None else _as_flat(objective, theta)
+    dense = objective.p <= _DENSE
+    result = (_newton if dense else _large)(objective, start, tolerance, max_steps, elsewhere)
+    if is_traced(result.flat):
+        return result
+    if dense:
+        _warn_precision(result)
+    if throw and int(result.status):
+        code = Status(int(result.status))
+        raise SolveError(
+            f"no optimum: {code.name} after {int(result.steps)} steps at Newton decrement "
+            f"{float(result.residual):.1e} ({float(result.residual / result.spread):.1e} sandwich "
+            f"lengths, {tolerance:.0e} asked): {code.advice}"
+        )
+    return result
+
+
+def _as_flat(objective, theta):
+    if isinstance(theta, np.ndarray | jax.Array) and theta.shape == (objective.p,):
+        flat = jnp.asarray(theta, objective.weights.dtype)
+    else:
+        flat = objective.flat(theta)
+    if not is_traced(flat) and not bool(jnp.all(jnp.isfinite(flat))):
+        raise ValueError("theta must be finite, but it has NaN or infinite entries")
+    return flat
+
+
+@eqx.filter_jit
+def _assess(objective, theta):
+    """Gradient, factor of H, definiteness, decrement and sandwich length at theta."""
+    expansion = objective.at(theta)
+    factor, definite = factorise(full_matrix(expansion))
+    gradient = objective.gradient(theta)
+    decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
+    # sum_i |g_i|^2_{H^-1} without an n x p array: the trace of H^-1 sum_i g_i g_i'
+    scatter = _scatter(objective, expansion)
+    spread = jnp.sqrt(jnp.maximum(jnp.trace(factor.solve(scatter)), 0.0))
+    return expansion, gradient, factor, definite, decrement, spread
+
+
+def _scatter(objective, expansion):
+    """sum_i g_i g_i' (p p)."""
+    if isinstance(objective, LinearObjective):
+        first = expansion.first
+        squared = dataclasses.replace(expansion, second=first[:, :, None] * first[:, None, :])
+        return squared.hessian(jnp.ones(objective.n, first.dtype))
+    eye = jnp.eye(objective.p, dtype=objective.weights.dtype)
+    jacobian = jax.lax.map(expansion.dot, eye)  # (p n)
+    return jacobian @ jacobian.T
+
+
+@eqx.filter_jit
+def _newton_step(objective, theta, gradient, expansion, shift):
+    """One damped Newton step: the first of 1, 1/2, 1/4, ... that lowers J enough.
+
+    Where the Hessian is not positive definite it is shifted by a multiple of its diagonal until it
+    is, so that the step goes downhill.
+    """
+    matrix = full_matrix(expansion)
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
+
+    def indefinite(carry):
+        return ~carry[2] & (carry[0] < 1e12)
+
+    def raise_shift(carry):
+        shift = jnp.maximum(10 * carry[0], 1e-8)
+        factor, definite = factorise(matrix + jnp.diag(shift * diagonal))
+        return shift, factor, definite
+
+    factor, definite = factorise(matrix + jnp.diag(shift * diagonal))
+    shift, factor, _ = jax.lax.while_loop(
+        indefinite, raise_shift, (jnp.asarray(shift, theta.dtype), factor, definite)
+    )
+    direction = -factor.solve(gradient[None])[0]
+    slope = gradient @ direction
+    value = objective.value(theta)
+    slack = 1e2 * jnp.finfo(theta.dtype).eps * jnp.abs(value)
+
+    def too_long(length):
+        new = objective.value(theta + length * direction)
+        enough = new <= value + 1e-4 * length * slope + slack
+        return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
+
+    length = jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
+    return theta + length * direction, length, shift
+
+
+def _newton(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
+    """Damped Newton on a dense Hessian, to the rounding floor."""
+    expansion, gradient, factor, definite, decrement, spread = _assess(objective, theta)
+    if elsewhere:
+        _refuse_far(objective, bool(definite), float(decrement), float(spread))
+    begin = theta
+    best = Fit(objective, theta, factor, decrement, spread, jnp.int32(0), jnp.int8(0))
+    shift, steps, waiting = 0.0, 0, 0
+    while steps < max_steps:
+        theta, length, used = _newton_step(objective, theta, gradient, expansion, shift)
+        shift = 0.1 * float(used)
+        steps += 1
+        expansion, gradient, factor, definite, decrement, spread = _assess(objective, theta)
+        if not bool(jnp.isfinite(decrement) & definite) and steps < max_steps // 2:
+            if not bool(jnp.all(jnp.isfinite(theta))):
+                break
+            continue
+        better = bool(decrement < 0.5 * best.residual) or not bool(jnp.isfinite(best.residual))
+        if better or bool(decrement <= best.residual):
+            best = Fit(objective, theta, factor, decrement, spread, jnp.int32(steps), jnp.int8(0))
+        small = bool(best.residual <= tolerance * best.spread)
+        waiting = 0 if better else waiting + 1
+        if waiting >= (1 if small else 20):
+            break
+    _, _, _, definite, decrement, spread = _assess(objective, best.flat)
+    step = best.factor.solve(objective.gradient(best.flat)[None])[0]
+    moving = jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.flat - begin)
+    reached = bool(decrement <= tolerance * spread)
+    status = Status.converged
+    if not bool(jnp.isfinite(decrement)):
+        status = Status.singular
+    elif not bool(definite):
+        status = Status.no_minimum if bool(moving) else Status.singular
+    elif not reached:
+        status = Status.no_minimum if bool(moving) else Status.stalled
+        status = Status.max_steps if steps >= max_steps else status
+    elif bool(moving) and not elsewhere and bool(jnp.any(best.flat != begin)):
+        status = Status.no_minimum
+    return dataclasses.replace(best, steps=jnp.int32(steps), status=jnp.int8(status))
+
+
+def _refuse_far(objective, definite: bool, decrement: float, spread: float) -> None:
+    if not definite or not np.isfinite(decrement):
+        raise SolveError(
+            "theta is not near a minimum: the Hessian there is not positive definite; "
+            "train it further, or let lo.fit(objective) find the optimum"
+        )
+    if decrement > _NEAR * spread:
+        raise SolveError(
+            f"theta is not near an optimum of this objective: its Newton decrement is "
+            f"{decrement:.2g}, {decrement / spread:.2g} sandwich lengths where {_NEAR} is the most "
+            "that is polished; check that l2 = 1 / C, the intercept, the weights and the data are "
+            "those it was trained with, train it to a tighter tolerance, or call "
+            "lo.fit(objective) without theta"
+        )
+
+
+def _large(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
+    """L-BFGS where a dense Hessian is too large, the decrement by conjugate gradients."""
+
+    @eqx.filter_jit
+    def assess(objective, theta):
+        gradient = objective.gradient(theta)
+        step = CG(1e-6).full(objective.at(theta), None, gradient[None]).value[0]
+        return jnp.sqrt(jnp.maximum(gradient @ step, 0.0))
+
+    @eqx.filter_jit
+    def minimise(objective, theta, goal):
+        def function(points):
+            return jax.vmap(objective.value_and_gradient)(points)
+
+        return lbfgs.minimise(function, theta[None], goal[None], max_steps=100 * max_steps)
+
+    scale = jnp.linalg.norm(objective.gradient(jnp.zeros_like(theta)))
+    spread = jnp.sqrt(jnp.asarray(float(objective.p)))  # the sandwich length of a true model
+    if elsewhere:
+        _refuse_far(objective, True, float(assess(objective, theta)), float(spread))
+    solution = minimise(objective, theta, 1e-12 * scale)
+    theta = solution.value[0]
+    decrement = assess(objective, theta)
+    reached = decrement <= tolerance * spread
+    status = jnp.where(reached, Status.converged, solution.status[0])
+    status = jnp.where(~reached & (status == 0), Status.inaccurate, status).astype(jnp.int8)
+    return Fit(objective, theta, None, decrement, spread, solution.steps[0], status)
+
+
+def _warn_precision(result: Fit) -> None:
+    inflation = float(result.factor.inflation())
+    eps = float(jnp.finfo(result.flat.dtype).eps)
+    if not inflation * eps <= 1e-3:  # NaN where the factorisation broke down
+        digits = 0 if not np.isfinite(inflation) else max(0, -np.log10(inflation * eps))
+        warnings.warn(
+            f"the Hessian is too ill-conditioned for {result.flat.dtype}: the variance inflation "
+            f"of a parameter is {inflation:.1e}, so about {digits:.0f} digits survive; call "
+            'jax.config.update("jax_enable_x64", True) first, or raise l2',
+            stacklevel=3,
+        )
+
+
+# ---- scikit-learn -------------------------------------------------------------------------------
+
+
+def from_sklearn(estimator: Any, x, y, *, weights=None, throw: bool = True) -> Fit:
+    """The fit of a trained scikit-learn estimator: conventions converted, optimum checked.
+
+    LogisticRegression (two classes: `logistic` at l2 = 1 / C; more: `softmax`), Ridge (l2 = alpha),
+    LinearRegression (l2 = 0) and PoissonRegressor (l2 = alpha n, or alpha sum of weights). The
+    parameters are polished; scikit-learn's default tolerances leave them too rough.
+
+    Args:
+        estimator: fitted on (x, y).
+        x: (n d) the training inputs.
+        y: (n) the training targets.
+        weights: (n) the `sample_weight` it was fitted with; a LogisticRegression's `class_weight`
+            is taken from the estimator.
+        throw: as in `fit`.
+
+    Raises:
+        ValueError: for another estimator or a penalty other than l2.
+        SolveError: if the parameters are not near the optimum of the converted objective.
+    """
+    name = type(estimator).__name__
+    if not hasattr(estimator, "coef_"):
+        raise ValueError(f"expected a fitted {name}, but it has no coef_; call its fit(x, y) first")
+    parameters = estimator.get_params()
+    intercept = bool(parameters.get("fit_intercept", True))
+    n = np.shape(x)[0]
+    base = np.ones(n) if weights is None else np.asarray(weights, float)
+    options = {"intercept": intercept}
+    if name == "LogisticRegression":
+        l1_ratio = parameters.get("l1_ratio") or 0
+        penalty = parameters.get("penalty", "l2")
+        if penalty in ("l1", "elasticnet") or l1_ratio not in (0, 0.0):
+            raise ValueError(
+                "expected an l2 penalty, got an l1 part; the optimum is not smooth there"
+            )
+        l2 = 0.0 if penalty is None else 1 / float(parameters["C"])
+        classes = estimator.classes_
+        if parameters.get("class_weight") is not None:
+            base = base * _class_weights(parameters["class_weight"], classes, np.asarray(y), base)
+        if parameters.get("solver") == "liblinear" and intercept:
+            if parameters.get("intercept_scaling", 1) != 1:
+                raise ValueError("expected intercept_scaling=1 for liblinear")
+            options["penalised"] = np.ones(np.size(estimator.coef_) + np.size(classes[1:]), bool)
+        make = _objective.logistic if len(classes) == 2 else _objective.softmax
+    elif name in ("Ridge", "LinearRegression"):
+        l2 = float(parameters.get("alpha", 0.0))
+        make = _objective.squares
+        if np.ndim(y) > 1:
+            raise ValueError(f"expected one target column, got y of shape {np.shape(y)}")
+    elif name == "PoissonRegressor":
+        l2, make = float(parameters["alpha"]) * float(base.sum()), _objective.poisson
+    else:
+        raise ValueError(
+            f"expected LogisticRegression, Ridge, LinearRegression or PoissonRegressor, got {name};"
+            " build the objective with lo.glm and pass its parameters to lo.fit(objective, theta=)"
+        )
+    objective = make(x, y, l2, weights=base, **options)
+    weight, bias = np.asarray(estimator.coef_, float), np.asarray(estimator.intercept_, float)
+    flat = np.concatenate([weight.ravel(), np.atleast_1d(bias)]) if intercept else weight.ravel()
+    return fit(objective, theta=flat, throw=throw)
+
+
+def _class_weights(given, classes, y, base) -> np.ndarray:
+    """scikit-learn's class_weight as one factor an example; "balanced" counts with weights."""
+    codes = np.searchsorted(classes, y)
+    if isinstance(given, dict):
+        return np.array([given.get(label, 1.0) for label in classes])[codes]
+    counts = np.bincount(codes, base, len(classes))
+    return (base.sum() / (len(classes) * counts))[codes]
+
+
+# ---- choosing l2 --------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """The score of every penalty of a grid, over folds.
+
+    Attributes:
+        grid: (l) penalties, absolute (not divided by n).
+        accuracy: (l folds) share of held-out examples whose label is predicted, or None.
+        loss: (l folds) mean held-out loss.
+        criterion: "accuracy" or "loss".
+        best: position of the winner in the grid: the first maximum of the mean accuracy (so ties go
+            to the smaller penalty), or the first minimum of the mean loss.
+        status: (l folds) codes of the fits.
+    """
+
+    grid: np.ndarray
+    accuracy: np.ndarray | None
+    loss: np.ndarray
+    criterion: str
+    best: int
+    status: np.ndarray
+
+    @property
+    def l2(self) -> float:
+        """The penalty chosen."""
+        return float(self.grid[self.best])
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the winner is the first or last of the grid."""
+        return self.best in (0, len(self.grid) - 1)
+
+
+def cross_validate(
+    objective: LinearObjective,
+    grid,
+    *,
+    folds: int | Any = 5,
+    key: Array | None = None,
+    criterion: str | None = None,
+) -> CrossValidation:
+    """Choose l2 by cross-validation, all folds and penalties fitted at once.
+
+    The training part of a fold keeps the penalty as it is (a sum convention does not rescale it).
+    Damped Newton steps, vmapped over grid x folds in chunks of 256 MiB.
+
+    Args:
+        objective: a linear model; its own l2 is ignored.
+        grid: (l) penalties to try, absolute; warns if the winner is at an edge.
+        folds: how many, or an (n) array of fold numbers. Contiguous blocks of ceil(n / folds)
+            examples, as in the paper, unless a key is given.
+        key: shuffles the examples before they are cut into folds.
+        criterion: "accuracy" (default where the targets are labels) or "loss".
+
+    Raises:
+        ValueError: for an empty or negative grid, or folds that hold everything.
+    """
+    if not isinstance(objective, LinearObjective):
+        raise ValueError("cross_validate scores held-out examples of linear models (lo.glm)")
+    grid = np.atleast_1d(np.asarray(grid, float))
+    if grid.size == 0 or not np.isfinite(grid).all() or (grid < 0).any():
+        raise ValueError(f"expected a grid of finite penalties >= 0, got {grid}")
+    labelled = objective.loss.targets in ("binary", "classes")
+    criterion = criterion or ("accuracy" if labelled else "loss")
+    if criterion not in ("accuracy", "loss") or (criterion == "accuracy" and not labelled):
+        raise ValueError(f'criterion must be "loss", or "accuracy" for labels; got {criterion!r}')
+    held = _folds(objective.n, folds, key)  # (f n) True where held out
+    points, status = _fit_lanes(objective, grid, held)
+    accuracy, loss = _held_out(objective, points, jnp.asarray(held))
+    accuracy = np.asarray(accuracy) if labelled else None
+    score = accuracy if criterion == "accuracy" else -np.asarray(loss)
+    best = int(np.argmax(np.asarray(score).mean(axis=1)))
+    result = CrossValidation(grid, accuracy, np.asarray(loss), criterion, best, np.asarray(status))
+    if result.at_edge and grid.size > 1:
+        end = "lower" if best == 0 else "upper"
+        warnings.warn(
+            f"cross-validation chose l2 = {result.l2:.3g}, the {end} edge of its grid; "
+            f"extend the grid beyond it",
+            stacklevel=2,
+        )
+    return result
+
+
+def _folds(n, folds, key) -> np.ndarray:
+    if np.ndim(folds) == 0:
+        count = int(folds)
+        if not 2 <= count <= n:
+            raise ValueError(f"expected 2 to {n} folds, got {count}")
+        number = np.arange(n) // -(-n // count)
+        if key is not None:
+            number = number[np.asarray(jax.random.permutation(key, n))]
+    else:
+        number = np.asarray(folds)
+        if number.shape != (n,) or np.unique(number).size < 2:
+            raise ValueError(f"expected fold numbers of shape ({n},), at least two different")
+    return number[None, :] == np.unique(number)[:, None]
+
+
+def _fit_lanes(objective, grid, held):
+    """theta of every (penalty, fold), (l f p), and codes (l f)."""
+    lanes = [(float(l2), fold) for l2 in grid for fold in ~held]
+    size = objective.p
+    # a lane's Hessian takes p^2 numbers and its products n q: keep the batch within 256 MiB
+    each = 8 * (3 * size**2 + 3 * objective.design.size)
+    most = int(np.clip(2**28 // each, 1, len(lanes)))
+    step = eqx.filter_jit(_lanes_newton)
+    points, codes = [], []
+    for at in range(0, len(lanes), most):
+        part = lanes[at : at + most]
+        part = part + part[-1:] * (most - len(part))
+        l2 = jnp.asarray([lane[0] for lane in part], objective.weights.dtype)
+        stays = jnp.asarray(np.array([lane[1] for lane in part]), objective.weights.dtype)
+        theta, code = step(objective, l2, stays)
+        points.append(np.asarray(theta))
+        codes.append(np.asarray(code))
+    points = np.concatenate(points)[: len(lanes)].reshape(len(grid), len(held), size)
+    return jnp.asarray(points), np.concatenate(codes)[: len(lanes)].reshape(len(grid), len(held))
+
+
+def _lanes_newton(objective, l2, stays, most: int = 60):
+    """Damped Newton for many penalties and weights at once; every lane with its own step length."""
+
+    def fit_one(l2, stays):
+        problem = objective.with_l2(l2)
+
+        def step(carry):
+            count, theta, _ = carry
+            value, gradient = problem.value_and_gradient(theta, stays)
+            expansion = problem.at(theta)
+            gauge = expansion.gauge()
+            matrix = expansion.hessian(stays) + jnp.diag(problem.penalty)
+            matrix = matrix if gauge is None else matrix + gauge
+            tiny = 1e-14 * jnp.max(jnp.diagonal(matrix))
+            lower = jnp.linalg.cholesky(matrix + tiny * jnp.eye(problem.p))
+            direction = -jax.scipy.linalg.cho_solve((lower, True), gradient)
+            slope = gradient @ direction
+            slack = 1e2 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+
+            def too_long(length):
+                new = problem.value(theta + length * direction, stays)
+                return ~(new <= value + 1e-4 * length * slope + slack) & (length > 1e-6)
+
+            length = jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), value.dtype))
+            return count + 1, theta + length * direction, -slope
+
+        def unfinished(carry):
+            # squared decrement beside the number of parameters: far below sampling error
+            return (carry[0] < most) & ~(carry[2] <= 1e-12 * problem.p)
+
+        start = (0, problem.initial(), jnp.asarray(jnp.inf, stays.dtype))
+        count, theta, decrement = jax.lax.while_loop(unfinished, step, start)
+        bad = ~(decrement <= 1e-12 * problem.p)
+        return theta, jnp.where(bad, Status.max_steps, Status.converged).astype(jnp.int8)
+
+    return jax.vmap(fit_one)(l2, stays)
+
+
+@eqx.filter_jit
+def _held_out(objective, points, held):
+    """Accuracy and mean loss of the held-out examples, (l f) each."""
+
+    def score(theta, out):
+        scores = objective.scores(theta)
+        guess = scores[:, 0] > 0 if scores.shape[1] == 1 else jnp.argmax(scores, axis=1)
+        right = guess.astype(jnp.int32) == jnp.asarray(objective.y, jnp.int32)
+        count = jnp.sum(out)
+        losses = jnp.where(out, objective.losses(theta), 0.0)
+        return jnp.sum(right & out) / count, jnp.sum(losses) / count
+
+    def row(thetas):
+        return jax.lax.map(lambda lane: score(*lane), (thetas, held))
+
+    return jax.lax.map(row, points)

@@ -1,0 +1,46 @@
+"""How much fits at once: chunk lengths from a budget in bytes."""
+
+import os
+
+import jax
+import numpy as np
+
+__all__ = [
+    "budget",
+    "bucket",
+    "chunks",
+]
+
+
+def budget(memory: float | None = None) -> int:
+    """Bytes that working arrays may take: `memory`, else a quarter of what is free.
+
+    The free memory is the device's own where the backend reports it, the host's otherwise.
+
+    Raises:
+        ValueError: if `memory` is not positive.
+    """
+    if memory is not None:
+        if not memory > 0:
+            raise ValueError(f"expected memory as a positive number of bytes, got {memory!r}")
+        return int(memory)
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in statistics:
+        return (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)) // 4
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+
+
+def bucket(length: int, least: int = 1) -> int:
+    """The power of two that holds `length`, so that few shapes are ever compiled."""
+    return max(least, 1 << (max(int(length), 1) - 1).bit_length())
+
+
+def chunks(order: np.ndarray, bytes_each: float, available: int, most: int) -> list[np.ndarray]:
+    """Cut `order` into runs of at most `most` items that fit in `available` bytes.
+
+    At least one item goes into a run, whatever it takes.
+    """
+    length = int(min(max(available // max(bytes_each, 1), 1), most))
+    if length > 1:
+        length = 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
+    return [order[at : at + length] for at in range(0, len(order), length)]

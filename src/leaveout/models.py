@@ -1,0 +1,90 @@
+"""Linear models: their parameters as a user sees them, and how those lie in the flat theta."""
+
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+__all__ = [
+    "Layout",
+    "Linear",
+]
+
+
+class Linear(eqx.Module):
+    """Parameters of a linear score, `scores = weight @ x + bias`.
+
+    Attributes:
+        weight: (d) for one output, (K d) for K.
+        bias: () or (K); None without an intercept.
+    """
+
+    weight: Float[Array, "..."]
+    bias: Float[Array, "..."] | None
+
+    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "..."]:
+        """Scores of inputs (... d): (...) for one output, (... K) for several."""
+        scores = x @ self.weight.T
+        return scores if self.bias is None else jnp.add(*jnp.broadcast_arrays(scores, self.bias))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where weight and bias lie in the flat theta of a linear model: [weight row by row, bias].
+
+    With K > 1 outputs, softmax and a free intercept, adding one constant to all K biases changes
+    no probability, so the Hessian is exactly singular along that direction. All gradients are
+    orthogonal to it. Solvers therefore add a multiple of the projector on it (`gauge`): solutions
+    orthogonal to the direction are unchanged, and the matrix becomes invertible.
+
+    Attributes:
+        features: d, without the intercept.
+        outputs: K.
+        intercept: whether there is a bias.
+    """
+
+    features: int
+    outputs: int
+    intercept: bool
+
+    @property
+    def width(self) -> int:
+        """q: columns of the design, the intercept's column of ones included."""
+        return self.features + self.intercept
+
+    @property
+    def size(self) -> int:
+        """p = K q."""
+        return self.outputs * self.width
+
+    def matrix(self, theta: Float[Array, "p"]) -> Float[Array, "K q"]:
+        """Flat theta to one row a class, bias last."""
+        cut = self.outputs * self.features
+        weight = theta[:cut].reshape(self.outputs, self.features)
+        return jnp.concatenate([weight, theta[cut:, None]], 1) if self.intercept else weight
+
+    def flat(self, matrix: Float[Array, "K q"]) -> Float[Array, "p"]:
+        """The inverse of `matrix`."""
+        weight = matrix[:, : self.features].reshape(-1)
+        return jnp.concatenate([weight, matrix[:, -1]]) if self.intercept else weight
+
+    def tree(self, theta: Float[Array, "p"]) -> Linear:
+        """Flat theta to `Linear`, without a leading axis of one output."""
+        matrix = self.matrix(theta)
+        weight = matrix[:, : self.features]
+        bias = matrix[:, -1] if self.intercept else None
+        if self.outputs == 1:
+            return Linear(weight[0], None if bias is None else bias[0])
+        return Linear(weight, bias)
+
+    def order(self) -> np.ndarray:
+        """(p) positions in the row-by-row `matrix` of the entries of the flat theta."""
+        index = np.arange(self.size).reshape(self.outputs, self.width)
+        weight = index[:, : self.features].reshape(-1)
+        return np.concatenate([weight, index[:, -1]]) if self.intercept else weight
+
+    def penalised(self) -> np.ndarray:
+        """(p) True for weights, False for the intercept."""
+        return np.arange(self.size) < self.outputs * self.features

@@ -1,0 +1,717 @@
+"""The objective: J(theta; v) = sum_i s_i v_i loss_i(theta) + l2/2 |theta_penalised|^2, a SUM.
+
+s are base weights (default 1), v says what stays (1 stays, 0 leaves). theta is flat (p)
+everywhere inside the library; `tree` and `flat` translate at its edge. Gradients, Hessian-vector
+products and Hessians come from automatic differentiation of the loss. Linear models differentiate
+the loss at its score, where it is cheap, and contract with the data by matrix products;
+`Objective` differentiates the whole sum.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree
+
+from leaveout import losses as _losses
+from leaveout.losses import Loss
+from leaveout.models import Layout, Linear
+
+__all__ = [
+    "AbstractExpansion",
+    "AbstractObjective",
+    "LinearExpansion",
+    "LinearObjective",
+    "Objective",
+    "glm",
+    "is_traced",
+    "logistic",
+    "poisson",
+    "softmax",
+    "squares",
+]
+
+
+def is_traced(tree: Any) -> bool:
+    """True if any leaf is an abstract value inside jit, grad or vmap."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def _is_parameter(leaf: Any) -> bool:
+    return eqx.is_inexact_array(leaf) or isinstance(leaf, float | np.floating)
+
+
+class AbstractExpansion(eqx.Module):
+    """Every example's loss to second order around one theta; base weights are already inside.
+
+    `weights` are (n) and multiply the examples: ones for the whole data, w for what a group takes
+    away, 1 - w for what it leaves. Nothing here contains the penalty; `penalty` holds it.
+    """
+
+    penalty: eqx.AbstractVar[Float[Array, "p"]]
+
+    @property
+    @abc.abstractmethod
+    def n(self) -> int:
+        """Number of examples."""
+
+    @abc.abstractmethod
+    def gradient(self, weights: Float[Array, "n"]) -> Float[Array, "p"]:
+        """sum_i weights_i s_i grad loss_i."""
+
+    @abc.abstractmethod
+    def hvp(self, weights: Float[Array, "n"], vector: Float[Array, "p"]) -> Float[Array, "p"]:
+        """sum_i weights_i s_i hess loss_i vector."""
+
+    @abc.abstractmethod
+    def hessian(self, weights: Float[Array, "n"]) -> Float[Array, "p p"]:
+        """sum_i weights_i s_i hess loss_i."""
+
+    @abc.abstractmethod
+    def dot(self, vector: Float[Array, "p"]) -> Float[Array, "n"]:
+        """s_i grad loss_i . vector, for every example."""
+
+    @abc.abstractmethod
+    def restrict(self, rows) -> "AbstractExpansion":
+        """The expansion of the examples `rows` (integers) only."""
+
+    @abc.abstractmethod
+    def gauge(self) -> Float[Array, "p p"] | None:
+        """A matrix that pins the directions in which the loss cannot change, or None."""
+
+
+class AbstractObjective(eqx.Module):
+    """What every objective offers; `Objective` and `LinearObjective` implement it."""
+
+    weights: eqx.AbstractVar[Float[Array, "n"]]
+    l2: eqx.AbstractVar[Float[Array, ""]]
+    penalised: eqx.AbstractVar[Bool[Array, "p"]]
+
+    @abc.abstractmethod
+    def losses(self, theta: Float[Array, "p"]) -> Float[Array, "n"]:
+        """Each example's loss, without base weights."""
+
+    @abc.abstractmethod
+    def at(self, theta: Float[Array, "p"]) -> AbstractExpansion:
+        """Every loss to second order around theta."""
+
+    @abc.abstractmethod
+    def tree(self, theta: Float[Array, "p"]) -> PyTree:
+        """Flat theta as the PyTree of parameters the user knows."""
+
+    @abc.abstractmethod
+    def initial(self) -> Float[Array, "p"]:
+        """Where a fit starts from."""
+
+    @abc.abstractmethod
+    def value_and_gradient(
+        self, theta: Float[Array, "p"], stays: Float[Array, "n"] | None = None
+    ) -> tuple[Float[Array, ""], Float[Array, "p"]]:
+        """J(theta; stays) and its gradient."""
+
+    @property
+    def n(self) -> int:
+        """Number of training examples."""
+        return self.weights.shape[0]
+
+    @property
+    def p(self) -> int:
+        """Number of parameters."""
+        return self.penalised.shape[0]
+
+    @property
+    def penalty(self) -> Float[Array, "p"]:
+        """The diagonal of the penalty's Hessian: l2 where penalised, 0 elsewhere."""
+        return jnp.where(self.penalised, self.l2, 0.0)
+
+    def flat(self, theta: PyTree) -> Float[Array, "p"]:
+        """A PyTree of parameters as the flat vector."""
+        flat, _ = ravel_pytree(eqx.filter(theta, _is_parameter))
+        if flat.shape != (self.p,):
+            raise ValueError(
+                f"expected a theta of {self.p} parameters shaped like "
+                f"{jax.tree.map(jnp.shape, self.tree(self.initial()))}, got {flat.size}; "
+                "pass the parameters of this very model"
+            )
+        return flat.astype(self.weights.dtype)
+
+    def value(self, theta: Float[Array, "p"], stays: Float[Array, "n"] | None = None):
+        """J(theta; stays): the sum of losses plus the penalty."""
+        return self.value_and_gradient(theta, stays)[0]
+
+    def gradient(self, theta: Float[Array, "p"], stays: Float[Array, "n"] | None = None):
+        """The gradient (p) of J(.; stays) at theta."""
+        return self.value_and_gradient(theta, stays)[1]
+
+    def hvp(self, theta, vector, stays=None) -> Float[Array, "p"]:
+        """The Hessian of J(.; stays) at theta times a vector."""
+        stays = jnp.ones_like(self.weights) if stays is None else stays
+        return self.at(theta).hvp(stays, vector) + self.penalty * vector
+
+    def hessian(self, theta, stays=None) -> Float[Array, "p p"]:
+        """The Hessian of J(.; stays) at theta; costs n p^2 for a linear model, p HVPs otherwise."""
+        stays = jnp.ones_like(self.weights) if stays is None else stays
+        return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
+
+    def with_l2(self, l2) -> "AbstractObjective":
+        """The same objective under another penalty (a number, or traced)."""
+        return dataclasses.replace(self, l2=jnp.asarray(l2, self.weights.dtype))
+
+
+# ---- linear models ------------------------------------------------------------------------------
+
+
+class LinearExpansion(AbstractExpansion):
+    """Second-order expansion of losses of linear scores; one matrix product per contraction.
+
+    Attributes:
+        design: (n q) inputs, the intercept's ones last.
+        first: (n K) s_i times the derivative of the loss at the scores.
+        second: (n K K) s_i times its second derivative.
+    """
+
+    design: Float[Array, "n q"]
+    first: Float[Array, "n K"]
+    second: Float[Array, "n K K"]
+    penalty: Float[Array, "p"]
+    layout: Layout = eqx.field(static=True)
+    shift_invariant: bool = eqx.field(static=True)
+
+    @property
+    def n(self):
+        """Number of examples."""
+        return self.design.shape[0]
+
+    def gradient(self, weights):
+        """sum_i weights_i s_i grad loss_i."""
+        return self.layout.flat((weights[:, None] * self.first).T @ self.design)
+
+    def scores(self, vector: Float[Array, "p"]) -> Float[Array, "n K"]:
+        """The change in scores when theta changes by `vector`."""
+        return self.design @ self.layout.matrix(vector).T
+
+    def hvp(self, weights, vector):
+        """sum_i weights_i s_i hess loss_i vector."""
+        moved = jnp.einsum("nkl,nl->nk", self.second, self.scores(vector))
+        return self.layout.flat((weights[:, None] * moved).T @ self.design)
+
+    def hessian(self, weights):
+        """sum_i weights_i s_i hess loss_i: K (K + 1) / 2 products of q x n by n x q."""
+        outputs, width = self.layout.outputs, self.layout.width
+        rows, columns = np.triu_indices(outputs)
+
+        def block(pair):
+            scale = weights * self.second[:, pair[0], pair[1]]
+            return self.design.T @ (scale[:, None] * self.design)
+
+        pairs = jnp.stack([jnp.asarray(rows), jnp.asarray(columns)], 1)
+        upper = block(pairs[0])[None] if outputs == 1 else jax.lax.map(block, pairs)
+        index = np.zeros((outputs, outputs), int)
+        index[rows, columns] = index[columns, rows] = np.arange(rows.size)
+        blocks = upper[index]  # (K K q q)
+        matrix = blocks.transpose(0, 2, 1, 3).reshape(outputs * width, outputs * width)
+        order = self.layout.order()
+        return matrix if outputs == 1 else matrix[order][:, order]
+
+    def dot(self, vector):
+        """s_i grad loss_i . vector, for every example."""
+        return jnp.sum(self.first * self.scores(vector), axis=1)
+
+    def restrict(self, rows):
+        """The expansion of the examples `rows` only."""
+        return dataclasses.replace(
+            self, design=self.design[rows], first=self.first[rows], second=self.second[rows]
+        )
+
+    def diagonal(self, weights) -> Float[Array, "p"]:
+        """The diagonal of `hessian`, at the cost of one product."""
+        curvature = jnp.diagonal(self.second, axis1=1, axis2=2)
+        return self.layout.flat((weights[:, None] * curvature).T @ self.design**2)
+
+    def gauge(self):
+        """Pins the common shift of all classes wherever nothing penalises it (see `Layout`)."""
+        if not self.shift_invariant:
+            return None
+        outputs, order = self.layout.outputs, self.layout.order()
+        trace = jnp.trace(self.second, axis1=1, axis2=2)
+        free = self.layout.matrix(self.penalty)[0] == 0
+        scale = jnp.where(free, trace @ self.design**2 / outputs, 0.0)
+        matrix = jnp.kron(jnp.full((outputs, outputs), 1 / outputs), jnp.diag(scale))
+        return matrix[order][:, order]
+
+
+class LinearObjective(AbstractObjective):
+    """Losses of the scores of a linear model; made by `glm`, `logistic`, `softmax`, ...
+
+    Attributes:
+        design: (n q) inputs with a last column of ones if there is an intercept.
+        y: (n ...) coded targets.
+        weights: (n) base weights s.
+        l2: () the penalty, sum convention (scikit-learn's 1 / C).
+        penalised: (p) which entries of theta it falls on.
+        loss: the loss of one example.
+        layout: where weight and bias lie in theta.
+        classes: the labels that the codes 0..K-1 stand for, or None.
+    """
+
+    design: Float[Array, "n q"]
+    y: PyTree
+    weights: Float[Array, "n"]
+    l2: Float[Array, ""]
+    penalised: Bool[Array, "p"]
+    loss: Loss = eqx.field(static=True)
+    layout: Layout = eqx.field(static=True)
+    classes: tuple | None = eqx.field(static=True)
+
+    @property
+    def x(self) -> Float[Array, "n d"]:
+        """Inputs without the intercept's column."""
+        return self.design[:, : self.layout.features]
+
+    def initial(self):
+        """Zeros: a linear model has no better guess."""
+        return jnp.zeros(self.layout.size, self.design.dtype)
+
+    def tree(self, theta):
+        """Flat theta as `Linear(weight, bias)`."""
+        return self.layout.tree(theta)
+
+    def widen(self, x) -> Float[Array, "m q"]:
+        """Inputs (m d) with the intercept's column of ones appended if the model has one."""
+        x = jnp.asarray(x, self.design.dtype)
+        if x.ndim != 2 or x.shape[1] != self.layout.features:
+            raise ValueError(
+                f"expected inputs of shape (m, {self.layout.features}), got {x.shape}; "
+                "give one row per example with the columns the model was fitted on"
+            )
+        if not self.layout.intercept:
+            return x
+        return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+
+    def scores(self, theta, design=None) -> Float[Array, "m K"]:
+        """Scores of every example, one column an output."""
+        return (self.design if design is None else design) @ self.layout.matrix(theta).T
+
+    def encode(self, y):
+        """Targets in the user's labels, coded as in training."""
+        return _encode(y, self.loss, self.classes)
+
+    def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
+        """The loss of one example, its scores always given as (K)."""
+        value = self.loss(scores[0] if self.layout.outputs == 1 else scores, y)
+        return jnp.asarray(value, scores.dtype)
+
+    def losses(self, theta):
+        """Each example's loss, without base weights."""
+        return jax.vmap(self.point_loss)(self.scores(theta), self.y)
+
+    def value_and_gradient(self, theta, stays=None):
+        """J(theta; stays) and its gradient: two matrix products and autodiff at the score."""
+        weights = self.weights if stays is None else self.weights * stays
+        values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(
+            self.scores(theta), self.y
+        )
+        # 0 * inf is NaN: a removed example must not be heard, whatever its loss
+        kept = weights != 0
+        value = jnp.sum(jnp.where(kept, weights * values, 0.0))
+        slopes = jnp.where(kept[:, None], weights[:, None] * slopes, 0.0)
+        gradient = self.layout.flat(slopes.T @ self.design)
+        penalty = self.penalty
+        return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
+
+    def at(self, theta):
+        """Every loss to second order around theta."""
+        scores = self.scores(theta)
+        first = jax.vmap(jax.grad(self.point_loss))(scores, self.y)
+        second = jax.vmap(jax.hessian(self.point_loss))(scores, self.y)
+        return LinearExpansion(
+            design=self.design,
+            first=self.weights[:, None] * first,
+            second=self.weights[:, None, None] * second,
+            penalty=self.penalty,
+            layout=self.layout,
+            shift_invariant=self.loss.shift_invariant,
+        )
+
+
+def glm(
+    loss: Callable,
+    x,
+    y,
+    outputs: int = 1,
+    l2: float = 1.0,
+    *,
+    intercept: bool = True,
+    weights=None,
+    penalised=None,
+) -> LinearObjective:
+    """The objective of a linear model under any loss of its scores.
+
+        J(theta) = sum_i s_i loss(weight @ x_i + bias, y_i) + l2/2 |weight|^2
+
+    Args:
+        loss: `loss(scores, y)` to a scalar, of ONE example, pure JAX; scores is () if outputs is
+            1, else (outputs). A `losses.Loss` also checks and codes the targets.
+        x: (n d) inputs.
+        y: (n ...) targets, passed to the loss one by one.
+        outputs: K, scores per example.
+        l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C.
+        intercept: fit a bias, which is not penalised.
+        weights: (n) base weights s_i >= 0; default 1.
+        penalised: which parameters l2 falls on: booleans shaped like `Linear(weight, bias)` or
+            flat (p); default the weight only.
+
+    Raises:
+        ValueError: for wrong lengths, NaN, labels out of range, or a negative l2.
+    """
+    loss = loss if isinstance(loss, Loss) else Loss(loss)
+    x, y, classes, outputs = _check_data(loss, x, y, outputs)
+    layout = Layout(x.shape[1], outputs, bool(intercept))
+    if intercept:
+        x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+    if penalised is None:
+        penalised = layout.penalised()
+    objective = LinearObjective(
+        design=x,
+        y=y,
+        weights=_check_weights(weights, x.shape[0], x.dtype),
+        l2=_check_l2(l2, x.dtype),
+        penalised=_check_penalised(penalised, layout.tree(np.zeros(layout.size))),
+        loss=loss,
+        layout=layout,
+        classes=classes,
+    )
+    _check_scalar(
+        jax.eval_shape(
+            lambda s, t: loss(s[0] if outputs == 1 else s, t),
+            jax.ShapeDtypeStruct((outputs,), x.dtype),
+            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), y),
+        )
+    )
+    return objective
+
+
+def logistic(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Binary logistic regression; y holds two labels of any kind, the larger is the positive one.
+
+    Further options as in `glm`.
+    """
+    return glm(_losses.logistic, x, y, 1, l2, **options)
+
+
+def softmax(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Multinomial logistic regression with one score for each of the K labels found in y.
+
+    Two labels at l2 give the predictions of `logistic` at l2 / 2. Further options as in `glm`.
+    """
+    return glm(_losses.softmax, x, y, 0, l2, **options)
+
+
+def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Least squares, loss (score - y)^2 / 2: scikit-learn's Ridge at alpha = l2.
+
+    Further options as in `glm`.
+    """
+    return glm(_losses.squares, x, y, 1, l2, **options)
+
+
+def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Poisson regression with the log link; y >= 0. Further options as in `glm`."""
+    return glm(_losses.poisson, x, y, 1, l2, **options)
+
+
+# ---- any loss, any parameters -------------------------------------------------------------------
+
+
+class Objective(AbstractObjective):
+    """Any per-example loss over any PyTree of parameters and any PyTree of data.
+
+        J(theta) = sum_i s_i loss(theta, example_i) + l2/2 |theta_penalised|^2
+
+    Gradients, Hessian-vector products and Hessians differentiate the whole sum; a dense Hessian
+    costs p Hessian-vector products. If the loss depends on theta through linear scores only, `glm`
+    is several times faster.
+
+    Args:
+        loss: `loss(theta, example)` to a scalar, of ONE example, pure JAX.
+        data: any PyTree of arrays with a common leading axis n; an example is its slice.
+        theta: starting parameters: any PyTree, an Equinox module too. Only inexact arrays (and
+            floats) are parameters.
+        l2: penalty, at least 0.
+        weights: (n) base weights s_i >= 0; default 1.
+        penalised: PyTree of booleans like theta (or a prefix of it, or flat (p)); default all.
+
+    Raises:
+        ValueError: for lengths that differ, NaN in the data, a loss that is not scalar, or a
+            negative l2.
+    """
+
+    data: PyTree
+    weights: Float[Array, "n"]
+    l2: Float[Array, ""]
+    penalised: Bool[Array, "p"]
+    start: Float[Array, "p"]
+    loss: Callable = eqx.field(static=True)
+    unravel: Callable = eqx.field(static=True)
+    frozen: PyTree
+
+    def __init__(self, loss, data, theta, l2=1.0, *, weights=None, penalised=None):
+        parameters, self.frozen = eqx.partition(theta, _is_parameter)
+        parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, _dtype()), parameters)
+        self.start, self.unravel = ravel_pytree(parameters)
+        if self.start.size == 0:
+            raise ValueError("theta has no floating-point parameters; give at least one")
+        self.data, count = _check_tree(data)
+        self.loss = loss
+        self.weights = _check_weights(weights, count, self.start.dtype)
+        self.l2 = _check_l2(l2, self.start.dtype)
+        self.penalised = _check_penalised(True if penalised is None else penalised, parameters)
+        example = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.data
+        )
+        _check_scalar(jax.eval_shape(lambda t, e: loss(self.tree(t), e), self.start, example))
+
+    def initial(self):
+        """The theta given at construction."""
+        return self.start
+
+    def tree(self, theta):
+        """Flat theta as the PyTree given at construction."""
+        return eqx.combine(self.unravel(theta), self.frozen)
+
+    def losses(self, theta):
+        """Each example's loss, without base weights."""
+        tree = self.tree(theta)
+        return jax.vmap(lambda example: self.loss(tree, example))(self.data).astype(theta.dtype)
+
+    def value_and_gradient(self, theta, stays=None):
+        """J(theta; stays) and its gradient by reverse mode over the whole sum."""
+        weights = self.weights if stays is None else self.weights * stays
+        penalty = self.penalty
+        value, gradient = jax.value_and_grad(lambda t: jnp.sum(weights * self.losses(t)))(theta)
+        return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
+
+    def at(self, theta):
+        """Every loss to second order around theta (differentiated when asked)."""
+        return _GeneralExpansion(self, theta)
+
+
+class _GeneralExpansion(AbstractExpansion):
+    """Second-order expansion of arbitrary losses: each contraction is an autodiff pass."""
+
+    objective: Objective
+    theta: Float[Array, "p"]
+
+    @property
+    def n(self):
+        return self.objective.n
+
+    @property
+    def penalty(self):
+        return self.objective.penalty
+
+    def _sum(self, theta, weights):
+        return jnp.sum(weights * self.objective.weights * self.objective.losses(theta))
+
+    def gradient(self, weights):
+        return jax.grad(self._sum)(self.theta, weights)
+
+    def hvp(self, weights, vector):
+        gradient = jax.grad(lambda theta: self._sum(theta, weights))
+        return jax.jvp(gradient, (self.theta,), (vector,))[1]
+
+    def hessian(self, weights):
+        eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
+        return jax.vmap(lambda vector: self.hvp(weights, vector))(eye)
+
+    def dot(self, vector):
+        return (
+            self.objective.weights
+            * jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
+        )
+
+    def restrict(self, rows):
+        data, weights = jax.tree.map(
+            lambda leaf: leaf[rows], (self.objective.data, self.objective.weights)
+        )
+        return _GeneralExpansion(
+            eqx.tree_at(lambda o: (o.data, o.weights), self.objective, (data, weights)), self.theta
+        )
+
+    def gauge(self):
+        return None
+
+
+# ---- checks, before anything is traced ----------------------------------------------------------
+
+
+def _dtype():
+    return jnp.result_type(float)
+
+
+def _check_data(loss: Loss, x, y, outputs):
+    """Inputs as a matrix, targets coded, the classes, and the number of outputs."""
+    if is_traced((x, y)):
+        return jnp.asarray(x), jax.tree.map(jnp.asarray, y), None, max(outputs, 1)
+    x = np.asarray(x)
+    if x.ndim != 2 or x.dtype.kind not in "fiub":
+        raise ValueError(
+            f"expected x as a numeric matrix (n, d), got shape {x.shape} of {x.dtype}; "
+            "give one row per example, categories one-hot coded"
+        )
+    if x.shape[0] < 2 or x.shape[1] < 1:
+        raise ValueError(f"expected at least 2 examples and 1 feature, got x of shape {x.shape}")
+    _check_finite(x, "x")
+    if loss.targets == "any":
+        y = jax.tree.map(np.asarray, y)
+        lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(y)}
+        if lengths != {(x.shape[0],)}:
+            raise ValueError(f"x has {x.shape[0]} rows but y has leading axes {sorted(lengths)}")
+        classes, coded = None, jax.tree.map(jnp.asarray, y)
+    else:
+        y = np.asarray(y)
+        if y.shape != (x.shape[0],):
+            raise ValueError(
+                f"expected y of shape ({x.shape[0]},) to go with x of shape {x.shape}, "
+                f"got {y.shape}; give one target per row"
+            )
+        classes = _classes(y, loss)
+        coded = _encode(y, loss, classes)
+    if loss.targets == "classes":
+        outputs = len(classes or ())
+    if outputs < 1:
+        raise ValueError(f"outputs must be at least 1, got {outputs}")
+    return jnp.asarray(x, _dtype()), coded, classes, outputs
+
+
+def _classes(y, loss: Loss) -> tuple | None:
+    if loss.targets not in ("binary", "classes"):
+        return None
+    if y.dtype.kind == "f":
+        _check_finite(y, "y")
+    classes = tuple(label.item() if hasattr(label, "item") else label for label in np.unique(y))
+    if loss.targets == "binary" and len(classes) != 2:
+        raise ValueError(
+            f"expected two labels in y, got {len(classes)}: {_some(classes)}; "
+            "use lo.softmax for more than two"
+        )
+    if len(classes) < 2:
+        raise ValueError(f"expected at least two labels in y, got only {_some(classes)}")
+    return classes
+
+
+def _encode(y, loss: Loss, classes: tuple | None):
+    """Targets as the loss wants them; labels become their position in `classes`."""
+    if is_traced(y):
+        return y
+    if loss.targets == "any":
+        return jax.tree.map(jnp.asarray, y)
+    y = np.asarray(y)
+    if loss.targets in ("binary", "classes"):
+        table = np.asarray(classes)
+        codes = np.clip(np.searchsorted(table, y), 0, len(table) - 1)
+        unknown = np.unique(y[table[codes] != y])
+        if unknown.size:
+            raise ValueError(
+                f"expected labels among {_some(classes)}, got {_some(unknown.tolist())}; "
+                "use the labels the objective was made with"
+            )
+        return jnp.asarray(codes, _dtype() if loss.targets == "binary" else jnp.int32)
+    if y.dtype.kind not in "fiub":
+        raise ValueError(f"expected numbers in y, got {y.dtype}")
+    _check_finite(y, "y")
+    if loss.targets == "counts" and (y < 0).any():
+        raise ValueError(
+            f"expected counts >= 0 in y, got {y.min()} in row {int(y.argmin())}; "
+            "use lo.squares for targets of either sign"
+        )
+    return jnp.asarray(y, _dtype())
+
+
+def _check_tree(data):
+    """Data as arrays with their common leading axis."""
+    data = jax.tree.map(lambda leaf: leaf if is_traced(leaf) else np.asarray(leaf), data)
+    leaves = jax.tree.leaves(data)
+    lengths = {leaf.shape[:1] for leaf in leaves}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(
+            f"expected arrays with a common leading axis in data, got shapes "
+            f"{[leaf.shape for leaf in leaves]}; give one entry per example in each"
+        )
+    for path, leaf in jax.tree.leaves_with_path(data):
+        if not is_traced(leaf) and leaf.dtype.kind == "f":
+            _check_finite(leaf, f"data{jax.tree_util.keystr(path)}")
+    return jax.tree.map(jnp.asarray, data), lengths.pop()[0]
+
+
+def _check_finite(values, name):
+    bad = ~np.isfinite(values)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name} must be finite, but {name}{list(where)} is {values[where]} "
+            f"({int(bad.sum()):,} such entries); impute or drop them first"
+        )
+
+
+def _check_weights(weights, n, dtype):
+    if weights is None:
+        return jnp.ones(n, dtype)
+    if is_traced(weights):
+        return weights
+    weights = np.asarray(weights)
+    if weights.shape != (n,):
+        raise ValueError(f"expected weights of shape ({n},), got {weights.shape}")
+    _check_finite(weights, "weights")
+    if (weights < 0).any() or not (weights > 0).any():
+        raise ValueError("expected base weights >= 0, not all 0; drop the rows you do not want")
+    return jnp.asarray(weights, dtype)
+
+
+def _check_l2(l2, dtype):
+    if is_traced(l2):
+        return jnp.asarray(l2, dtype)
+    value = np.asarray(l2)
+    if value.shape != () or not np.isfinite(value) or value < 0:
+        raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
+    return jnp.asarray(value, dtype)
+
+
+def _check_penalised(penalised, like: PyTree):
+    """Booleans (p) from a flat array, or from a PyTree (prefix) of booleans."""
+    flat, _ = ravel_pytree(like)
+    if isinstance(penalised, (np.ndarray, jax.Array)) and penalised.shape == flat.shape:
+        return jnp.asarray(penalised, bool)
+    try:
+        full = jax.tree.map(
+            lambda mask, part: jax.tree.map(
+                lambda leaf: np.broadcast_to(np.asarray(mask, bool), np.shape(leaf)), part
+            ),
+            penalised,
+            like,
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"expected penalised as booleans shaped like theta "
+            f"({jax.tree.map(np.shape, like)}) or flat ({flat.size},), got {penalised!r}"
+        ) from error
+    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)]))
+
+
+def _check_scalar(shape):
+    if getattr(shape, "shape", None) != ():
+        raise ValueError(
+            f"the loss of one example must be a scalar, got {shape}; "
+            "reduce it over its own entries (the library sums over examples)"
+        )
+
+
+def _some(items, most=6) -> str:
+    shown = ", ".join(repr(item) for item in list(items)[:most])
+    return shown + (", ..." if len(items) > most else "")

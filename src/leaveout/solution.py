@@ -1,0 +1,105 @@
+"""What a numerical answer carries besides its value: residual, steps, and how it ended."""
+
+import enum
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, Int, Int8
+
+__all__ = [
+    "Solution",
+    "SolveError",
+    "Status",
+    "raise_unless_converged",
+]
+
+
+class Status(enum.IntEnum):
+    """How a solve ended. Arrays of statuses hold these codes as int8; 0 is the only good one."""
+
+    converged = 0
+    singular = 1
+    not_positive_definite = 2
+    max_steps = 3
+    stalled = 4
+    nonfinite = 5
+    inaccurate = 6
+    no_minimum = 7
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what happened, and what to do about it."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Status.converged: "the solve reached the residual it was asked for",
+    Status.singular: (
+        "the Hessian of what is left is singular (the group empties a class or a feature, or "
+        "columns are collinear); the smallest solution is returned: raise l2, or drop the column"
+    ),
+    Status.not_positive_definite: (
+        "the Hessian of what is left has a negative eigenvalue, so no minimum is near; "
+        "use a convex loss, raise l2, or add less weight"
+    ),
+    Status.max_steps: (
+        "the steps ran out before the residual was reached; raise max_steps or loosen tolerance"
+    ),
+    Status.stalled: (
+        "rounding stopped all progress before the residual was reached; "
+        "use float64, rescale the features, or loosen tolerance"
+    ),
+    Status.nonfinite: (
+        "the loss is NaN or infinite along the way; check the data, or raise l2 if the rest of "
+        "the data no longer determines a finite minimum"
+    ),
+    Status.inaccurate: (
+        "the solver finished but its true residual is larger than was asked for; "
+        "use float64 or another solver"
+    ),
+    Status.no_minimum: (
+        "the loss of what is left keeps falling towards infinite parameters (the group empties a "
+        "class and the intercept is free, or what is left is separable); the value is where the "
+        "steps stopped: raise l2, or penalise the intercept"
+    ),
+}
+
+
+class Solution(eqx.Module):
+    """The answer to a batch of solves, one row each.
+
+    Attributes:
+        value: (b p) the solutions.
+        residual: (b) what was reached; the function that returns it says in which norm.
+        steps: (b) iterations spent (0 for a direct solve).
+        status: (b) `Status` codes.
+    """
+
+    value: Float[Array, "b p"]
+    residual: Float[Array, "b"]
+    steps: Int[Array, "b"]
+    status: Int8[Array, "b"]
+
+
+class SolveError(RuntimeError):
+    """A solve ended badly and the caller asked to be told by an exception."""
+
+
+def raise_unless_converged(status, residual, names) -> None:
+    """Raise `SolveError` naming the first failed row of a solve.
+
+    Args:
+        status: (b) codes.
+        residual: (b) residuals, quoted in the message.
+        names: (b) what to call the rows, for example "group 'worker 17'".
+    """
+    status = np.asarray(status)
+    failed = np.flatnonzero(status)
+    if failed.size == 0:
+        return
+    first = failed[0]
+    code = Status(int(status[first]))
+    raise SolveError(
+        f"{failed.size:,} of {status.size:,} solves failed, the first of them for {names[first]}: "
+        f"{code.name} (residual {float(np.asarray(residual)[first]):.1e}): {code.advice}"
+    )

@@ -1,0 +1,348 @@
+"""A study: one data set, the paper's seven kinds of groups, predicted against actual effects.
+
+A study is a folder. It holds the configuration, the groups, one small file for every finished
+chunk, and in the end the effects, a summary and a figure. Running it again goes on where it was.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from leaveout import datasets, groups as _groups, measures, objective as _objective, plot
+from leaveout.effects import Effects, load, plan, stream
+from leaveout.fit import Fit, cross_validate, fit
+from leaveout.groups import Groups
+from leaveout.influence import Influence, per_point
+from leaveout.newton import Newton
+from leaveout.report import Comparison, compare
+from leaveout.retrain import Retrain
+
+__all__ = [
+    "METHODS",
+    "Configuration",
+    "Study",
+    "headline",
+    "run",
+]
+
+METHODS = {"influence": Influence(), "newton": Newton(), "actual": Retrain()}
+
+#: (stage, groups done, groups in all): called as a study goes along
+Progress = Callable[[str, int, int], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Configuration:
+    """What determines the numbers of a study; another configuration is another folder.
+
+    Attributes:
+        dataset: a name known to `datasets.load`.
+        per_family: groups asked of each family; the paper's 100 make up to 1,700.
+        seed: of groups and of the choice of query points.
+        l2_over_n: the penalty divided by n, or None to choose it by cross-validation.
+        methods: which of `METHODS` to run; "actual" is always among them.
+    """
+
+    dataset: str
+    per_family: int = 100
+    seed: int = 0
+    l2_over_n: float | None = None
+    methods: tuple[str, ...] = ("influence", "newton", "actual")
+
+    def __post_init__(self):
+        if self.dataset not in datasets.available():
+            raise ValueError(
+                f"unknown dataset {self.dataset!r}; known: {', '.join(datasets.available())}"
+            )
+        if self.per_family < 3:
+            raise ValueError(f"expected at least 3 groups a family, got {self.per_family}")
+        if self.l2_over_n is not None and not self.l2_over_n >= 0:
+            raise ValueError(f"expected l2 / n as a number >= 0, got {self.l2_over_n}")
+        unknown = [name for name in self.methods if name not in METHODS]
+        if unknown:
+            raise ValueError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
+        if "actual" not in self.methods:
+            object.__setattr__(self, "methods", (*self.methods, "actual"))
+
+    def folder(self) -> str:
+        """The default name of the study's folder: it changes with the configuration."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return f"leaveout-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Study:
+    """What `run` leaves behind.
+
+    Attributes:
+        folder: where the files are.
+        fit: the fitted model.
+        effects: per method name, the effects of all groups on all columns.
+        comparisons: per method name (not "actual"), against the actual effects.
+        summary: what `summary.json` holds.
+        resumed: chunks that were there already.
+    """
+
+    folder: Path
+    fit: Fit
+    effects: dict[str, Effects]
+    comparisons: dict[str, Comparison]
+    summary: dict[str, Any]
+    resumed: int
+
+
+def run(
+    configuration: Configuration,
+    out: str | os.PathLike | None = None,
+    *,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+    memory=None,
+) -> Study:
+    """Run a study, or go on with it.
+
+    Args:
+        configuration: what to do.
+        out: the folder; default `configuration.folder()` in the current one.
+        progress: called after each chunk.
+        say: called with a sentence at each stage.
+        memory: bytes that working arrays may take.
+
+    Raises:
+        ValueError: if the folder holds a study of another configuration.
+    """
+    begin = time.perf_counter()
+    folder = Path(configuration.folder() if out is None else out)
+    _claim(folder, configuration)
+    data = datasets.load(configuration.dataset)
+    say(f"{data.name}: {data.n:,} training examples, {data.d:,} features, {data.outputs} outputs")
+    objective, choice = _objective_of(data, configuration, folder, say)
+    fitted = fit(objective)
+    accuracy = _accuracy(fitted, data)
+    say(
+        f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
+        f"Newton decrement {float(fitted.residual):.1e}"
+    )
+    query = _query_points(fitted, data, configuration)
+    made, chunked = _make_groups(fitted, data, query, configuration, folder, memory)
+    for note in made.notes:
+        say(note)
+    examples = (data.x_query[query], np.asarray(data.y_query)[query])
+    wanted = [
+        measures.margin(examples, name="test prediction"),
+        measures.loss(examples, name="test loss"),
+        measures.self_loss(),
+    ]
+    results, resumed, seconds = {}, 0, {}
+    for name in configuration.methods:
+        results[name], found, seconds[name] = _run_method(
+            fitted, made, wanted, name, chunked, folder, progress, memory
+        )
+        resumed += found
+    if resumed:
+        say(f"resumed: {resumed} finished chunks were taken from {folder}")
+    comparisons = {
+        name: compare(*_usable(effects, results["actual"]))
+        for name, effects in results.items()
+        if name != "actual"
+    }
+    failed = int(np.count_nonzero(results["actual"].status))
+    summary = {
+        "configuration": dataclasses.asdict(configuration),
+        "data": {"n": data.n, "d": data.d, "outputs": data.outputs, "source": data.source},
+        "l2": float(objective.l2),
+        "l2_over_n": float(objective.l2) / data.n,
+        "cross_validation": choice,
+        "test_accuracy": accuracy,
+        "newton_decrement": float(fitted.residual),
+        "query_points": query.tolist(),
+        "groups": {"made": len(made), "notes": list(made.notes)},
+        "retrained_not_converged": failed,
+        "retrain_evaluations": _quantiles(results["actual"].steps),
+        "seconds": seconds | {"total": time.perf_counter() - begin},
+        "versions": {name: _version(name) for name in ("leaveout", "jax", "numpy")},
+        "device": str(jax.devices()[0]),
+        "comparison": {name: c.to_json() for name, c in comparisons.items()},
+    }
+    _write_results(folder, results, summary, made)
+    return Study(folder, fitted, results, comparisons, summary, resumed)
+
+
+def _claim(folder: Path, configuration: Configuration) -> None:
+    """Make the folder, or check that it is this study's."""
+    path = folder / "configuration.json"
+    mine = json.loads(json.dumps(dataclasses.asdict(configuration)))
+    if path.exists():
+        theirs = json.loads(path.read_text())
+        if theirs != mine:
+            other = {key: theirs.get(key) for key in mine if theirs.get(key) != mine[key]}
+            raise ValueError(
+                f"{folder} holds another study ({other} there); choose another --out, or none: "
+                "each configuration then gets a folder of its own"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
+    else:
+        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        _write(path, lambda file: file.write(json.dumps(mine, indent=2).encode()))
+
+
+def _write(path: Path, write: Callable) -> None:
+    """Write a file so that it is there whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _objective_of(data, configuration: Configuration, folder: Path, say):
+    """The objective at the chosen penalty, and how it was chosen."""
+    make = _objective.logistic if data.outputs == 1 else _objective.softmax
+    bare = make(data.x, data.y, 1.0, intercept=data.intercept)
+    if configuration.l2_over_n is not None:
+        return bare.with_l2(configuration.l2_over_n * data.n), None
+    if data.l2 is not None:
+        return bare.with_l2(data.l2), None
+    path = folder / "l2.json"
+    if not path.exists():
+        say(f"choosing l2/n among {len(data.l2_grid)} values by 5-fold cross-validated accuracy")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = cross_validate(bare, np.asarray(data.l2_grid) * data.n)
+        for warning in caught:
+            say(str(warning.message))
+        accuracy = result.accuracy
+        chosen = {
+            "l2": result.l2,
+            "l2_over_n_grid": list(data.l2_grid),
+            "accuracy": None if accuracy is None else accuracy.mean(axis=1).tolist(),
+            "loss": result.loss.mean(axis=1).tolist(),
+            "at_edge": result.at_edge,
+        }
+        _write(path, lambda file: file.write(json.dumps(chosen, indent=2).encode()))
+    chosen = json.loads(path.read_text())
+    return bare.with_l2(chosen["l2"]), chosen
+
+
+def _accuracy(fitted: Fit, data) -> float:
+    objective = fitted.objective
+    scores = np.asarray(objective.scores(fitted.flat, objective.widen(data.x_query)))
+    guess = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
+    return float(np.mean(guess == np.asarray(objective.encode(data.y_query))))
+
+
+def _query_points(fitted: Fit, data, configuration: Configuration) -> np.ndarray:
+    """The paper's rule: the three largest losses, largest first, and three more at random."""
+    measure = measures.loss((data.x_query, data.y_query)).bind(fitted.objective)
+    losses = np.asarray(measure.values(fitted.objective, fitted.flat, None))
+    worst = np.argsort(-losses, kind="stable")[:3]
+    key = jax.random.fold_in(jax.random.key(configuration.seed), 1)
+    others = np.setdiff1d(np.arange(losses.size), worst)
+    chosen = np.asarray(jax.random.choice(key, others, (min(3, others.size),), replace=False))
+    return np.concatenate([worst, chosen])
+
+
+def _make_groups(fitted, data, query, configuration, folder: Path, memory):
+    """The groups and the plan of chunks, from the folder if they are there."""
+    path, plan_path = folder / "groups.npz", folder / "plan.json"
+    if not (path.exists() and plan_path.exists()):
+        scores = per_point(
+            fitted, measures.loss((data.x_query[query], np.asarray(data.y_query)[query]))
+        )
+        residuals = np.asarray(_residuals(fitted))
+        key = jax.random.fold_in(jax.random.key(configuration.seed), 0)
+        made = _groups.seven(
+            key, fitted.objective, residuals, np.asarray(scores), num=configuration.per_family
+        )
+        partial = folder / "groups.partial.npz"
+        made.save(partial)
+        os.replace(partial, path)
+        chunked = [rows.tolist() for rows in plan(fitted, made, memory)]
+        text = json.dumps({"chunks": chunked, "notes": list(made.notes)})
+        _write(plan_path, lambda file: file.write(text.encode()))
+    saved = json.loads(plan_path.read_text())
+    made = dataclasses.replace(Groups.load(path), notes=tuple(saved["notes"]))
+    return made, [np.asarray(rows) for rows in saved["chunks"]]
+
+
+@eqx.filter_jit
+def _residuals(fitted: Fit):
+    return fitted.expansion().first
+
+
+def _run_method(fitted, made, wanted, name, chunked, folder: Path, progress, memory):
+    """All chunks of one method: those on disk are read, the others computed and saved."""
+    paths = [folder / "chunks" / f"{name}-{i:05d}.npz" for i in range(len(chunked))]
+    missing = [i for i, path in enumerate(paths) if not path.exists()]
+    done = sum(len(chunked[i]) for i in range(len(chunked)) if i not in set(missing))
+    begin = time.perf_counter()
+    if progress is not None:
+        progress(name, done, len(made))
+    todo = [chunked[i] for i in missing]
+    computed = stream(fitted, made, wanted, METHODS[name], todo, memory=memory)
+    for i, (rows, part) in zip(missing, computed, strict=True):
+        partial = paths[i].with_suffix(".partial.npz")
+        part.save(partial)
+        os.replace(partial, paths[i])
+        done += len(rows)
+        if progress is not None:
+            progress(name, done, len(made))
+    seconds = time.perf_counter() - begin
+    parts = [load(path) for path in paths]
+    back = np.argsort(np.concatenate(chunked))
+    joined = {
+        field: np.concatenate([getattr(part, field) for part in parts])[back]
+        for field in ("value", "status", "residual", "steps")
+    }
+    effects = dataclasses.replace(parts[0], groups=made, **joined)
+    return effects, len(chunked) - len(missing), seconds
+
+
+def _usable(predicted: Effects, actual: Effects) -> tuple[Effects, Effects]:
+    """Both, without the groups whose solve failed in either."""
+    good = (actual.status == 0) & (predicted.status == 0)
+    return (predicted, actual) if good.all() else (predicted[good], actual[good])
+
+
+def _quantiles(steps) -> dict[str, float]:
+    return {"median": float(np.median(steps)), "max": int(np.max(steps))}
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+def _write_results(folder: Path, results, summary, made) -> None:
+    import pandas as pd
+
+    table = pd.concat([effects.to_pandas() for effects in results.values()], ignore_index=True)
+    partial = folder / "effects.parquet.partial"
+    table.to_parquet(partial, index=False)
+    os.replace(partial, folder / "effects.parquet")
+    _write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
+    actual = results["actual"]
+    shown = [actual.columns.index(c) for c in headline(actual)]
+    predicted = {e.method: e for name, e in results.items() if name != "actual"}
+    plot.panels(predicted, actual, shown, path=folder / "figure.png")
+
+
+def headline(effects: Effects) -> list[str]:
+    """One column a measure: the query point of largest loss, and the group itself."""
+    return [
+        effects.columns[effects.measure.index(measure)]
+        for measure in dict.fromkeys(effects.measure)
+    ]

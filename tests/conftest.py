@@ -1,0 +1,19 @@
+"""Strict settings for every test: float64, no silent promotion of ranks, real data found."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real raw data, or a skip that says what to set."""
+    folder = os.environ.get("LEAVEOUT_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("LEAVEOUT_DATA is not set to the folder of real data sets")
+    return Path(folder)

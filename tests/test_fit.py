@@ -1,0 +1,201 @@
+"""Fits: optima proven or refused, scikit-learn's conventions, the choice of l2."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import LOSSES, problem
+from sklearn.datasets import load_breast_cancer, load_iris
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    PoissonRegressor,
+    Ridge,
+)
+from sklearn.model_selection import KFold
+
+import leaveout as lo
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_fit_is_an_optimum_to_rounding(name):
+    fitted = lo.fit(problem(name))
+    assert int(fitted.status) == 0
+    assert float(fitted.residual) < 1e-9 * float(fitted.spread)
+    np.testing.assert_allclose(fitted.objective.gradient(fitted.flat), 0.0, atol=1e-10)
+
+
+def test_residual_and_spread_are_what_they_say():
+    objective = problem("logistic")
+    theta = lo.fit(objective).flat + 0.01
+    off = lo.fit(objective, theta=theta, max_steps=0, throw=False)
+    inverse = jnp.linalg.inv(objective.hessian(theta))
+    gradient = objective.gradient(theta)
+    np.testing.assert_allclose(off.residual, jnp.sqrt(gradient @ inverse @ gradient), rtol=1e-9)
+    points = jax.vmap(off.expansion().gradient)(jnp.eye(60))
+    lengths = jnp.einsum("np,pq,nq->", points, inverse, points)
+    np.testing.assert_allclose(off.spread, jnp.sqrt(lengths), rtol=1e-9)
+
+
+def test_a_theta_trained_elsewhere_is_polished():
+    objective = problem("logistic")
+    exact = lo.fit(objective)
+    near = lo.fit(objective, theta=exact.objective.tree(exact.flat + 1e-3))
+    np.testing.assert_allclose(near.flat, exact.flat, atol=1e-12)
+
+
+def test_a_theta_far_from_optimal_is_refused_with_the_distance():
+    objective = problem("logistic")
+    with pytest.raises(lo.SolveError, match=r"not near an optimum.*sandwich lengths.*l2 = 1 / C"):
+        lo.fit(objective, theta=lo.fit(objective).flat + 1.0)
+    with pytest.raises(ValueError, match="expected a theta of 5 parameters"):
+        lo.fit(objective, theta=lo.Linear(jnp.zeros(9), jnp.zeros(())))
+    with pytest.raises(ValueError, match="theta must be finite"):
+        lo.fit(objective, theta=np.full(5, np.nan))
+
+
+def test_a_fit_that_stops_early_raises_or_says_so():
+    objective = problem("logistic")
+    with pytest.raises(lo.SolveError, match=r"no optimum: max_steps after 1 steps"):
+        lo.fit(objective, max_steps=1)
+    assert int(lo.fit(objective, max_steps=1, throw=False).status) == lo.Status.max_steps
+
+
+def test_separable_data_without_penalty_has_no_optimum():
+    x = np.linspace(-1, 1, 20)[:, None]
+    with pytest.raises(lo.SolveError, match=r"no optimum: (no_minimum|singular)"):
+        lo.fit(lo.logistic(x, (x[:, 0] > 0).astype(int), l2=0.0))
+
+
+def test_collinear_columns_without_penalty_are_singular():
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    x = np.c_[x, x[:, 0]]
+    with pytest.raises(lo.SolveError, match="singular"):
+        lo.fit(lo.squares(x, x[:, 1], l2=0.0))
+
+
+def test_a_loss_with_a_bad_start_is_fitted_or_reported():
+    objective = lo.Objective(
+        lambda theta, example: jnp.log1p((example - theta) ** 2), np.r_[1.0, 1.1, 0.9], 9.0, l2=0.0
+    )
+    np.testing.assert_allclose(lo.fit(objective).theta, 1.0, atol=1e-10)
+
+
+def test_float32_that_cannot_bear_the_conditioning_is_warned_of():
+    x, y = load_breast_cancer(return_X_y=True)
+    x = np.c_[x, x[:, :1] + 1e-3 * np.random.default_rng(0).normal(size=(569, 1))]
+    with jax.enable_x64(False), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lo.fit(lo.squares(x, y, l2=1e-6), throw=False)
+    assert any("too ill-conditioned for float32" in str(w.message) for w in caught)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(
+    ("estimator", "target", "weighted"),
+    [
+        (LogisticRegression(C=0.5, tol=1e-8, max_iter=5000), "binary", False),
+        (LogisticRegression(C=2.0, tol=1e-8, max_iter=5000, class_weight="balanced"), "binary", 1),
+        (LogisticRegression(C=0.5, tol=1e-8, max_iter=5000), "classes", True),
+        (Ridge(alpha=3.0), "real", True),
+        (LinearRegression(), "real", False),
+        (PoissonRegressor(alpha=0.1, tol=1e-10, max_iter=5000), "counts", True),
+    ],
+    ids=["logistic", "balanced", "softmax", "ridge", "ols", "poisson"],
+)
+def test_scikit_learns_conventions_are_converted(estimator, target, weighted, intercept):
+    x, species = load_iris(return_X_y=True)
+    y = {
+        "binary": species == 2,
+        "classes": np.array(["a", "b", "c"])[species],
+        "real": x[:, 3],
+        "counts": species,
+    }[target]
+    x = x[:, :3] - x[:, :3].mean(0)
+    weights = np.random.default_rng(0).uniform(0.5, 2, len(y)) if weighted else None
+    trained = estimator.set_params(fit_intercept=intercept).fit(x, y, sample_weight=weights)
+    fitted = lo.from_sklearn(trained, x, y, weights=weights)
+    weight = fitted.theta.weight.reshape(np.shape(trained.coef_))
+    np.testing.assert_allclose(weight, trained.coef_, atol=1e-5)
+    assert int(fitted.status) == 0
+
+
+def test_a_liblinear_intercept_is_penalised():
+    x, y = load_iris(return_X_y=True)
+    trained = LogisticRegression(C=0.7, solver="liblinear", tol=1e-10, max_iter=10_000).fit(x, y > 0)
+    fitted = lo.from_sklearn(trained, x, y > 0)
+    np.testing.assert_allclose(fitted.theta.bias, trained.intercept_[0], atol=1e-5)
+
+
+def test_estimators_that_cannot_be_converted_are_refused():
+    x, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match="call its fit"):
+        lo.from_sklearn(LogisticRegression(), x, y)
+    lasso = LogisticRegression(l1_ratio=1.0, solver="saga", tol=1.0).fit(x, y > 0)
+    with pytest.raises(ValueError, match="expected an l2 penalty"):
+        lo.from_sklearn(lasso, x, y > 0)
+    rough = LogisticRegression(C=1.0).fit(x, y > 1)
+    with pytest.raises(lo.SolveError, match="not near an optimum"):
+        lo.from_sklearn(rough, x, y > 0)
+
+
+def test_cross_validation_agrees_with_scikit_learn():
+    x, y = load_breast_cancer(return_X_y=True)
+    x = (x - x.mean(0)) / x.std(0)
+    grid = np.array([0.1, 3.0, 100.0])
+    result = lo.cross_validate(lo.logistic(x, y), grid, folds=5)
+    assert not result.status.any()
+    expected = [
+        [
+            LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000)
+            .fit(x[train], y[train])
+            .score(x[test], y[test])
+            for train, test in KFold(5).split(x)
+        ]
+        for l2 in grid
+    ]
+    # scikit-learn's folds of 114, 114, 114, 114, 113 are the contiguous blocks of ceil(n / 5)
+    np.testing.assert_allclose(result.accuracy, expected, atol=1e-12)
+    assert result.l2 == grid[np.argmax(np.mean(expected, axis=1))]
+
+
+def test_cross_validation_by_loss_folds_and_edges():
+    objective = problem("poisson")
+    with pytest.warns(UserWarning, match=r"the (lower|upper) edge of its grid"):
+        lo.cross_validate(objective, [1e-6, 1e-5], folds=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        shuffled, again = (
+            lo.cross_validate(objective, [0.1, 5.0, 1e4], folds=4, key=jax.random.key(0))
+            for _ in range(2)
+        )
+    np.testing.assert_array_equal(shuffled.loss, again.loss)
+    assert shuffled.accuracy is None
+    number = np.arange(60) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an edge may win: that is not what is asked here
+        by_hand = lo.cross_validate(objective, [0.1, 5.0, 1e4], folds=number)
+    stays = jnp.asarray(number != 1, float)
+    theta = lo.fit(objective.with_l2(5.0)).flat
+    for _ in range(30):
+        problem5 = objective.with_l2(5.0)
+        theta -= jnp.linalg.solve(problem5.hessian(theta, stays), problem5.gradient(theta, stays))
+    held = objective.losses(theta)[number == 1].mean()
+    np.testing.assert_allclose(by_hand.loss[1, 1], held, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda o: lo.cross_validate(o, []), "grid of finite penalties"),
+        (lambda o: lo.cross_validate(o, [1.0], folds=1), "expected 2 to 60 folds, got 1"),
+        (lambda o: lo.cross_validate(o, [1.0], folds=np.zeros(60)), "at least two different"),
+        (lambda o: lo.cross_validate(o, [1.0], criterion="auc"), 'must be "loss"'),
+        (lambda o: lo.fit(lambda theta: theta), "expected an objective such as"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(problem("logistic"))

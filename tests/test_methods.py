@@ -1,0 +1,369 @@
+"""Solvers, influence, Newton, retraining and effects: fast routes against slow ones."""
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+import numpy as np
+import pytest
+import scipy.optimize
+from problems import LOSSES, groups_of, measures_of, problem
+
+import leaveout as lo
+from leaveout import lbfgs
+
+SOLVERS = [
+    getattr(lo.solvers, name)()
+    for name in lo.solvers.__all__
+    if hasattr(getattr(lo.solvers, name), "reduced") and name not in ("Solver", "Lineax")
+]
+FOREIGN = [lx.LU(), lx.Cholesky(), lx.GMRES(rtol=1e-13, atol=1e-13, restart=40)]
+
+
+@pytest.fixture(scope="module", params=LOSSES)
+def fitted(request):
+    return lo.fit(problem(request.param))
+
+
+@pytest.fixture(scope="module")
+def groups():
+    return groups_of(60)
+
+
+def test_the_shelf_of_solvers_was_found():
+    assert {type(s).__name__ for s in SOLVERS} == {"Auto", "CG", "Cholesky", "LowRank"}
+
+
+@pytest.mark.parametrize("solver", SOLVERS + FOREIGN, ids=lambda s: type(s).__name__)
+def test_every_solver_gives_the_dense_newton_step(fitted, groups, solver):
+    change = lo.newton(fitted, groups, solver)
+    assert not change.status.any()
+    objective, expansion = fitted.objective, fitted.expansion()
+    gauge = expansion.gauge()
+    gauge = 0.0 if gauge is None else gauge
+    for row, w in zip(change.value, groups.dense(), strict=True):
+        matrix = objective.hessian(fitted.flat, jnp.asarray(1 - w)) + gauge
+        expected = jnp.linalg.solve(matrix, expansion.gradient(jnp.asarray(w)))
+        np.testing.assert_allclose(row, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [s for s in SOLVERS if type(s).__name__ != "LowRank"] + FOREIGN,
+    ids=lambda s: type(s).__name__,
+)
+def test_every_solver_gives_the_dense_influence(fitted, groups, solver):
+    change = lo.influence(fitted, groups, solver)
+    assert not change.status.any()
+    assert float(change.residual.max()) < 1e-8
+    expansion = fitted.expansion()
+    gauge = expansion.gauge()
+    matrix = fitted.objective.hessian(fitted.flat) + (0.0 if gauge is None else gauge)
+    gradients = jax.vmap(expansion.gradient)(jnp.asarray(groups.dense()))
+    np.testing.assert_allclose(change.value, jnp.linalg.solve(matrix, gradients.T).T, atol=1e-9)
+
+
+def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
+    rng = np.random.default_rng(3)
+    large = lo.Groups.from_indices([rng.choice(60, 50, replace=False)], n=60)
+    dense = lo.newton(fitted, large, lo.solvers.Cholesky()).value
+    other = lo.newton(fitted, large, lx.LU()).value
+    np.testing.assert_allclose(dense, other, atol=1e-9)
+
+
+def test_low_rank_is_refused_where_it_means_nothing(groups):
+    fitted = lo.fit(problem("logistic"))
+    with pytest.raises(ValueError, match="serves newton only"):
+        lo.influence(fitted, groups, lo.solvers.LowRank())
+    with pytest.raises(ValueError, match="values, never strings"):
+        lo.newton(fitted, groups, "cholesky")
+
+
+def test_auto_chooses_each_route_where_it_is_cheapest():
+    def choice(n, d, size):
+        x = np.random.default_rng(0).normal(size=(n, d))
+        objective = lo.logistic(x, np.arange(n) % 2)
+        expansion = objective.at(objective.initial())
+        zeros = jnp.zeros((1, size))
+        block = lo.solvers.Block(zeros.astype(int), zeros)
+        factor = lo.solvers.Factor(jnp.eye(d + 1))
+        return type(lo.solvers.Auto().choose(expansion, factor, block)).__name__
+
+    assert choice(2000, 30, 300) == "Cholesky"
+    assert choice(200, 400, 4) == "LowRank"
+    assert choice(400, 900, 350) == "CG"
+
+
+# ---- groups that leave a singular Hessian -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [lo.solvers.Cholesky(), lo.solvers.LowRank(), lo.solvers.Auto()],
+    ids=lambda s: type(s).__name__,
+)
+def test_an_emptied_feature_at_no_penalty_is_singular_never_nan(solver):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 3))
+    x[6:, 2] = 0.0  # only the first six points have the third feature
+    y = (x[:, 0] + rng.normal(size=80) > 0).astype(int)
+    y[:6] = [0, 1, 0, 1, 1, 0]
+    fitted = lo.fit(lo.logistic(x, y, l2=0.0))
+    groups = lo.Groups.from_indices([np.arange(6), np.arange(10, 16)], n=80)
+    change = lo.newton(fitted, groups, solver)
+    assert [lo.Status(int(code)) for code in change.status] == [
+        lo.Status.singular,
+        lo.Status.converged,
+    ]
+    assert np.isfinite(change.value).all()
+    with pytest.raises(lo.SolveError, match=r"group '0'.*singular.*raise l2"):
+        lo.newton(fitted, groups, solver, throw=True)
+
+
+def test_an_emptied_class_has_no_minimum_and_says_so():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 2))
+    y = np.r_[np.ones(6, int), np.zeros(54, int)]
+    fitted = lo.fit(lo.logistic(x, y, l2=0.1))
+    groups = lo.Groups.from_indices([np.arange(6), np.arange(5)], n=60)
+    change = lo.retrain(fitted, groups)
+    assert np.isfinite(change.value).all()
+    assert lo.Status(int(change.status[0])) is lo.Status.no_minimum
+    assert lo.Status(int(change.status[1])) is lo.Status.converged
+
+
+def test_a_loss_that_is_not_convex_is_reported():
+    def double_well(theta, example):
+        return (theta**2 - 1) ** 2 + 0.3 * example * theta
+
+    objective = lo.Objective(double_well, np.r_[np.ones(3), -20 * np.ones(1)], 1.0, l2=0.0)
+    fitted = lo.fit(objective)
+    groups = lo.Groups.from_weights(np.array([[1.0, 1.0, 1.0, 0.0], [-9.0, -9.0, -9.0, 0.9]]))
+    change = lo.newton(fitted, groups)
+    assert np.isfinite(change.value).all()
+    assert int(change.status[0]) == lo.Status.converged
+
+
+# ---- retraining ---------------------------------------------------------------------------------
+
+
+def test_retraining_agrees_with_scipy(fitted, groups):
+    objective = fitted.objective
+    change = lo.retrain(fitted, groups)
+    assert not change.status.any()
+    for row, w in list(zip(change.value, groups.dense(), strict=True))[::4]:
+        stays = jnp.asarray(1 - w)
+        reference = scipy.optimize.minimize(
+            lambda t, s=stays: tuple(map(np.asarray, objective.value_and_gradient(t, s))),
+            np.asarray(fitted.flat),
+            jac=True,
+            hess=lambda t, s=stays: np.asarray(objective.hessian(t, s)),
+            method="trust-exact",
+            options={"gtol": 1e-11},
+        )
+        # what the loss can see of softmax scores is their difference from their mean
+        gap = objective.scores(fitted.flat + row) - objective.scores(jnp.asarray(reference.x))
+        gap = gap - gap.mean(1, keepdims=True) if gap.shape[1] > 1 else gap
+        np.testing.assert_allclose(gap, 0.0, atol=1e-7)
+
+
+def test_groups_with_their_own_penalty_and_start(fitted, groups):
+    penalties = jnp.geomspace(0.05, 20.0, len(groups))
+    rng = np.random.default_rng(0)
+    start = fitted.flat[None] + jnp.asarray(rng.normal(size=(len(groups), fitted.objective.p)))
+    method = lo.Retrain(tolerance=1e-11)
+    change = lo.retrain(fitted, groups, method, l2=penalties, start=start)
+    assert not change.status.any()
+    stays = jnp.asarray(1 - groups.dense())
+    for row, s, l2 in zip(change.value, stays, penalties, strict=True):
+        gradient = fitted.objective.with_l2(l2).gradient(fitted.flat + row, s)
+        np.testing.assert_allclose(gradient, 0.0, atol=1e-7)
+
+
+def test_own_penalties_stay_well_conditioned():
+    fitted = lo.fit(problem("logistic", n=200, d=12, l2=1.0))
+    groups = groups_of(200, 8)
+    change = lo.retrain(fitted, groups, l2=jnp.geomspace(1e-3, 1e3, 8))
+    assert not change.status.any()
+    assert int(change.steps.max()) < 60
+
+
+def test_more_groups_than_lanes_refill_the_pool():
+    fitted = lo.fit(problem("logistic", n=80))
+    groups = groups_of(80, 20)
+    whole = lo.retrain(fitted, groups).value
+    few = lo.retrain(fitted, groups, memory=60_000).value
+    np.testing.assert_allclose(few, whole, atol=1e-7)
+
+
+def test_running_out_of_steps_is_a_status():
+    fitted = lo.fit(problem("logistic"))
+    change = lo.retrain(fitted, groups_of(60), lo.Retrain(max_steps=2))
+    assert lo.Status.max_steps in [lo.Status(int(code)) for code in change.status]
+    assert np.isfinite(change.value).all()
+
+
+def test_lbfgs_minimises_hard_functions_lane_by_lane():
+    def rosenbrock(points):
+        def one(z):
+            return jnp.sum(100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2)
+
+        return jax.vmap(jax.value_and_grad(one))(points)
+
+    start = jnp.array([[-1.2, 1.0, -0.5], [1.0, 1.0, 1.0], [0.9, 0.8, 0.7], [3.0, -2.0, 1.0]])
+    goal = jnp.full(4, 1e-9)
+    answer = lbfgs.minimise(rosenbrock, start, goal, first_step=jnp.full(4, 1e-3))
+    assert not answer.status.any()
+    np.testing.assert_allclose(answer.value, 1.0, atol=1e-8)
+    assert int(answer.steps[1]) == 1  # a lane that starts at its minimum spends one evaluation
+
+
+def test_one_bad_lane_does_not_poison_the_others():
+    def function(points):
+        value = jnp.sum((points - 1) ** 2, axis=1)
+        bad = jnp.array([False, True, False])
+        return jnp.where(bad, jnp.nan, value), 2 * (points - 1)
+
+    answer = lbfgs.minimise(function, jnp.zeros((3, 2)), jnp.full(3, 1e-10))
+    assert [int(code) for code in answer.status] == [0, lo.Status.nonfinite, 0]
+    np.testing.assert_allclose(answer.value[jnp.array([0, 2])], 1.0, atol=1e-9)
+
+
+# ---- effects ------------------------------------------------------------------------------------
+
+
+def test_adjoint_and_forward_influence_are_the_same_numbers(fitted, groups):
+    measures = measures_of(fitted.objective)
+    adjoint = lo.effects(fitted, groups, measures, lo.Influence())
+    change = lo.influence(fitted, groups).value
+    column = 0
+    for measure in lo.measures.as_measures(measures):
+        bound = measure.bind(fitted.objective)
+        for row, (delta, w) in enumerate(zip(change, groups.dense(), strict=True)):
+            w = jnp.asarray(w)
+            _, slope = jax.jvp(
+                lambda t, b=bound, w=w: b.values(fitted.objective, t, w), (fitted.flat,), (delta,)
+            )
+            got = adjoint.value[row, column : column + slope.size]
+            np.testing.assert_allclose(got, slope, atol=1e-10)
+        column += slope.size
+    assert column == len(adjoint.columns)
+
+
+def test_self_loss_to_first_order_is_a_quadratic_form(fitted, groups):
+    effects = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Influence())
+    gradients = jax.vmap(fitted.expansion().gradient)(jnp.asarray(groups.dense()))
+    expected = jnp.sum(gradients * fitted.factor.solve(gradients), axis=1)
+    np.testing.assert_allclose(effects.value[:, 0], expected, rtol=1e-10)
+    actual = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Retrain())
+    assert (actual.value > 0).all()
+
+
+def test_effects_evaluate_at_the_changed_theta(fitted, groups):
+    measures = measures_of(fitted.objective)
+    for method in (lo.Newton(), lo.Retrain(), lo.Influence(at_changed=True)):
+        effects = lo.effects(fitted, groups, measures, method)
+        change = method.change(fitted, groups).value
+        design = fitted.objective.design[:3]
+        before = fitted.objective.scores(fitted.flat, design)
+        predictions = jax.vmap(lambda c: fitted.objective.scores(fitted.flat + c, design) - before)
+        flat = predictions(change).reshape(len(groups), -1)
+        np.testing.assert_allclose(effects.value[:, : flat.shape[1]], flat, atol=1e-8)
+
+
+def test_linearised_newton_equals_newton_on_linear_measures_only():
+    fitted, groups = lo.fit(problem("logistic")), groups_of(60)
+    measures = [lo.measures.parameter(0), lo.measures.self_loss()]
+    full = lo.effects(fitted, groups, measures, lo.Newton())
+    linear = lo.effects(fitted, groups, measures, lo.Newton(linearised=True))
+    np.testing.assert_allclose(linear.value[:, 0], full.value[:, 0], atol=1e-12)
+    assert np.abs(linear.value[:, 1] - full.value[:, 1]).max() > 1e-3
+
+
+def test_per_point_influence_sums_to_groups(fitted, groups):
+    measures = [m for m in lo.measures.as_measures(measures_of(fitted.objective)) if not m.needs_w]
+    points = lo.per_point(fitted, measures)
+    sums = groups.dense() @ np.asarray(points)
+    effects = lo.effects(fitted, groups, measures, lo.Influence())
+    np.testing.assert_allclose(effects.value, sums, atol=1e-10)
+    with pytest.raises(ValueError, match="self_loss depends on who leaves together"):
+        lo.per_point(fitted, lo.measures.self_loss())
+
+
+def test_a_function_of_theta_and_w_is_a_measure():
+    fitted, groups = lo.fit(problem("logistic")), groups_of(60)
+    objective = fitted.objective
+
+    def own_loss(theta, w):
+        return jnp.sum(w * objective.weights * objective.losses(objective.flat(theta)))
+
+    for method in (lo.Influence(), lo.Newton()):
+        mine = lo.effects(fitted, groups, own_loss, method)
+        ours = lo.effects(fitted, groups, lo.measures.self_loss(), method)
+        np.testing.assert_allclose(mine.value, ours.value, atol=1e-12)
+    assert mine.columns == ("own_loss",)
+
+
+def test_reduced_measures_are_sums_and_means_of_columns(fitted, groups):
+    x, y = np.asarray(fitted.objective.x[:4]), np.asarray(fitted.objective.y[:4])
+    for method in (lo.Influence(), lo.Newton()):
+        each = lo.effects(fitted, groups, lo.measures.loss((x, y)), method).value
+        for reduce, total in (("sum", each.sum(1)), ("mean", each.mean(1))):
+            one = lo.effects(fitted, groups, lo.measures.loss((x, y), reduce=reduce), method)
+            np.testing.assert_allclose(one.value[:, 0], total, atol=1e-11)
+
+
+def test_margins_are_log_odds_of_the_true_label():
+    for name in ("logistic", "softmax"):
+        fitted = lo.fit(problem(name))
+        x, y = fitted.objective.x[:3], fitted.objective.y[:3].astype(int)
+        margin = lo.measures.margin((np.asarray(x), np.asarray(y))).bind(fitted.objective)
+        loss = lo.measures.loss((np.asarray(x), np.asarray(y))).bind(fitted.objective)
+        values = margin.values(fitted.objective, fitted.flat, None)
+        losses = loss.values(fitted.objective, fitted.flat, None)
+        np.testing.assert_allclose(jax.nn.softplus(-values), losses, rtol=1e-12)
+
+
+def test_effects_survive_saving(tmp_path, fitted, groups):
+    effects = lo.effects(fitted, groups, measures_of(fitted.objective), lo.Newton())
+    effects.save(tmp_path / "effects.npz")
+    again = lo.load(tmp_path / "effects.npz")
+    np.testing.assert_array_equal(again.value, effects.value)
+    np.testing.assert_array_equal(again.groups.dense(), groups.dense())
+    assert (again.columns, again.measure, again.method) == (
+        effects.columns,
+        effects.measure,
+        "Newton",
+    )
+    table = effects.to_pandas()
+    assert len(table) == effects.value.size
+    np.testing.assert_array_equal(table["effect"].to_numpy().reshape(effects.value.shape)[:, 0],
+                                  effects.value[:, 0])  # fmt: skip
+    assert effects.to_xarray()["effect"].shape == effects.value.shape
+    np.savez(tmp_path / "other.npz", a=np.ones(2))
+    with pytest.raises(ValueError, match="does not hold effects saved by leaveout"):
+        lo.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda f, g: lo.newton(f, groups_of(50)), "made for n=50 examples.*has n=60"),
+        (lambda f, g: lo.newton(f.objective, g), "expected a Fit"),
+        (lambda f, g: lo.influence(f, np.ones((2, 60))), r"expected lo\.Groups"),
+        (lambda f, g: lo.retrain(f, g, l2=np.ones(3)), r"l2 of shape \(9,\)"),
+        (lambda f, g: lo.retrain(f, g, l2=-np.ones(9)), "penalties >= 0, got -1"),
+        (lambda f, g: lo.retrain(f, g, 1e-8), r"lo\.Retrain"),
+        (lambda f, g: lo.effects(f, g, []), "at least one measure"),
+        (lambda f, g: lo.effects(f, g, 3), "a measure or a function of theta, got int"),
+        (lambda f, g: lo.effects(f, g, lambda: 1.0), "of 0 arguments"),
+        (lambda f, g: lo.effects(f, g, lo.measures.self_loss(), "newton"), "a method such as"),
+        (lambda f, g: lo.effects(f, g, lo.measures.prediction(np.ones((2, 9)))), r"\(m, 4\)"),
+        (lambda f, g: lo.measures.prediction(np.ones(4)), r"write x\[None\]"),
+        (lambda f, g: lo.measures.loss((np.ones((2, 4)), [1])), "one target for each of the 2"),
+        (lambda f, g: lo.effects(f, g, lo.measures.self_loss(), memory=-1), "positive number"),
+        (lambda f, g: lo.effects(f, g, lo.measures.parameter(99)), "theta has 5 entries"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(lo.fit(problem("logistic")), groups_of(60))
