@@ -1,0 +1,611 @@
+"""Groups of training points, stored sparsely, and the shelf of families that make them.
+
+A group is a row of weights w over n examples: 1 leaves whole, a fraction leaves in part, a negative
+weight is added. `Groups` keeps flat indices and offsets on the host, so that 100,000 overlapping
+groups never make a dense (g n) array.
+
+To add a family, write `f(key, data, *, sizes, ...) -> Groups`: same key, same groups. `data` is
+anything with n, x (n d) and y (n); the families follow Koh et al. (2019), section 3 and appendix A,
+with random numbers of our own.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+__all__ = [
+    "Groups",
+    "feature_clusters",
+    "folds",
+    "gradient_clusters",
+    "random",
+    "same_class",
+    "seven",
+    "shared_feature",
+    "sizes",
+    "tails",
+]
+
+_FORMAT = "leaveout groups 1"
+_SKETCH = 512  # dimensions of the sketch of gradients that are too many to hold
+_HELD = 2**30  # bytes of gradients up to which they are held
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Groups:
+    """g groups of n training points.
+
+    Attributes:
+        n: number of training examples.
+        indices: (nnz) the points of all groups, group after group, sorted within each.
+        offsets: (g + 1) where each group begins in `indices`.
+        weights: (nnz) w, how much of each point leaves, at most 1; None if all leave whole.
+        names: (g) a name for each group.
+        kind: (g) the family it comes from.
+        notes: sentences on how the groups were made.
+    """
+
+    n: int
+    indices: np.ndarray
+    offsets: np.ndarray
+    weights: np.ndarray | None
+    names: np.ndarray
+    kind: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    # ---- making ---------------------------------------------------------------------------------
+
+    @classmethod
+    def from_indices(
+        cls, lists: Sequence[Any], *, n: int, names=None, kind="given", notes=()
+    ) -> "Groups":
+        """Groups from a list of index lists.
+
+        Args:
+            lists: one array of points per group, each point once.
+            n: number of training examples.
+            names: (g) names; default the position.
+            kind: a family name for all, or (g).
+            notes: sentences to keep with the groups.
+
+        Raises:
+            ValueError: for an empty group, a group of everything, duplicates, or a wrong index.
+        """
+        arrays = [np.asarray(one).reshape(-1) for one in lists]
+        for i, one in enumerate(arrays):
+            if one.dtype.kind not in "iu" and one.size:
+                raise ValueError(
+                    f"expected integer indices in group {i}, got {one.dtype}; "
+                    "use Groups.from_masks for booleans"
+                )
+        lengths = np.array([one.size for one in arrays], np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.concatenate([*arrays, np.zeros(0, np.int64)]).astype(np.int64)
+        return _checked(n, flat, offsets, None, names, kind, notes)
+
+    @classmethod
+    def from_masks(cls, masks, *, names=None, kind="given") -> "Groups":
+        """Groups from booleans (g n), True for what leaves."""
+        masks = np.asarray(masks)
+        if masks.ndim != 2 or masks.dtype != bool:
+            raise ValueError(
+                f"expected boolean masks of shape (g, n), got {masks.shape} of {masks.dtype}; "
+                "use Groups.from_weights for fractions"
+            )
+        rows, points = np.nonzero(masks)
+        return _checked(masks.shape[1], points, _offsets(rows, len(masks)), None, names, kind)
+
+    @classmethod
+    def from_weights(cls, weights, *, names=None, kind="given") -> "Groups":
+        """Groups from weights (g n): how much of each point leaves, at most 1; negative adds."""
+        weights = np.asarray(weights, float)
+        if weights.ndim != 2:
+            raise ValueError(f"expected weights of shape (g, n), got {weights.shape}")
+        if not np.isfinite(weights).all():
+            row, point = np.argwhere(~np.isfinite(weights))[0]
+            raise ValueError(f"weights must be finite, but weights[{row}, {point}] is not")
+        rows, points = np.nonzero(weights)
+        offsets = _offsets(rows, len(weights))
+        return _checked(weights.shape[1], points, offsets, weights[rows, points], names, kind)
+
+    @classmethod
+    def from_labels(cls, labels, *, kind="label") -> "Groups":
+        """One group for each distinct label, in sorted order.
+
+        Args:
+            labels: (n) a list, array or pandas column; missing values belong to no group.
+            kind: a family name.
+        """
+        if hasattr(labels, "to_numpy"):
+            labels = labels.to_numpy(dtype=object)
+        labels = np.asarray(labels, dtype=None if isinstance(labels, np.ndarray) else object)
+        if labels.ndim != 1 or labels.size == 0:
+            raise ValueError(f"expected one label for each example, got shape {labels.shape}")
+        if labels.dtype == object:
+            there = np.array([v is not None and v == v and str(v) != "<NA>" for v in labels])
+        else:
+            there = labels == labels  # not NaN
+        present = np.flatnonzero(there)
+        if present.size == 0:
+            raise ValueError("expected at least one label, but all are missing")
+        try:
+            unique, code = np.unique(labels[present], return_inverse=True)
+        except TypeError:  # labels of several types do not sort: their texts do
+            unique, code = np.unique(labels[present].astype(str), return_inverse=True)
+        order = np.argsort(code, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=unique.size))])
+        names = [str(label) for label in unique]
+        return _checked(labels.size, present[order], offsets, None, names, kind)
+
+    # ---- reading --------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return self.offsets.size - 1
+
+    @property
+    def size(self) -> np.ndarray:
+        """(g) number of points that each group touches."""
+        return np.diff(self.offsets)
+
+    @property
+    def alpha(self) -> np.ndarray:
+        """(g) share of the training data that leaves: the sum of w, divided by n."""
+        if self.weights is None:
+            return self.size / self.n
+        return np.add.reduceat(self.weights, self.offsets[:-1]) / self.n
+
+    def __repr__(self) -> str:
+        if len(self) == 0:
+            return f"Groups(none, of n={self.n:,} points)"
+        kinds, counts = np.unique(self.kind, return_counts=True)
+        made = ", ".join(f"{kind} {count:,}" for kind, count in zip(kinds, counts, strict=True))
+        size = self.size
+        return (
+            f"Groups({len(self):,} groups of {size.min():,} to {size.max():,} of n={self.n:,} "
+            f"points: {made})"
+        )
+
+    def __getitem__(self, rows) -> "Groups":
+        """Some of the groups: an integer, a slice, integers or booleans (g)."""
+        rows = np.atleast_1d(np.arange(len(self))[rows])
+        lengths = self.size[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        flat = np.repeat(self.offsets[rows], lengths) + inside
+        return dataclasses.replace(
+            self,
+            indices=self.indices[flat],
+            offsets=offsets,
+            weights=None if self.weights is None else self.weights[flat],
+            names=self.names[rows],
+            kind=self.kind[rows],
+        )
+
+    def dense(self, rows: Any = slice(None)) -> np.ndarray:
+        """(b n) w of some groups, all by default: for the chunk in flight only."""
+        part = self[rows]
+        out = np.zeros((len(part), self.n))
+        lanes = np.repeat(np.arange(len(part)), part.size)
+        out[lanes, part.indices] = 1.0 if part.weights is None else part.weights
+        return out
+
+    def padded(self, rows: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and weights (b width) of some groups, padded with point 0 at weight 0.
+
+        Raises:
+            ValueError: if a group is larger than the width.
+        """
+        part = self[rows]
+        if part.size.max() > width:
+            raise ValueError(f"a group of {part.size.max()} points does not fit in {width}")
+        filled = np.arange(width)[None, :] < part.size[:, None]
+        indices, weights = np.zeros(filled.shape, np.int64), np.zeros(filled.shape)
+        indices[filled] = part.indices
+        weights[filled] = 1.0 if part.weights is None else part.weights
+        return indices, weights
+
+    # ---- algebra --------------------------------------------------------------------------------
+
+    def __add__(self, other: "Groups") -> "Groups":
+        """All groups of both, one after the other."""
+        _same_data(self, other)
+        either = self.weights is not None or other.weights is not None
+        weights = np.concatenate([_weights(self), _weights(other)]) if either else None
+        return Groups(
+            self.n,
+            np.concatenate([self.indices, other.indices]),
+            np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
+            weights,
+            np.concatenate([self.names, other.names]),
+            np.concatenate([self.kind, other.kind]),
+            self.notes + other.notes,
+        )
+
+    def __or__(self, other: "Groups") -> "Groups":
+        """Group by group, the points in either."""
+        return _combine(self, other, lambda a, b: (a + b) > 0, "|")
+
+    def __and__(self, other: "Groups") -> "Groups":
+        """Group by group, the points in both."""
+        return _combine(self, other, lambda a, b: (a + b) == 2, "&")
+
+    def __sub__(self, other: "Groups") -> "Groups":
+        """Group by group, the points in the first and not in the second."""
+        return _combine(self, other, lambda a, b: (a - b) == 1, "-")
+
+    def __invert__(self) -> "Groups":
+        """Group by group, the points that stay."""
+        _whole(self)
+        lists = [
+            np.setdiff1d(np.arange(self.n), part, assume_unique=True) for part in _lists(self)
+        ]
+        names = [f"not {name}" for name in self.names]
+        return Groups.from_indices(lists, n=self.n, names=names, kind=self.kind)
+
+    # ---- files ----------------------------------------------------------------------------------
+
+    def save(self, path) -> None:
+        """Write to an .npz file, without pickle."""
+        arrays = {} if self.weights is None else {"weights": self.weights}
+        np.savez_compressed(
+            path,
+            format=np.array(_FORMAT),
+            n=np.array(self.n),
+            indices=self.indices,
+            offsets=self.offsets,
+            names=self.names,
+            kind=self.kind,
+            notes=np.array(self.notes, str),
+            **arrays,
+        )
+
+    @classmethod
+    def load(cls, path) -> "Groups":
+        """Groups written by `save`.
+
+        Raises:
+            ValueError: if the file is not one of ours, or damaged.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            if "format" not in file or str(file["format"]) != _FORMAT:
+                raise ValueError(f"{path} does not hold groups saved by leaveout")
+            offsets, indices = file["offsets"], file["indices"]
+            if offsets[-1] != indices.size or (np.diff(offsets) < 0).any():
+                raise ValueError(f"{path} is damaged: its offsets do not fit its indices")
+            return _checked(
+                int(file["n"]),
+                indices,
+                offsets,
+                file["weights"] if "weights" in file else None,
+                file["names"],
+                file["kind"],
+                tuple(str(note) for note in file["notes"]),
+            )
+
+
+def _offsets(rows, count) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int64)
+
+
+def _weights(groups: Groups) -> np.ndarray:
+    return np.ones(groups.indices.size) if groups.weights is None else groups.weights
+
+
+def _lists(groups: Groups) -> list[np.ndarray]:
+    return np.split(groups.indices, groups.offsets[1:-1])
+
+
+def _checked(n, indices, offsets, weights, names, kind, notes=()) -> Groups:
+    """Groups after every check, points sorted within each group."""
+    count, offsets = offsets.size - 1, np.asarray(offsets, np.int64)
+    if count == 0:
+        raise ValueError("expected at least one group, got none")
+    names = np.asarray([str(i) for i in range(count)] if names is None else names, str)
+    kind = np.full(count, kind) if np.ndim(kind) == 0 else np.asarray(kind, str)
+    if names.shape != (count,) or kind.shape != (count,):
+        raise ValueError(
+            f"expected {count} names and kinds, one a group, got {names.size} and {kind.size}"
+        )
+    lengths = np.diff(offsets)
+    rows = np.repeat(np.arange(count), lengths)
+    order = np.lexsort((indices, rows))
+    indices = np.asarray(indices, np.int64)[order]
+    weights = None if weights is None else np.asarray(weights, float)[order]
+
+    def complain(bad, what):
+        raise ValueError(f"group {str(names[bad])!r} {what}")
+
+    if (lengths == 0).any():
+        complain(np.argmin(lengths), "is empty; leave it out, or check how it was selected")
+    wrong = (indices < 0) | (indices >= n)
+    if wrong.any():
+        at = np.argmax(wrong)
+        complain(rows[at], f"holds point {indices[at]}, but the examples are 0 to {n - 1}")
+    twice = (np.diff(indices) == 0) & (np.diff(rows) == 0)
+    if twice.any():
+        at = np.argmax(twice)
+        complain(rows[at], f"holds point {indices[at]} more than once; give each point once")
+    if weights is not None and (weights > 1).any():
+        at = np.argmax(weights > 1)
+        complain(
+            rows[at],
+            f"removes {weights[at]:g} of point {indices[at]}; at most 1 can leave "
+            "(w = 1 - factor for a point kept at a factor)",
+        )
+    whole = lengths == n
+    if weights is not None:
+        whole &= np.add.reduceat(weights == 1, offsets[:-1]) == n
+    if whole.any():
+        complain(np.argmax(whole), "removes every example; nothing is left to fit")
+    return Groups(int(n), indices, offsets, weights, names, kind, tuple(notes))
+
+
+def _same_data(one: Groups, other: Groups) -> None:
+    if one.n != other.n:
+        raise ValueError(
+            f"the groups were made for n={one.n:,} and n={other.n:,} examples; "
+            "combine groups of the same data"
+        )
+
+
+def _whole(groups: Groups) -> None:
+    if groups.weights is not None and (groups.weights != 1).any():
+        raise ValueError("set operations need points that leave whole, not fractional weights")
+
+
+def _combine(one: Groups, other: Groups, keep, sign: str) -> Groups:
+    """Group by group set algebra; a single group goes with every group of the other side."""
+    _same_data(one, other)
+    _whole(one)
+    _whole(other)
+    count = max(len(one), len(other))
+    if len(one) != len(other) and 1 not in (len(one), len(other)):
+        raise ValueError(
+            f"expected as many groups on both sides of {sign}, or one on either, "
+            f"got {len(one)} and {len(other)}"
+        )
+    first = one if len(one) == count else one[np.zeros(count, int)]
+    second = other if len(other) == count else other[np.zeros(count, int)]
+    lists = []
+    for a, b in zip(_lists(first), _lists(second), strict=True):
+        points = np.union1d(a, b)
+        lists.append(points[keep(np.isin(points, a).astype(int), np.isin(points, b).astype(int))])
+    names = [f"{a} {sign} {b}" for a, b in zip(first.names, second.names, strict=True)]
+    return Groups.from_indices(lists, n=one.n, names=names, kind=first.kind)
+
+
+# ---- families -----------------------------------------------------------------------------------
+
+
+def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np.ndarray:
+    """(num) sizes evenly spaced from low n to high n, truncated to integers, at least 1.
+
+    Source: Koh et al. (2019), section 3: 0.25 % to 25 % of the training data.
+    """
+    return np.clip(np.linspace(int(low * n), int(high * n), num).astype(int), 1, n - 1)
+
+
+def _generator(key) -> np.random.Generator:
+    data = jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
+
+
+def _family(lists, n, kind, asked, why="") -> Groups | None:
+    note = f"{kind}: {len(lists):,} of {asked:,} groups" + (f"; {why}" if why else "")
+    if not lists:
+        return None
+    names = [f"{kind} {i}" for i in range(len(lists))]
+    return Groups.from_indices(lists, n=n, names=names, kind=kind, notes=(note,))
+
+
+def _some(made: Groups | None, kind: str, why: str) -> Groups:
+    if made is None:
+        raise ValueError(f"{kind}: no group could be made; {why}")
+    return made
+
+
+def random(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points drawn uniformly without replacement, one group a size."""
+    rng = _generator(key)
+    lists = [rng.choice(data.n, size, replace=False) for size in sizes]
+    return _some(_family(lists, data.n, "random", len(lists)), "random", "no sizes were given")
+
+
+def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> Groups:
+    """For each size, a pool large enough chosen uniformly, then points of it."""
+    rng, lists = _generator(key), []
+    lengths = np.array([pool.size for pool in pools])
+    for size in sizes:
+        large = np.flatnonzero(lengths >= size)
+        if large.size:
+            lists.append(rng.choice(pools[rng.choice(large)], size, replace=False))
+    missing = len(sizes) - len(lists)
+    why = f"{missing} sizes exceed the largest {what} ({lengths.max():,} points)" if missing else ""
+    return _some(_family(lists, data.n, kind, len(sizes), why), kind, why)
+
+
+def same_class(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points of one class: a class with at least `size` points is chosen, then points of it."""
+    y = np.asarray(data.y)
+    pools = [np.flatnonzero(y == label) for label in np.unique(y)]
+    return _pools(key, pools, data, sizes, "random within class", "class")
+
+
+def shared_feature(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points of like value in one feature: a window of a random feature's ranks.
+
+    Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
+    """
+    rng, x, n, lists = _generator(key), np.asarray(data.x), data.n, []
+    for size in sizes:
+        order = np.argsort(x[:, rng.integers(x.shape[1])], kind="stable")
+        begin = min(max(int(rng.integers(n)) - size // 2, 0), n - size)
+        lists.append(order[begin : begin + size])
+    kind = "shared feature value"
+    return _some(_family(lists, n, kind, len(lists)), kind, "no sizes were given")
+
+
+def feature_clusters(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points near each other: of one cluster of the raw inputs.
+
+    The clusters are those of single linkage cut by inconsistency (threshold 1, depth 2) and of
+    k-means with k = 4, 8, ..., 128, pooled; for each size a cluster large enough is chosen.
+    """
+    return _clusters(key, np.asarray(data.x), data, sizes, "feature clustering")
+
+
+def gradient_clusters(
+    key: Array, data: Any, residuals: Float[Array, "n ..."], *, sizes: Any, intercept: bool = True
+) -> Groups:
+    """Points that pull theta alike: of one cluster of the gradients of the loss.
+
+    Args:
+        key: random key.
+        data: with n and x (n d).
+        residuals: (n) or (n K) derivative of each loss at its scores; the gradient of a linear
+            model is its product with the inputs (and 1 for the intercept).
+        sizes: one group each, if a cluster is large enough.
+        intercept: whether the model has one.
+
+    Gradients that would take more than 1 GiB are sketched in 512 dimensions, which keeps distances
+    to about 6 %.
+    """
+    x = np.asarray(data.x)
+    x = np.c_[x, np.ones(len(x))] if intercept else x
+    residuals = np.asarray(residuals, float).reshape(len(x), -1)
+    width = residuals.shape[1] * x.shape[1]
+    if 8 * len(x) * width <= _HELD:
+        gradients = (residuals[:, :, None] * x[:, None, :]).reshape(len(x), width)
+        return _clusters(key, gradients, data, sizes, "gradient clustering")
+    rng = _generator(jax.random.fold_in(key, 1))
+    gradients = np.zeros((len(x), _SKETCH))
+    for column in residuals.T:  # one class at a time: never n x p
+        gradients += column[:, None] * (x @ rng.normal(size=(x.shape[1], _SKETCH)))
+    made = _clusters(key, gradients / np.sqrt(_SKETCH), data, sizes, "gradient clustering")
+    note = f"{made.notes[0]}; of gradients sketched from {width:,} to {_SKETCH} dimensions"
+    return dataclasses.replace(made, notes=(note,))
+
+
+def _clusters(key, points, data, sizes, kind) -> Groups:
+    rng = _generator(jax.random.fold_in(key, 0))
+    labels = [_single_linkage(points), *_k_means(points, rng)]
+    pools = [np.flatnonzero(label == c) for label in labels for c in np.unique(label)]
+    return _pools(key, pools, data, sizes, kind, "cluster")
+
+
+def _single_linkage(points) -> np.ndarray:
+    """SciPy's fclusterdata(points, 1): by a minimum spanning tree, in O(n) memory."""
+    from scipy.cluster.hierarchy import fcluster
+    from sklearn.cluster import AgglomerativeClustering
+
+    tree = AgglomerativeClustering(
+        n_clusters=None, distance_threshold=0, linkage="single", compute_distances=True
+    ).fit(points)
+    counts = np.ones(2 * len(points) - 1)
+    for i, (a, b) in enumerate(tree.children_):
+        counts[len(points) + i] = counts[a] + counts[b]
+    linkage = np.c_[tree.children_, tree.distances_, counts[len(points) :]].astype(float)
+    return fcluster(linkage, 1, "inconsistent", depth=2)
+
+
+def _k_means(points, rng) -> list[np.ndarray]:
+    from sklearn.cluster import KMeans
+
+    labels = []
+    for k in (4, 8, 16, 32, 64, 128):
+        seed = int(rng.integers(2**31))
+        if k < len(points):
+            labels.append(KMeans(k, n_init=10, random_state=seed).fit_predict(points))
+    return labels
+
+
+def tails(key: Array, scores: Float[Array, "n m"], *, num: int = 100, names: Any = None) -> Groups:
+    """Points with the most positive, and the most negative, influence on each of m queries.
+
+    For each query, three phases of sizes up to 2.5 %, 10 % and 25 % of n; a group is drawn from the
+    1.5 x (the phase's largest size) points at that end.
+
+    Args:
+        key: random key.
+        scores: (n m) influence of each training point on each query's loss.
+        num: groups for each query and end.
+        names: (m) names of the queries; default their position.
+    """
+    scores, rng = np.asarray(scores), _generator(key)
+    n, lists, labels, kinds = len(scores), [], [], []
+    counts = (num // 3, num // 3, num - 2 * (num // 3))
+    for query, column in enumerate(scores.T):
+        order = np.argsort(column, kind="stable")
+        name = query if names is None else names[query]
+        for high, count in zip((0.025, 0.1, 0.25), counts, strict=True):
+            phase = sizes(n, count, high=high)
+            window = min(int(1.5 * phase.max()), n) if count else 0
+            for size in phase:
+                for kind, pool in (
+                    ("negative tail", order[:window]),
+                    ("positive tail", order[n - window :]),
+                ):
+                    lists.append(rng.choice(pool, min(size, window), replace=False))
+                    labels.append(f"{kind} of query {name}, {size} points")
+                    kinds.append(kind)
+    asked = 2 * num * scores.shape[1]
+    note = f"tails: {len(lists):,} of {asked:,} groups"
+    return Groups.from_indices(lists, n=n, names=labels, kind=kinds, notes=(note,))
+
+
+def folds(key: Array | None, data: Any, k: int) -> Groups:
+    """The k folds of cross-validation: contiguous blocks of ceil(n / k), shuffled if a key is given.
+
+    Args:
+        key: random key, or None for the order of the data.
+        data: with n, or n itself.
+        k: number of folds, 2 to n.
+    """
+    n = int(getattr(data, "n", data))
+    if not 2 <= k <= n:
+        raise ValueError(f"expected 2 to {n} folds, got {k}")
+    number = np.arange(n) // -(-n // k)
+    if key is not None:
+        number = _generator(key).permutation(number)
+    return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
+
+
+def seven(
+    key: Array, data: Any, residuals: Float[Array, "n ..."], scores: Any, *, num: int = 100
+) -> Groups:
+    """The paper's seven kinds of groups: num of each family, and num for each query and tail.
+
+    Every family has its own key, so that leaving one out changes no other.
+
+    Args:
+        key: random key.
+        data: with n, x (n d) and y (n); for instance an objective.
+        residuals: as in `gradient_clusters`.
+        scores: as in `tails`.
+        num: groups a family; 100 and six queries make up to 1,700.
+
+    Source: Koh et al. (2019), section 3; sizes and windows as in their released code.
+    """
+    every = sizes(data.n, num)
+    layout = getattr(data, "layout", None)
+    intercept = True if layout is None else layout.intercept
+
+    def own(number):
+        return jax.random.fold_in(key, number)
+
+    parts = (
+        random(own(0), data, sizes=every),
+        same_class(own(1), data, sizes=every),
+        shared_feature(own(2), data, sizes=every),
+        feature_clusters(own(3), data, sizes=every),
+        gradient_clusters(own(4), data, residuals, sizes=every, intercept=intercept),
+        tails(own(5), scores, num=num),
+    )
+    made = parts[0]
+    for part in parts[1:]:
+        made = made + part
+    return made

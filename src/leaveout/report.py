@@ -1,0 +1,306 @@
+"""Comparing effects: how well a method's effects predict the actual ones, with intervals."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.stats
+from jaxtyping import Array, Float
+
+__all__ = [
+    "STATISTICS",
+    "Comparison",
+    "compare",
+]
+
+#: what is computed for each column, in this order
+STATISTICS = (
+    "spearman",
+    "pearson",
+    "slope",
+    "sign_agreement",
+    "underestimated",
+    "median_relative_error",
+    "max_relative_error",
+)
+
+#: shares of the training data at which size bands end
+_BANDS = ((0.025, "up to 2.5 %"), (0.1, "2.5 to 10 %"), (0.25, "10 to 25 %"), (np.inf, "above"))
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Statistics of predicted against actual effects.
+
+    Attributes:
+        rows: one dictionary for each column, slice of groups and statistic: column, measure, by
+            ("all", "kind" or "size"), level, count, statistic, value, low, high. low and high are
+            the 2.5 and 97.5 % points of a bootstrap over groups. A correlation of effects that do
+            not vary is undefined: value, low and high are None, and `notes` says so.
+        columns: names of the columns.
+        notes: what a reader should know.
+    """
+
+    rows: list[dict[str, Any]]
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __getitem__(self, statistic: str) -> np.ndarray:
+        """(m) one statistic over all groups, NaN where it is undefined."""
+        if statistic not in STATISTICS:
+            raise ValueError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
+        values = [
+            row["value"]
+            for row in self.rows
+            if row["by"] == "all" and row["statistic"] == statistic
+        ]
+        return np.array([np.nan if value is None else value for value in values])
+
+    @property
+    def spearman(self) -> np.ndarray:
+        """(m) rank correlation over all groups."""
+        return self["spearman"]
+
+    @property
+    def pearson(self) -> np.ndarray:
+        """(m) linear correlation over all groups."""
+        return self["pearson"]
+
+    @property
+    def slope(self) -> np.ndarray:
+        """(m) least-squares slope through the origin, approximation over actual."""
+        return self["slope"]
+
+    @property
+    def sign_agreement(self) -> np.ndarray:
+        """(m) share of groups whose predicted effect has the actual one's sign."""
+        return self["sign_agreement"]
+
+    @property
+    def underestimated(self) -> np.ndarray:
+        """(m) share of groups whose predicted effect is smaller in size than the actual one."""
+        return self["underestimated"]
+
+    def to_pandas(self):
+        """The rows as a pandas table."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain lists and dictionaries."""
+        return {"rows": self.rows, "notes": list(self.notes)}
+
+    def table(self, columns: Any = None, by: str = "all") -> str:
+        """A plain-text table: a line for each column and level, intervals in brackets.
+
+        Args:
+            columns: names of the columns to show; default all.
+            by: "all", "kind" or "size".
+        """
+        shown = self.columns if columns is None else tuple(columns)
+        head = ["effect on", "groups", "Spearman [95 %]", "Pearson", "slope", "same sign",
+                "under", "median err"]  # fmt: skip
+        if by != "all":
+            head.insert(1, by)
+        lines = []
+        for column in shown:
+            rows = [r for r in self.rows if r["column"] == column and r["by"] == by]
+            for level in dict.fromkeys(row["level"] for row in rows):
+                part = {r["statistic"]: r for r in rows if r["level"] == level}
+                rank = part["spearman"]
+                line = [
+                    column,
+                    f"{rank['count']:,}",
+                    _number(rank["value"])
+                    + ("" if rank["low"] is None else f" [{rank['low']:.3f}, {rank['high']:.3f}]"),
+                    _number(part["pearson"]["value"]),
+                    _number(part["slope"]["value"]),
+                    _share(part["sign_agreement"]["value"]),
+                    _share(part["underestimated"]["value"]),
+                    _share(part["median_relative_error"]["value"]),
+                ]
+                if by != "all":
+                    line.insert(1, level)
+                lines.append(line)
+        widths = [max(len(row[i]) for row in [head, *lines]) for i in range(len(head))]
+        text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+                for row in [head, *lines]]  # fmt: skip
+        return "\n".join([*text, *self.notes])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"Comparison({len(self.columns)} columns)\n{self.table()}"
+
+
+def _number(value) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
+def _share(value) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f} %"
+
+
+def compare(
+    predicted: Any, actual: Any, *, key: Array | None = None, resamples: int = 1000
+) -> Comparison:
+    """How well predicted effects agree with actual ones: overall, per kind and per size of group.
+
+    spearman and pearson are correlations over groups; slope is the least-squares slope through the
+    origin, approximation over actual (1 is perfect, below 1 underestimates); sign_agreement the
+    share with the same sign; underestimated the share with |predicted| < |actual|;
+    median_relative_error the median of |predicted - actual| / |actual|; max_relative_error the
+    largest |predicted - actual| divided by the largest |actual|.
+
+    Args:
+        predicted: `Effects`, or an array (g m) or (g).
+        actual: likewise, of the same groups and columns.
+        key: random key of the bootstrap; default `jax.random.key(0)`.
+        resamples: bootstrap resamples of the groups for the overall rows, a fifth of them for rows
+            by kind and size.
+
+    Raises:
+        ValueError: for NaN or infinite effects (named), other groups or columns, or fewer than two
+            groups.
+    """
+    p, a = _matrix(predicted), _matrix(actual)
+    if p.shape != a.shape:
+        raise ValueError(
+            f"expected effects of the same groups on the same columns, got shapes {p.shape} and "
+            f"{a.shape}"
+        )
+    if len(p) < 2:
+        raise ValueError("expected at least two groups to compare, got one")
+    columns, measure = _columns(predicted, actual, p.shape[1])
+    groups = _groups(predicted, actual)
+    names = [str(i) for i in range(len(p))] if groups is None else groups.names
+    for values, which in ((p, "predicted"), (a, "actual")):
+        bad = np.argwhere(~np.isfinite(values))
+        if bad.size:
+            row, column = bad[0]
+            raise ValueError(
+                f"the {which} effect of group {str(names[row])!r} on {columns[column]} is "
+                f"{values[row, column]}; leave the group out (effects.status says why it failed)"
+            )
+    slices = {("all", "all"): np.arange(len(p))}
+    if groups is not None:
+        for kind in dict.fromkeys(groups.kind.tolist()):
+            slices["kind", str(kind)] = np.flatnonzero(groups.kind == kind)
+        # a size is truncated to whole points: the band's end may be missed by less than one
+        least = -np.inf
+        for end, label in _BANDS:
+            band = np.flatnonzero((groups.alpha > least) & (groups.alpha <= end + 1e-12))
+            least = end + 1e-12
+            if band.size:
+                slices["size", label] = band
+    seed = jax.random.key_data(jax.random.key(0) if key is None else key)
+    rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
+    rows, flat = [], set()
+    for (by, level), members in slices.items():
+        count = resamples if by == "all" else resamples // 5
+        for j, column in enumerate(columns):
+            value, low, high = _with_interval(p[members, j], a[members, j], rng, count)
+            for i, statistic in enumerate(STATISTICS):
+                row = {"column": column, "measure": measure[j], "by": by, "level": level}
+                row |= {"count": len(members), "statistic": statistic}
+                if not np.isfinite(value[i]):
+                    flat.add((column, level))
+                numbers = {"value": value[i], "low": low[i], "high": high[i]}
+                rows.append(row | {k: float(v) if np.isfinite(v) else None
+                                   for k, v in numbers.items()})  # fmt: skip
+    notes = tuple(
+        f"some statistics of {column} over {level} groups are undefined: the effects do not vary"
+        for column, level in sorted(flat)
+    )
+    return Comparison(rows, columns, notes)
+
+
+def _matrix(effects) -> np.ndarray:
+    values = np.asarray(getattr(effects, "value", effects), float)
+    if values.ndim not in (1, 2):
+        raise ValueError(f"expected effects of shape (g, m) or (g), got {values.shape}")
+    return values[:, None] if values.ndim == 1 else values
+
+
+def _columns(predicted, actual, count):
+    for effects in (predicted, actual):
+        if hasattr(effects, "columns"):
+            columns, measure = tuple(effects.columns), tuple(effects.measure)
+            other = getattr(actual, "columns", columns)
+            if tuple(other) != columns:
+                raise ValueError(
+                    f"expected effects on the same columns, got {columns[0]}, ... and "
+                    f"{other[0]}, ...; use the same measures for both"
+                )
+            return columns, measure
+    columns = tuple(f"column {j}" for j in range(count))
+    return columns, columns
+
+
+def _groups(predicted, actual):
+    one, other = getattr(predicted, "groups", None), getattr(actual, "groups", None)
+    if one is None or other is None:
+        return one if other is None else other
+    same = (
+        one.n == other.n
+        and np.array_equal(one.offsets, other.offsets)
+        and np.array_equal(one.indices, other.indices)
+        and np.array_equal(
+            np.ones(1) if one.weights is None else one.weights,
+            np.ones(1) if other.weights is None else other.weights,
+        )
+    )
+    if not same:
+        raise ValueError("expected effects of the same groups in the same order; they differ")
+    return one
+
+
+def _with_interval(p, a, rng, resamples):
+    """Statistics (s), and their bootstrap 2.5 and 97.5 % points."""
+    value = _statistics(p[None], a[None])[0]
+    if resamples == 0 or len(p) < 2:
+        return value, np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    draws = rng.integers(0, len(p), (resamples, len(p)))
+    many = np.concatenate(
+        [_statistics(p[part], a[part]) for part in np.array_split(draws, -(-draws.size // 10**6))]
+    )
+    defined = np.isfinite(many).mean(axis=0) > 0.9
+    low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    if defined.any():
+        low[defined], high[defined] = np.nanquantile(many[:, defined], [0.025, 0.975], axis=0)
+    return value, low, high
+
+
+def _statistics(p, a) -> np.ndarray:
+    """(b s) statistics of b samples of effects (b g), in the order of STATISTICS."""
+    error, size = np.abs(p - a), np.abs(a)
+    largest = size.max(axis=1)
+    ratio = np.where(size > 0, error / np.where(size > 0, size, 1), np.nan)
+    some = np.any(size > 0, axis=1)
+    median = np.full(len(p), np.nan)
+    median[some] = np.nanmedian(ratio[some], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack(
+            [
+                _correlation(
+                    scipy.stats.rankdata(p, axis=1), scipy.stats.rankdata(a, axis=1)
+                ),
+                _correlation(p, a),
+                np.sum(p * a, axis=1) / np.sum(a * a, axis=1),
+                np.mean(np.sign(p) == np.sign(a), axis=1),
+                np.mean(np.abs(p) < size, axis=1),
+                median,
+                error.max(axis=1) / largest,
+            ],
+            axis=1,
+        )
+
+
+def _correlation(p, a) -> np.ndarray:
+    """Pearson correlation of the rows; NaN where either does not vary beyond rounding."""
+    p, a = p - p.mean(axis=1, keepdims=True), a - a.mean(axis=1, keepdims=True)
+    scale = np.sqrt(np.sum(p * p, axis=1) * np.sum(a * a, axis=1))
+    return np.where(scale > 0, np.sum(p * a, axis=1) / np.where(scale > 0, scale, 1), np.nan)
