@@ -196,6 +196,7 @@ def test_cross_validation_by_loss_folds_and_edges():
         (lambda o: lo.fit(lambda theta: theta), "expected an objective such as"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run_it")
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(problem("logistic"))

@@ -70,6 +70,7 @@ def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
     np.testing.assert_allclose(dense, other, atol=1e-9)
 
 
+@pytest.mark.usefixtures("as_users_run_it")
 def test_low_rank_is_refused_where_it_means_nothing(groups):
     fitted = lo.fit(problem("logistic"))
     with pytest.raises(ValueError, match="serves newton only"):
@@ -364,6 +365,7 @@ def test_effects_survive_saving(tmp_path, fitted, groups):
         (lambda f, g: lo.effects(f, g, lo.measures.parameter(99)), "theta has 5 entries"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run_it")
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(lo.fit(problem("logistic")), groups_of(60))

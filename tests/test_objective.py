@@ -247,6 +247,7 @@ def test_selected_entries_are_penalised():
         ),
     ],
 )
+@pytest.mark.usefixtures("as_users_run_it")
 def test_bad_input_gets_one_sentence(make, sentence):
     x, y = sampled("logistic")
     with pytest.raises(ValueError, match=sentence):

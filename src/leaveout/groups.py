@@ -459,7 +459,7 @@ def feature_clusters(key: Array, data: Any, *, sizes: Any) -> Groups:
 
 
 def gradient_clusters(
-    key: Array, data: Any, residuals: Float[Array, "n ..."], *, sizes: Any, intercept: bool = True
+    key: Array, data: Any, residuals: Float[Array | np.ndarray, "n ..."], *, sizes: Any, intercept: bool = True
 ) -> Groups:
     """Points that pull theta alike: of one cluster of the gradients of the loss.
 
@@ -523,7 +523,7 @@ def _k_means(points, rng) -> list[np.ndarray]:
     return labels
 
 
-def tails(key: Array, scores: Float[Array, "n m"], *, num: int = 100, names: Any = None) -> Groups:
+def tails(key: Array, scores: Float[Array | np.ndarray, "n m"], *, num: int = 100, names: Any = None) -> Groups:
     """Points with the most positive, and the most negative, influence on each of m queries.
 
     For each query, three phases of sizes up to 2.5 %, 10 % and 25 % of n; a group is drawn from the
@@ -575,7 +575,7 @@ def folds(key: Array | None, data: Any, k: int) -> Groups:
 
 
 def seven(
-    key: Array, data: Any, residuals: Float[Array, "n ..."], scores: Any, *, num: int = 100
+    key: Array, data: Any, residuals: Float[Array | np.ndarray, "n ..."], scores: Any, *, num: int = 100
 ) -> Groups:
     """The paper's seven kinds of groups: num of each family, and num for each query and tail.
 

@@ -170,7 +170,7 @@ def _gradients(fit: Fit, measure):
     return measure.gradients(fit.objective, fit.flat)
 
 
-def group_sums(groups: Groups, values: Float[Array, "n m"]) -> Float[Array, "g m"]:
+def group_sums(groups: Groups, values: Float[Array | np.ndarray, "n m"]) -> Float[Array, "g m"]:
     """sum_i w_i values_i for every group: a sparse product on the host, segments when traced."""
     weights = np.ones(len(groups.indices)) if groups.weights is None else groups.weights
     if is_traced(values):

@@ -66,7 +66,7 @@ class Measure(eqx.Module):
 class _PerExample(Measure):
     """A function of the scores of query examples: one column each, or their sum or mean."""
 
-    x: Array
+    x: Array | np.ndarray
     y: Any
     name: str = eqx.field(static=True)
     reduce: str | None = eqx.field(static=True)

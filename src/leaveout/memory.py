@@ -12,7 +12,7 @@ __all__ = [
 ]
 
 
-def budget(memory: float | None = None) -> int:
+def budget(memory: float | int | None = None) -> int:
     """Bytes that working arrays may take: `memory`, else a quarter of what is free.
 
     The free memory is the device's own where the backend reports it, the host's otherwise.
@@ -30,12 +30,14 @@ def budget(memory: float | None = None) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
 
 
-def bucket(length: int, least: int = 1) -> int:
+def bucket(length: int | np.integer, least: int = 1) -> int:
     """The power of two that holds `length`, so that few shapes are ever compiled."""
     return max(least, 1 << (max(int(length), 1) - 1).bit_length())
 
 
-def chunks(order: np.ndarray, bytes_each: float, available: int, most: int) -> list[np.ndarray]:
+def chunks(
+    order: np.ndarray, bytes_each: float | int, available: int, most: int
+) -> list[np.ndarray]:
     """Cut `order` into runs of at most `most` items that fit in `available` bytes.
 
     At least one item goes into a run, whatever it takes.

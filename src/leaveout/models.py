@@ -1,6 +1,7 @@
 """Linear models: their parameters as a user sees them, and how those lie in the flat theta."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -21,10 +22,10 @@ class Linear(eqx.Module):
         bias: () or (K); None without an intercept.
     """
 
-    weight: Float[Array, "..."]
-    bias: Float[Array, "..."] | None
+    weight: Any  # Float[Array, "d"] or "K d"; booleans where a mask of parameters is meant
+    bias: Any
 
-    def __call__(self, x: Float[Array, "... d"]) -> Float[Array, "..."]:
+    def __call__(self, x: Float[Array | np.ndarray, "... d"]) -> Float[Array, "..."]:
         """Scores of inputs (... d): (...) for one output, (... K) for several."""
         scores = x @ self.weight.T
         return scores if self.bias is None else jnp.add(*jnp.broadcast_arrays(scores, self.bias))
@@ -59,18 +60,18 @@ class Layout:
         """p = K q."""
         return self.outputs * self.width
 
-    def matrix(self, theta: Float[Array, "p"]) -> Float[Array, "K q"]:
+    def matrix(self, theta: Float[Array | np.ndarray, "p"]) -> Float[Array, "K q"]:
         """Flat theta to one row a class, bias last."""
         cut = self.outputs * self.features
         weight = theta[:cut].reshape(self.outputs, self.features)
         return jnp.concatenate([weight, theta[cut:, None]], 1) if self.intercept else weight
 
-    def flat(self, matrix: Float[Array, "K q"]) -> Float[Array, "p"]:
+    def flat(self, matrix: Float[Array | np.ndarray, "K q"]) -> Float[Array, "p"]:
         """The inverse of `matrix`."""
         weight = matrix[:, : self.features].reshape(-1)
         return jnp.concatenate([weight, matrix[:, -1]]) if self.intercept else weight
 
-    def tree(self, theta: Float[Array, "p"]) -> Linear:
+    def tree(self, theta: Float[Array | np.ndarray, "p"]) -> Linear:
         """Flat theta to `Linear`, without a leading axis of one output."""
         matrix = self.matrix(theta)
         weight = matrix[:, : self.features]

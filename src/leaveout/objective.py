@@ -94,15 +94,15 @@ class AbstractObjective(eqx.Module):
     penalised: eqx.AbstractVar[Bool[Array, "p"]]
 
     @abc.abstractmethod
-    def losses(self, theta: Float[Array, "p"]) -> Float[Array, "n"]:
+    def losses(self, theta: Float[Array | np.ndarray, "p"]) -> Float[Array, "n"]:
         """Each example's loss, without base weights."""
 
     @abc.abstractmethod
-    def at(self, theta: Float[Array, "p"]) -> AbstractExpansion:
+    def at(self, theta: Float[Array | np.ndarray, "p"]) -> AbstractExpansion:
         """Every loss to second order around theta."""
 
     @abc.abstractmethod
-    def tree(self, theta: Float[Array, "p"]) -> PyTree:
+    def tree(self, theta: Float[Array | np.ndarray, "p"]) -> PyTree:
         """Flat theta as the PyTree of parameters the user knows."""
 
     @abc.abstractmethod
@@ -111,7 +111,7 @@ class AbstractObjective(eqx.Module):
 
     @abc.abstractmethod
     def value_and_gradient(
-        self, theta: Float[Array, "p"], stays: Float[Array, "n"] | None = None
+        self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None
     ) -> tuple[Float[Array, ""], Float[Array, "p"]]:
         """J(theta; stays) and its gradient."""
 
@@ -141,11 +141,11 @@ class AbstractObjective(eqx.Module):
             )
         return flat.astype(self.weights.dtype)
 
-    def value(self, theta: Float[Array, "p"], stays: Float[Array, "n"] | None = None):
+    def value(self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None):
         """J(theta; stays): the sum of losses plus the penalty."""
         return self.value_and_gradient(theta, stays)[0]
 
-    def gradient(self, theta: Float[Array, "p"], stays: Float[Array, "n"] | None = None):
+    def gradient(self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None):
         """The gradient (p) of J(.; stays) at theta."""
         return self.value_and_gradient(theta, stays)[1]
 
@@ -382,7 +382,7 @@ def glm(
         y=y,
         weights=_check_weights(weights, x.shape[0], x.dtype),
         l2=_check_l2(l2, x.dtype),
-        penalised=_check_penalised(penalised, layout.tree(np.zeros(layout.size))),
+        penalised=_check_penalised(penalised, layout.tree(jnp.zeros(layout.size))),
         loss=loss,
         layout=layout,
         classes=classes,
@@ -506,7 +506,7 @@ class _GeneralExpansion(AbstractExpansion):
     """Second-order expansion of arbitrary losses: each contraction is an autodiff pass."""
 
     objective: Objective
-    theta: Float[Array, "p"]
+    theta: Float[Array | np.ndarray, "p"]
 
     @property
     def n(self):

@@ -64,8 +64,8 @@ def retrain(
     groups: Groups,
     method: Retrain = Retrain(),
     *,
-    start: Float[Array, "g p"] | None = None,
-    l2: Float[Array, "g"] | None = None,
+    start: Float[Array | np.ndarray, "g p"] | None = None,
+    l2: Float[Array | np.ndarray, "g"] | None = None,
     memory=None,
     throw: bool = False,
 ) -> Change:
@@ -341,7 +341,7 @@ def _pooled(problem, groups, method, start, l2, lanes):
                 target[holder[done]] = source[done]
             if dense and most < method.max_steps:
                 for lane in np.flatnonzero(done & (finished[3] != Status.converged)):
-                    answer = _alone(problem, pool, lane, finished[0][lane], method)
+                    answer = _alone(problem, pool, int(lane), finished[0][lane], method)
                     for target, value in zip(out, answer, strict=True):
                         target[holder[lane]] = np.asarray(value)[0]
             holder[done] = -1

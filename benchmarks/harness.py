@@ -1,0 +1,67 @@
+"""Timing and recording that every benchmark shares."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+__all__ = ["environment", "record", "timed"]
+
+
+def timed(call: Callable[[], Any], repeats: int = 5) -> tuple[Any, dict[str, float]]:
+    """The answer of a call, the seconds of its first run (compilation included) and of the others.
+
+    The answer is waited for. The median of the repeats is what is compared.
+    """
+    begin = time.perf_counter()
+    answer = jax.block_until_ready(call())
+    first = time.perf_counter() - begin
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        answer = jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - begin)
+    return answer, {
+        "first": first,
+        "median": statistics.median(seconds),
+        "least": min(seconds),
+        "most": max(seconds),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device, precision and commit."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    packages = ("leaveout", "jax", "jaxlib", "numpy", "scipy", "scikit-learn")
+    return {
+        "commit": commit,
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "device": str(jax.devices()[0].device_kind),
+        "cores": os.cpu_count(),
+        "float64": bool(jax.config.read("jax_enable_x64")),
+    }
+
+
+def record(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Write rows and environment as JSON, and print the rows as a table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"environment": environment(), "rows": rows}, indent=2)
+    (folder / f"{name}.json").write_text(text + "\n")
+    print(f"\n{name}")
+    for row in rows:
+        print("  " + "  ".join(f"{key} {_text(value)}" for key, value in row.items()))
+
+
+def _text(value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,111 @@
+"""Data sets: shelf-wide conformance, and fingerprints of what the paper used."""
+
+import numpy as np
+import pytest
+
+import leaveout as lo
+
+LOCAL = [name for name in lo.datasets.available() if name != "diabetes"]
+
+
+@pytest.fixture(scope="module")
+def diabetes(real_data):
+    return lo.datasets.diabetes(real_data / "diabetes")
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_every_data_set_is_finite_coded_and_always_the_same(name):
+    data, again = lo.datasets.load(name), lo.datasets.load(name)
+    assert data.name == name
+    for field in ("x", "y", "x_query", "y_query"):
+        np.testing.assert_array_equal(getattr(data, field), getattr(again, field))
+    for x, y in ((data.x, data.y), (data.x_query, data.y_query)):
+        assert x.dtype == np.float64
+        assert np.isfinite(x).all()
+        assert x.shape == (len(y), data.d)
+    labels = 2 if data.outputs == 1 else data.outputs
+    assert np.unique(data.y).tolist() == list(range(labels))
+    assert len(data.feature_names) == data.d
+    assert data.source
+    assert data.licence
+
+
+@pytest.mark.parametrize(
+    ("name", "total"), [("breast_cancer", 569), ("digits", 1797), ("wine", 178)]
+)
+def test_query_examples_are_held_out(name, total):
+    data = lo.datasets.load(name)
+    assert len(data.y) + len(data.y_query) == total
+    rows = {row.tobytes() for row in data.x}
+    shared = sum(row.tobytes() in rows for row in data.x_query)
+    assert shared == 0
+
+
+def test_diabetes_is_the_papers(diabetes):
+    assert diabetes.x.shape == (20_000, 127)
+    assert diabetes.x_query.shape == (81_766, 127)
+    assert diabetes.y.sum() == 10_000
+    assert diabetes.y_query.sum() == 1_357
+    assert diabetes.x[:, 8:].min() == 0.0
+    assert diabetes.x[:, 8:].max() == 1.0
+    constant = diabetes.feature_names.index("examide=No")
+    np.testing.assert_array_equal(diabetes.x[:, constant], 1.0)
+
+
+def test_diabetes_gives_the_papers_accuracy_and_hardest_point(diabetes):
+    objective = lo.logistic(diabetes.x, diabetes.y, l2=20_000 * 10 ** (-4 + 1 / 3))
+    fitted = lo.fit(objective)
+    scores = np.asarray(objective.scores(fitted.flat, objective.widen(diabetes.x_query)))[:, 0]
+    assert round(100 * np.mean((scores > 0) == diabetes.y_query), 1) == 68.2
+    losses = np.logaddexp(0, scores) - diabetes.y_query * scores
+    assert int(np.argmax(losses)) == 66_678
+    np.testing.assert_allclose(losses.max(), 6.7512, atol=5e-5)
+
+
+def test_missing_data_is_explained(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"download dataset_diabetes\.zip from https"):
+        lo.datasets.diabetes(tmp_path)
+    monkeypatch.delenv("LEAVEOUT_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="LEAVEOUT_DATA is not set"):
+        lo.datasets.diabetes()
+    with pytest.raises(ValueError, match=r"unknown dataset 'iris'; known: breast_cancer, diabetes"):
+        lo.datasets.load("iris")
+
+
+def test_gauss4_has_the_released_codes_stream():
+    data = lo.datasets.gauss4()
+    np.testing.assert_allclose(data.x[0, :3], [-0.89425597, 1.40192064, -0.48407718], atol=5e-9)
+    np.testing.assert_allclose(data.x.sum(), 24.845938, atol=5e-7)
+    assert data.y[:10].tolist() == [0, 1, 1, 1, 0, 0, 1, 0, 1, 0]
+    fitted = lo.fit(lo.logistic(data.x, data.y, l2=data.l2, intercept=False))
+    np.testing.assert_allclose(np.linalg.norm(fitted.flat), 7.0636, atol=5e-5)
+    losses = fitted.objective.losses(fitted.flat)
+    np.testing.assert_allclose(losses.sum(), 31.9672, atol=5e-5)
+    spectrum = np.linalg.eigvalsh(fitted.objective.hessian(fitted.flat))
+    np.testing.assert_allclose(spectrum[[0, -1]], [0.3039, 48.361], atol=5e-4)
+
+
+def test_ortho2_gives_the_papers_panel():
+    data = lo.datasets.ortho2()
+    objective = lo.logistic(data.x, data.y, l2=data.l2, intercept=False)
+    fitted = lo.fit(objective)
+    np.testing.assert_allclose(fitted.flat, [0.0, -3.21441], atol=5e-6)
+    hessian = np.diag(objective.hessian(fitted.flat))
+    np.testing.assert_allclose(hessian, [0.2887500, 1.6541287], atol=5e-8)
+    begin = np.cumsum([0, 40, 20, 40])
+    prefixes = [
+        b + np.arange(m) for b, k in zip(begin, (40, 20, 40, 20), strict=True) for m in range(1, k)
+    ]
+    groups = lo.Groups.from_indices(prefixes, n=120)
+    assert len(groups) == 116
+    query = lo.measures.prediction(data.x_query)
+    influence = lo.effects(fitted, groups, query, lo.Influence()).value[:, 0]
+    newton = lo.effects(fitted, groups, query, lo.Newton()).value[:, 0]
+    actual = lo.effects(fitted, groups, query, lo.Retrain()).value[:, 0]
+    np.testing.assert_allclose([influence.min(), influence.max()], [-4.935, 5.065], atol=5e-4)
+    np.testing.assert_allclose([newton.min(), newton.max()], [-7.835, 7.318], atol=5e-4)
+    ratio = (newton / influence).reshape(-1)
+    ends = np.cumsum([39, 19, 39, 19]) - 1
+    np.testing.assert_allclose(ratio[ends], [1.234, 1.588, 8.035, 1.029], atol=5e-4)
+    np.testing.assert_allclose(lo.compare(influence, newton).spearman, 0.972, atol=5e-4)
+    np.testing.assert_allclose(lo.compare(influence, actual).spearman, 0.991, atol=5e-4)

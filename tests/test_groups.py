@@ -1,0 +1,258 @@
+"""Groups: the sparse container against dense masks, and the shelf of families."""
+
+import inspect
+import time
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.cluster.hierarchy import fclusterdata
+
+import leaveout as lo
+from leaveout import groups as shelf
+
+N, D = 120, 5
+
+
+class Data:
+    """Inputs with ties, three classes."""
+
+    n = N
+    x = np.round(np.random.default_rng(0).normal(size=(N, D)), 1)
+    y = np.repeat([0, 1, 2], [20, 40, 60])
+
+
+RESIDUALS = np.random.default_rng(1).normal(size=N)
+SCORES = np.random.default_rng(2).normal(size=(N, 2))
+SIZES = shelf.sizes(N, 12)
+MADE = {
+    "random": lambda key: shelf.random(key, Data, sizes=SIZES),
+    "same_class": lambda key: shelf.same_class(key, Data, sizes=SIZES),
+    "shared_feature": lambda key: shelf.shared_feature(key, Data, sizes=SIZES),
+    "feature_clusters": lambda key: shelf.feature_clusters(key, Data, sizes=SIZES),
+    "gradient_clusters": lambda key: shelf.gradient_clusters(key, Data, RESIDUALS, sizes=SIZES),
+    "tails": lambda key: shelf.tails(key, SCORES, num=12),
+    "folds": lambda key: shelf.folds(key, Data, 7),
+    "seven": lambda key: shelf.seven(key, Data, RESIDUALS, SCORES, num=12),
+}
+
+
+def masks(seed=0, count=8):
+    return np.random.default_rng(seed).random((count, N)) < 0.3
+
+
+# ---- container ----------------------------------------------------------------------------------
+
+
+def test_masks_indices_and_weights_make_the_same_groups():
+    mask = masks()
+    for groups in (
+        lo.Groups.from_masks(mask),
+        lo.Groups.from_indices([np.flatnonzero(row)[::-1] for row in mask], n=N),
+        lo.Groups.from_weights(mask.astype(float)),
+    ):
+        np.testing.assert_array_equal(groups.dense(), mask)
+        np.testing.assert_array_equal(groups.size, mask.sum(1))
+        np.testing.assert_allclose(groups.alpha, mask.mean(1))
+        indices, weights = groups.padded([2, 5], 64)
+        rebuilt = np.zeros((2, N))
+        np.add.at(rebuilt, (np.repeat([0, 1], 64), indices.reshape(-1)), weights.reshape(-1))
+        np.testing.assert_array_equal(rebuilt, mask[[2, 5]])
+
+
+def test_indexing_and_concatenation_are_those_of_masks():
+    mask = masks()
+    groups = lo.Groups.from_masks(mask)
+    for rows in (3, slice(1, 6, 2), [5, 5, 0], mask[:, 0]):
+        np.testing.assert_array_equal(groups[rows].dense(), np.atleast_2d(mask[rows]))
+    np.testing.assert_array_equal((groups + groups[:2]).dense(), np.vstack([mask, mask[:2]]))
+
+
+def test_set_algebra_is_that_of_masks():
+    one, other = masks(0), masks(1)
+    a, b = lo.Groups.from_masks(one), lo.Groups.from_masks(other)
+    np.testing.assert_array_equal((a | b).dense(), one | other)
+    np.testing.assert_array_equal((a & b).dense(), one & other)
+    np.testing.assert_array_equal((a - b).dense(), one & ~other)
+    np.testing.assert_array_equal((~a).dense(), ~one)
+    np.testing.assert_array_equal((a | b[0]).dense(), one | other[:1])
+
+
+@pytest.mark.parametrize("as_column", [list, np.array, pd.Series, pd.Categorical])
+def test_labels_make_one_group_each_and_missing_ones_none(as_column):
+    labels = np.random.default_rng(0).choice(["b", "a", "c"], N).tolist()
+    groups = lo.Groups.from_labels(as_column(labels))
+    assert groups.names.tolist() == ["a", "b", "c"]
+    expected = np.array(labels)[None] == np.array(["a", "b", "c"])[:, None]
+    np.testing.assert_array_equal(groups.dense(), expected)
+
+
+def test_missing_labels_belong_to_no_group():
+    labels = pd.Series(["x", None, "y", np.nan, "x"])
+    assert lo.Groups.from_labels(labels).dense().tolist() == [[1, 0, 0, 0, 1], [0, 0, 1, 0, 0]]
+    assert lo.Groups.from_labels(np.array([1.0, np.nan, 2.0])).names.tolist() == ["1.0", "2.0"]
+
+
+def test_fractional_weights_keep_their_size_and_share():
+    weights = np.zeros((2, N))
+    weights[0, :4], weights[1, 7] = 0.5, -1.0
+    groups = lo.Groups.from_weights(weights)
+    assert groups.size.tolist() == [4, 1]
+    np.testing.assert_allclose(groups.alpha, [2 / N, -1 / N])
+    np.testing.assert_array_equal(groups[[1, 0]].dense(), weights[[1, 0]])
+
+
+def test_groups_survive_saving(tmp_path):
+    groups = lo.Groups.from_weights(masks() * 0.25, names=list("abcdefgh"), kind="mine")
+    groups.save(tmp_path / "groups.npz")
+    again = lo.Groups.load(tmp_path / "groups.npz")
+    np.testing.assert_array_equal(again.dense(), groups.dense())
+    assert again.names.tolist() == list("abcdefgh")
+    assert repr(again) == repr(groups)
+    np.savez(tmp_path / "other.npz", n=3)
+    with pytest.raises(ValueError, match="does not hold groups saved by leaveout"):
+        lo.Groups.load(tmp_path / "other.npz")
+
+
+def test_a_hundred_thousand_overlapping_groups_stay_sparse():
+    begin = time.perf_counter()
+    rng = np.random.default_rng(0)
+    lists = list(rng.integers(0, 400_000 // 50, (100_000, 50)) + 8_000 * np.arange(50))
+    groups = lo.Groups.from_indices(lists, n=400_000)
+    assert groups.indices.nbytes < 50e6
+    np.testing.assert_array_equal(np.sort(lists[777]), groups[777].indices)
+    assert time.perf_counter() - begin < 20  # a dense (g n) array would not even fit
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: lo.Groups.from_indices([[1], []], n=9), "group '1' is empty"),
+        (lambda: lo.Groups.from_indices([np.arange(9)], n=9), "group '0' removes every example"),
+        (lambda: lo.Groups.from_weights(np.ones((1, 9))), "removes every example"),
+        (lambda: lo.Groups.from_indices([[2, 3, 2]], n=9), "holds point 2 more than once"),
+        (lambda: lo.Groups.from_indices([[2, 9]], n=9), "holds point 9, but the examples are 0 to"),
+        (lambda: lo.Groups.from_indices([[0.5]], n=9), "expected integer indices in group 0"),
+        (lambda: lo.Groups.from_indices([], n=9), "at least one group, got none"),
+        (lambda: lo.Groups.from_masks(np.ones((2, 9))), "expected boolean masks"),
+        (lambda: lo.Groups.from_weights(np.full((1, 9), np.nan)), r"weights\[0, 0\] is not"),
+        (lambda: lo.Groups.from_weights(np.full((1, 9), 1.5)), "removes 1.5 of point 0"),
+        (lambda: lo.Groups.from_labels([None, None]), "all are missing"),
+        (lambda: lo.Groups.from_indices([[1]], n=9, names=["a", "b"]), "1 names and kinds"),
+        (
+            lambda: lo.Groups.from_indices([[1]], n=9) & lo.Groups.from_indices([[2]], n=9),
+            "group '0 & 0' is empty",
+        ),
+        (
+            lambda: lo.Groups.from_indices([[1]], n=9) | lo.Groups.from_indices([[2]], n=8),
+            "made for n=9 and n=8",
+        ),
+        (lambda: ~lo.Groups.from_weights(0.5 * np.eye(9)), "points that leave whole"),
+        (lambda: lo.Groups.from_masks(masks()).padded([0], 3), "does not fit in 3"),
+    ],
+)
+def test_bad_groups_get_one_sentence(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+# ---- families -----------------------------------------------------------------------------------
+
+
+def test_every_family_is_tried():
+    found = {
+        name
+        for name in shelf.__all__
+        if inspect.isfunction(getattr(shelf, name))
+        and inspect.signature(getattr(shelf, name)).return_annotation is lo.Groups
+    }
+    assert found == set(MADE)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_same_key_makes_the_same_groups_and_another_makes_others(name):
+    one, again, other = (MADE[name](jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.indices, again.indices)
+    np.testing.assert_array_equal(one.offsets, again.offsets)
+    assert one.indices.size != other.indices.size or (one.indices != other.indices).any()
+    assert one.n == N
+
+
+@pytest.mark.parametrize("name", ["random", "shared_feature"])
+def test_sizes_are_those_asked_for(name):
+    np.testing.assert_array_equal(MADE[name](jax.random.key(0)).size, SIZES)
+
+
+def test_same_class_is_pure_and_says_what_it_could_not_make():
+    groups = shelf.same_class(jax.random.key(0), Data, sizes=[10, 30, 50, 61, 70])
+    assert groups.size.tolist() == [10, 30, 50]
+    for i in range(3):
+        assert np.unique(Data.y[groups[i].indices]).size == 1
+    assert groups.notes == (
+        "random within class: 3 of 5 groups; 2 sizes exceed the largest class (60 points)",
+    )
+
+
+def test_shared_feature_is_a_window_of_ranks():
+    groups = MADE["shared_feature"](jax.random.key(3))
+    for i in range(len(groups)):
+        members = groups[i].indices
+        windows = []
+        for column in Data.x.T:
+            rank = np.argsort(np.argsort(column, kind="stable"), kind="stable")[members]
+            windows.append(rank.max() - rank.min() + 1 == members.size)
+        assert any(windows)
+
+
+def test_clusters_are_single_linkage_and_k_means():
+    flat = shelf._single_linkage(Data.x)
+    reference = fclusterdata(Data.x, 1)
+    pairs = set(zip(flat.tolist(), reference.tolist(), strict=True))
+    assert len(pairs) == len(set(flat.tolist())) == len(set(reference.tolist()))
+    rng = shelf._generator(jax.random.fold_in(jax.random.key(5), 0))
+    labels = [flat, *shelf._k_means(Data.x, rng)]
+    groups = MADE["feature_clusters"](jax.random.key(5))
+    for i in range(len(groups)):
+        assert any(np.unique(label[groups[i].indices]).size == 1 for label in labels)
+
+
+def test_sketched_gradients_keep_their_distances(monkeypatch):
+    residuals = np.random.default_rng(0).normal(size=(N, 3))
+    points = []
+    monkeypatch.setattr(shelf, "_k_means", lambda p, rng: points.append(p) or [])
+    shelf.gradient_clusters(jax.random.key(0), Data, residuals, sizes=[1, 1])
+    monkeypatch.setattr(shelf, "_HELD", 0)
+    made = shelf.gradient_clusters(jax.random.key(0), Data, residuals, sizes=[1, 1])
+    assert "sketched from 18 to 512 dimensions" in made.notes[0]
+    exact, sketch = (np.linalg.norm(p[:40] - p[40:80], axis=1) for p in points)
+    # a Gaussian sketch of m dimensions has relative error about 1 / sqrt(2 m) = 0.03
+    np.testing.assert_allclose(sketch / exact, 1.0, atol=0.15)
+
+
+def test_tails_are_drawn_from_the_extremes():
+    groups = shelf.tails(jax.random.key(0), SCORES, num=30)
+    assert len(groups) == 2 * 2 * 30
+    order = np.argsort(SCORES[:, 1])
+    last = {"negative tail": order[: int(1.5 * 30)], "positive tail": order[-int(1.5 * 30) :]}
+    for i in range(60, 120):
+        assert np.isin(groups[i].indices, last[str(groups.kind[i])]).all()
+    assert groups.size.max() == int(0.25 * N)
+
+
+def test_folds_partition_the_data():
+    for key in (None, jax.random.key(0)):
+        folds = shelf.folds(key, Data, 7)
+        np.testing.assert_array_equal(folds.dense().sum(0), 1)
+    assert shelf.folds(None, 10, 3).size.tolist() == [4, 4, 2]
+    with pytest.raises(ValueError, match="2 to 10 folds, got 11"):
+        shelf.folds(None, 10, 11)
+
+
+def test_families_do_not_disturb_each_other():
+    key = jax.random.key(9)
+    whole = shelf.seven(key, Data, RESIDUALS, SCORES, num=12)
+    alone = shelf.random(jax.random.fold_in(key, 0), Data, sizes=SIZES)
+    np.testing.assert_array_equal(whole[whole.kind == "random"].indices, alone.indices)
+    assert len(set(whole.kind.tolist())) == 7
+    assert len(whole.notes) == 6

@@ -1,0 +1,152 @@
+"""Comparison and figures of effects: against SciPy, NumPy and hand-made examples."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+
+import leaveout as lo
+
+
+def pair(g=60, m=2, seed=0, noise=0.3):
+    rng = np.random.default_rng(seed)
+    actual = rng.normal(size=(g, m))
+    return 0.5 * actual + noise * rng.normal(size=(g, m)), actual
+
+
+def effects(value, kinds=("random", "positive tail"), method="Newton"):
+    g, m = value.shape
+    groups = lo.Groups.from_indices(
+        [np.arange(1 + i % 30) for i in range(g)],
+        n=100,
+        kind=np.array(kinds)[np.arange(g) % len(kinds)],
+    )
+    zeros = np.zeros(g)
+    return lo.Effects(
+        value, zeros.astype(np.int8), zeros, zeros, tuple(f"loss[{j}]" for j in range(m)),
+        ("loss",) * m, groups, method,
+    )  # fmt: skip
+
+
+def test_statistics_are_those_of_scipy_and_numpy():
+    predicted, actual = pair()
+    report = lo.compare(predicted, actual)
+    for j in range(2):
+        p, a = predicted[:, j], actual[:, j]
+        np.testing.assert_allclose(report.spearman[j], scipy.stats.spearmanr(p, a)[0], rtol=1e-12)
+        np.testing.assert_allclose(report.pearson[j], scipy.stats.pearsonr(p, a)[0], rtol=1e-12)
+        slope = np.linalg.lstsq(a[:, None], p)[0][0]
+        np.testing.assert_allclose(report.slope[j], slope, rtol=1e-12)
+
+
+def test_shares_and_errors_of_a_hand_made_example():
+    actual = np.array([1.0, -2.0, 4.0, -8.0])
+    report = lo.compare(np.array([0.5, 1.0, 5.0, -8.0]), actual)
+    assert report.sign_agreement[0] == 0.75
+    assert report.underestimated[0] == 0.5
+    np.testing.assert_allclose(report["median_relative_error"][0], (0.25 + 0.5) / 2)
+    np.testing.assert_allclose(report["max_relative_error"][0], 3 / 8)
+    with pytest.raises(ValueError, match="unknown statistic 'r2'; known: spearman"):
+        report["r2"]
+
+
+def test_ties_share_their_ranks():
+    a, p = np.array([1.0, 1.0, 2.0, 3.0]), np.array([2.0, 1.0, 1.0, 5.0])
+    np.testing.assert_allclose(lo.compare(p, a).spearman[0], scipy.stats.spearmanr(p, a)[0])
+
+
+def interval(report, statistic="spearman"):
+    row = next(r for r in report.rows if r["by"] == "all" and r["statistic"] == statistic)
+    return row["low"], row["value"], row["high"]
+
+
+def test_intervals_hold_the_value_shrink_with_groups_and_follow_the_key():
+    widths = []
+    for g in (30, 480):
+        low, value, high = interval(lo.compare(*pair(g, 1)))
+        assert low < value < high
+        widths.append(high - low)
+    assert widths[1] < 0.5 * widths[0]
+    one, same, other = (
+        interval(lo.compare(*pair(), key=jax.random.key(seed))) for seed in (1, 1, 2)
+    )
+    assert one == same
+    assert one != other
+
+
+def test_rows_by_kind_and_size_are_those_of_the_subsets():
+    predicted, actual = (effects(value) for value in pair())
+    report = lo.compare(predicted, actual)
+    for level, mask in (
+        ("positive tail", predicted.groups.kind == "positive tail"),
+        ("2.5 to 10 %", (predicted.groups.alpha > 0.025) & (predicted.groups.alpha <= 0.1)),
+    ):
+        alone = lo.compare(predicted[mask], actual[mask])
+        rows = [r for r in report.rows if r["level"] == level and r["statistic"] == "pearson"]
+        np.testing.assert_allclose([r["value"] for r in rows], alone.pearson, rtol=1e-12)
+        assert rows[0]["count"] == mask.sum()
+    assert len(report.to_pandas()) == len(report.rows)
+    assert "loss[1]" in str(report)
+    assert report.table(by="kind").count("positive tail") == 2
+
+
+def test_effects_that_do_not_vary_are_undefined_not_nan():
+    report = lo.compare(np.ones(5), np.arange(5.0))
+    assert np.isnan(report.spearman[0])
+    assert "undefined: the effects do not vary" in report.notes[0]
+    row = next(r for r in report.rows if r["statistic"] == "spearman")
+    assert row["value"] is None
+    assert "undefined" in report.table()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda p, a: (np.where(p > 1, np.nan, p), a), "predicted effect of group .* is nan"),
+        (lambda p, a: (p, a[:-1]), "got shapes"),
+        (lambda p, a: (p[:1], a[:1]), "at least two groups"),
+        (lambda p, a: (p[None], a[None]), r"shape \(g, m\) or \(g\)"),
+        (lambda p, a: (effects(p), effects(a)[::-1]), "same groups in the same order"),
+    ],
+)
+def test_bad_comparisons_get_one_sentence(change, sentence):
+    predicted, actual = pair()
+    predicted[0] = 2.0
+    with pytest.raises(ValueError, match=sentence):
+        lo.compare(*change(predicted, actual))
+
+
+# ---- figures ------------------------------------------------------------------------------------
+
+
+def test_the_panel_marks_what_lies_outside():
+    predicted, actual = (effects(value) for value in pair())
+    ax = lo.plot.scatter(predicted, actual, column="loss[1]", limits=(-1.0, 1.0))
+    x, y = actual.value[:, 1], predicted.value[:, 1]
+    hidden = int(((np.abs(x) > 1) | (np.abs(y) > 1)).sum())
+    assert hidden > 0
+    assert f"{hidden} hidden" in [text.get_text() for text in ax.texts]
+    for side, beyond in (("right", x > 1), ("left", x < -1), ("top", y > 1), ("bottom", y < -1)):
+        is_red = ax.spines[side].get_edgecolor()[:3] == (1.0, 0.0, 0.0)
+        assert is_red == beyond.any()
+
+
+def test_the_panel_shares_limits_and_shows_every_point_once():
+    predicted, actual = (effects(value) for value in pair())
+    ax = lo.plot.scatter(predicted, actual)
+    assert ax.get_xlim() == ax.get_ylim()
+    drawn = np.vstack([part.get_offsets() for part in ax.collections])
+    expected = np.c_[actual.value[:, 0], predicted.value[:, 0]]
+    np.testing.assert_allclose(drawn[np.lexsort(drawn.T)], expected[np.lexsort(expected.T)])
+    np.testing.assert_array_equal(*ax.lines[0].get_data())
+    assert [part.get_label() for part in ax.collections] == ["positive tail", "random"]
+
+
+def test_a_grid_of_panels_is_written(tmp_path):
+    predicted, actual = (effects(value) for value in pair())
+    path = tmp_path / "grid.png"
+    figure = lo.plot.panels({"Newton": predicted, "again": predicted}, actual, [0, 1], path=path)
+    assert len(figure.axes) == 4
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["random", "positive tail"]

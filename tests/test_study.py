@@ -1,0 +1,106 @@
+"""The study and its command: complete, resumable, refusing what is not its own."""
+
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import leaveout as lo
+from leaveout import cli, study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "wine"
+    configuration = study.Configuration("wine", per_family=4, l2_over_n=1e-2)
+    return configuration, folder, study.run(configuration, folder)
+
+
+def test_a_study_leaves_everything_needed_to_repeat_it(finished):
+    _, folder, result = finished
+    groups = lo.Groups.load(folder / "groups.npz")
+    table = pd.read_parquet(folder / "effects.parquet")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (folder / "figure.png").stat().st_size > 10_000
+    columns = 6 + 6 + 1
+    assert len(table) == len(groups) * columns * 3
+    assert set(table["method"]) == {"influence", "Newton", "actual"}
+    assert summary["groups"]["made"] == len(groups)
+    assert summary["retrained_not_converged"] == int((result.effects["actual"].status != 0).sum())
+    again = lo.effects(
+        result.fit, groups, lo.measures.self_loss(), lo.Newton()
+    ).value[:, 0]  # fmt: skip
+    mine = table[(table["method"] == "Newton") & (table["column"] == "self_loss")]["effect"]
+    np.testing.assert_allclose(mine, again, rtol=1e-9)
+
+
+def test_an_interrupted_study_goes_on_bit_for_bit(finished):
+    configuration, folder, result = finished
+    chunks = sorted((folder / "chunks").iterdir())
+    os.remove(chunks[0])
+    said = []
+    resumed = study.run(configuration, folder, say=said.append)
+    assert resumed.resumed == len(chunks) - 1
+    assert any(sentence.startswith("resumed: ") for sentence in said)
+    for name, effects in result.effects.items():
+        np.testing.assert_array_equal(resumed.effects[name].value, effects.value)
+
+
+def test_a_stop_in_the_middle_loses_at_most_the_chunk_in_flight(tmp_path, monkeypatch):
+    configuration = study.Configuration("wine", per_family=4, l2_over_n=1e-2)
+    monkeypatch.setattr(study, "plan", lambda fit, groups, memory: [
+        np.arange(i, min(i + 16, len(groups))) for i in range(0, len(groups), 16)
+    ])  # fmt: skip
+
+    def stop(name, done, total):
+        if name == "newton" and done >= 32:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(configuration, tmp_path / "s", progress=stop)
+    kept = len(list((tmp_path / "s" / "chunks").iterdir()))
+    assert not list((tmp_path / "s" / "chunks").glob("*.partial*"))
+    result = study.run(configuration, tmp_path / "s")
+    assert result.resumed == kept
+    whole = study.run(configuration, tmp_path / "t")
+    for name, effects in whole.effects.items():
+        np.testing.assert_array_equal(result.effects[name].value, effects.value)
+
+
+def test_another_configuration_is_refused_in_the_same_folder(finished):
+    _, folder, _ = finished
+    other = study.Configuration("wine", per_family=5, l2_over_n=1e-2)
+    with pytest.raises(ValueError, match=r"holds another study.*'per_family': 4"):
+        study.run(other, folder)
+    assert other.folder() != study.Configuration("wine", per_family=4, l2_over_n=1e-2).folder()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="is not empty and holds no study"):
+        study.run(study.Configuration("wine"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["study", "iris"], "unknown dataset 'iris'; known: breast_cancer"),
+        (["study", "wine", "--groups", "1"], "at least 3 groups a family, got 1"),
+        (["study", "wine", "--l2", "-1"], "l2 / n as a number >= 0, got -1.0"),
+        (["study", "wine", "--method", "shapley"], "unknown method 'shapley'; known: influence"),
+    ],
+)
+def test_the_command_explains_bad_input(arguments, sentence, capsys):
+    assert cli.main(arguments) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_command_prints_a_table_and_names_its_files(finished, capsys):
+    _, folder, _ = finished
+    arguments = ["study", "wine", "--groups", "4", "--l2", "1e-2", "--out", str(folder)]
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    for words in ("Newton against actual effects", "test loss[0]", "figure.png", "resumed"):
+        assert words in printed
