@@ -1,1 +1,1 @@
-"""Benchmarks of `leaveout`: speed_<part>.py and accuracy_<question>.py, run by `python -m benchmarks`."""
+"""Benchmarks: speed_<part>.py and accuracy_<question>.py, run by `python -m benchmarks`."""

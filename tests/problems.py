@@ -1,5 +1,6 @@
 """Small problems that several test files share."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,15 +46,16 @@ def measures_of(objective, m=3):
     ]
 
 
+@eqx.filter_jit
 def slow_retrain(objective, w, start):
-    """theta without the group: plain Newton in NumPy on autodiff of the objective, to rounding."""
-    stays = jnp.asarray(1 - w)
+    """Theta without the group: plain Newton steps of bounded length, to rounding."""
+    stays = 1 - w
     gauge = objective.at(start).gauge()
     gauge = 0.0 if gauge is None else gauge
-    theta = start
-    for _ in range(60):
+
+    def step(_, theta):
         matrix = objective.hessian(theta, stays) + gauge
-        step = jnp.linalg.solve(matrix, objective.gradient(theta, stays))
-        length = min(1.0, 2.0 / float(jnp.linalg.norm(step) + 1e-30))
-        theta = theta - length * step
-    return theta
+        direction = jnp.linalg.solve(matrix, objective.gradient(theta, stays))
+        return theta - direction * jnp.minimum(1.0, 2.0 / (jnp.linalg.norm(direction) + 1e-30))
+
+    return jax.lax.fori_loop(0, 60, step, start)

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import LOSSES, problem
 from sklearn.datasets import load_breast_cancer, load_iris
 from sklearn.linear_model import (
     LinearRegression,
@@ -17,6 +16,7 @@ from sklearn.linear_model import (
 from sklearn.model_selection import KFold
 
 import leaveout as lo
+from problems import LOSSES, problem
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -124,7 +124,9 @@ def test_scikit_learns_conventions_are_converted(estimator, target, weighted, in
 
 def test_a_liblinear_intercept_is_penalised():
     x, y = load_iris(return_X_y=True)
-    trained = LogisticRegression(C=0.7, solver="liblinear", tol=1e-10, max_iter=10_000).fit(x, y > 0)
+    trained = LogisticRegression(C=0.7, solver="liblinear", tol=1e-10, max_iter=10_000).fit(
+        x, y > 0
+    )
     fitted = lo.from_sklearn(trained, x, y > 0)
     np.testing.assert_allclose(fitted.theta.bias, trained.intercept_[0], atol=1e-5)
 

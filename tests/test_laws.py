@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import LOSSES, groups_of, measures_of, problem, slow_retrain
 
 import leaveout as lo
+from problems import LOSSES, groups_of, measures_of, problem, slow_retrain
 
 METHODS = [lo.Influence(), lo.Newton(), lo.Retrain(tolerance=1e-11)]
 
@@ -22,8 +22,11 @@ def groups():
 
 
 def retrained(fitted, groups):
-    w = groups.dense()
-    return jnp.stack([slow_retrain(fitted.objective, row, fitted.flat) for row in w]) - fitted.flat[None]
+    w = jnp.asarray(groups.dense())
+    return (
+        jnp.stack([slow_retrain(fitted.objective, row, fitted.flat) for row in w])
+        - fitted.flat[None]
+    )
 
 
 def contrast(fitted, change):
@@ -55,9 +58,7 @@ def test_influence_is_the_derivative_of_retraining_at_zero(fitted, groups):
     derivative = (tiny[1.0] - tiny[-1.0]) / (2 * step)
     influence = lo.influence(fitted, groups).value
     # the truncation of a central difference is of the order step^2 = 1e-8
-    np.testing.assert_allclose(
-        contrast(fitted, derivative), contrast(fitted, influence), atol=2e-6
-    )
+    np.testing.assert_allclose(contrast(fitted, derivative), contrast(fitted, influence), atol=2e-6)
 
 
 def test_newton_equals_retraining_on_squared_loss(groups):

@@ -6,10 +6,10 @@ import lineax as lx
 import numpy as np
 import pytest
 import scipy.optimize
-from problems import LOSSES, groups_of, measures_of, problem
 
 import leaveout as lo
 from leaveout import lbfgs
+from problems import LOSSES, groups_of, measures_of, problem
 
 SOLVERS = [
     getattr(lo.solvers, name)()
@@ -266,7 +266,9 @@ def test_effects_evaluate_at_the_changed_theta(fitted, groups):
         change = method.change(fitted, groups).value
         design = fitted.objective.design[:3]
         before = fitted.objective.scores(fitted.flat, design)
-        predictions = jax.vmap(lambda c: fitted.objective.scores(fitted.flat + c, design) - before)
+        predictions = jax.vmap(
+            lambda c, d=design, b=before: fitted.objective.scores(fitted.flat + c, d) - b
+        )
         flat = predictions(change).reshape(len(groups), -1)
         np.testing.assert_allclose(effects.value[:, : flat.shape[1]], flat, atol=1e-8)
 

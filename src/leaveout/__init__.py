@@ -9,39 +9,79 @@ from importlib.metadata import version as _version
 
 from leaveout import (
     datasets as datasets,
+)
+from leaveout import (
     groups as groups,
+)
+from leaveout import (
     losses as losses,
+)
+from leaveout import (
     measures as measures,
+)
+from leaveout import (
     plot as plot,
+)
+from leaveout import (
     solvers as solvers,
 )
-from leaveout.effects import Effects as Effects, effects as effects, load as load
+from leaveout.effects import Effects as Effects
+from leaveout.effects import effects as effects
+from leaveout.effects import load as load
 from leaveout.fit import (
     Change as Change,
+)
+from leaveout.fit import (
     CrossValidation as CrossValidation,
+)
+from leaveout.fit import (
     Fit as Fit,
+)
+from leaveout.fit import (
     cross_validate as cross_validate,
+)
+from leaveout.fit import (
     fit as fit,
+)
+from leaveout.fit import (
     from_sklearn as from_sklearn,
 )
 from leaveout.groups import Groups as Groups
 from leaveout.influence import (
     Influence as Influence,
+)
+from leaveout.influence import (
     influence as influence,
+)
+from leaveout.influence import (
     per_point as per_point,
 )
 from leaveout.models import Linear as Linear
-from leaveout.newton import Newton as Newton, newton as newton
+from leaveout.newton import Newton as Newton
+from leaveout.newton import newton as newton
 from leaveout.objective import (
     Objective as Objective,
+)
+from leaveout.objective import (
     glm as glm,
+)
+from leaveout.objective import (
     logistic as logistic,
+)
+from leaveout.objective import (
     poisson as poisson,
+)
+from leaveout.objective import (
     softmax as softmax,
+)
+from leaveout.objective import (
     squares as squares,
 )
-from leaveout.report import Comparison as Comparison, compare as compare
-from leaveout.retrain import Retrain as Retrain, retrain as retrain
-from leaveout.solution import SolveError as SolveError, Status as Status
+from leaveout.report import Comparison as Comparison
+from leaveout.report import compare as compare
+from leaveout.retrain import Retrain as Retrain
+from leaveout.retrain import retrain as retrain
+from leaveout.solution import SolveError as SolveError
+from leaveout.solution import Status as Status
 
 __version__ = _version("leaveout")

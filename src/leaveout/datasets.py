@@ -76,9 +76,7 @@ class Dataset:
 def _shelf() -> dict[str, Callable[..., Dataset]]:
     functions = vars(sys.modules[__name__])
     return {
-        name: functions[name]
-        for name in __all__
-        if name not in ("available", "load", "Dataset")
+        name: functions[name] for name in __all__ if name not in ("available", "load", "Dataset")
     }
 
 
@@ -158,17 +156,49 @@ def wine() -> Dataset:
 _DIABETES_URL = (
     "https://archive.ics.uci.edu/dataset/296/diabetes+130-us+hospitals+for+years+1999-2008"
 )
-_DIABETES_NUMERIC = (
-    "time_in_hospital num_lab_procedures num_procedures num_medications number_outpatient "
-    "number_emergency number_inpatient number_diagnoses"
-).split()
-_DIABETES_CATEGORICAL = (
-    "gender race age discharge_disposition_id max_glu_serum A1Cresult metformin repaglinide "
-    "nateglinide chlorpropamide glimepiride acetohexamide glipizide glyburide tolbutamide "
-    "pioglitazone rosiglitazone acarbose miglitol troglitazone tolazamide examide citoglipton "
-    "insulin glyburide-metformin glipizide-metformin glimepiride-pioglitazone "
-    "metformin-rosiglitazone metformin-pioglitazone change diabetesMed"
-).split()
+_DIABETES_NUMERIC = [
+    "time_in_hospital",
+    "num_lab_procedures",
+    "num_procedures",
+    "num_medications",
+    "number_outpatient",
+    "number_emergency",
+    "number_inpatient",
+    "number_diagnoses",
+]
+_DIABETES_CATEGORICAL = [
+    "gender",
+    "race",
+    "age",
+    "discharge_disposition_id",
+    "max_glu_serum",
+    "A1Cresult",
+    "metformin",
+    "repaglinide",
+    "nateglinide",
+    "chlorpropamide",
+    "glimepiride",
+    "acetohexamide",
+    "glipizide",
+    "glyburide",
+    "tolbutamide",
+    "pioglitazone",
+    "rosiglitazone",
+    "acarbose",
+    "miglitol",
+    "troglitazone",
+    "tolazamide",
+    "examide",
+    "citoglipton",
+    "insulin",
+    "glyburide-metformin",
+    "glipizide-metformin",
+    "glimepiride-pioglitazone",
+    "metformin-rosiglitazone",
+    "metformin-pioglitazone",
+    "change",
+    "diabetesMed",
+]
 
 
 def diabetes(folder: str | os.PathLike | None = None) -> Dataset:
@@ -220,7 +250,7 @@ def diabetes(folder: str | os.PathLike | None = None) -> Dataset:
         names += [f"{column}={category}" for category in categories[first:]]
     x = np.concatenate(blocks, axis=1)
     y = (table["readmitted"].to_numpy() == "<30").astype(int)
-    rng = np.random.RandomState(2)  # noqa: NPY002 - the released code's own stream
+    rng = np.random.RandomState(2)
     positive, negative = np.flatnonzero(y == 1), np.flatnonzero(y == 0)
     rng.shuffle(positive)
     rng.shuffle(negative)
@@ -266,7 +296,7 @@ def gauss4() -> Dataset:
 
     Source: Koh et al. (2019), figure 3 and their released code.
     """
-    rng = np.random.RandomState(0)  # noqa: NPY002 - the released code's own stream
+    rng = np.random.RandomState(0)
     _mixture(rng, 20, 5, 1.0)
     rng.shuffle(np.arange(8))  # "fixed": eight hand-made points, shuffled
     _repeats(rng)

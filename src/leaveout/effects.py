@@ -126,9 +126,7 @@ class Effects:
             return
         if not path.endswith(".npz"):
             raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
-        text = json.dumps(
-            {"columns": self.columns, "measure": self.measure, "method": self.method}
-        )
+        text = json.dumps({"columns": self.columns, "measure": self.measure, "method": self.method})
         bounds = {} if self.lower is None else {"lower": self.lower, "upper": self.upper}
         np.savez_compressed(
             path,
@@ -281,18 +279,14 @@ def stream(
         if not np.isfinite(value).all():
             broken = ~np.isfinite(value).all(axis=1)
             status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
-        yield rows, Effects(
-            value, status, residual, steps, columns, measure, chunk, method.name
-        )
+        yield rows, Effects(value, status, residual, steps, columns, measure, chunk, method.name)
 
 
 def _per_point(fit, bound, method):
     """For each measure: (psi (n m), residual, steps, status) where the adjoint way serves."""
     if not (isinstance(method, Influence) and method.first_order):
         return [None] * len(bound)
-    return [
-        None if m.needs_w else adjoint(fit, _gradients(fit, m), method.solver) for m in bound
-    ]
+    return [None if m.needs_w else adjoint(fit, _gradients(fit, m), method.solver) for m in bound]
 
 
 @eqx.filter_jit
@@ -304,7 +298,7 @@ def _chunk(fit, groups: Groups, bound, method, shared, memory):
     """Effects (g m), status, residual and steps of the groups of one chunk."""
     g = len(groups)
     status, residual, steps = np.zeros(g, np.int8), np.zeros(g), np.zeros(g, np.int32)
-    change = None
+    change: Any = None  # computed once, if any measure needs it
     if any(part is None for part in shared):
         change = method.change(fit, groups, memory)
         status, residual = np.asarray(change.status), np.asarray(change.residual)
@@ -342,7 +336,7 @@ def _difference(fit, measure, change, w):
 
 @eqx.filter_jit
 def _linearised(fit, measure, change, w):
-    """grad f(theta) . change."""
+    """Grad f(theta) . change."""
 
     def one(change, w):
         def value(theta):

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
-from leaveout import lbfgs, objective as _objective
+from leaveout import lbfgs
+from leaveout import objective as _objective
 from leaveout.groups import Groups
 from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective, is_traced
 from leaveout.solution import SolveError, Status
@@ -241,7 +242,7 @@ def _newton(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
     best = Fit(objective, theta, factor, decrement, spread, jnp.int32(0), jnp.int8(0))
     shift, steps, waiting = 0.0, 0, 0
     while steps < max_steps:
-        theta, length, used = _newton_step(objective, theta, gradient, expansion, shift)
+        theta, _, used = _newton_step(objective, theta, gradient, expansion, shift)
         shift = 0.1 * float(used)
         steps += 1
         expansion, gradient, factor, definite, decrement, spread = _assess(objective, theta)
@@ -256,8 +257,8 @@ def _newton(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
         waiting = 0 if better else waiting + 1
         if waiting >= (1 if small else 20):
             break
-    _, _, _, definite, decrement, spread = _assess(objective, best.flat)
-    step = best.factor.solve(objective.gradient(best.flat)[None])[0]
+    _, gradient, factor, definite, decrement, spread = _assess(objective, best.flat)
+    step = factor.solve(gradient[None])[0]
     moving = jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.flat - begin)
     reached = bool(decrement <= tolerance * spread)
     status = Status.converged
@@ -319,6 +320,8 @@ def _large(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
 
 
 def _warn_precision(result: Fit) -> None:
+    if result.factor is None or result.flat.dtype == jnp.float64:
+        return
     inflation = float(result.factor.inflation())
     eps = float(jnp.finfo(result.flat.dtype).eps)
     if not inflation * eps <= 1e-3:  # NaN where the factorisation broke down
@@ -360,7 +363,7 @@ def from_sklearn(estimator: Any, x, y, *, weights=None, throw: bool = True) -> F
     intercept = bool(parameters.get("fit_intercept", True))
     n = np.shape(x)[0]
     base = np.ones(n) if weights is None else np.asarray(weights, float)
-    options = {"intercept": intercept}
+    options: dict[str, Any] = {"intercept": intercept}
     if name == "LogisticRegression":
         l1_ratio = parameters.get("l1_ratio") or 0
         penalty = parameters.get("penalty", "l2")
@@ -505,7 +508,7 @@ def _folds(n, folds, key) -> np.ndarray:
 
 
 def _fit_lanes(objective, grid, held):
-    """theta of every (penalty, fold), (l f p), and codes (l f)."""
+    """Theta of every (penalty, fold), (l f p), and codes (l f)."""
     lanes = [(float(l2), fold) for l2 in grid for fold in ~held]
     size = objective.p
     # a lane's Hessian takes p^2 numbers and its products n q: keep the batch within 256 MiB
@@ -556,7 +559,7 @@ def _lanes_newton(objective, l2, stays, most: int = 60):
             return (carry[0] < most) & ~(carry[2] <= 1e-12 * problem.p)
 
         start = (0, problem.initial(), jnp.asarray(jnp.inf, stays.dtype))
-        count, theta, decrement = jax.lax.while_loop(unfinished, step, start)
+        _, theta, decrement = jax.lax.while_loop(unfinished, step, start)
         bad = ~(decrement <= 1e-12 * problem.p)
         return theta, jnp.where(bad, Status.max_steps, Status.converged).astype(jnp.int8)
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -61,7 +62,13 @@ class Groups:
 
     @classmethod
     def from_indices(
-        cls, lists: Sequence[Any], *, n: int, names=None, kind="given", notes=()
+        cls,
+        lists: Sequence[Any],
+        *,
+        n: int,
+        names: Any = None,
+        kind: Any = "given",
+        notes: Any = (),
     ) -> "Groups":
         """Groups from a list of index lists.
 
@@ -88,7 +95,7 @@ class Groups:
         return _checked(n, flat, offsets, None, names, kind, notes)
 
     @classmethod
-    def from_masks(cls, masks, *, names=None, kind="given") -> "Groups":
+    def from_masks(cls, masks, *, names: Any = None, kind: Any = "given") -> "Groups":
         """Groups from booleans (g n), True for what leaves."""
         masks = np.asarray(masks)
         if masks.ndim != 2 or masks.dtype != bool:
@@ -100,7 +107,7 @@ class Groups:
         return _checked(masks.shape[1], points, _offsets(rows, len(masks)), None, names, kind)
 
     @classmethod
-    def from_weights(cls, weights, *, names=None, kind="given") -> "Groups":
+    def from_weights(cls, weights, *, names: Any = None, kind: Any = "given") -> "Groups":
         """Groups from weights (g n): how much of each point leaves, at most 1; negative adds."""
         weights = np.asarray(weights, float)
         if weights.ndim != 2:
@@ -240,9 +247,7 @@ class Groups:
     def __invert__(self) -> "Groups":
         """Group by group, the points that stay."""
         _whole(self)
-        lists = [
-            np.setdiff1d(np.arange(self.n), part, assume_unique=True) for part in _lists(self)
-        ]
+        lists = [np.setdiff1d(np.arange(self.n), part, assume_unique=True) for part in _lists(self)]
         names = [f"not {name}" for name in self.names]
         return Groups.from_indices(lists, n=self.n, names=names, kind=self.kind)
 
@@ -250,7 +255,7 @@ class Groups:
 
     def save(self, path) -> None:
         """Write to an .npz file, without pickle."""
-        arrays = {} if self.weights is None else {"weights": self.weights}
+        arrays: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
         np.savez_compressed(
             path,
             format=np.array(_FORMAT),
@@ -390,7 +395,7 @@ def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np
 
 
 def _generator(key) -> np.random.Generator:
-    data = jax.random.key_data(key) if jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
 
 
@@ -459,7 +464,12 @@ def feature_clusters(key: Array, data: Any, *, sizes: Any) -> Groups:
 
 
 def gradient_clusters(
-    key: Array, data: Any, residuals: Float[Array | np.ndarray, "n ..."], *, sizes: Any, intercept: bool = True
+    key: Array,
+    data: Any,
+    residuals: Float[Array | np.ndarray, "n ..."],
+    *,
+    sizes: Any,
+    intercept: bool = True,
 ) -> Groups:
     """Points that pull theta alike: of one cluster of the gradients of the loss.
 
@@ -502,9 +512,8 @@ def _single_linkage(points) -> np.ndarray:
     from scipy.cluster.hierarchy import fcluster
     from sklearn.cluster import AgglomerativeClustering
 
-    tree = AgglomerativeClustering(
-        n_clusters=None, distance_threshold=0, linkage="single", compute_distances=True
-    ).fit(points)
+    settings: dict[str, Any] = {"n_clusters": None, "distance_threshold": 0}
+    tree = AgglomerativeClustering(**settings, linkage="single", compute_distances=True).fit(points)
     counts = np.ones(2 * len(points) - 1)
     for i, (a, b) in enumerate(tree.children_):
         counts[len(points) + i] = counts[a] + counts[b]
@@ -515,15 +524,18 @@ def _single_linkage(points) -> np.ndarray:
 def _k_means(points, rng) -> list[np.ndarray]:
     from sklearn.cluster import KMeans
 
+    settings: dict[str, Any] = {"n_init": 10}  # as in the paper; scikit-learn's stub wants text
     labels = []
     for k in (4, 8, 16, 32, 64, 128):
         seed = int(rng.integers(2**31))
         if k < len(points):
-            labels.append(KMeans(k, n_init=10, random_state=seed).fit_predict(points))
+            labels.append(KMeans(k, **settings, random_state=seed).fit_predict(points))
     return labels
 
 
-def tails(key: Array, scores: Float[Array | np.ndarray, "n m"], *, num: int = 100, names: Any = None) -> Groups:
+def tails(
+    key: Array, scores: Float[Array | np.ndarray, "n m"], *, num: int = 100, names: Any = None
+) -> Groups:
     """Points with the most positive, and the most negative, influence on each of m queries.
 
     For each query, three phases of sizes up to 2.5 %, 10 % and 25 % of n; a group is drawn from the
@@ -558,7 +570,7 @@ def tails(key: Array, scores: Float[Array | np.ndarray, "n m"], *, num: int = 10
 
 
 def folds(key: Array | None, data: Any, k: int) -> Groups:
-    """The k folds of cross-validation: contiguous blocks of ceil(n / k), shuffled if a key is given.
+    """The k folds of cross-validation: blocks of ceil(n / k), shuffled if a key is given.
 
     Args:
         key: random key, or None for the order of the data.
@@ -575,7 +587,12 @@ def folds(key: Array | None, data: Any, k: int) -> Groups:
 
 
 def seven(
-    key: Array, data: Any, residuals: Float[Array | np.ndarray, "n ..."], scores: Any, *, num: int = 100
+    key: Array,
+    data: Any,
+    residuals: Float[Array | np.ndarray, "n ..."],
+    scores: Any,
+    *,
+    num: int = 100,
 ) -> Groups:
     """The paper's seven kinds of groups: num of each family, and num for each query and tail.
 

@@ -1,6 +1,5 @@
 """Influence: the change in theta to first order, H(1)^-1 g(w), from one factorisation for all."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from jaxtyping import Array, Float
 from leaveout.fit import Change, Fit, check_groups
 from leaveout.groups import Groups
 from leaveout.measures import as_measures
-from leaveout.memory import budget, bucket, chunks
+from leaveout.memory import bucket, budget, chunks
 from leaveout.objective import is_traced
 from leaveout.solution import Solution, raise_unless_converged
 from leaveout.solvers import Auto, as_solver
@@ -180,5 +179,3 @@ def group_sums(groups: Groups, values: Float[Array | np.ndarray, "n m"]) -> Floa
     shape = (len(groups), groups.n)
     table = scipy.sparse.csr_matrix((weights, groups.indices, groups.offsets), shape)
     return jnp.asarray(table @ np.asarray(values), values.dtype)
-
-

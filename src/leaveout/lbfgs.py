@@ -105,9 +105,7 @@ def initialise(
     )
 
 
-def advance(
-    function: Callable, state: State, tolerance: Float[Array, "b"], most: int
-) -> State:
+def advance(function: Callable, state: State, tolerance: Float[Array, "b"], most: int) -> State:
     """Evaluate at most `most` times more, or until every lane is done."""
 
     def unfinished(carry):
@@ -152,9 +150,9 @@ def _step(function, state: State, tolerance) -> State:
     # rounding in a value of size |value| must not veto a step that the slopes approve of
     slack = 1e3 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
     lower = value <= state.value + 1e-4 * state.step * state.slope + slack
-    accept = (
-        state.running & finite & lower & (slope <= -_SUFFICIENT * state.slope)
-    ) | (state.running & finite & (norm <= tolerance))
+    accept = (state.running & finite & lower & (slope <= -_SUFFICIENT * state.slope)) | (
+        state.running & finite & (norm <= tolerance)
+    )
 
     moves, turns, curvature = _remember(
         state, accept, trial - state.point, gradient - state.gradient

@@ -69,9 +69,7 @@ logistic = Loss(
 )
 
 #: logsumexp(s) - s_y with y in 0..K-1: multinomial logistic regression, one score a class.
-softmax = Loss(
-    _softmax, "classes", lambda key, scores: jax.random.categorical(key, scores), True
-)
+softmax = Loss(_softmax, "classes", lambda key, scores: jax.random.categorical(key, scores), True)
 
 #: (s - y)^2 / 2: least squares.
 squares = Loss(_squares, "real", lambda key, score: score + jax.random.normal(key, score.shape))

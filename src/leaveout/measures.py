@@ -14,6 +14,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -83,7 +84,7 @@ class _PerExample(Measure):
         y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
         return dataclasses.replace(self, x=x, y=y)
 
-    def values(self, objective, theta, w):
+    def values(self, objective: Any, theta, w):
         scores = objective.scores(theta, self.x)
         values = jax.vmap(lambda s, t: self.function(objective, s, t))(scores, self.y)
         if self.reduce is None:
@@ -91,7 +92,7 @@ class _PerExample(Measure):
         total = jnp.sum if self.reduce == "sum" else jnp.mean
         return total(values, axis=0).reshape(-1)
 
-    def gradients(self, objective, theta):
+    def gradients(self, objective: Any, theta):
         # one derivative at the scores an example, then one product with the inputs
         design, layout = self.x, objective.layout
         scores = objective.scores(theta, design)
@@ -134,7 +135,7 @@ def _per_example(x, y, name, reduce, function):
         raise ValueError(
             f"expected one target for each of the {x.shape[0]} query inputs, got {np.shape(y)}"
         )
-    return _PerExample(x, y, name, reduce, function)
+    return _PerExample(x=x, y=y, name=name, reduce=reduce, function=function)
 
 
 def prediction(x, *, reduce: str | None = None, name: str = "prediction") -> Measure:
@@ -197,6 +198,7 @@ class _SelfLoss(Measure):
     needs_w: bool = eqx.field(static=True, default=True)
 
     def values(self, objective, theta, w):
+        assert w is not None  # needs_w
         weights = w * objective.weights
         losses = objective.losses(theta)
         # 0 * inf is NaN: examples that stay are not part of it
@@ -232,7 +234,7 @@ class _Parameter(Measure):
 
 def parameter(index, *, name: str = "parameter") -> Measure:
     """One entry, or several, of the flat theta."""
-    return _Parameter(tuple(int(i) for i in np.atleast_1d(index)), name)
+    return _Parameter(index=tuple(int(i) for i in np.atleast_1d(index)), name=name)
 
 
 class _Function(Measure):
@@ -252,9 +254,7 @@ class _Function(Measure):
 
     def columns(self, objective):
         w = objective.weights if self.needs_w else None
-        count = jax.eval_shape(
-            lambda t: self.values(objective, t, w), objective.initial()
-        ).shape[0]
+        count = jax.eval_shape(lambda t: self.values(objective, t, w), objective.initial()).shape[0]
         return (self.name,) if count == 1 else tuple(f"{self.name}[{i}]" for i in range(count))
 
 
@@ -269,7 +269,8 @@ def _function(function: Callable) -> Measure:
         raise ValueError(
             f"expected a measure f(theta) or f(theta, w), got one of {len(parameters)} arguments"
         )
-    return _Function(function, getattr(function, "__name__", "measure"), len(parameters) == 2)
+    name = getattr(function, "__name__", "measure")
+    return _Function(function=function, name=name, needs_w=len(parameters) == 2)
 
 
 def as_measures(measures) -> tuple[Measure, ...]:

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 __all__ = [
-    "budget",
     "bucket",
+    "budget",
     "chunks",
 ]
 

@@ -57,17 +57,18 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """p = K q."""
+        """P = K q."""
         return self.outputs * self.width
 
     def matrix(self, theta: Float[Array | np.ndarray, "p"]) -> Float[Array, "K q"]:
         """Flat theta to one row a class, bias last."""
-        cut = self.outputs * self.features
+        theta, cut = jnp.asarray(theta), self.outputs * self.features
         weight = theta[:cut].reshape(self.outputs, self.features)
         return jnp.concatenate([weight, theta[cut:, None]], 1) if self.intercept else weight
 
     def flat(self, matrix: Float[Array | np.ndarray, "K q"]) -> Float[Array, "p"]:
         """The inverse of `matrix`."""
+        matrix = jnp.asarray(matrix)
         weight = matrix[:, : self.features].reshape(-1)
         return jnp.concatenate([weight, matrix[:, -1]]) if self.intercept else weight
 

@@ -10,10 +10,11 @@ the loss at its score, where it is cheap, and contract with the data by matrix p
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
@@ -21,7 +22,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout import losses as _losses
 from leaveout.losses import Loss
-from leaveout.models import Layout, Linear
+from leaveout.models import Layout
 
 __all__ = [
     "AbstractExpansion",
@@ -145,7 +146,9 @@ class AbstractObjective(eqx.Module):
         """J(theta; stays): the sum of losses plus the penalty."""
         return self.value_and_gradient(theta, stays)[0]
 
-    def gradient(self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None):
+    def gradient(
+        self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None
+    ):
         """The gradient (p) of J(.; stays) at theta."""
         return self.value_and_gradient(theta, stays)[1]
 
@@ -159,7 +162,7 @@ class AbstractObjective(eqx.Module):
         stays = jnp.ones_like(self.weights) if stays is None else stays
         return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
 
-    def with_l2(self, l2) -> "AbstractObjective":
+    def with_l2(self, l2) -> Self:
         """The same objective under another penalty (a number, or traced)."""
         return dataclasses.replace(self, l2=jnp.asarray(l2, self.weights.dtype))
 
@@ -314,9 +317,7 @@ class LinearObjective(AbstractObjective):
     def value_and_gradient(self, theta, stays=None):
         """J(theta; stays) and its gradient: two matrix products and autodiff at the score."""
         weights = self.weights if stays is None else self.weights * stays
-        values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(
-            self.scores(theta), self.y
-        )
+        values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(self.scores(theta), self.y)
         # 0 * inf is NaN: a removed example must not be heard, whatever its loss
         kept = weights != 0
         value = jnp.sum(jnp.where(kept, weights * values, 0.0))
@@ -325,7 +326,7 @@ class LinearObjective(AbstractObjective):
         penalty = self.penalty
         return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
 
-    def at(self, theta):
+    def at(self, theta) -> LinearExpansion:
         """Every loss to second order around theta."""
         scores = self.scores(theta)
         first = jax.vmap(jax.grad(self.point_loss))(scores, self.y)
@@ -499,22 +500,19 @@ class Objective(AbstractObjective):
 
     def at(self, theta):
         """Every loss to second order around theta (differentiated when asked)."""
-        return _GeneralExpansion(self, theta)
+        return _GeneralExpansion(objective=self, theta=jnp.asarray(theta), penalty=self.penalty)
 
 
 class _GeneralExpansion(AbstractExpansion):
     """Second-order expansion of arbitrary losses: each contraction is an autodiff pass."""
 
     objective: Objective
-    theta: Float[Array | np.ndarray, "p"]
+    theta: Float[Array, "p"]
+    penalty: Float[Array, "p"]
 
     @property
     def n(self):
         return self.objective.n
-
-    @property
-    def penalty(self):
-        return self.objective.penalty
 
     def _sum(self, theta, weights):
         return jnp.sum(weights * self.objective.weights * self.objective.losses(theta))
@@ -531,18 +529,14 @@ class _GeneralExpansion(AbstractExpansion):
         return jax.vmap(lambda vector: self.hvp(weights, vector))(eye)
 
     def dot(self, vector):
-        return (
-            self.objective.weights
-            * jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
-        )
+        return self.objective.weights * jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
 
     def restrict(self, rows):
         data, weights = jax.tree.map(
             lambda leaf: leaf[rows], (self.objective.data, self.objective.weights)
         )
-        return _GeneralExpansion(
-            eqx.tree_at(lambda o: (o.data, o.weights), self.objective, (data, weights)), self.theta
-        )
+        objective = eqx.tree_at(lambda o: (o.data, o.weights), self.objective, (data, weights))
+        return _GeneralExpansion(objective=objective, theta=self.theta, penalty=self.penalty)
 
     def gauge(self):
         return None

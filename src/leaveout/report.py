@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 import scipy.stats
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 __all__ = [
     "STATISTICS",
@@ -35,9 +35,10 @@ class Comparison:
 
     Attributes:
         rows: one dictionary for each column, slice of groups and statistic: column, measure, by
-            ("all", "kind" or "size"), level, count, statistic, value, low, high. low and high are
-            the 2.5 and 97.5 % points of a bootstrap over groups. A correlation of effects that do
-            not vary is undefined: value, low and high are None, and `notes` says so.
+            ("all", "kind" or "size"; slices of one group are left out), level, count, statistic,
+            value, low, high. low and high are the 2.5 and 97.5 % points of a bootstrap over
+            groups. A correlation of effects that do not vary is undefined: value, low and high
+            are None, and `notes` says so.
         columns: names of the columns.
         notes: what a reader should know.
     """
@@ -196,6 +197,7 @@ def compare(
             least = end + 1e-12
             if band.size:
                 slices["size", label] = band
+    slices = {name: members for name, members in slices.items() if len(members) > 1}
     seed = jax.random.key_data(jax.random.key(0) if key is None else key)
     rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
     rows, flat = [], set()
@@ -285,9 +287,7 @@ def _statistics(p, a) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.stack(
             [
-                _correlation(
-                    scipy.stats.rankdata(p, axis=1), scipy.stats.rankdata(a, axis=1)
-                ),
+                _correlation(scipy.stats.rankdata(p, axis=1), scipy.stats.rankdata(a, axis=1)),
                 _correlation(p, a),
                 np.sum(p * a, axis=1) / np.sum(a * a, axis=1),
                 np.mean(np.sign(p) == np.sign(a), axis=1),

@@ -107,7 +107,8 @@ def retrain(
         solution = _static(problem, groups, method, start, l2, lanes)
     else:
         solution = _pooled(problem, groups, method, start, l2, lanes)
-    change = Change(*solution, fit.objective)
+    value, residual, steps, status = solution
+    change = Change(value, residual, steps, status, fit.objective)
     if throw and not is_traced(change):
         names = [f"group {str(name)!r}" for name in groups.names]
         raise_unless_converged(change.status, change.residual, names)
@@ -159,7 +160,7 @@ class _Problem(eqx.Module):
         return u if scale is None else u / scale
 
     def function(self, stays, l2, scale):
-        """u (b p) to values (b) and gradients (b p)."""
+        """U (b p) to values (b) and gradients (b p)."""
         objective = self.fit.objective
 
         def evaluate(theta, stays, l2):
@@ -242,11 +243,12 @@ def _flattened(fit: Fit, theta, lanes: _Lanes, tolerance: float):
     """
     if not isinstance(fit.objective, LinearObjective):
         return jnp.zeros(theta.shape[0], bool)
-    whole = fit.expansion().diagonal(jnp.ones(fit.objective.n, theta.dtype))
+    linear = fit.objective
+    whole = linear.at(fit.flat).diagonal(jnp.ones(linear.n, theta.dtype))
 
     def lane(inputs):
         theta, stays, l2 = inputs
-        objective = fit.objective if l2 is None else fit.objective.with_l2(l2)
+        objective = linear if l2 is None else linear.with_l2(l2)
         left = objective.at(theta).diagonal(stays)
         gone = left < max(10 * tolerance, 1e-10) * whole
         return jnp.any(gone & (objective.penalty == 0) & (whole > 0))
@@ -315,7 +317,7 @@ def _pooled(problem, groups, method, start, l2, lanes):
         np.zeros(count, np.int8),
     )
     holder = np.full(lanes, -1)  # which group a lane holds; -1 for none
-    pool = None
+    pool: Any = None
     dense = problem.basis is not None
     most = min(_HARD, method.max_steps) if dense else method.max_steps
     while True:

@@ -131,13 +131,13 @@ class Solver(Protocol):
 
 
 def _apply_full(expansion: AbstractExpansion):
-    """x (k p) to H x, matrix-free."""
+    """X (k p) to H x, matrix-free."""
     ones = jnp.ones(expansion.n, expansion.penalty.dtype)
     return lambda x: _with_penalty(expansion, jax.vmap(lambda v: expansion.hvp(ones, v))(x), x)
 
 
 def _apply_reduced(expansion: AbstractExpansion, stays: Float[Array, "b n"]):
-    """x (b p) to (H - H(w)) x, matrix-free over the whole data."""
+    """X (b p) to (H - H(w)) x, matrix-free over the whole data."""
     return lambda x: _with_penalty(expansion, jax.vmap(expansion.hvp)(stays, x), x)
 
 
@@ -419,7 +419,9 @@ def _jacobi(expansion):
     """The inverse diagonal of H where it is cheap, else the identity."""
     if not isinstance(expansion, LinearExpansion):
         return lambda b: b
-    diagonal = expansion.diagonal(jnp.ones(expansion.n, expansion.penalty.dtype)) + expansion.penalty
+    diagonal = (
+        expansion.diagonal(jnp.ones(expansion.n, expansion.penalty.dtype)) + expansion.penalty
+    )
     gauge = expansion.gauge()
     diagonal = diagonal if gauge is None else diagonal + jnp.diagonal(gauge)
     return lambda b: b / jnp.where(diagonal > 0, diagonal, 1.0)[None]

@@ -18,7 +18,9 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from leaveout import datasets, groups as _groups, measures, objective as _objective, plot
+from leaveout import datasets, measures, plot
+from leaveout import groups as _groups
+from leaveout import objective as _objective
 from leaveout.effects import Effects, load, plan, stream
 from leaveout.fit import Fit, cross_validate, fit
 from leaveout.groups import Groups
@@ -237,7 +239,7 @@ def _objective_of(data, configuration: Configuration, folder: Path, say):
 
 
 def _accuracy(fitted: Fit, data) -> float:
-    objective = fitted.objective
+    objective: Any = fitted.objective
     scores = np.asarray(objective.scores(fitted.flat, objective.widen(data.x_query)))
     guess = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
     return float(np.mean(guess == np.asarray(objective.encode(data.y_query))))
@@ -279,7 +281,8 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory):
 
 @eqx.filter_jit
 def _residuals(fitted: Fit):
-    return fitted.expansion().first
+    expansion: Any = fitted.expansion()
+    return expansion.first
 
 
 def _run_method(fitted, made, wanted, name, chunked, folder: Path, progress, memory):
