@@ -11,6 +11,7 @@ from scipy.cluster.hierarchy import fclusterdata
 
 import leaveout as lo
 from leaveout import groups as shelf
+from leaveout.groups import families
 
 N, D = 120, 5
 
@@ -206,12 +207,12 @@ def test_shared_feature_is_a_window_of_ranks():
 
 
 def test_clusters_are_single_linkage_and_k_means():
-    flat = shelf._single_linkage(Data.x)
+    flat = families._single_linkage(Data.x)
     reference = fclusterdata(Data.x, 1)
     pairs = set(zip(flat.tolist(), reference.tolist(), strict=True))
     assert len(pairs) == len(set(flat.tolist())) == len(set(reference.tolist()))
-    rng = shelf._generator(jax.random.fold_in(jax.random.key(5), 0))
-    labels = [flat, *shelf._k_means(Data.x, rng)]
+    rng = families._generator(jax.random.fold_in(jax.random.key(5), 0))
+    labels = [flat, *families._k_means(Data.x, rng)]
     groups = MADE["feature_clusters"](jax.random.key(5))
     for i in range(len(groups)):
         assert any(np.unique(label[groups[i].indices]).size == 1 for label in labels)
@@ -220,9 +221,9 @@ def test_clusters_are_single_linkage_and_k_means():
 def test_sketched_gradients_keep_their_distances(monkeypatch):
     residuals = np.random.default_rng(0).normal(size=(N, 3))
     points = []
-    monkeypatch.setattr(shelf, "_k_means", lambda p, rng: points.append(p) or [])
+    monkeypatch.setattr(families, "_k_means", lambda p, rng: points.append(p) or [])
     shelf.gradient_clusters(jax.random.key(0), Data, residuals, sizes=[1, 1])
-    monkeypatch.setattr(shelf, "_HELD", 0)
+    monkeypatch.setattr(families, "_HELD", 0)
     made = shelf.gradient_clusters(jax.random.key(0), Data, residuals, sizes=[1, 1])
     assert "sketched from 18 to 512 dimensions" in made.notes[0]
     exact, sketch = (np.linalg.norm(p[:40] - p[40:80], axis=1) for p in points)

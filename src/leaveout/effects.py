@@ -13,10 +13,10 @@ import numpy as np
 from leaveout.fit import Change, Fit, check_groups
 from leaveout.groups import Groups
 from leaveout.influence import Influence, adjoint, group_sums
+from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
 from leaveout.memory import budget, chunks
 from leaveout.newton import Newton
-from leaveout.objective import is_traced
 from leaveout.retrain import Retrain
 from leaveout.solution import Status, raise_unless_converged
 

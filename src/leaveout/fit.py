@@ -19,7 +19,8 @@ from jaxtyping import Array, Float, Int, Int8, PyTree
 from leaveout import lbfgs
 from leaveout import objective as _objective
 from leaveout.groups import Groups
-from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective, is_traced
+from leaveout.inputs import is_traced
+from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective
 from leaveout.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix
 

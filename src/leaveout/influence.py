@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from leaveout.fit import Change, Fit, check_groups
 from leaveout.groups import Groups
+from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
 from leaveout.memory import bucket, budget, chunks
-from leaveout.objective import is_traced
 from leaveout.solution import Solution, raise_unless_converged
 from leaveout.solvers import Auto, as_solver
 

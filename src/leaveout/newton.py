@@ -10,8 +10,8 @@ import numpy as np
 
 from leaveout.fit import Change, Fit, check_groups
 from leaveout.groups import Groups
+from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
-from leaveout.objective import is_traced
 from leaveout.solution import Solution, raise_unless_converged
 from leaveout.solvers import Auto, Block, as_solver
 

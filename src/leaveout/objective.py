@@ -10,17 +10,26 @@ the loss at its score, where it is cheap, and contract with the data by matrix p
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout import losses as _losses
+from leaveout.inputs import (
+    check_data,
+    check_l2,
+    check_penalised,
+    check_scalar,
+    check_tree,
+    check_weights,
+    encode,
+    float_type,
+)
 from leaveout.losses import Loss
 from leaveout.models import Layout
 
@@ -31,17 +40,11 @@ __all__ = [
     "LinearObjective",
     "Objective",
     "glm",
-    "is_traced",
     "logistic",
     "poisson",
     "softmax",
     "squares",
 ]
-
-
-def is_traced(tree: Any) -> bool:
-    """True if any leaf is an abstract value inside jit, grad or vmap."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _is_parameter(leaf: Any) -> bool:
@@ -162,7 +165,7 @@ class AbstractObjective(eqx.Module):
         stays = jnp.ones_like(self.weights) if stays is None else stays
         return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
 
-    def with_l2(self, l2) -> Self:
+    def with_l2(self, l2):
         """The same objective under another penalty (a number, or traced)."""
         return dataclasses.replace(self, l2=jnp.asarray(l2, self.weights.dtype))
 
@@ -303,7 +306,7 @@ class LinearObjective(AbstractObjective):
 
     def encode(self, y):
         """Targets in the user's labels, coded as in training."""
-        return _encode(y, self.loss, self.classes)
+        return encode(y, self.loss, self.classes)
 
     def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
         """The loss of one example, its scores always given as (K)."""
@@ -372,7 +375,7 @@ def glm(
         ValueError: for wrong lengths, NaN, labels out of range, or a negative l2.
     """
     loss = loss if isinstance(loss, Loss) else Loss(loss)
-    x, y, classes, outputs = _check_data(loss, x, y, outputs)
+    x, y, classes, outputs = check_data(loss, x, y, outputs)
     layout = Layout(x.shape[1], outputs, bool(intercept))
     if intercept:
         x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
@@ -381,14 +384,14 @@ def glm(
     objective = LinearObjective(
         design=x,
         y=y,
-        weights=_check_weights(weights, x.shape[0], x.dtype),
-        l2=_check_l2(l2, x.dtype),
-        penalised=_check_penalised(penalised, layout.tree(jnp.zeros(layout.size))),
+        weights=check_weights(weights, x.shape[0], x.dtype),
+        l2=check_l2(l2, x.dtype),
+        penalised=check_penalised(penalised, layout.tree(jnp.zeros(layout.size))),
         loss=loss,
         layout=layout,
         classes=classes,
     )
-    _check_scalar(
+    check_scalar(
         jax.eval_shape(
             lambda s, t: loss(s[0] if outputs == 1 else s, t),
             jax.ShapeDtypeStruct((outputs,), x.dtype),
@@ -464,19 +467,19 @@ class Objective(AbstractObjective):
 
     def __init__(self, loss, data, theta, l2=1.0, *, weights=None, penalised=None):
         parameters, self.frozen = eqx.partition(theta, _is_parameter)
-        parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, _dtype()), parameters)
+        parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, float_type()), parameters)
         self.start, self.unravel = ravel_pytree(parameters)
         if self.start.size == 0:
             raise ValueError("theta has no floating-point parameters; give at least one")
-        self.data, count = _check_tree(data)
+        self.data, count = check_tree(data)
         self.loss = loss
-        self.weights = _check_weights(weights, count, self.start.dtype)
-        self.l2 = _check_l2(l2, self.start.dtype)
-        self.penalised = _check_penalised(True if penalised is None else penalised, parameters)
+        self.weights = check_weights(weights, count, self.start.dtype)
+        self.l2 = check_l2(l2, self.start.dtype)
+        self.penalised = check_penalised(True if penalised is None else penalised, parameters)
         example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.data
         )
-        _check_scalar(jax.eval_shape(lambda t, e: loss(self.tree(t), e), self.start, example))
+        check_scalar(jax.eval_shape(lambda t, e: loss(self.tree(t), e), self.start, example))
 
     def initial(self):
         """The theta given at construction."""
@@ -540,172 +543,3 @@ class _GeneralExpansion(AbstractExpansion):
 
     def gauge(self):
         return None
-
-
-# ---- checks, before anything is traced ----------------------------------------------------------
-
-
-def _dtype():
-    return jnp.result_type(float)
-
-
-def _check_data(loss: Loss, x, y, outputs):
-    """Inputs as a matrix, targets coded, the classes, and the number of outputs."""
-    if is_traced((x, y)):
-        return jnp.asarray(x), jax.tree.map(jnp.asarray, y), None, max(outputs, 1)
-    x = np.asarray(x)
-    if x.ndim != 2 or x.dtype.kind not in "fiub":
-        raise ValueError(
-            f"expected x as a numeric matrix (n, d), got shape {x.shape} of {x.dtype}; "
-            "give one row per example, categories one-hot coded"
-        )
-    if x.shape[0] < 2 or x.shape[1] < 1:
-        raise ValueError(f"expected at least 2 examples and 1 feature, got x of shape {x.shape}")
-    _check_finite(x, "x")
-    if loss.targets == "any":
-        y = jax.tree.map(np.asarray, y)
-        lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(y)}
-        if lengths != {(x.shape[0],)}:
-            raise ValueError(f"x has {x.shape[0]} rows but y has leading axes {sorted(lengths)}")
-        classes, coded = None, jax.tree.map(jnp.asarray, y)
-    else:
-        y = np.asarray(y)
-        if y.shape != (x.shape[0],):
-            raise ValueError(
-                f"expected y of shape ({x.shape[0]},) to go with x of shape {x.shape}, "
-                f"got {y.shape}; give one target per row"
-            )
-        classes = _classes(y, loss)
-        coded = _encode(y, loss, classes)
-    if loss.targets == "classes":
-        outputs = len(classes or ())
-    if outputs < 1:
-        raise ValueError(f"outputs must be at least 1, got {outputs}")
-    return jnp.asarray(x, _dtype()), coded, classes, outputs
-
-
-def _classes(y, loss: Loss) -> tuple | None:
-    if loss.targets not in ("binary", "classes"):
-        return None
-    if y.dtype.kind == "f":
-        _check_finite(y, "y")
-    classes = tuple(label.item() if hasattr(label, "item") else label for label in np.unique(y))
-    if loss.targets == "binary" and len(classes) != 2:
-        raise ValueError(
-            f"expected two labels in y, got {len(classes)}: {_some(classes)}; "
-            "use lo.softmax for more than two"
-        )
-    if len(classes) < 2:
-        raise ValueError(f"expected at least two labels in y, got only {_some(classes)}")
-    return classes
-
-
-def _encode(y, loss: Loss, classes: tuple | None):
-    """Targets as the loss wants them; labels become their position in `classes`."""
-    if is_traced(y):
-        return y
-    if loss.targets == "any":
-        return jax.tree.map(jnp.asarray, y)
-    y = np.asarray(y)
-    if loss.targets in ("binary", "classes"):
-        table = np.asarray(classes)
-        codes = np.clip(np.searchsorted(table, y), 0, len(table) - 1)
-        unknown = np.unique(y[table[codes] != y])
-        if unknown.size:
-            raise ValueError(
-                f"expected labels among {_some(classes)}, got {_some(unknown.tolist())}; "
-                "use the labels the objective was made with"
-            )
-        return jnp.asarray(codes, _dtype() if loss.targets == "binary" else jnp.int32)
-    if y.dtype.kind not in "fiub":
-        raise ValueError(f"expected numbers in y, got {y.dtype}")
-    _check_finite(y, "y")
-    if loss.targets == "counts" and (y < 0).any():
-        raise ValueError(
-            f"expected counts >= 0 in y, got {y.min()} in row {int(y.argmin())}; "
-            "use lo.squares for targets of either sign"
-        )
-    return jnp.asarray(y, _dtype())
-
-
-def _check_tree(data):
-    """Data as arrays with their common leading axis."""
-    data = jax.tree.map(lambda leaf: leaf if is_traced(leaf) else np.asarray(leaf), data)
-    leaves = jax.tree.leaves(data)
-    lengths = {leaf.shape[:1] for leaf in leaves}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(
-            f"expected arrays with a common leading axis in data, got shapes "
-            f"{[leaf.shape for leaf in leaves]}; give one entry per example in each"
-        )
-    for path, leaf in jax.tree.leaves_with_path(data):
-        if not is_traced(leaf) and leaf.dtype.kind == "f":
-            _check_finite(leaf, f"data{jax.tree_util.keystr(path)}")
-    return jax.tree.map(jnp.asarray, data), lengths.pop()[0]
-
-
-def _check_finite(values, name):
-    bad = ~np.isfinite(values)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{name} must be finite, but {name}{list(where)} is {values[where]} "
-            f"({int(bad.sum()):,} such entries); impute or drop them first"
-        )
-
-
-def _check_weights(weights, n, dtype):
-    if weights is None:
-        return jnp.ones(n, dtype)
-    if is_traced(weights):
-        return weights
-    weights = np.asarray(weights)
-    if weights.shape != (n,):
-        raise ValueError(f"expected weights of shape ({n},), got {weights.shape}")
-    _check_finite(weights, "weights")
-    if (weights < 0).any() or not (weights > 0).any():
-        raise ValueError("expected base weights >= 0, not all 0; drop the rows you do not want")
-    return jnp.asarray(weights, dtype)
-
-
-def _check_l2(l2, dtype):
-    if is_traced(l2):
-        return jnp.asarray(l2, dtype)
-    value = np.asarray(l2)
-    if value.shape != () or not np.isfinite(value) or value < 0:
-        raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
-    return jnp.asarray(value, dtype)
-
-
-def _check_penalised(penalised, like: PyTree):
-    """Booleans (p) from a flat array, or from a PyTree (prefix) of booleans."""
-    flat, _ = ravel_pytree(like)
-    if isinstance(penalised, (np.ndarray, jax.Array)) and penalised.shape == flat.shape:
-        return jnp.asarray(penalised, bool)
-    try:
-        full = jax.tree.map(
-            lambda mask, part: jax.tree.map(
-                lambda leaf: np.broadcast_to(np.asarray(mask, bool), np.shape(leaf)), part
-            ),
-            penalised,
-            like,
-        )
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"expected penalised as booleans shaped like theta "
-            f"({jax.tree.map(np.shape, like)}) or flat ({flat.size},), got {penalised!r}"
-        ) from error
-    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)]))
-
-
-def _check_scalar(shape):
-    if getattr(shape, "shape", None) != ():
-        raise ValueError(
-            f"the loss of one example must be a scalar, got {shape}; "
-            "reduce it over its own entries (the library sums over examples)"
-        )
-
-
-def _some(items, most=6) -> str:
-    shown = ", ".join(repr(item) for item in list(items)[:most])
-    return shown + (", ..." if len(items) > most else "")

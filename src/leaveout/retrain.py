@@ -20,8 +20,9 @@ from jaxtyping import Array, Float
 from leaveout import lbfgs
 from leaveout.fit import Change, Fit, check_groups
 from leaveout.groups import Groups
+from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget
-from leaveout.objective import LinearObjective, is_traced
+from leaveout.objective import LinearObjective
 from leaveout.solution import Status, raise_unless_converged
 from leaveout.solvers import factorise
 

@@ -1,0 +1,27 @@
+"""Groups of training points, and the shelf of families that make them."""
+
+from leaveout.groups.container import Groups
+from leaveout.groups.families import (
+    feature_clusters,
+    folds,
+    gradient_clusters,
+    random,
+    same_class,
+    seven,
+    shared_feature,
+    sizes,
+    tails,
+)
+
+__all__ = [
+    "Groups",
+    "feature_clusters",
+    "folds",
+    "gradient_clusters",
+    "random",
+    "same_class",
+    "seven",
+    "shared_feature",
+    "sizes",
+    "tails",
+]

@@ -1,0 +1,273 @@
+"""The shelf of families: functions that make groups.
+
+To add one, write `f(key, data, *, sizes, ...) -> Groups`: same key, same groups. `data` is anything
+with n, x (n d) and y (n), a `Dataset` or an objective. The families follow Koh et al. (2019),
+section 3 and their released code, with random numbers of our own.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.groups.container import Groups
+
+__all__ = [
+    "feature_clusters",
+    "folds",
+    "gradient_clusters",
+    "random",
+    "same_class",
+    "seven",
+    "shared_feature",
+    "sizes",
+    "tails",
+]
+
+_SKETCH = 512  # dimensions of the sketch of gradients that are too many to hold
+_HELD = 2**30  # bytes of gradients up to which they are held
+
+
+def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np.ndarray:
+    """(num) sizes evenly spaced from low n to high n, truncated to integers, at least 1.
+
+    Source: Koh et al. (2019), section 3: 0.25 % to 25 % of the training data.
+    """
+    return np.clip(np.linspace(int(low * n), int(high * n), num).astype(int), 1, n - 1)
+
+
+def _generator(key) -> np.random.Generator:
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
+
+
+def _family(lists, n, kind, asked, why="") -> Groups | None:
+    note = f"{kind}: {len(lists):,} of {asked:,} groups" + (f"; {why}" if why else "")
+    if not lists:
+        return None
+    names = [f"{kind} {i}" for i in range(len(lists))]
+    return Groups.from_indices(lists, n=n, names=names, kind=kind, notes=(note,))
+
+
+def _some(made: Groups | None, kind: str, why: str) -> Groups:
+    if made is None:
+        raise ValueError(f"{kind}: no group could be made; {why}")
+    return made
+
+
+def random(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points drawn uniformly without replacement, one group a size."""
+    rng = _generator(key)
+    lists = [rng.choice(data.n, size, replace=False) for size in sizes]
+    return _some(_family(lists, data.n, "random", len(lists)), "random", "no sizes were given")
+
+
+def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> Groups:
+    """For each size, a pool large enough chosen uniformly, then points of it."""
+    rng, lists = _generator(key), []
+    lengths = np.array([pool.size for pool in pools])
+    for size in sizes:
+        large = np.flatnonzero(lengths >= size)
+        if large.size:
+            lists.append(rng.choice(pools[rng.choice(large)], size, replace=False))
+    missing = len(sizes) - len(lists)
+    why = f"{missing} sizes exceed the largest {what} ({lengths.max():,} points)" if missing else ""
+    return _some(_family(lists, data.n, kind, len(sizes), why), kind, why)
+
+
+def same_class(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points of one class: a class with at least `size` points is chosen, then points of it."""
+    y = np.asarray(data.y)
+    pools = [np.flatnonzero(y == label) for label in np.unique(y)]
+    return _pools(key, pools, data, sizes, "random within class", "class")
+
+
+def shared_feature(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points of like value in one feature: a window of a random feature's ranks.
+
+    Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
+    """
+    rng, x, n, lists = _generator(key), np.asarray(data.x), data.n, []
+    for size in sizes:
+        order = np.argsort(x[:, rng.integers(x.shape[1])], kind="stable")
+        begin = min(max(int(rng.integers(n)) - size // 2, 0), n - size)
+        lists.append(order[begin : begin + size])
+    kind = "shared feature value"
+    return _some(_family(lists, n, kind, len(lists)), kind, "no sizes were given")
+
+
+def feature_clusters(key: Array, data: Any, *, sizes: Any) -> Groups:
+    """Points near each other: of one cluster of the raw inputs.
+
+    The clusters are those of single linkage cut by inconsistency (threshold 1, depth 2) and of
+    k-means with k = 4, 8, ..., 128, pooled; for each size a cluster large enough is chosen.
+    """
+    return _clusters(key, np.asarray(data.x), data, sizes, "feature clustering")
+
+
+def gradient_clusters(
+    key: Array,
+    data: Any,
+    residuals: Float[Array | np.ndarray, "n ..."],
+    *,
+    sizes: Any,
+    intercept: bool = True,
+) -> Groups:
+    """Points that pull theta alike: of one cluster of the gradients of the loss.
+
+    Args:
+        key: random key.
+        data: with n and x (n d).
+        residuals: (n) or (n K) derivative of each loss at its scores; the gradient of a linear
+            model is its product with the inputs (and 1 for the intercept).
+        sizes: one group each, if a cluster is large enough.
+        intercept: whether the model has one.
+
+    Gradients that would take more than 1 GiB are sketched in 512 dimensions, which keeps distances
+    to about 6 %.
+    """
+    x = np.asarray(data.x)
+    x = np.c_[x, np.ones(len(x))] if intercept else x
+    residuals = np.asarray(residuals, float).reshape(len(x), -1)
+    width = residuals.shape[1] * x.shape[1]
+    if 8 * len(x) * width <= _HELD:
+        gradients = (residuals[:, :, None] * x[:, None, :]).reshape(len(x), width)
+        return _clusters(key, gradients, data, sizes, "gradient clustering")
+    rng = _generator(jax.random.fold_in(key, 1))
+    gradients = np.zeros((len(x), _SKETCH))
+    for column in residuals.T:  # one class at a time: never n x p
+        gradients += column[:, None] * (x @ rng.normal(size=(x.shape[1], _SKETCH)))
+    made = _clusters(key, gradients / np.sqrt(_SKETCH), data, sizes, "gradient clustering")
+    note = f"{made.notes[0]}; of gradients sketched from {width:,} to {_SKETCH} dimensions"
+    return dataclasses.replace(made, notes=(note,))
+
+
+def _clusters(key, points, data, sizes, kind) -> Groups:
+    rng = _generator(jax.random.fold_in(key, 0))
+    labels = [_single_linkage(points), *_k_means(points, rng)]
+    pools = [np.flatnonzero(label == c) for label in labels for c in np.unique(label)]
+    return _pools(key, pools, data, sizes, kind, "cluster")
+
+
+def _single_linkage(points) -> np.ndarray:
+    """SciPy's fclusterdata(points, 1): by a minimum spanning tree, in O(n) memory."""
+    from scipy.cluster.hierarchy import fcluster
+    from sklearn.cluster import AgglomerativeClustering
+
+    settings: dict[str, Any] = {"n_clusters": None, "distance_threshold": 0}
+    tree = AgglomerativeClustering(**settings, linkage="single", compute_distances=True).fit(points)
+    counts = np.ones(2 * len(points) - 1)
+    for i, (a, b) in enumerate(tree.children_):
+        counts[len(points) + i] = counts[a] + counts[b]
+    linkage = np.c_[tree.children_, tree.distances_, counts[len(points) :]].astype(float)
+    return fcluster(linkage, 1, "inconsistent", depth=2)
+
+
+def _k_means(points, rng) -> list[np.ndarray]:
+    from sklearn.cluster import KMeans
+
+    settings: dict[str, Any] = {"n_init": 10}  # as in the paper; scikit-learn's stub wants text
+    labels = []
+    for k in (4, 8, 16, 32, 64, 128):
+        seed = int(rng.integers(2**31))
+        if k < len(points):
+            labels.append(KMeans(k, **settings, random_state=seed).fit_predict(points))
+    return labels
+
+
+def tails(
+    key: Array, scores: Float[Array | np.ndarray, "n m"], *, num: int = 100, names: Any = None
+) -> Groups:
+    """Points with the most positive, and the most negative, influence on each of m queries.
+
+    For each query, three phases of sizes up to 2.5 %, 10 % and 25 % of n; a group is drawn from the
+    1.5 x (the phase's largest size) points at that end.
+
+    Args:
+        key: random key.
+        scores: (n m) influence of each training point on each query's loss.
+        num: groups for each query and end.
+        names: (m) names of the queries; default their position.
+    """
+    scores, rng = np.asarray(scores), _generator(key)
+    n, lists, labels, kinds = len(scores), [], [], []
+    counts = (num // 3, num // 3, num - 2 * (num // 3))
+    for query, column in enumerate(scores.T):
+        order = np.argsort(column, kind="stable")
+        name = query if names is None else names[query]
+        for high, count in zip((0.025, 0.1, 0.25), counts, strict=True):
+            phase = sizes(n, count, high=high)
+            window = min(int(1.5 * phase.max()), n) if count else 0
+            for size in phase:
+                for kind, pool in (
+                    ("negative tail", order[:window]),
+                    ("positive tail", order[n - window :]),
+                ):
+                    lists.append(rng.choice(pool, min(size, window), replace=False))
+                    labels.append(f"{kind} of query {name}, {size} points")
+                    kinds.append(kind)
+    asked = 2 * num * scores.shape[1]
+    note = f"tails: {len(lists):,} of {asked:,} groups"
+    return Groups.from_indices(lists, n=n, names=labels, kind=kinds, notes=(note,))
+
+
+def folds(key: Array | None, data: Any, k: int) -> Groups:
+    """The k folds of cross-validation: blocks of ceil(n / k), shuffled if a key is given.
+
+    Args:
+        key: random key, or None for the order of the data.
+        data: with n, or n itself.
+        k: number of folds, 2 to n.
+    """
+    n = int(getattr(data, "n", data))
+    if not 2 <= k <= n:
+        raise ValueError(f"expected 2 to {n} folds, got {k}")
+    number = np.arange(n) // -(-n // k)
+    if key is not None:
+        number = _generator(key).permutation(number)
+    return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
+
+
+def seven(
+    key: Array,
+    data: Any,
+    residuals: Float[Array | np.ndarray, "n ..."],
+    scores: Any,
+    *,
+    num: int = 100,
+) -> Groups:
+    """The paper's seven kinds of groups: num of each family, and num for each query and tail.
+
+    Every family has its own key, so that leaving one out changes no other.
+
+    Args:
+        key: random key.
+        data: with n, x (n d) and y (n); for instance an objective.
+        residuals: as in `gradient_clusters`.
+        scores: as in `tails`.
+        num: groups a family; 100 and six queries make up to 1,700.
+
+    Source: Koh et al. (2019), section 3; sizes and windows as in their released code.
+    """
+    every = sizes(data.n, num)
+    layout = getattr(data, "layout", None)
+    intercept = True if layout is None else layout.intercept
+
+    def own(number):
+        return jax.random.fold_in(key, number)
+
+    parts = (
+        random(own(0), data, sizes=every),
+        same_class(own(1), data, sizes=every),
+        shared_feature(own(2), data, sizes=every),
+        feature_clusters(own(3), data, sizes=every),
+        gradient_clusters(own(4), data, residuals, sizes=every, intercept=intercept),
+        tails(own(5), scores, num=num),
+    )
+    made = parts[0]
+    for part in parts[1:]:
+        made = made + part
+    return made
