@@ -12,8 +12,8 @@
 # %% [markdown]
 # # One group, three answers
 #
-# A model predicts whether a tumour is malignant. What would it be if the ten largest tumours had
-# not been in its training data? Influence, one Newton step, and retraining answer.
+# A model predicts whether a tumour is malignant. What would it be if the ten smallest
+# malignant tumours, the ones easiest to mistake, had not been in its training data? Influence, one Newton step, and retraining answer.
 
 # %%
 import jax
@@ -32,8 +32,9 @@ fit.status, fit.residual
 # wrong, and on the group's own loss. Effects are *without minus with*, in units of the measure.
 
 # %%
-largest = np.argsort(data.x[:, 0])[-10:]
-groups = lo.Groups.from_indices([largest], n=data.n, names=["ten largest"])
+malignant = np.flatnonzero(data.y == 0)
+smallest = malignant[np.argsort(data.x[malignant, 0])[:10]]
+groups = lo.Groups.from_indices([smallest], n=data.n, names=["ten smallest malignant"])
 
 scores = data.x_query @ np.asarray(fit.theta.weight) + float(fit.theta.bias)
 worst = np.argmax(np.logaddexp(0, scores) - data.y_query * scores)
