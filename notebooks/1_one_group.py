@@ -12,8 +12,9 @@
 # %% [markdown]
 # # One group, three answers
 #
-# A model predicts whether a tumour is malignant. What would it be if the ten smallest
-# malignant tumours, the ones easiest to mistake, had not been in its training data? Influence, one Newton step, and retraining answer.
+# A model predicts whether a tumour is malignant. What would it be if the ten smallest malignant
+# tumours, the ones easiest to mistake, had not been in its training data? Influence, one Newton
+# step, and retraining answer.
 
 # %%
 import jax
