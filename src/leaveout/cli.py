@@ -5,6 +5,8 @@ import sys
 
 import jax
 
+from leaveout.solution import Status
+
 __all__ = ["main"]
 
 
@@ -92,9 +94,13 @@ def _study(options: argparse.Namespace) -> int:
     for name, comparison in result.comparisons.items():
         print(f"\n{result.effects[name].method} against actual effects")
         print(comparison.table(columns=shown))
-    failed = result.summary["retrained_not_converged"]
-    if failed:
-        print(f"\n{failed} groups did not converge and were left out; their status says why")
+    for name, effects in result.effects.items():
+        for code in sorted(set(effects.status.tolist()) - {0}):
+            failed = effects.groups.names[effects.status == code]
+            print(
+                f"\n{name}: {len(failed):,} of {len(effects.groups):,} groups left out, the first "
+                f"of them {str(failed[0])!r}: {Status(code).name}: {Status(code).advice}"
+            )
     seconds = result.summary["seconds"]["total"]
     print(f"\n{len(result.effects['actual'].groups):,} groups in {seconds:.0f} s; wrote")
     for name in ("effects.parquet", "summary.json", "figure.png", "groups.npz"):
