@@ -132,16 +132,27 @@ def test_an_emptied_class_has_no_minimum_and_says_so():
     assert lo.Status(int(change.status[1])) is lo.Status.converged
 
 
-def test_a_loss_that_is_not_convex_is_reported():
-    def double_well(theta, example):
-        return (theta**2 - 1) ** 2 + 0.3 * example * theta
+@pytest.mark.parametrize(
+    "solver", [lo.solvers.Cholesky(), lo.solvers.CG()], ids=lambda s: type(s).__name__
+)
+def test_a_group_that_leaves_negative_curvature_is_reported(solver):
+    def bowl(theta, example):
+        curvature, centre = example
+        return 0.5 * curvature * (theta - centre) ** 2
 
-    objective = lo.Objective(double_well, np.r_[np.ones(3), -20 * np.ones(1)], 1.0, l2=0.0)
-    fitted = lo.fit(objective)
-    groups = lo.Groups.from_weights(np.array([[1.0, 1.0, 1.0, 0.0], [-9.0, -9.0, -9.0, 0.9]]))
-    change = lo.newton(fitted, groups)
+    data = (np.array([4.0, -2.0, 1.0]), np.array([1.0, 0.0, 2.0]))
+    fitted = lo.fit(lo.Objective(bowl, data, 0.5, l2=0.0))
+    groups = lo.Groups.from_indices([[0], [1]], n=3)
+    change = lo.newton(fitted, groups, solver)
+    bad = {lo.Status.not_positive_definite, lo.Status.singular}
+    assert lo.Status(int(change.status[0])) in bad
+    assert lo.Status(int(change.status[1])) is lo.Status.converged
     assert np.isfinite(change.value).all()
-    assert int(change.status[0]) == lo.Status.converged
+    np.testing.assert_allclose(fitted.flat + change.value[1], (4 + 2) / 5, atol=1e-12)
+    actual = lo.retrain(fitted, groups)
+    assert int(actual.status[0]) != lo.Status.converged  # its objective has no lower bound
+    assert np.isfinite(actual.value).all()
+    np.testing.assert_allclose(actual.value[1], change.value[1], atol=1e-9)
 
 
 # ---- retraining ---------------------------------------------------------------------------------

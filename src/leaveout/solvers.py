@@ -352,7 +352,8 @@ class CG:
     `full` is preconditioned by the diagonal of H (linear models; else not at all), `reduced` by the
     factor of H where the fit has one: its spectrum is then within [1 - mu, 1], mu the largest share
     of the curvature that a group takes away in any direction. Two matrix products a step, for all
-    groups together.
+    groups together. A singular Hessian is noticed only if b does not lie in its range; the smallest
+    solution (in the preconditioner's metric) is returned otherwise.
 
     Attributes:
         rtol: residual at which a lane is done.
@@ -382,12 +383,11 @@ class CG:
             return (carry[0] < most) & jnp.any(carry[-1])
 
         def step(carry):
-            count, x, r, z, direction, energy, steps, flat, running = carry
+            count, x, r, z, direction, girth, energy, steps, flat, running = carry
             image = apply(direction)
             bend = jnp.sum(direction * image, axis=1)
-            # a direction of no curvature at all: what is left of b cannot be reached
-            eps = jnp.finfo(b.dtype).eps
-            dead = running & ~(bend > eps * jnp.sum(direction * direction, axis=1) * 1e-3)
+            # a direction without curvature, beside the preconditioner's: b cannot be reached
+            dead = running & ~(bend > 10 * jnp.finfo(b.dtype).eps * girth)
             go = running & ~dead
             length = jnp.where(go, energy / jnp.where(go, bend, 1.0), 0.0)[:, None]
             x, r = x + length * direction, r - length * image
@@ -395,18 +395,20 @@ class CG:
             new = jnp.sum(r * z, axis=1)
             turn = jnp.where(energy > 0, new / jnp.where(energy > 0, energy, 1.0), 0.0)
             direction = jnp.where(go[:, None], z + turn[:, None] * direction, direction)
+            # its squared length in the preconditioner's metric: z is orthogonal to the last one
+            girth = jnp.where(go, new + turn**2 * girth, girth)
             energy = jnp.where(go, new, energy)
             running = go & (energy > (0.1 * rtol) ** 2 * size)
             return (
-                count + 1, x, r, z, direction, energy, steps + go, flat | dead, running
+                count + 1, x, r, z, direction, girth, energy, steps + go, flat | dead, running
             )  # fmt: skip
 
         lanes = b.shape[0]
         start = (
-            0, jnp.zeros_like(b), b, z, z, size,
+            0, jnp.zeros_like(b), b, z, z, size, size,
             jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), size > 0,
         )  # fmt: skip
-        _, x, _, _, _, _, steps, flat, running = jax.lax.while_loop(unfinished, step, start)
+        _, x, *_, steps, flat, running = jax.lax.while_loop(unfinished, step, start)
         residual = _relative(b - apply(x), b, precondition)
         status = jnp.where(flat, Status.singular, Status.converged)
         status = jnp.where(running, Status.max_steps, status)

@@ -195,8 +195,9 @@ def _claim(folder: Path, configuration: Configuration) -> None:
     elif folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
     else:
-        (folder / "chunks").mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         _write(path, lambda file: file.write(json.dumps(mine, indent=2).encode()))
+    (folder / "chunks").mkdir(exist_ok=True)
 
 
 def _write(path: Path, write: Callable) -> None:
