@@ -1,5 +1,7 @@
 """Comparison and figures of effects: against SciPy, NumPy and hand-made examples."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -99,6 +101,23 @@ def test_effects_that_do_not_vary_are_undefined_not_nan():
     assert "undefined" in report.table()
 
 
+def test_rounding_is_no_variation_and_tiny_variation_is():
+    assert np.isnan(lo.compare(np.full(7, 0.1), np.arange(7.0)).pearson[0])
+    tiny = 1e-200 * np.arange(7.0)
+    np.testing.assert_allclose(lo.compare(tiny, np.arange(7.0)).pearson[0], 1.0, rtol=1e-12)
+
+
+def test_no_weights_and_weights_of_one_are_the_same_groups():
+    predicted, actual = (effects(value) for value in pair())
+    ones = np.ones(predicted.groups.indices.size)
+    weighted = dataclasses.replace(
+        predicted, groups=dataclasses.replace(predicted.groups, weights=ones)
+    )
+    np.testing.assert_array_equal(
+        lo.compare(weighted, actual).spearman, lo.compare(predicted, actual).spearman
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -140,6 +159,20 @@ def test_the_panel_shares_limits_and_shows_every_point_once():
     np.testing.assert_allclose(drawn[np.lexsort(drawn.T)], expected[np.lexsort(expected.T)])
     np.testing.assert_array_equal(*ax.lines[0].get_data())
     assert [part.get_label() for part in ax.collections] == ["positive tail", "random"]
+
+
+def test_the_panel_refuses_other_groups():
+    predicted, actual = (effects(value) for value in pair())
+    with pytest.raises(ValueError, match="same groups in the same order"):
+        lo.plot.scatter(predicted, actual[::-1])
+
+
+def test_kinds_of_ones_own_are_told_apart():
+    predicted, actual = (effects(value) for value in pair())
+    kinds = np.resize(["ward A", "ward B", "ward C", "random"], len(predicted.groups))
+    groups = dataclasses.replace(predicted.groups, kind=kinds)
+    ax = lo.plot.scatter(*(dataclasses.replace(e, groups=groups) for e in (predicted, actual)))
+    assert len({tuple(part.get_facecolor()[0]) for part in ax.collections}) == 4
 
 
 def test_a_grid_of_panels_is_written(tmp_path):

@@ -22,7 +22,7 @@ _STYLE = {
     "positive tail": ("#0072B2", ">"),
     "negative tail": ("#E69F00", "<"),
 }
-_OTHER = (("#56B4E9", "v"), ("#999999", "X"))
+_OTHER = (("#56B4E9", "v"), ("#999999", "X"), ("#117733", "p"), ("#882255", "h"), ("#332288", "d"))
 
 
 def _matplotlib():
@@ -33,8 +33,11 @@ def _matplotlib():
     return matplotlib
 
 
-def _style(kind: str) -> tuple[str, str]:
-    return _STYLE.get(kind) or _OTHER[sum(map(ord, kind)) % len(_OTHER)]
+def _styles(kinds) -> dict[str, tuple[str, str]]:
+    """A style for each kind, no two alike while there are five unknown ones or fewer."""
+    unknown = sorted(set(kinds) - set(_STYLE))
+    known = {kind: style for kind, style in _STYLE.items() if kind in kinds}
+    return known | {kind: _OTHER[i % len(_OTHER)] for i, kind in enumerate(unknown)}
 
 
 def scatter(
@@ -69,7 +72,8 @@ def scatter(
         ax = Figure(figsize=(4, 4), layout="constrained").add_subplot()
     j = predicted.columns.index(column) if isinstance(column, str) else column
     x, y, kind = actual.value[:, j], predicted.value[:, j], predicted.groups.kind
-    report = compare(y, x, resamples=0)
+    styles = _styles(kind.tolist())
+    report = compare(predicted, actual, resamples=0)  # refuses other groups or columns
     if limits is None:
         low, high = min(x.min(), y.min()), max(x.max(), y.max())
         pad = 0.05 * ((high - low) or 1.0)
@@ -77,7 +81,7 @@ def scatter(
     ax.plot(limits, limits, color="0.6", linewidth=2, alpha=0.8, zorder=0)
     for name in sorted(set(kind.tolist()), key=lambda name: "tail" not in name):  # tails below
         mine = kind == name
-        colour, marker = _style(name)
+        colour, marker = styles[name]
         ax.scatter(
             x[mine], y[mine], s=14, c=colour, marker=marker, label=name, alpha=0.75,
             linewidths=0.3, edgecolors="white", zorder=1 if "tail" in name else 2,
@@ -98,7 +102,7 @@ def scatter(
     if hidden:
         ax.text(0.98, 0.02, f"{hidden:,} hidden", color="red", ha="right", transform=ax.transAxes)
     rank, slope = (
-        "undefined" if np.isnan(v) else f"{v:.3f}" for v in (report.spearman[0], report.slope[0])
+        "undefined" if np.isnan(v) else f"{v:.3f}" for v in (report.spearman[j], report.slope[j])
     )
     ax.text(
         0.03, 0.97, f"Spearman {rank}\nslope {slope}", va="top", transform=ax.transAxes, fontsize=9,
@@ -133,8 +137,7 @@ def panels(predictions: dict[str, Any], actual: Any, columns: Any, *, path: Any 
             shown = scatter(predicted[good], actual[good], column=column, ax=grid[i, j])
             if i == 0:
                 shown.set_title(name)
-    kinds = set(actual.groups.kind.tolist())
-    order = [kind for kind in _STYLE if kind in kinds] + sorted(kinds - set(_STYLE))
+    order = list(_styles(actual.groups.kind.tolist()))
     handles, labels = grid[0, 0].get_legend_handles_labels()
     found = dict(zip(labels, handles, strict=True))
     figure.legend(

@@ -246,14 +246,15 @@ def _groups(predicted, actual):
     one, other = getattr(predicted, "groups", None), getattr(actual, "groups", None)
     if one is None or other is None:
         return one if other is None else other
+
+    def weights(groups):
+        return np.ones(groups.indices.size) if groups.weights is None else groups.weights
+
     same = (
         one.n == other.n
         and np.array_equal(one.offsets, other.offsets)
         and np.array_equal(one.indices, other.indices)
-        and np.array_equal(
-            np.ones(1) if one.weights is None else one.weights,
-            np.ones(1) if other.weights is None else other.weights,
-        )
+        and np.array_equal(weights(one), weights(other))
     )
     if not same:
         raise ValueError("expected effects of the same groups in the same order; they differ")
@@ -301,6 +302,18 @@ def _statistics(p, a) -> np.ndarray:
 
 def _correlation(p, a) -> np.ndarray:
     """Pearson correlation of the rows; NaN where either does not vary beyond rounding."""
-    p, a = p - p.mean(axis=1, keepdims=True), a - a.mean(axis=1, keepdims=True)
+    p, p_varies = _centred(p)
+    a, a_varies = _centred(a)
     scale = np.sqrt(np.sum(p * p, axis=1) * np.sum(a * a, axis=1))
-    return np.where(scale > 0, np.sum(p * a, axis=1) / np.where(scale > 0, scale, 1), np.nan)
+    varies = p_varies & a_varies
+    return np.where(varies, np.sum(p * a, axis=1) / np.where(varies, scale, 1), np.nan)
+
+
+def _centred(rows) -> tuple[np.ndarray, np.ndarray]:
+    """Rows minus their means, scaled to a largest entry of 1, and whether they vary at all."""
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1)
+    rows = rows - rows.mean(axis=1, keepdims=True)
+    spread = np.abs(rows).max(axis=1, keepdims=True)
+    varies = spread > 4 * rows.shape[1] * np.finfo(float).eps  # the rounding of a mean of g terms
+    return rows / np.where(varies, spread, 1), varies[:, 0]
