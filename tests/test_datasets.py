@@ -5,20 +5,65 @@ import pytest
 
 import leaveout as lo
 
-LOCAL = [name for name in lo.datasets.available() if name != "diabetes"]
+#: what each set of the paper's is, to the last bit of x: n, d, class counts, SHA-256 of x
+FINGERPRINTS = {
+    "diabetes": (
+        20_000,
+        127,
+        [10_000, 10_000],
+        "72f71f0f9acc091124810143eef9707b7b7326bda5fc4779f0fe1c369513095f",
+    ),
+    "enron": (
+        4_137,
+        6_291,
+        [2_928, 1_209],
+        "69bf89876d7279f5933e6ed3cc2749f8422aa67d3fdb8fcd1cdf60b6c3591240",
+    ),
+    "fishdog": (
+        1_800,
+        1_280,
+        [900, 900],
+        "65a059237dd11f0f40a958f9c5d8f0e078607428e48bc4d6a0818fcf2d8c1950",
+    ),
+    "mnist": (
+        55_000,
+        784,
+        [5444, 6179, 5470, 5638, 5307, 4987, 5417, 5715, 5389, 5454],
+        "3f2829fc70066400a3f4dbd615b2edc35b2f792a8af9720fd1a4a231705a2356",
+    ),
+    "mnist_small": (
+        5_500,
+        784,
+        [536, 612, 588, 523, 533, 474, 576, 569, 570, 519],
+        "22517a9be808e41be69d78a49153e37241cace16b8aeb865594931eff408d065",
+    ),
+    "cdr": (13_784, 306, [8_437, 5_347], None),  # depends on scikit-learn's liblinear
+    "nli": (
+        15_103,
+        600,
+        [4_507, 5_238, 5_358],
+        "5ab00949d6679eee842336c718f24551ccca1b297a839eca983e75aca01b8b51",
+    ),
+}
+NEEDS_FILES = [name for name in lo.datasets.available() if lo.datasets.origin(name) is not None]
+LOCAL = [name for name in lo.datasets.available() if lo.datasets.origin(name) is None]
 
 
 @pytest.fixture(scope="module")
-def diabetes(real_data):
-    return lo.datasets.diabetes(real_data / "diabetes")
+def cache(tmp_path_factory):
+    """A cache of this module's own, so that what is parsed is parsed by this code."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("LEAVEOUT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
 
 
-@pytest.mark.parametrize("name", LOCAL)
-def test_every_data_set_is_finite_coded_and_always_the_same(name):
-    data, again = lo.datasets.load(name), lo.datasets.load(name)
-    assert data.name == name
-    for field in ("x", "y", "x_query", "y_query"):
-        np.testing.assert_array_equal(getattr(data, field), getattr(again, field))
+@pytest.fixture(scope="module")
+def diabetes(real_data, cache):
+    return lo.datasets.diabetes()
+
+
+def conforms(data):
     for x, y in ((data.x, data.y), (data.x_query, data.y_query)):
         assert x.dtype == np.float64
         assert np.isfinite(x).all()
@@ -26,8 +71,29 @@ def test_every_data_set_is_finite_coded_and_always_the_same(name):
     labels = 2 if data.outputs == 1 else data.outputs
     assert np.unique(data.y).tolist() == list(range(labels))
     assert len(data.feature_names) == data.d
+    assert all(len(column) == data.n for column in data.labels.values())
     assert data.source
     assert data.licence
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_every_data_set_is_finite_coded_and_always_the_same(name):
+    data, again = lo.datasets.load(name), lo.datasets.load(name)
+    assert data.name == name
+    assert data.fingerprint() == again.fingerprint()
+    conforms(data)
+
+
+@pytest.mark.parametrize("name", NEEDS_FILES)
+def test_the_papers_data_sets_are_what_they_were(name, real_data, cache):
+    data = lo.datasets.load(name)
+    conforms(data)
+    n, d, classes, checksum = FINGERPRINTS[name]
+    found = data.fingerprint()
+    assert (found["n"], found["d"], found["classes"]) == (n, d, classes)
+    if checksum is not None:
+        assert found["x"] == checksum
+    assert lo.datasets.load(name).fingerprint() == found  # from the cache
 
 
 @pytest.mark.parametrize(
@@ -62,14 +128,20 @@ def test_diabetes_gives_the_papers_accuracy_and_hardest_point(diabetes):
     np.testing.assert_allclose(losses.max(), 6.7512, atol=5e-5)
 
 
-def test_missing_data_is_explained(tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"download dataset_diabetes\.zip from https"):
-        lo.datasets.diabetes(tmp_path)
-    monkeypatch.delenv("LEAVEOUT_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match="LEAVEOUT_DATA is not set"):
-        lo.datasets.diabetes()
-    with pytest.raises(ValueError, match=r"unknown dataset 'iris'; known: breast_cancer, diabetes"):
+def test_an_unknown_name_gets_the_known_ones():
+    with pytest.raises(ValueError, match=r"unknown dataset 'iris'; known: breast_cancer, digits"):
         lo.datasets.load("iris")
+
+
+def test_the_second_start_needs_no_raw_file(real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEAVEOUT_CACHE", str(tmp_path))
+    first = lo.datasets.fishdog()
+    monkeypatch.setenv("LEAVEOUT_DATA", str(tmp_path / "nothing here"))
+    np.testing.assert_array_equal(lo.datasets.fishdog().x, first.x)
+    for stored in (tmp_path / "parsed").iterdir():  # a damaged cache is not trusted
+        stored.write_bytes(stored.read_bytes()[:1000])
+    with pytest.raises(FileNotFoundError, match="it cannot be downloaded"):
+        lo.datasets.fishdog()
 
 
 def test_gauss4_has_the_released_codes_stream():

@@ -15,7 +15,7 @@ L2_OVER_N = 10 ** (-4 + 1 / 3)  # 2.15e-4, the paper's choice
 
 @pytest.fixture(scope="module")
 def diabetes(real_data):
-    return lo.datasets.diabetes(real_data / "diabetes")
+    return lo.datasets.diabetes()
 
 
 def test_default_retraining_agrees_with_newton_cholesky(diabetes):

@@ -97,6 +97,23 @@ def test_the_command_explains_bad_input(arguments, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
+def test_the_command_lists_the_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LEAVEOUT_DATA", str(tmp_path))
+    monkeypatch.setenv("LEAVEOUT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "enron").mkdir()
+    (tmp_path / "enron" / "enron1.tar.gz").write_bytes(bytes(2_000_000))
+    assert cli.main(["data"]) == 0
+    printed = capsys.readouterr().out
+    assert f"enron          2.0 MB in {tmp_path / 'enron'}" in printed
+    assert "mnist          not here: `leaveout data mnist` downloads it" in printed
+    assert "fishdog        not here, and published nowhere: a stand-in for Dogfish" in printed
+    assert cli.main(["data", "wine"]) == 0
+    assert "classes         [" in capsys.readouterr().out
+    assert cli.main(["data", "iris"]) == 2
+    assert cli.main(["data", "enron"]) == 2
+    assert "is not the file expected" in capsys.readouterr().err
+
+
 def test_the_command_prints_a_table_and_names_its_files(finished, capsys):
     _, folder, _ = finished
     arguments = ["study", "wine", "--groups", "4", "--l2", "1e-2", "--out", str(folder)]

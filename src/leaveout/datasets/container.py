@@ -1,0 +1,83 @@
+"""The container every data set is handed over in."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = ["Dataset"]
+
+#: l2 / n that the paper's cross-validation tries
+_GRID = tuple(float(value) for value in np.logspace(-4, -1, 10))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training examples, and query examples at which effects are measured.
+
+    Attributes:
+        name: what `load` calls it.
+        x: (n d) training inputs, float64, without a column of ones.
+        y: (n) labels 0..K-1.
+        x_query: (m d) held-out inputs.
+        y_query: (m) their labels.
+        outputs: 1 for two classes, else K.
+        feature_names: (d).
+        source: where it comes from.
+        licence: on what terms.
+        l2_grid: penalties to choose from, divided by n.
+        intercept: whether a model of it has one.
+        l2: the penalty (absolute) if the data set prescribes it.
+        query_points: rows of x_query at which the paper measures effects, if it froze them.
+        labels: columns that group the training examples naturally, name to (n) labels.
+    """
+
+    name: str
+    x: Float[np.ndarray, "n d"]
+    y: np.ndarray
+    x_query: Float[np.ndarray, "m d"]
+    y_query: np.ndarray
+    outputs: int
+    feature_names: tuple[str, ...]
+    source: str
+    licence: str
+    l2_grid: tuple[float, ...] = _GRID
+    intercept: bool = True
+    l2: float | None = None
+    query_points: tuple[int, ...] | None = None
+    labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Training examples."""
+        return self.x.shape[0]
+
+    @property
+    def d(self) -> int:
+        """Features."""
+        return self.x.shape[1]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this data from any other: sizes, class counts, SHA-256 of x and of x_query.
+
+        The checksums are those of the float64 values in row order.
+        """
+        return {
+            "n": self.n,
+            "d": self.d,
+            "n_query": len(self.y_query),
+            "classes": np.bincount(self.y).tolist(),
+            "classes_query": np.bincount(self.y_query).tolist(),
+            "x": _checksum(self.x),
+            "x_query": _checksum(self.x_query),
+        }
+
+
+def _checksum(values: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for rows in np.array_split(values, max(1, values.nbytes >> 26)):
+        digest.update(np.ascontiguousarray(rows, "<f8").data)
+    return digest.hexdigest()
