@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.cluster.hierarchy import fclusterdata
+from scipy.cluster.hierarchy import fcluster, fclusterdata, linkage
 
 import leaveout as lo
 from leaveout import groups as shelf
 from leaveout.groups import families
+from leaveout.groups.linkage import single_linkage
 
 N, D = 120, 5
 
@@ -206,13 +207,28 @@ def test_shared_feature_is_a_window_of_ranks():
         assert any(windows)
 
 
+@pytest.mark.parametrize("count", [2, 3, 1300])
+def test_single_linkage_is_scipys(count):
+    points = np.random.default_rng(count).normal(size=(count, 4))
+    mine, theirs = single_linkage(points), linkage(points, "single")
+    np.testing.assert_allclose(mine[:, 2:], theirs[:, 2:], rtol=1e-12)
+    cut = [fcluster(z, 0.4, "distance") for z in (mine, theirs)]
+    assert len(set(zip(*cut, strict=True))) == len(set(cut[0])) == len(set(cut[1]))
+
+
+def test_single_linkage_joins_equal_points_first():
+    points = np.repeat(np.random.default_rng(0).integers(0, 3, (40, 2)).astype(float), 20, axis=0)
+    mine, theirs = single_linkage(points), linkage(points, "single")
+    np.testing.assert_allclose(mine[:, 2], theirs[:, 2], atol=1e-12)
+
+
 def test_clusters_are_single_linkage_and_k_means():
-    flat = families._single_linkage(Data.x)
-    reference = fclusterdata(Data.x, 1)
+    points = np.random.default_rng(3).normal(size=(N, D))  # where distances tie, trees differ
+    flat, reference = families._single_linkage(points), fclusterdata(points, 1)
     pairs = set(zip(flat.tolist(), reference.tolist(), strict=True))
     assert len(pairs) == len(set(flat.tolist())) == len(set(reference.tolist()))
     rng = families._generator(jax.random.fold_in(jax.random.key(5), 0))
-    labels = [flat, *families._k_means(Data.x, rng)]
+    labels = [families._single_linkage(Data.x), *families._k_means(Data.x, rng)]
     groups = MADE["feature_clusters"](jax.random.key(5))
     for i in range(len(groups)):
         assert any(np.unique(label[groups[i].indices]).size == 1 for label in labels)

@@ -2,6 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -25,13 +29,14 @@ def test_a_study_leaves_everything_needed_to_repeat_it(finished):
     summary = json.loads((folder / "summary.json").read_text())
     assert (folder / "figure.png").stat().st_size > 10_000
     columns = 6 + 6 + 1
-    assert len(table) == len(groups) * columns * 3
-    assert set(table["method"]) == {"influence", "Newton", "actual"}
+    assert len(table) == len(groups) * columns * 4
+    names = {"influence", "influence at changed theta", "Newton", "actual"}
+    assert set(table["method"]) == names
     assert summary["groups"]["made"] == len(groups)
     assert summary["retrained_not_converged"] == int((result.effects["actual"].status != 0).sum())
-    again = lo.effects(
-        result.fit, groups, lo.measures.self_loss(), lo.Newton()
-    ).value[:, 0]  # fmt: skip
+    data = lo.datasets.wine()
+    fitted = lo.fit(lo.softmax(data.x, data.y, l2=summary["l2"]))
+    again = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Newton()).value[:, 0]
     mine = table[(table["method"] == "Newton") & (table["column"] == "self_loss")]["effect"]
     np.testing.assert_allclose(mine, again, rtol=1e-9)
 
@@ -40,6 +45,7 @@ def test_an_interrupted_study_goes_on_bit_for_bit(finished):
     configuration, folder, result = finished
     chunks = sorted((folder / "chunks").iterdir())
     os.remove(chunks[0])
+    os.remove(folder / "summary.json")
     said = []
     resumed = study.run(configuration, folder, say=said.append)
     assert resumed.resumed == len(chunks) - 1
@@ -48,23 +54,26 @@ def test_an_interrupted_study_goes_on_bit_for_bit(finished):
         np.testing.assert_array_equal(resumed.effects[name].value, effects.value)
 
 
-def test_a_stop_in_the_middle_loses_at_most_the_chunk_in_flight(tmp_path, monkeypatch):
-    configuration = study.Configuration("wine", per_family=4, l2_over_n=1e-2)
-    monkeypatch.setattr(study, "plan", lambda fit, groups, memory: [
-        np.arange(i, min(i + 16, len(groups))) for i in range(0, len(groups), 16)
-    ])  # fmt: skip
-
-    def stop(name, done, total):
-        if name == "newton" and done >= 32:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        study.run(configuration, tmp_path / "s", progress=stop)
-    kept = len(list((tmp_path / "s" / "chunks").iterdir()))
-    assert not list((tmp_path / "s" / "chunks").glob("*.partial*"))
-    result = study.run(configuration, tmp_path / "s")
-    assert result.resumed == kept
-    whole = study.run(configuration, tmp_path / "t")
+def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
+    configuration = study.Configuration("wine", per_family=8, l2_over_n=1e-2)
+    settings = {"memory": 1e6}  # small: many chunks
+    whole = study.run(configuration, tmp_path / "whole", **settings)
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "leaveout.cli", "study", "wine", "--groups", "8"]
+    command += ["--l2", "1e-2", "--out", str(folder), "--memory", str(1e6 / 2**30)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("chunks/*[0-9].npz"))) < 4:  # in the middle of a method
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    (row,) = [row for row in study.found(tmp_path) if row["folder"] == folder]
+    assert row["state"].endswith("chunks")
+    kept = len(list(folder.glob("chunks/*[0-9].npz")))
+    result = study.run(configuration, folder, **settings)
+    assert result.resumed == kept >= 4
+    assert study.run(configuration, folder, **settings).summary == result.summary
     for name, effects in whole.effects.items():
         np.testing.assert_array_equal(result.effects[name].value, effects.value)
 
@@ -119,5 +128,5 @@ def test_the_command_prints_a_table_and_names_its_files(finished, capsys):
     arguments = ["study", "wine", "--groups", "4", "--l2", "1e-2", "--out", str(folder)]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
-    for words in ("Newton against actual effects", "test loss[0]", "figure.png", "resumed"):
+    for words in ("Newton against actual effects", "test loss[0]", "figure.png", "is finished"):
         assert words in printed

@@ -32,13 +32,7 @@ from leaveout.fit import (
     Change as Change,
 )
 from leaveout.fit import (
-    CrossValidation as CrossValidation,
-)
-from leaveout.fit import (
     Fit as Fit,
-)
-from leaveout.fit import (
-    cross_validate as cross_validate,
 )
 from leaveout.fit import (
     fit as fit,
@@ -83,5 +77,7 @@ from leaveout.retrain import Retrain as Retrain
 from leaveout.retrain import retrain as retrain
 from leaveout.solution import SolveError as SolveError
 from leaveout.solution import Status as Status
+from leaveout.validation import CrossValidation as CrossValidation
+from leaveout.validation import cross_validate as cross_validate
 
 __version__ = _version("leaveout")

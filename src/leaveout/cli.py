@@ -52,10 +52,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument(
         "--method",
-        default="influence,newton",
+        default="influence,changed,newton",
         metavar="M,...",
         help=f"what to compare with retraining, of {', '.join(study.METHODS)} "
-        "(default influence,newton)",
+        "(default influence,changed,newton)",
     )
     one.add_argument(
         "--l2",

@@ -236,7 +236,7 @@ def plan(fit: Fit, groups: Groups, memory=None) -> list[np.ndarray]:
     """The chunks in which `stream` takes the groups: of like size, as many as fit in memory."""
     check_groups(fit, groups)
     objective = fit.objective
-    each = 8 * (6 * objective.n + 8 * objective.p)
+    each = 8 * (objective.n * (objective.numbers + 2) + 8 * objective.p)
     order = np.argsort(-groups.size, kind="stable")
     return chunks(order, each, budget(memory), 512)
 

@@ -14,27 +14,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Int8, PyTree
+from jaxtyping import Array, Bool, Float, Int, Int8, PyTree
 
 from leaveout import lbfgs
 from leaveout import objective as _objective
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective
+from leaveout.path import path
 from leaveout.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix
 
 __all__ = [
     "Change",
-    "CrossValidation",
     "Fit",
     "check_groups",
-    "cross_validate",
     "fit",
     "from_sklearn",
 ]
 
 _DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
+_FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
 
 
@@ -173,17 +173,40 @@ def _as_flat(objective, theta):
     return flat
 
 
+class _Place(eqx.Module):
+    """A theta, and what was found there: the gradient, the factor of H, whether H is definite."""
+
+    theta: Float[Array, "p"]
+    gradient: Float[Array, "p"]
+    factor: Factor
+    definite: Bool[Array, ""]
+    decrement: Float[Array, ""]
+
+
 @eqx.filter_jit
-def _assess(objective, theta):
-    """Gradient, factor of H, definiteness, decrement and sandwich length at theta."""
-    expansion = objective.at(theta)
-    factor, definite = factorise(full_matrix(expansion))
+def _assess(objective, theta) -> _Place:
+    factor, definite = factorise(full_matrix(objective.at(theta)))
     gradient = objective.gradient(theta)
     decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
-    # sum_i |g_i|^2_{H^-1} without an n x p array: the trace of H^-1 sum_i g_i g_i'
-    scatter = _scatter(objective, expansion)
-    spread = jnp.sqrt(jnp.maximum(jnp.trace(factor.solve(scatter)), 0.0))
-    return expansion, gradient, factor, definite, decrement, spread
+    return _Place(theta, gradient, factor, definite, decrement)
+
+
+@eqx.filter_jit
+def _sandwich(objective, place: _Place):
+    """The sandwich length (sum_i |g_i|^2 in H^-1)^1/2, without an n x p array.
+
+    The trace of H^-1 sum_i g_i g_i' costs as much as a Hessian and a full inverse; where p is large
+    it is the mean of |sum_i z_i g_i|^2 over random signs z, good to a few per cent: it only says
+    what is small.
+    """
+    expansion = objective.at(place.theta)
+    if objective.p <= _FAR:
+        trace = jnp.trace(place.factor.solve(_scatter(objective, expansion)))
+    else:
+        signs = jax.random.rademacher(jax.random.key(0), (64, objective.n), place.theta.dtype)
+        sums = jax.lax.map(expansion.gradient, signs, batch_size=8)
+        trace = jnp.sum(place.factor.whiten(sums) ** 2) / len(signs)
+    return jnp.sqrt(jnp.maximum(trace, 0.0))
 
 
 def _scatter(objective, expansion):
@@ -198,13 +221,9 @@ def _scatter(objective, expansion):
 
 
 @eqx.filter_jit
-def _newton_step(objective, theta, gradient, expansion, shift):
-    """One damped Newton step: the first of 1, 1/2, 1/4, ... that lowers J enough.
-
-    Where the Hessian is not positive definite it is shifted by a multiple of its diagonal until it
-    is, so that the step goes downhill.
-    """
-    matrix = full_matrix(expansion)
+def _shifted(objective, theta, shift):
+    """The factor of H shifted by a multiple of its diagonal until it is positive definite."""
+    matrix = full_matrix(objective.at(theta))
     diagonal = jnp.abs(jnp.diagonal(matrix))
     diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
 
@@ -216,10 +235,16 @@ def _newton_step(objective, theta, gradient, expansion, shift):
         factor, definite = factorise(matrix + jnp.diag(shift * diagonal))
         return shift, factor, definite
 
-    factor, definite = factorise(matrix + jnp.diag(shift * diagonal))
+    first = factorise(matrix + jnp.diag(shift * diagonal))
     shift, factor, _ = jax.lax.while_loop(
-        indefinite, raise_shift, (jnp.asarray(shift, theta.dtype), factor, definite)
+        indefinite, raise_shift, (jnp.asarray(shift, theta.dtype), *first)
     )
+    return factor, shift
+
+
+@eqx.filter_jit
+def _line_search(objective, theta, gradient, factor):
+    """One damped Newton step: the first of 1, 1/2, 1/4, ... that lowers J enough."""
     direction = -factor.solve(gradient[None])[0]
     slope = gradient @ direction
     value = objective.value(theta)
@@ -231,48 +256,76 @@ def _newton_step(objective, theta, gradient, expansion, shift):
         return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
 
     length = jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
-    return theta + length * direction, length, shift
+    return theta + length * direction
 
 
-def _newton(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
-    """Damped Newton on a dense Hessian, to the rounding floor."""
-    expansion, gradient, factor, definite, decrement, spread = _assess(objective, theta)
+def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
+    """Damped Newton on a dense Hessian, to the rounding floor.
+
+    Every step forms one Hessian; the sandwich length, as costly, is measured when the decrement
+    first stops falling, which is when it is needed.
+    """
+    if not elsewhere and isinstance(objective, LinearObjective) and objective.p > _FAR:
+        start = path(objective, np.asarray(objective.l2)[None], jnp.ones((1, objective.n)))
+        place = _assess(objective, start.value[0, 0])
+    else:
+        place = _assess(objective, begin)
+    spread = None
     if elsewhere:
-        _refuse_far(objective, bool(definite), float(decrement), float(spread))
-    begin = theta
-    best = Fit(objective, theta, factor, decrement, spread, jnp.int32(0), jnp.int8(0))
-    shift, steps, waiting = 0.0, 0, 0
+        spread = _sandwich(objective, place)
+        _refuse_far(objective, bool(place.definite), float(place.decrement), float(spread))
+    best, shift, steps, waiting = place, 0.0, 0, 0
     while steps < max_steps:
-        theta, _, used = _newton_step(objective, theta, gradient, expansion, shift)
-        shift = 0.1 * float(used)
+        if bool(place.definite) and shift < 1e-12:
+            factor = place.factor
+        else:
+            factor, used = _shifted(objective, place.theta, shift)
+            shift = 0.1 * float(used)
+        theta = _line_search(objective, place.theta, place.gradient, factor)
         steps += 1
-        expansion, gradient, factor, definite, decrement, spread = _assess(objective, theta)
-        if not bool(jnp.isfinite(decrement) & definite) and steps < max_steps // 2:
+        place = _assess(objective, theta)
+        if not bool(jnp.isfinite(place.decrement) & place.definite) and steps < max_steps // 2:
             if not bool(jnp.all(jnp.isfinite(theta))):
                 break
             continue
-        better = bool(decrement < 0.5 * best.residual) or not bool(jnp.isfinite(best.residual))
-        if better or bool(decrement <= best.residual):
-            best = Fit(objective, theta, factor, decrement, spread, jnp.int32(steps), jnp.int8(0))
-        small = bool(best.residual <= tolerance * best.spread)
+        better = bool(place.decrement < 0.5 * best.decrement)
+        better = better or not bool(jnp.isfinite(best.decrement))
+        if better or bool(place.decrement <= best.decrement):
+            best = place
         waiting = 0 if better else waiting + 1
-        if waiting >= (1 if small else 20):
-            break
-    _, gradient, factor, definite, decrement, spread = _assess(objective, best.flat)
-    step = factor.solve(gradient[None])[0]
-    moving = jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.flat - begin)
-    reached = bool(decrement <= tolerance * spread)
-    status = Status.converged
-    if not bool(jnp.isfinite(decrement)):
-        status = Status.singular
-    elif not bool(definite):
-        status = Status.no_minimum if bool(moving) else Status.singular
-    elif not reached:
-        status = Status.no_minimum if bool(moving) else Status.stalled
-        status = Status.max_steps if steps >= max_steps else status
-    elif bool(moving) and not elsewhere and bool(jnp.any(best.flat != begin)):
-        status = Status.no_minimum
-    return dataclasses.replace(best, steps=jnp.int32(steps), status=jnp.int8(status))
+        if waiting:
+            spread = _sandwich(objective, best)
+            small = bool(best.decrement <= tolerance * spread)
+            if waiting >= (1 if small else 20):
+                break
+    spread = _sandwich(objective, best) if spread is None else spread
+    status = _verdict(best, begin, spread, tolerance, steps >= max_steps, elsewhere)
+    return Fit(
+        objective=objective,
+        flat=best.theta,
+        factor=best.factor,
+        residual=best.decrement,
+        spread=spread,
+        steps=jnp.int32(steps),
+        status=jnp.int8(status),
+    )
+
+
+def _verdict(best: _Place, begin, spread, tolerance, spent, elsewhere) -> Status:
+    """How a fit ended."""
+    step = best.factor.solve(best.gradient[None])[0]
+    moving = bool(jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.theta - begin))
+    if not bool(jnp.isfinite(best.decrement)):
+        return Status.singular
+    if not bool(best.definite):
+        return Status.no_minimum if moving else Status.singular
+    if not bool(best.decrement <= tolerance * spread):
+        if spent:
+            return Status.max_steps
+        return Status.no_minimum if moving else Status.stalled
+    if moving and not elsewhere and bool(jnp.any(best.theta != begin)):
+        return Status.no_minimum
+    return Status.converged
 
 
 def _refuse_far(objective, definite: bool, decrement: float, spread: float) -> None:
@@ -406,180 +459,3 @@ def _class_weights(given, classes, y, base) -> np.ndarray:
         return np.array([given.get(label, 1.0) for label in classes])[codes]
     counts = np.bincount(codes, base, len(classes))
     return (base.sum() / (len(classes) * counts))[codes]
-
-
-# ---- choosing l2 --------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CrossValidation:
-    """The score of every penalty of a grid, over folds.
-
-    Attributes:
-        grid: (l) penalties, absolute (not divided by n).
-        accuracy: (l folds) share of held-out examples whose label is predicted, or None.
-        loss: (l folds) mean held-out loss.
-        criterion: "accuracy" or "loss".
-        best: position of the winner in the grid: the first maximum of the mean accuracy (so ties go
-            to the smaller penalty), or the first minimum of the mean loss.
-        status: (l folds) codes of the fits.
-    """
-
-    grid: np.ndarray
-    accuracy: np.ndarray | None
-    loss: np.ndarray
-    criterion: str
-    best: int
-    status: np.ndarray
-
-    @property
-    def l2(self) -> float:
-        """The penalty chosen."""
-        return float(self.grid[self.best])
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the winner is the first or last of the grid."""
-        return self.best in (0, len(self.grid) - 1)
-
-
-def cross_validate(
-    objective: LinearObjective,
-    grid,
-    *,
-    folds: int | Any = 5,
-    key: Array | None = None,
-    criterion: str | None = None,
-) -> CrossValidation:
-    """Choose l2 by cross-validation, all folds and penalties fitted at once.
-
-    The training part of a fold keeps the penalty as it is (a sum convention does not rescale it).
-    Damped Newton steps, vmapped over grid x folds in chunks of 256 MiB.
-
-    Args:
-        objective: a linear model; its own l2 is ignored.
-        grid: (l) penalties to try, absolute; warns if the winner is at an edge.
-        folds: how many, or an (n) array of fold numbers. Contiguous blocks of ceil(n / folds)
-            examples, as in the paper, unless a key is given.
-        key: shuffles the examples before they are cut into folds.
-        criterion: "accuracy" (default where the targets are labels) or "loss".
-
-    Raises:
-        ValueError: for an empty or negative grid, or folds that hold everything.
-    """
-    if not isinstance(objective, LinearObjective):
-        raise ValueError("cross_validate scores held-out examples of linear models (lo.glm)")
-    grid = np.atleast_1d(np.asarray(grid, float))
-    if grid.size == 0 or not np.isfinite(grid).all() or (grid < 0).any():
-        raise ValueError(f"expected a grid of finite penalties >= 0, got {grid}")
-    labelled = objective.loss.targets in ("binary", "classes")
-    criterion = criterion or ("accuracy" if labelled else "loss")
-    if criterion not in ("accuracy", "loss") or (criterion == "accuracy" and not labelled):
-        raise ValueError(f'criterion must be "loss", or "accuracy" for labels; got {criterion!r}')
-    held = _folds(objective.n, folds, key)  # (f n) True where held out
-    points, status = _fit_lanes(objective, grid, held)
-    accuracy, loss = _held_out(objective, points, jnp.asarray(held))
-    accuracy = np.asarray(accuracy) if labelled else None
-    score = accuracy if criterion == "accuracy" else -np.asarray(loss)
-    best = int(np.argmax(np.asarray(score).mean(axis=1)))
-    result = CrossValidation(grid, accuracy, np.asarray(loss), criterion, best, np.asarray(status))
-    if result.at_edge and grid.size > 1:
-        end = "lower" if best == 0 else "upper"
-        warnings.warn(
-            f"cross-validation chose l2 = {result.l2:.3g}, the {end} edge of its grid; "
-            f"extend the grid beyond it",
-            stacklevel=2,
-        )
-    return result
-
-
-def _folds(n, folds, key) -> np.ndarray:
-    if np.ndim(folds) == 0:
-        count = int(folds)
-        if not 2 <= count <= n:
-            raise ValueError(f"expected 2 to {n} folds, got {count}")
-        number = np.arange(n) // -(-n // count)
-        if key is not None:
-            number = number[np.asarray(jax.random.permutation(key, n))]
-    else:
-        number = np.asarray(folds)
-        if number.shape != (n,) or np.unique(number).size < 2:
-            raise ValueError(f"expected fold numbers of shape ({n},), at least two different")
-    return number[None, :] == np.unique(number)[:, None]
-
-
-def _fit_lanes(objective, grid, held):
-    """Theta of every (penalty, fold), (l f p), and codes (l f)."""
-    lanes = [(float(l2), fold) for l2 in grid for fold in ~held]
-    size = objective.p
-    # a lane's Hessian takes p^2 numbers and its products n q: keep the batch within 256 MiB
-    each = 8 * (3 * size**2 + 3 * objective.design.size)
-    most = int(np.clip(2**28 // each, 1, len(lanes)))
-    step = eqx.filter_jit(_lanes_newton)
-    points, codes = [], []
-    for at in range(0, len(lanes), most):
-        part = lanes[at : at + most]
-        part = part + part[-1:] * (most - len(part))
-        l2 = jnp.asarray([lane[0] for lane in part], objective.weights.dtype)
-        stays = jnp.asarray(np.array([lane[1] for lane in part]), objective.weights.dtype)
-        theta, code = step(objective, l2, stays)
-        points.append(np.asarray(theta))
-        codes.append(np.asarray(code))
-    points = np.concatenate(points)[: len(lanes)].reshape(len(grid), len(held), size)
-    return jnp.asarray(points), np.concatenate(codes)[: len(lanes)].reshape(len(grid), len(held))
-
-
-def _lanes_newton(objective, l2, stays, most: int = 60):
-    """Damped Newton for many penalties and weights at once; every lane with its own step length."""
-
-    def fit_one(l2, stays):
-        problem = objective.with_l2(l2)
-
-        def step(carry):
-            count, theta, _ = carry
-            value, gradient = problem.value_and_gradient(theta, stays)
-            expansion = problem.at(theta)
-            gauge = expansion.gauge()
-            matrix = expansion.hessian(stays) + jnp.diag(problem.penalty)
-            matrix = matrix if gauge is None else matrix + gauge
-            tiny = 1e-14 * jnp.max(jnp.diagonal(matrix))
-            lower = jnp.linalg.cholesky(matrix + tiny * jnp.eye(problem.p))
-            direction = -jax.scipy.linalg.cho_solve((lower, True), gradient)
-            slope = gradient @ direction
-            slack = 1e2 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-
-            def too_long(length):
-                new = problem.value(theta + length * direction, stays)
-                return ~(new <= value + 1e-4 * length * slope + slack) & (length > 1e-6)
-
-            length = jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), value.dtype))
-            return count + 1, theta + length * direction, -slope
-
-        def unfinished(carry):
-            # squared decrement beside the number of parameters: far below sampling error
-            return (carry[0] < most) & ~(carry[2] <= 1e-12 * problem.p)
-
-        start = (0, problem.initial(), jnp.asarray(jnp.inf, stays.dtype))
-        _, theta, decrement = jax.lax.while_loop(unfinished, step, start)
-        bad = ~(decrement <= 1e-12 * problem.p)
-        return theta, jnp.where(bad, Status.max_steps, Status.converged).astype(jnp.int8)
-
-    return jax.vmap(fit_one)(l2, stays)
-
-
-@eqx.filter_jit
-def _held_out(objective, points, held):
-    """Accuracy and mean loss of the held-out examples, (l f) each."""
-
-    def score(theta, out):
-        scores = objective.scores(theta)
-        guess = scores[:, 0] > 0 if scores.shape[1] == 1 else jnp.argmax(scores, axis=1)
-        right = guess.astype(jnp.int32) == jnp.asarray(objective.y, jnp.int32)
-        count = jnp.sum(out)
-        losses = jnp.where(out, objective.losses(theta), 0.0)
-        return jnp.sum(right & out) / count, jnp.sum(losses) / count
-
-    def row(thetas):
-        return jax.lax.map(lambda lane: score(*lane), (thetas, held))
-
-    return jax.lax.map(row, points)

@@ -82,7 +82,7 @@ def influence(
     """
     check_groups(fit, groups)
     objective, solver = fit.objective, as_solver(solver)
-    each = 8 * (objective.n * (2 + fit.flat.size // max(objective.n, 1)) + 6 * objective.p)
+    each = 8 * (objective.n * (2 + objective.numbers) + 6 * objective.p)
     traced = is_traced(fit)
     expansion = _expansion(fit)
     parts = []

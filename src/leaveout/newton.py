@@ -110,7 +110,7 @@ def _blocks(groups: Groups, objective, available: int):
     for key in sorted({(bool(k), int(w)) for k, w in zip(kept, widths, strict=True)}):
         rows = np.flatnonzero((kept == key[0]) & (widths == key[1]))
         rows = rows[np.argsort(size[rows], kind="stable")]
-        each = 8 * (4 * key[1] + 2 * n + 6 * p)
+        each = 8 * (4 * key[1] + (2 + objective.numbers) * n + 6 * p)
         for chunk in chunks(rows, each, available, 256):
             yield chunk, key[1], key[0]
 

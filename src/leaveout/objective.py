@@ -130,6 +130,11 @@ class AbstractObjective(eqx.Module):
         return self.penalised.shape[0]
 
     @property
+    def numbers(self) -> int:
+        """Numbers held for each example while J is evaluated or differentiated: plans memory."""
+        return 14
+
+    @property
     def penalty(self) -> Float[Array, "p"]:
         """The diagonal of the penalty's Hessian: l2 where penalised, 0 elsewhere."""
         return jnp.where(self.penalised, self.l2, 0.0)
@@ -274,6 +279,11 @@ class LinearObjective(AbstractObjective):
     loss: Loss = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
     classes: tuple | None = eqx.field(static=True)
+
+    @property
+    def numbers(self) -> int:
+        """Scores, slopes and a temporary of them, the weights and the losses."""
+        return 3 * self.layout.outputs + 2
 
     @property
     def x(self) -> Float[Array, "n d"]:

@@ -194,8 +194,7 @@ def _prepare(fit: Fit, own_l2: bool) -> _Problem:
 
 def _pool_size(fit: Fit, count: int, method: Retrain, available: int) -> int:
     objective = fit.objective
-    outputs = getattr(getattr(objective, "layout", None), "outputs", 4)
-    each = 8 * (objective.n * (3 * outputs + 2) + objective.p * (2 * method.history + 16))
+    each = 8 * (objective.n * objective.numbers + objective.p * (2 * method.history + 16))
     fits = max(available // each, 1)
     return int(min(bucket(count, 8), _LANES, 1 << (int(fits).bit_length() - 1)))
 

@@ -1,9 +1,11 @@
 """A study: one data set, the paper's seven kinds of groups, predicted against actual effects.
 
 A study is a folder. It holds the configuration, the groups, one small file for every finished
-chunk, and in the end the effects, a summary and a figure. Running it again goes on where it was.
+chunk, and in the end the effects, a summary and a figure. Running it again goes on where it was;
+`read` opens a finished one without computing anything.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,22 +24,30 @@ from leaveout import datasets, measures, plot
 from leaveout import groups as _groups
 from leaveout import objective as _objective
 from leaveout.effects import Effects, load, plan, stream
-from leaveout.fit import Fit, cross_validate, fit
+from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence, per_point
 from leaveout.newton import Newton
 from leaveout.report import Comparison, compare
 from leaveout.retrain import Retrain
+from leaveout.validation import cross_validate
 
 __all__ = [
     "METHODS",
     "Configuration",
     "Study",
+    "found",
     "headline",
+    "read",
     "run",
 ]
 
-METHODS = {"influence": Influence(), "newton": Newton(), "actual": Retrain()}
+METHODS = {
+    "influence": Influence(),
+    "changed": Influence(at_changed=True),
+    "newton": Newton(),
+    "actual": Retrain(),
+}
 
 #: (stage, groups done, groups in all): called as a study goes along
 Progress = Callable[[str, int, int], None]
@@ -59,7 +69,7 @@ class Configuration:
     per_family: int = 100
     seed: int = 0
     l2_over_n: float | None = None
-    methods: tuple[str, ...] = ("influence", "newton", "actual")
+    methods: tuple[str, ...] = ("influence", "changed", "newton", "actual")
 
     def __post_init__(self):
         if self.dataset not in datasets.available():
@@ -88,7 +98,6 @@ class Study:
 
     Attributes:
         folder: where the files are.
-        fit: the fitted model.
         effects: per method name, the effects of all groups on all columns.
         comparisons: per method name (not "actual"), against the actual effects.
         summary: what `summary.json` holds.
@@ -96,7 +105,6 @@ class Study:
     """
 
     folder: Path
-    fit: Fit
     effects: dict[str, Effects]
     comparisons: dict[str, Comparison]
     summary: dict[str, Any]
@@ -126,17 +134,24 @@ def run(
     begin = time.perf_counter()
     folder = Path(configuration.folder() if out is None else out)
     _claim(folder, configuration)
+    if (folder / "summary.json").exists():
+        say(f"{folder} is finished; nothing to compute")
+        return read(folder)
     data = datasets.load(configuration.dataset)
     say(f"{data.name}: {data.n:,} training examples, {data.d:,} features, {data.outputs} outputs")
-    objective, choice = _objective_of(data, configuration, folder, say)
-    fitted = fit(objective)
+    seconds = {}
+    with _timed(seconds, "l2"):
+        objective, choice = _objective_of(data, configuration, folder, say)
+    with _timed(seconds, "fit"):
+        fitted = fit(objective)
     accuracy = _accuracy(fitted, data)
     say(
         f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
         f"Newton decrement {float(fitted.residual):.1e}"
     )
-    query = _query_points(fitted, data, configuration)
-    made, chunked = _make_groups(fitted, data, query, configuration, folder, memory)
+    query, losses = _query_points(fitted, data, configuration)
+    with _timed(seconds, "groups"):
+        made, chunked = _make_groups(fitted, data, query, configuration, folder, memory, say)
     for note in made.notes:
         say(note)
     examples = (data.x_query[query], np.asarray(data.y_query)[query])
@@ -145,39 +160,91 @@ def run(
         measures.loss(examples, name="test loss"),
         measures.self_loss(),
     ]
-    results, resumed, seconds = {}, 0, {}
+    resumed = 0
     for name in configuration.methods:
-        results[name], found, seconds[name] = _run_method(
-            fitted, made, wanted, name, chunked, folder, progress, memory
-        )
-        resumed += found
+        with _timed(seconds, name):
+            resumed += _run_method(fitted, made, wanted, name, chunked, folder, progress, memory)
     if resumed:
         say(f"resumed: {resumed} finished chunks were taken from {folder}")
-    comparisons = {
-        name: compare(*_usable(effects, results["actual"]))
-        for name, effects in results.items()
-        if name != "actual"
-    }
-    failed = int(np.count_nonzero(results["actual"].status))
+    results = _collect(folder, configuration, made, chunked)
+    comparisons = _comparisons(results)
     summary = {
         "configuration": dataclasses.asdict(configuration),
-        "data": {"n": data.n, "d": data.d, "outputs": data.outputs, "source": data.source},
+        "data": {"source": data.source, "outputs": data.outputs} | data.fingerprint(),
         "l2": float(objective.l2),
         "l2_over_n": float(objective.l2) / data.n,
         "cross_validation": choice,
         "test_accuracy": accuracy,
         "newton_decrement": float(fitted.residual),
         "query_points": query.tolist(),
+        "query_losses": losses.tolist(),
         "groups": {"made": len(made), "notes": list(made.notes)},
-        "retrained_not_converged": failed,
+        "retrained_not_converged": int(np.count_nonzero(results["actual"].status)),
         "retrain_evaluations": _quantiles(results["actual"].steps),
         "seconds": seconds | {"total": time.perf_counter() - begin},
+        "resumed_chunks": resumed,
+        "peak_memory_gib": _peak_memory(),
         "versions": {name: _version(name) for name in ("leaveout", "jax", "numpy")},
         "device": str(jax.devices()[0]),
         "comparison": {name: c.to_json() for name, c in comparisons.items()},
     }
-    _write_results(folder, results, summary, made)
-    return Study(folder, fitted, results, comparisons, summary, resumed)
+    summary = json.loads(json.dumps(summary))  # as it will be read again
+    _write_results(folder, results, summary)
+    return Study(folder, results, comparisons, summary, resumed)
+
+
+def read(folder: str | os.PathLike) -> Study:
+    """A finished study, from its folder.
+
+    Raises:
+        FileNotFoundError: if the folder holds no finished study.
+    """
+    folder = Path(folder)
+    if not (folder / "summary.json").exists():
+        raise FileNotFoundError(f"{folder} holds no finished study; run `leaveout study` first")
+    summary = json.loads((folder / "summary.json").read_text())
+    configuration = _configuration(folder)
+    made, chunked = _read_groups(folder)
+    results = _collect(folder, configuration, made, chunked)
+    return Study(folder, results, _comparisons(results), summary, len(chunked) * len(results))
+
+
+def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
+    """The studies in the folders of a folder: what each is, and how far it is."""
+    rows = []
+    for path in sorted(Path(where).glob("*/configuration.json")):
+        folder = path.parent
+        configuration = _configuration(folder)
+        chunks = len(list((folder / "chunks").glob("*-*[0-9].npz")))
+        planned = folder / "plan.json"
+        total = len(json.loads(planned.read_text())["chunks"]) if planned.exists() else None
+        finished = (folder / "summary.json").exists()
+        state = "finished" if finished else "begun"
+        if not finished and total is not None:
+            state = f"{chunks} of {total * len(configuration.methods)} chunks"
+        rows.append({"folder": folder, "configuration": configuration, "state": state})
+    return rows
+
+
+def _configuration(folder: Path) -> Configuration:
+    fields = json.loads((folder / "configuration.json").read_text())
+    return Configuration(**fields | {"methods": tuple(fields["methods"])})
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str):
+    begin = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - begin
+
+
+def _peak_memory() -> float:
+    """The most memory this process had resident, in GiB."""
+    import resource
+    import sys
+
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _claim(folder: Path, configuration: Configuration) -> None:
@@ -246,21 +313,34 @@ def _accuracy(fitted: Fit, data) -> float:
     return float(np.mean(guess == np.asarray(objective.encode(data.y_query))))
 
 
-def _query_points(fitted: Fit, data, configuration: Configuration) -> np.ndarray:
-    """The paper's rule: the three largest losses, largest first, and three more at random."""
+def _query_points(fitted: Fit, data, configuration: Configuration):
+    """The paper's points where they are frozen, else its rule: three largest losses, three random.
+
+    In this order: the three of largest loss, largest first; then the others, the one whose loss is
+    nearest the median of all first. So the first is the paper's "highest loss" (figures 1, 2, C.2,
+    C.4) and the fourth its "median" point (figure C.1).
+    """
     measure = measures.loss((data.x_query, data.y_query)).bind(fitted.objective)
     losses = np.asarray(measure.values(fitted.objective, fitted.flat, None))
-    worst = np.argsort(-losses, kind="stable")[:3]
-    key = jax.random.fold_in(jax.random.key(configuration.seed), 1)
-    others = np.setdiff1d(np.arange(losses.size), worst)
-    chosen = np.asarray(jax.random.choice(key, others, (min(3, others.size),), replace=False))
-    return np.concatenate([worst, chosen])
+    if data.query_points is None:
+        worst = np.argsort(-losses, kind="stable")[:3]
+        key = jax.random.fold_in(jax.random.key(configuration.seed), 1)
+        others = np.setdiff1d(np.arange(losses.size), worst)
+        others = np.asarray(jax.random.choice(key, others, (min(3, others.size),), replace=False))
+    else:
+        points = np.array(data.query_points)
+        points = points[np.argsort(-losses[points], kind="stable")]
+        worst, others = points[:3], points[3:]
+    apart = np.abs(losses[others] - np.median(losses))
+    query = np.concatenate([worst, others[np.argsort(apart, kind="stable")]])
+    return query, losses[query]
 
 
-def _make_groups(fitted, data, query, configuration, folder: Path, memory):
+def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
     """The groups and the plan of chunks, from the folder if they are there."""
     path, plan_path = folder / "groups.npz", folder / "plan.json"
     if not (path.exists() and plan_path.exists()):
+        say("making groups: clusters take a while where n is large")
         scores = per_point(
             fitted, measures.loss((data.x_query[query], np.asarray(data.y_query)[query]))
         )
@@ -275,8 +355,12 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory):
         chunked = [rows.tolist() for rows in plan(fitted, made, memory)]
         text = json.dumps({"chunks": chunked, "notes": list(made.notes)})
         _write(plan_path, lambda file: file.write(text.encode()))
-    saved = json.loads(plan_path.read_text())
-    made = dataclasses.replace(Groups.load(path), notes=tuple(saved["notes"]))
+    return _read_groups(folder)
+
+
+def _read_groups(folder: Path):
+    saved = json.loads((folder / "plan.json").read_text())
+    made = dataclasses.replace(Groups.load(folder / "groups.npz"), notes=tuple(saved["notes"]))
     return made, [np.asarray(rows) for rows in saved["chunks"]]
 
 
@@ -286,32 +370,49 @@ def _residuals(fitted: Fit):
     return expansion.first
 
 
-def _run_method(fitted, made, wanted, name, chunked, folder: Path, progress, memory):
-    """All chunks of one method: those on disk are read, the others computed and saved."""
-    paths = [folder / "chunks" / f"{name}-{i:05d}.npz" for i in range(len(chunked))]
-    missing = [i for i, path in enumerate(paths) if not path.exists()]
-    done = sum(len(chunked[i]) for i in range(len(chunked)) if i not in set(missing))
-    begin = time.perf_counter()
+def _chunk_path(folder: Path, name: str, number: int) -> Path:
+    return folder / "chunks" / f"{name}-{number:05d}.npz"
+
+
+def _run_method(fitted, made, wanted, name, chunked, folder: Path, progress, memory) -> int:
+    """Compute and save the chunks of one method that are not on disk; how many were."""
+    missing = [i for i in range(len(chunked)) if not _chunk_path(folder, name, i).exists()]
+    done = len(made) - sum(len(chunked[i]) for i in missing)
     if progress is not None:
         progress(name, done, len(made))
     todo = [chunked[i] for i in missing]
-    computed = stream(fitted, made, wanted, METHODS[name], todo, memory=memory)
+    computed = stream(fitted, made, wanted, METHODS[name], todo, memory=memory) if todo else ()
     for i, (rows, part) in zip(missing, computed, strict=True):
-        partial = paths[i].with_suffix(".partial.npz")
+        path = _chunk_path(folder, name, i)
+        partial = path.with_suffix(".partial.npz")
         part.save(partial)
-        os.replace(partial, paths[i])
+        os.replace(partial, path)
         done += len(rows)
         if progress is not None:
             progress(name, done, len(made))
-    seconds = time.perf_counter() - begin
-    parts = [load(path) for path in paths]
+    return len(chunked) - len(missing)
+
+
+def _collect(folder: Path, configuration: Configuration, made, chunked) -> dict[str, Effects]:
+    """The effects of all groups by every method, from the chunks on disk."""
     back = np.argsort(np.concatenate(chunked))
-    joined = {
-        field: np.concatenate([getattr(part, field) for part in parts])[back]
-        for field in ("value", "status", "residual", "steps")
+    results = {}
+    for name in configuration.methods:
+        parts = [load(_chunk_path(folder, name, i)) for i in range(len(chunked))]
+        joined = {
+            field: np.concatenate([getattr(part, field) for part in parts])[back]
+            for field in ("value", "status", "residual", "steps")
+        }
+        results[name] = dataclasses.replace(parts[0], groups=made, **joined)
+    return results
+
+
+def _comparisons(results: dict[str, Effects]) -> dict[str, Comparison]:
+    return {
+        name: compare(*_usable(effects, results["actual"]))
+        for name, effects in results.items()
+        if name != "actual"
     }
-    effects = dataclasses.replace(parts[0], groups=made, **joined)
-    return effects, len(chunked) - len(missing), seconds
 
 
 def _usable(predicted: Effects, actual: Effects) -> tuple[Effects, Effects]:
@@ -330,23 +431,29 @@ def _version(package: str) -> str:
     return version(package)
 
 
-def _write_results(folder: Path, results, summary, made) -> None:
+def _write_results(folder: Path, results, summary) -> None:
     import pandas as pd
 
     table = pd.concat([effects.to_pandas() for effects in results.values()], ignore_index=True)
     partial = folder / "effects.parquet.partial"
     table.to_parquet(partial, index=False)
     os.replace(partial, folder / "effects.parquet")
-    _write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
     actual = results["actual"]
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}
     plot.panels(predicted, actual, shown, path=folder / "figure.png")
+    _write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
 
 
-def headline(effects: Effects) -> list[str]:
-    """One column a measure: the query point of largest loss, and the group itself."""
-    return [
-        effects.columns[effects.measure.index(measure)]
-        for measure in dict.fromkeys(effects.measure)
-    ]
+def headline(effects: Effects, point: int = 0) -> list[str]:
+    """One column a measure: the query point at this position, and the group itself.
+
+    Args:
+        effects: of a study.
+        point: 0 for the query point of largest loss, 3 for the one nearest the median.
+    """
+    shown = []
+    for measure in dict.fromkeys(effects.measure):
+        columns = [c for c, m in zip(effects.columns, effects.measure, strict=True) if m == measure]
+        shown.append(columns[min(point, len(columns) - 1)])
+    return shown
