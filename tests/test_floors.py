@@ -20,6 +20,7 @@ FLOORS = (
     ("report",),
     ("plot",),
     ("study",),
+    ("paper",),
     ("cli",),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

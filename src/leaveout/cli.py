@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from leaveout import datasets, study
+    from leaveout import datasets, paper, study
 
     parser = argparse.ArgumentParser(
         prog="leaveout",
@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
         "own loss, retrains without each group, and compares. Writes effects.parquet, "
         "summary.json, figure.png and groups.npz into a folder it names.",
     )
-    one.add_argument("dataset", help=f"one of: {', '.join(datasets.available())}")
+    one.add_argument("dataset", nargs="?", help=f"one of: {', '.join(datasets.available())}")
+    one.add_argument(
+        "--list", action="store_true", help="list the studies in this folder, and how far they are"
+    )
     one.add_argument(
         "--groups",
         type=int,
@@ -72,6 +75,36 @@ def _parser() -> argparse.ArgumentParser:
         "--memory", type=float, metavar="GIB", help="memory for working arrays, in GiB"
     )
     one.set_defaults(run=_study)
+    drawn = commands.add_parser(
+        "figure",
+        help="make a figure of the paper, running the studies it needs",
+        description="Makes a figure of Koh et al. (2019) as PNG, PDF and JSON of its numbers. "
+        "Studies that are missing or unfinished are run first, in the folder --studies.",
+    )
+    drawn.add_argument("number", help=f"one of: {', '.join(paper.FIGURES)}")
+    drawn.add_argument(
+        "--data", metavar="D,...", help="data sets to show (default: those of the figure)"
+    )
+    drawn.add_argument(
+        "--groups", type=int, default=100, metavar="N", help="groups of each family (default 100)"
+    )
+    table = commands.add_parser(
+        "tables",
+        help="put the paper's tables beside what the finished studies found",
+        description="Writes table 1, all Spearman correlations and the cost of every finished "
+        "study in --studies as paper.json and paper.md, the paper's numbers beside them.",
+    )
+    table.add_argument(
+        "--groups", type=int, default=100, metavar="N", help="groups of each family (default 100)"
+    )
+    for each in (drawn, table):
+        each.add_argument("--studies", default=".", metavar="DIR", help="where the studies are")
+        each.add_argument("--out", default=".", metavar="DIR", help="folder to write to")
+    drawn.add_argument(
+        "--memory", type=float, metavar="GIB", help="memory for working arrays, in GiB"
+    )
+    drawn.set_defaults(run=_figure)
+    table.set_defaults(run=_tables)
     shelf = commands.add_parser(
         "data",
         help="list the data sets: what is here, where, how big, from whom, on what terms",
@@ -82,6 +115,59 @@ def _parser() -> argparse.ArgumentParser:
     shelf.add_argument("names", nargs="*", metavar="NAME", help="data sets to fetch and describe")
     shelf.set_defaults(run=_data)
     return parser
+
+
+def _bytes(options: argparse.Namespace) -> float | None:
+    return None if options.memory is None else options.memory * 2**30
+
+
+def _list() -> int:
+    from leaveout import study
+
+    rows = study.found()
+    if not rows:
+        print("no studies in this folder")
+    for row in rows:
+        each = row["configuration"]
+        chosen = "chosen l2" if each.l2_over_n is None else f"l2/n {each.l2_over_n:.3g}"
+        print(
+            f"{row['folder']!s:<32} {each.dataset:<14} {each.per_family:>4} groups a family, "
+            f"{chosen}, seed {each.seed}: {row['state']}"
+        )
+    return 0
+
+
+def _figure(options: argparse.Namespace) -> int:
+    from leaveout import paper
+
+    names = None if options.data is None else options.data.split(",")
+    with _Bars() as bars:
+        written = paper.figure(
+            options.number,
+            names,
+            studies=options.studies,
+            out=options.out,
+            per_family=options.groups,
+            progress=bars.update,
+            say=print,
+            memory=_bytes(options),
+        )
+    return _wrote(written)
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from leaveout import paper
+
+    written = paper.tables(options.studies, out=options.out, per_family=options.groups)
+    print(written[-1].read_text())
+    return _wrote(written)
+
+
+def _wrote(paths) -> int:
+    print("wrote")
+    for path in paths:
+        print(f"  {path}")
+    return 0
 
 
 def _data(options: argparse.Namespace) -> int:
@@ -125,6 +211,10 @@ def _whereabouts(name: str) -> str:
 def _study(options: argparse.Namespace) -> int:
     from leaveout import study
 
+    if options.list:
+        return _list()
+    if options.dataset is None:
+        raise ValueError("which data set? `leaveout data` lists them")
     configuration = study.Configuration(
         dataset=options.dataset,
         per_family=options.groups,
@@ -132,7 +222,7 @@ def _study(options: argparse.Namespace) -> int:
         l2_over_n=options.l2,
         methods=tuple(name.strip() for name in options.method.split(",") if name.strip()),
     )
-    memory = None if options.memory is None else options.memory * 2**30
+    memory = _bytes(options)
     with _Bars() as bars:
         result = study.run(
             configuration, options.out, progress=bars.update, say=print, memory=memory
@@ -149,10 +239,9 @@ def _study(options: argparse.Namespace) -> int:
                 f"of them {str(failed[0])!r}: {Status(code).name}: {Status(code).advice}"
             )
     seconds = result.summary["seconds"]["total"]
-    print(f"\n{len(result.effects['actual'].groups):,} groups in {seconds:.0f} s; wrote")
-    for name in ("effects.parquet", "summary.json", "figure.png", "groups.npz"):
-        print(f"  {result.folder / name}")
-    return 0
+    print(f"\n{len(result.effects['actual'].groups):,} groups in {seconds:.0f} s", end="; ")
+    names = ("effects.parquet", "summary.json", "figure.png", "groups.npz")
+    return _wrote(result.folder / name for name in names)
 
 
 class _Bars:
@@ -188,7 +277,8 @@ class _Bars:
 
     def update(self, name: str, done: int, total: int) -> None:
         """Show that `done` of `total` groups of a method are finished."""
-        if name not in self.tasks:
+        task = self.tasks.get(name)
+        if task is None or self.progress.tasks[task].finished:  # or another study's turn
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, rate="")
             return
         task = self.progress.tasks[self.tasks[name]]

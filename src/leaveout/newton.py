@@ -86,6 +86,8 @@ def newton(
         padded = np.concatenate([rows, np.full(lanes - len(rows), rows[-1])])
         block = _block(groups, padded, width, kept, objective.weights.dtype)
         part = _solve_block(expansion, fit.factor, block, solver)
+        if not is_traced(part):
+            jax.block_until_ready(part)  # one block at a time: its memory, and see `_together`
         parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], part))
         order.append(rows)
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)

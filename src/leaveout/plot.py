@@ -7,8 +7,11 @@ import numpy as np
 from leaveout.report import compare
 
 __all__ = [
+    "curves",
+    "grid",
     "panels",
     "scatter",
+    "sweep",
 ]
 
 #: kind: (colour, marker). Okabe and Ito's palette, which colour-blind readers tell apart, and a
@@ -125,26 +128,194 @@ def panels(predictions: dict[str, Any], actual: Any, columns: Any, *, path: Any 
     Returns:
         the matplotlib figure.
     """
+    cells = [[(each, actual, column) for each in predictions.values()] for column in columns]
+    return grid(cells, titles=list(predictions), path=path)
+
+
+def grid(
+    cells: Any,
+    *,
+    titles: Any = None,
+    rows: Any = None,
+    zoom: bool = False,
+    path: Any = None,
+):
+    """`scatter` panels in rows and columns, with one legend.
+
+    Groups whose solve failed in either are left out. A cell that is None stays empty; the first of
+    them hosts the legend.
+
+    Args:
+        cells: rows of (predicted, actual, column) or None.
+        titles: above each column.
+        rows: beside each row, instead of the methods' names.
+        zoom: cut the limits where a few points would hide the others (they are counted as hidden).
+        path: where to write it, or several paths; the format goes by the suffix.
+
+    Returns:
+        the matplotlib figure.
+    """
     _matplotlib()
     from matplotlib.figure import Figure
 
-    rows, across = len(columns), len(predictions)
-    figure = Figure(figsize=(3.9 * across + 0.4, 3.7 * rows + 0.8), layout="constrained", dpi=110)
-    grid = figure.subplots(rows, across, squeeze=False)
-    for i, column in enumerate(columns):
-        for j, (name, predicted) in enumerate(predictions.items()):
+    down, across = len(cells), max(map(len, cells))
+    figure = Figure(figsize=(3.3 * across + 0.4, 3.2 * down + 0.8), layout="constrained", dpi=110)
+    axes = figure.subplots(down, across, squeeze=False)
+    found, host = {}, None
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            ax = axes[i, j]
+            if titles is not None and i == 0:
+                ax.set_title(titles[j])
+            if cell is None:
+                ax.axis("off")
+                host = ax if host is None else host
+                continue
+            predicted, actual, column = cell
             good = (predicted.status == 0) & (actual.status == 0)
-            shown = scatter(predicted[good], actual[good], column=column, ax=grid[i, j])
-            if i == 0:
-                shown.set_title(name)
-    order = list(_styles(actual.groups.kind.tolist()))
-    handles, labels = grid[0, 0].get_legend_handles_labels()
-    found = dict(zip(labels, handles, strict=True))
+            predicted, actual = predicted[good], actual[good]
+            limits = _zoomed(predicted, actual, column) if zoom else None
+            scatter(predicted, actual, column=column, ax=ax, limits=limits)
+            if rows is not None:
+                ax.set_ylabel(rows[i] if j == 0 else "")
+            found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    order = list(_styles(found))
+    entries = [found[kind] for kind in order], order
+    if host is not None:
+        host.legend(*entries, loc="center", markerscale=1.8, frameon=False)
+    else:
+        figure.legend(
+            *entries, loc="outside lower center", ncols=min(4, 2 * across), markerscale=1.8,
+            frameon=False,
+        )  # fmt: skip
+    _save(figure, path)
+    return figure
+
+
+def _zoomed(predicted, actual, column):
+    """Limits that show all points, or all but 2 % of them if those take most of the room."""
+    j = predicted.columns.index(column) if isinstance(column, str) else column
+    values = np.concatenate([predicted.value[:, j], actual.value[:, j]])
+    low, high = np.quantile(values, [0.005, 0.995])
+    if high - low > 0.5 * (values.max() - values.min()):
+        return None
+    pad = 0.1 * (high - low)
+    return float(low - pad), float(high + pad)
+
+
+def _save(figure, path) -> None:
+    if path is None:
+        return
+    for each in path if isinstance(path, list | tuple) else [path]:
+        figure.savefig(each)
+
+
+def sweep(
+    cells: Any,
+    levels: Any,
+    *,
+    titles: Any = None,
+    path: Any = None,
+):
+    """The paper's figure C.2: panels of actual effects against influence, coloured by l2 / n.
+
+    Args:
+        cells: rows of columns of lists: for each level (predicted, actual, column), or None.
+        levels: l2 / n of each level.
+        titles: above each column.
+        path: as in `grid`.
+
+    Returns:
+        the matplotlib figure.
+    """
+    _matplotlib()
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm
+    from matplotlib.figure import Figure
+
+    exponents = np.log10(np.asarray(levels))
+    colours = colormaps["viridis"]
+    norm = BoundaryNorm(np.append(exponents - 0.5, exponents[-1] + 0.5), colours.N)
+    down, across = len(cells), max(map(len, cells))
+    figure = Figure(figsize=(3.2 * across + 0.8, 3.1 * down + 0.3), layout="constrained", dpi=110)
+    axes = figure.subplots(down, across, squeeze=False)
+    for i, row in enumerate(cells):
+        for j, series in enumerate(row):
+            ax = axes[i, j]
+            if titles is not None and i == 0:
+                ax.set_title(titles[j])
+            if series is None:
+                ax.axis("off")
+                continue
+            drawn = []
+            for level, (predicted, actual, column) in zip(exponents, series, strict=True):
+                k = predicted.columns.index(column)
+                good = (predicted.status == 0) & (actual.status == 0)
+                x, y = actual.value[good, k], predicted.value[good, k]
+                drawn.append(np.concatenate([x, y]))
+                ax.scatter(x, y, s=6, color=colours(norm(level)), linewidths=0)
+            values = np.concatenate(drawn)
+            low, high = values.min(), values.max()
+            # strong penalties have small effects: linear near 0, logarithmic further out
+            bend = float(np.quantile(np.abs(values), 0.2)) or 1.0
+            for scale in (ax.set_xscale, ax.set_yscale):
+                scale("symlog", linthresh=bend)
+            ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
+            ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(_decades(bend, low, high))
+            ax.set_xlabel(f"actual effect on {series[0][2].split('[')[0]}")
+            if j == 0:
+                ax.set_ylabel(series[0][0].method)
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, ticks=exponents, shrink=0.6)
+    bar.set_label("log10 of l2 / n")
+    _save(figure, path)
+    return figure
+
+
+def _decades(bend, low, high):
+    """At most two ticks on either side of 0, at powers of ten."""
+    from matplotlib.ticker import FixedLocator
+
+    ticks = [0.0]
+    for end in (low, high):
+        top = int(np.floor(np.log10(max(abs(end), bend))))
+        bottom = int(np.ceil(np.log10(bend)))
+        ticks += [np.sign(end) * 10.0**k for k in {top, (top + bottom + 1) // 2} if k >= bottom]
+    return FixedLocator(sorted(set(ticks)))
+
+
+def curves(rows: Any, levels: Any, *, titles: Any, path: Any = None):
+    """Spearman against l2 / n: a panel for each measure, a line for each series.
+
+    Args:
+        rows: for each panel, series name to values (NaN where there is none), one a level.
+        levels: l2 / n.
+        titles: above each panel.
+        path: as in `grid`.
+
+    Returns:
+        the matplotlib figure.
+    """
+    _matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(rows) + 0.4, 3.8), layout="constrained", dpi=110)
+    axes = figure.subplots(1, len(rows), squeeze=False, sharey=True)[0]
+    known = list(_STYLE.values())
+    for ax, series, title in zip(axes, rows, titles, strict=True):
+        for i, (name, values) in enumerate(series.items()):
+            colour, marker = known[(4, 5, 1, 2, 0)[i % 5]] if i < 5 else _OTHER[i % len(_OTHER)]
+            ax.plot(levels, values, color=colour, marker=marker, markersize=5, label=name)
+        ax.set(xscale="log", title=title, xlabel="l2 / n")
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("Spearman, influence against actual")
+    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    for ax in axes[1:]:
+        handles |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     figure.legend(
-        [found[kind] for kind in order if kind in found],
-        [kind for kind in order if kind in found],
-        loc="outside lower center", ncols=min(4, 2 * across), markerscale=1.8, frameon=False,
-    )  # fmt: skip
-    if path is not None:
-        figure.savefig(path)
+        list(handles.values()), list(handles), loc="outside lower center", ncols=5, frameon=False
+    )
+    _save(figure, path)
     return figure

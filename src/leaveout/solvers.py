@@ -225,11 +225,17 @@ class Cholesky:
 
 
 def _together(expansion, block: Block) -> int:
-    """Lanes whose dense work is done in one batch: as many as stay in 64 MiB."""
-    p = expansion.penalty.size
+    """Lanes whose dense work is done in one batch: as many as stay in 64 MiB.
+
+    A divisor of the number of lanes: a remainder would be a second batch beside the first, and two
+    batched LAPACK calls at once can wait for ever for each other's threads (seen in jaxlib 0.10 on
+    two cores, where each waits in the pool it runs on).
+    """
+    p, lanes = expansion.penalty.size, block.indices.shape[0]
     row = expansion.design.shape[1] if isinstance(expansion, LinearExpansion) else p
     each = 8 * (4 * p * p + 3 * block.indices.shape[1] * row)
-    return int(np.clip(2**26 // each, 1, block.indices.shape[0]))
+    most = int(np.clip(2**26 // each, 1, lanes))
+    return max(size for size in range(1, most + 1) if lanes % size == 0)
 
 
 def _mend(expansion, block: Block, b, x, error, good):
