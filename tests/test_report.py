@@ -183,3 +183,52 @@ def test_a_grid_of_panels_is_written(tmp_path):
     assert path.read_bytes()[:4] == b"\x89PNG"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["random", "positive tail"]
+
+
+def test_an_empty_cell_hosts_the_legend(tmp_path):
+    predicted, actual = (effects(value) for value in pair())
+    cells = [[(predicted, actual, 0), None], [(predicted, actual, 1), (predicted, actual, 1)]]
+    paths = [tmp_path / "grid.png", tmp_path / "grid.pdf"]
+    figure = lo.plot.grid(cells, titles=["a", "b"], rows=["one", "two"], path=paths)
+    assert not figure.legends
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == ["random", "positive tail"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["one", "", "two", ""]
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_a_zoom_hides_few_points_and_counts_them():
+    predicted, actual = pair(g=200)
+    actual[0] = 1e3
+    far = lo.plot.grid([[(effects(predicted), effects(actual), 0)]], zoom=True).axes[0]
+    assert far.get_xlim()[1] < 50
+    outside = (np.abs(np.c_[predicted, actual][:, ::2] - np.mean(far.get_xlim())) >
+               np.ptp(far.get_xlim()) / 2).any(axis=1).sum()  # fmt: skip
+    assert outside >= 1
+    assert f"{outside} hidden" in [text.get_text() for text in far.texts]
+    near = lo.plot.grid([[(effects(actual), effects(actual), 0)]]).axes[0]
+    assert near.get_xlim()[1] > 1e3
+
+
+def test_a_sweep_shows_every_level_in_its_colour():
+    levels = (1e-3, 1e-1)
+    series = [
+        (effects(p / k), effects(a / k), "loss[0]") for k, (p, a) in ((1, pair()), (9, pair()))
+    ]
+    figure = lo.plot.sweep([[series, None]], levels, titles=["a", "b"])
+    drawn = figure.axes[0].collections
+    assert len(drawn) == 2
+    assert len({tuple(part.get_facecolor()[0]) for part in drawn}) == 2
+    values = np.concatenate([part.get_offsets() for part in drawn])
+    low, high = figure.axes[0].get_xlim()
+    assert low <= values.min()
+    assert values.max() <= high
+
+
+def test_curves_draw_one_line_a_series():
+    levels = (1e-3, 1e-2, 1e-1)
+    rows = [{"a": np.array([0.5, 0.7, 0.9])}, {"a": np.ones(3), "b": np.zeros(3)}]
+    figure = lo.plot.curves(rows, levels, titles=["one", "two"])
+    assert [len(ax.lines) for ax in figure.axes] == [1, 2]
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata(), rows[0]["a"])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]

@@ -226,6 +226,7 @@ def _sweep_figures(done: dict[Configuration, Study], names, stem: Path, paths) -
         [[cell(each, measure) for each in series.values()] for measure in _MEASURES],
         SWEEP,
         titles=[DATA[name] for name in names],
+        rows=[f"influence\n{_WORDS.get(m, m)}" for m in _MEASURES],
         path=paths,
     )
 

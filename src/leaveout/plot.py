@@ -177,7 +177,7 @@ def grid(
             limits = _zoomed(predicted, actual, column) if zoom else None
             scatter(predicted, actual, column=column, ax=ax, limits=limits)
             if rows is not None:
-                ax.set_ylabel(rows[i] if j == 0 else "")
+                ax.set(xlabel="actual effect", ylabel=rows[i] if j == 0 else "")
             found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     order = list(_styles(found))
     entries = [found[kind] for kind in order], order
@@ -215,6 +215,7 @@ def sweep(
     levels: Any,
     *,
     titles: Any = None,
+    rows: Any = None,
     path: Any = None,
 ):
     """The paper's figure C.2: panels of actual effects against influence, coloured by l2 / n.
@@ -223,6 +224,7 @@ def sweep(
         cells: rows of columns of lists: for each level (predicted, actual, column), or None.
         levels: l2 / n of each level.
         titles: above each column.
+        rows: beside each row, instead of the method's name.
         path: as in `grid`.
 
     Returns:
@@ -265,9 +267,9 @@ def sweep(
             ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
             for axis in (ax.xaxis, ax.yaxis):
                 axis.set_major_locator(_decades(bend, low, high))
-            ax.set_xlabel(f"actual effect on {series[0][2].split('[')[0]}")
+            ax.set_xlabel("actual effect")
             if j == 0:
-                ax.set_ylabel(series[0][0].method)
+                ax.set_ylabel(series[0][0].method if rows is None else rows[i])
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, ticks=exponents, shrink=0.6)
     bar.set_label("log10 of l2 / n")
     _save(figure, path)

@@ -33,7 +33,7 @@ __all__ = [
 
 _LANES = 128  # groups in flight at most: products are wide enough to run at full speed
 _BURST = 6  # evaluations between two looks at which lanes are done
-_HARD = 48  # evaluations after which a lane gets a Hessian of its own, where one fits
+_HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
 
 
 @dataclass(frozen=True)
@@ -305,6 +305,19 @@ def _static(problem, groups, method, start, l2, lanes):
     return tuple(jnp.concatenate(leaves) for leaves in zip(*parts, strict=True))
 
 
+def _patience(fit: Fit, method: Retrain) -> int:
+    """Evaluations after which a lane is given a Hessian of its own.
+
+    Where p is large that costs as much as hundreds of evaluations: half as many are tried first.
+    """
+    objective = fit.objective
+    outputs = getattr(getattr(objective, "layout", None), "outputs", 1)
+    renewal = objective.n * objective.p**2 * (outputs + 1) / outputs + 2 * objective.p**3
+    evaluation = 4 * objective.n * objective.p + 4 * objective.p**2
+    worth = max(_HARD, int(renewal / evaluation / 2))
+    return min(worth, max(_HARD, int(0.8 * method.max_steps)), method.max_steps)
+
+
 def _pooled(problem, groups, method, start, l2, lanes):
     """A pool kept full from a queue, largest groups (the hardest, as a rule) first."""
     count, size = len(groups), problem.fit.flat.size
@@ -319,7 +332,7 @@ def _pooled(problem, groups, method, start, l2, lanes):
     holder = np.full(lanes, -1)  # which group a lane holds; -1 for none
     pool: Any = None
     dense = problem.basis is not None
-    most = min(_HARD, method.max_steps) if dense else method.max_steps
+    most = _patience(problem.fit, method) if dense else method.max_steps
     while True:
         free = np.flatnonzero(holder < 0)
         if len(queue) and len(free) >= min(lanes / 4, len(queue)):

@@ -5,7 +5,6 @@ chunk, and in the end the effects, a summary and a figure. Running it again goes
 `read` opens a finished one without computing anything.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -131,27 +130,26 @@ def run(
     Raises:
         ValueError: if the folder holds a study of another configuration.
     """
-    begin = time.perf_counter()
     folder = Path(configuration.folder() if out is None else out)
     _claim(folder, configuration)
     if (folder / "summary.json").exists():
         say(f"{folder} is finished; nothing to compute")
         return read(folder)
+    clock = _Clock(folder)
     data = datasets.load(configuration.dataset)
     say(f"{data.name}: {data.n:,} training examples, {data.d:,} features, {data.outputs} outputs")
-    seconds = {}
-    with _timed(seconds, "l2"):
-        objective, choice = _objective_of(data, configuration, folder, say)
-    with _timed(seconds, "fit"):
-        fitted = fit(objective)
+    objective, choice = _objective_of(data, configuration, folder, say)
+    clock.lap("l2")
+    fitted = fit(objective)
+    clock.lap("fit")
     accuracy = _accuracy(fitted, data)
     say(
         f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
         f"Newton decrement {float(fitted.residual):.1e}"
     )
     query, losses = _query_points(fitted, data, configuration)
-    with _timed(seconds, "groups"):
-        made, chunked = _make_groups(fitted, data, query, configuration, folder, memory, say)
+    made, chunked = _make_groups(fitted, data, query, configuration, folder, memory, say)
+    clock.lap("groups")
     for note in made.notes:
         say(note)
     examples = (data.x_query[query], np.asarray(data.y_query)[query])
@@ -162,8 +160,7 @@ def run(
     ]
     resumed = 0
     for name in configuration.methods:
-        with _timed(seconds, name):
-            resumed += _run_method(fitted, made, wanted, name, chunked, folder, progress, memory)
+        resumed += _run_method(fitted, made, wanted, name, chunked, folder, clock, progress, memory)
     if resumed:
         say(f"resumed: {resumed} finished chunks were taken from {folder}")
     results = _collect(folder, configuration, made, chunked)
@@ -181,7 +178,7 @@ def run(
         "groups": {"made": len(made), "notes": list(made.notes)},
         "retrained_not_converged": int(np.count_nonzero(results["actual"].status)),
         "retrain_evaluations": _quantiles(results["actual"].steps),
-        "seconds": seconds | {"total": time.perf_counter() - begin},
+        "seconds": clock.seconds | {"total": sum(clock.seconds.values())},
         "resumed_chunks": resumed,
         "peak_memory_gib": _peak_memory(),
         "versions": {name: _version(name) for name in ("leaveout", "jax", "numpy")},
@@ -231,11 +228,20 @@ def _configuration(folder: Path) -> Configuration:
     return Configuration(**fields | {"methods": tuple(fields["methods"])})
 
 
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], stage: str):
-    begin = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - begin
+class _Clock:
+    """Seconds spent on each stage, summed over all runs of a study and kept in its folder."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "seconds.json"
+        self.seconds = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """All since the last lap was this stage."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        self.last = now
+        _write(self.path, lambda file: file.write(json.dumps(self.seconds).encode()))
 
 
 def _peak_memory() -> float:
@@ -374,7 +380,7 @@ def _chunk_path(folder: Path, name: str, number: int) -> Path:
     return folder / "chunks" / f"{name}-{number:05d}.npz"
 
 
-def _run_method(fitted, made, wanted, name, chunked, folder: Path, progress, memory) -> int:
+def _run_method(fitted, made, wanted, name, chunked, folder: Path, clock, progress, memory) -> int:
     """Compute and save the chunks of one method that are not on disk; how many were."""
     missing = [i for i in range(len(chunked)) if not _chunk_path(folder, name, i).exists()]
     done = len(made) - sum(len(chunked[i]) for i in missing)
@@ -387,6 +393,7 @@ def _run_method(fitted, made, wanted, name, chunked, folder: Path, progress, mem
         partial = path.with_suffix(".partial.npz")
         part.save(partial)
         os.replace(partial, path)
+        clock.lap(name)
         done += len(rows)
         if progress is not None:
             progress(name, done, len(made))
