@@ -49,7 +49,7 @@ def test_a_second_figure_takes_the_same_study(made):
     said = []
     for number, point in (("2", 0), ("C.1", 3), ("C.4", 0)):
         *_, numbers = paper.figure(
-            number, [NAME], studies=folder, out=folder / "out", per_family=GROUPS, say=said.append
+            number, [f"{NAME}:{GROUPS}"], studies=folder, out=folder / "out", say=said.append
         )
         (known,) = study.found(folder)
         points = study.read(known["folder"]).summary["query_points"]
@@ -70,8 +70,14 @@ def test_the_sweep_is_a_study_for_each_penalty(made, monkeypatch, tmp_path):
 
 def test_tables_stand_beside_the_papers(made, capsys):
     folder, _ = made
+    page = folder / "page.md"
+    page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
     arguments = ["tables", "--studies", str(folder), "--out", str(folder / "out")]
-    assert cli.main([*arguments, "--groups", str(GROUPS)]) == 0
+    assert cli.main([*arguments, "--page", str(page)]) == 0
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("before\n<!-- tables -->\n| data |")
+    assert text.endswith("|\n<!-- end of tables -->\nafter\n")
     printed = capsys.readouterr().out
     assert "| Tumours | 455 | 30 | 2 |" in printed
     assert re.search(r"\*\*0\.\d{4}\*\* \(0\.5000\)", printed)

@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     drawn.add_argument("number", help=f"one of: {', '.join(paper.FIGURES)}")
     drawn.add_argument(
-        "--data", metavar="D,...", help="data sets to show (default: those of the figure)"
+        "--data",
+        metavar="D,...",
+        help="data sets to show, mnist:10 for 10 groups a family (default: those of the figure)",
     )
     drawn.add_argument(
         "--groups", type=int, default=100, metavar="N", help="groups of each family (default 100)"
@@ -95,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "study in --studies as paper.json and paper.md, the paper's numbers beside them.",
     )
     table.add_argument(
-        "--groups", type=int, default=100, metavar="N", help="groups of each family (default 100)"
+        "--page", metavar="FILE", help="also put them between the marks <!-- tables --> of a text"
     )
     for each in (drawn, table):
         each.add_argument("--studies", default=".", metavar="DIR", help="where the studies are")
@@ -158,7 +160,7 @@ def _figure(options: argparse.Namespace) -> int:
 def _tables(options: argparse.Namespace) -> int:
     from leaveout import paper
 
-    written = paper.tables(options.studies, out=options.out, per_family=options.groups)
+    written = paper.tables(options.studies, out=options.out, page=options.page)
     print(written[-1].read_text())
     return _wrote(written)
 

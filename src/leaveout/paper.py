@@ -104,7 +104,7 @@ def configurations(number: str, names: Sequence[str], per_family: int = 100) -> 
 
     Args:
         number: of the figure.
-        names: of data sets.
+        names: of data sets, "mnist" or "mnist:10" for another number of groups a family.
         per_family: groups a family; the paper's 100, or its 10 in figure C.2.
 
     Raises:
@@ -112,16 +112,17 @@ def configurations(number: str, names: Sequence[str], per_family: int = 100) -> 
     """
     if number not in FIGURES:
         raise ValueError(f"unknown figure {number!r}; known: {', '.join(FIGURES)}")
-    for name in names:
-        if name not in DATA:
-            raise ValueError(f"figure {number} is of {', '.join(DATA)}; got {name!r}")
-    if number == "C.2":
-        return [
-            Configuration(name, min(per_family, 10), l2_over_n=level)
-            for name in names
-            for level in SWEEP
-        ]
-    return [Configuration(name, per_family, l2_over_n=_CHOSEN.get(name)) for name in names]
+    found = []
+    for each in names:
+        name, _, count = each.partition(":")
+        if name not in DATA or not (count or "1").isdecimal():
+            raise ValueError(f"figure {number} is of {', '.join(DATA)}; got {each!r}")
+        size = int(count) if count else per_family
+        if number == "C.2":
+            found += [Configuration(name, min(size, 10), l2_over_n=level) for level in SWEEP]
+        else:
+            found.append(Configuration(name, size, l2_over_n=_CHOSEN.get(name)))
+    return found
 
 
 def figure(
@@ -139,7 +140,7 @@ def figure(
 
     Args:
         number: "1", "2", "C.1", "C.2" or "C.4".
-        names: of data sets; default the figure's own.
+        names: of data sets, as in `configurations`; default the figure's own.
         studies: folder in which the studies' folders are.
         out: folder to write to.
         per_family: groups a family.
@@ -153,10 +154,8 @@ def figure(
     Raises:
         ValueError: for a figure or data set that is not the paper's.
     """
-    if number not in FIGURES:
-        raise ValueError(f"unknown figure {number!r}; known: {', '.join(FIGURES)}")
-    names = FIGURES[number] if names is None else tuple(names)
-    wanted = configurations(number, names, per_family)
+    wanted = configurations(number, names or FIGURES.get(number, ()), per_family)
+    names = list(dict.fromkeys(configuration.dataset for configuration in wanted))
     done = {c: _study(c, Path(studies), progress, say, memory) for c in wanted}
     stem = Path(out) / f"figure_{number.replace('.', '')}"
     stem.parent.mkdir(parents=True, exist_ok=True)
@@ -284,14 +283,19 @@ def _rows(done: Study, point: int = 0) -> list[dict[str, Any]]:
 
 
 def tables(
-    studies: str | os.PathLike = ".", *, out: str | os.PathLike = ".", per_family: int = 100
+    studies: str | os.PathLike = ".",
+    *,
+    out: str | os.PathLike = ".",
+    page: str | os.PathLike | None = None,
 ) -> list[Path]:
     """Table 1, all correlations and the cost of each study, beside the paper's, from what is there.
 
     Args:
-        studies: folder in which the finished studies are; those that are missing are left out.
+        studies: folder in which the finished studies are; of several of a data set the largest is
+            taken, and those that are missing are left out.
         out: folder for paper.json and paper.md.
-        per_family: groups a family of the studies wanted.
+        page: a text whose part between the lines "<!-- tables -->" and "<!-- end of tables -->"
+            is replaced by paper.md.
 
     Returns:
         what was written.
@@ -299,13 +303,15 @@ def tables(
     Raises:
         FileNotFoundError: if no study of the paper's is finished.
     """
-    ready = {row["configuration"]: row["folder"] for row in study.found(studies)
-             if row["state"] == "finished"}  # fmt: skip
-    done = {}
+    done: dict[str, Study] = {}
+    known = sorted(study.found(studies), key=lambda row: -row["configuration"].per_family)
     for name in DATA:
-        (configuration,) = configurations("1", [name], per_family)
-        if configuration in ready:
-            done[name] = study.read(ready[configuration])
+        for row in known:
+            mine = row["configuration"]
+            if row["state"] == "finished" and name not in done and mine.dataset == name:
+                (theirs,) = configurations("1", [name], mine.per_family)
+                if mine == theirs:
+                    done[name] = study.read(row["folder"])
     if not done:
         raise FileNotFoundError(
             f"no finished study of {', '.join(DATA)} in {studies}; run `leaveout figure 1` first"
@@ -315,12 +321,21 @@ def tables(
     costs = [_cost_row(name, each) for name, each in done.items()]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    numbers, page = out / "paper.json", out / "paper.md"
+    numbers, text_path = out / "paper.json", out / "paper.md"
     text = {"table_1": first, "spearman": ranks, "cost": costs}
     numbers.write_text(json.dumps(text, indent=1) + "\n")
     parts = (_first_table(first), _rank_table(ranks), _cost_table(costs))
-    page.write_text("\n\n".join(parts) + "\n")
-    return [numbers, page]
+    made = "\n\n".join(parts) + "\n"
+    text_path.write_text(made)
+    written = [numbers, text_path]
+    if page is not None:
+        before, _, rest = Path(page).read_text().partition("<!-- tables -->\n")
+        _, mark, after = rest.partition("<!-- end of tables -->")
+        if not mark:
+            raise ValueError(f"{page} has no lines <!-- tables --> and <!-- end of tables -->")
+        Path(page).write_text(f"{before}<!-- tables -->\n{made}{mark}{after}")
+        written.insert(0, Path(page))
+    return written
 
 
 def _table_1_row(name: str, done: Study) -> dict[str, Any]:
