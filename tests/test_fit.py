@@ -16,6 +16,7 @@ from sklearn.linear_model import (
 from sklearn.model_selection import KFold
 
 import leaveout as lo
+from leaveout.path import path
 from problems import LOSSES, problem
 
 
@@ -141,6 +142,20 @@ def test_estimators_that_cannot_be_converted_are_refused():
     rough = LogisticRegression(C=1.0).fit(x, y > 1)
     with pytest.raises(lo.SolveError, match="not near an optimum"):
         lo.from_sklearn(rough, x, y > 0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_path_is_a_fit_for_every_penalty_and_weighting(name):
+    objective, grid = problem(name, d=5), np.array([0.05, 20.0, 1.0])  # in any order
+    stays = np.stack([np.ones(60), np.arange(60) % 5 != 0, np.linspace(0.2, 1.0, 60)])
+    found = path(objective, grid, stays)
+    assert found.value.shape == (3, 3, objective.p)
+    assert not np.asarray(found.status).any()
+    assert np.asarray(found.steps).max() < 200
+    for answers, l2 in zip(found.value, grid, strict=True):
+        for theta, weight in zip(answers, stays, strict=True):
+            alone = problem(name, d=5, l2=l2, weights=objective.weights * weight)
+            np.testing.assert_allclose(theta, lo.fit(alone).flat, atol=1e-7)
 
 
 def test_cross_validation_agrees_with_scikit_learn():

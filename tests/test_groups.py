@@ -36,6 +36,7 @@ MADE = {
     "gradient_clusters": lambda key: shelf.gradient_clusters(key, Data, RESIDUALS, sizes=SIZES),
     "tails": lambda key: shelf.tails(key, SCORES, num=12),
     "folds": lambda key: shelf.folds(key, Data, 7),
+    "of_data": lambda key: shelf.of_data(key, Data, num=12),
     "seven": lambda key: shelf.seven(key, Data, RESIDUALS, SCORES, num=12),
 }
 
@@ -271,5 +272,9 @@ def test_families_do_not_disturb_each_other():
     whole = shelf.seven(key, Data, RESIDUALS, SCORES, num=12)
     alone = shelf.random(jax.random.fold_in(key, 0), Data, sizes=SIZES)
     np.testing.assert_array_equal(whole[whole.kind == "random"].indices, alone.indices)
+    first = shelf.of_data(key, Data, num=12)
+    again = shelf.seven(key, Data, RESIDUALS, SCORES, num=12, first=first)
+    np.testing.assert_array_equal(whole.dense(), again.dense())
+    assert whole.notes == again.notes
     assert len(set(whole.kind.tolist())) == 7
     assert len(whole.notes) == 6

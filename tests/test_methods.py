@@ -71,6 +71,15 @@ def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
 
 
 @pytest.mark.usefixtures("as_users_run_it")
+@pytest.mark.parametrize("lanes", [1, 5, 7, 8, 12, 13])
+def test_batched_factorisations_leave_no_remainder(lanes):
+    objective = problem(d=599)
+    block = lo.solvers.Block(jnp.zeros((lanes, 4), int), jnp.zeros((lanes, 4)))
+    together = lo.solvers._together(objective.at(objective.initial()), block)
+    assert lanes % together == 0
+    assert together <= 5  # 64 MiB
+
+
 def test_low_rank_is_refused_where_it_means_nothing(groups):
     fitted = lo.fit(problem("logistic"))
     with pytest.raises(ValueError, match="serves newton only"):

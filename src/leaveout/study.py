@@ -6,6 +6,7 @@ chunk, and in the end the effects, a summary and a figure. Running it again goes
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -330,7 +331,7 @@ def _query_points(fitted: Fit, data, configuration: Configuration):
     losses = np.asarray(measure.values(fitted.objective, fitted.flat, None))
     if data.query_points is None:
         worst = np.argsort(-losses, kind="stable")[:3]
-        key = jax.random.fold_in(jax.random.key(configuration.seed), 1)
+        key = _key(configuration.seed, 1)
         others = np.setdiff1d(np.arange(losses.size), worst)
         others = np.asarray(jax.random.choice(key, others, (min(3, others.size),), replace=False))
     else:
@@ -351,10 +352,12 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
             fitted, measures.loss((data.x_query[query], np.asarray(data.y_query)[query]))
         )
         residuals = np.asarray(_residuals(fitted))
-        key = jax.random.fold_in(jax.random.key(configuration.seed), 0)
+        num = configuration.per_family
+        first = _groups_of_data(configuration.dataset, configuration.seed, num)
         made = _groups.seven(
-            key, fitted.objective, residuals, np.asarray(scores), num=configuration.per_family
-        )
+            _key(configuration.seed, 0), fitted.objective, residuals, np.asarray(scores),
+            num=num, first=first,
+        )  # fmt: skip
         partial = folder / "groups.partial.npz"
         made.save(partial)
         os.replace(partial, path)
@@ -362,6 +365,16 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
         text = json.dumps({"chunks": chunked, "notes": list(made.notes)})
         _write(plan_path, lambda file: file.write(text.encode()))
     return _read_groups(folder)
+
+
+def _key(seed: int, purpose: int):
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+@functools.lru_cache(maxsize=1)
+def _groups_of_data(name: str, seed: int, num: int) -> Groups:
+    """The families that do not look at the model: the same at every l2 of a sweep."""
+    return _groups.of_data(_key(seed, 0), datasets.load(name), num=num)
 
 
 def _read_groups(folder: Path):

@@ -6,6 +6,8 @@ section 3 and their released code, with random numbers of our own.
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -225,6 +227,22 @@ def folds(key: Array | None, data: Any, k: int) -> Groups:
     return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
 
 
+def of_data(key: Array, data: Any, *, num: int = 100) -> Groups:
+    """Those of the paper's seven kinds that look at the data alone, whatever was fitted to it.
+
+    Random, random within a class, shared feature value, feature clusters: num of each.
+
+    Args:
+        key: random key, as in `seven`.
+        data: with n, x (n d) and y (n).
+        num: groups a family.
+    """
+    every = sizes(data.n, num)
+    families = (random, same_class, shared_feature, feature_clusters)
+    parts = [f(_own(key, i), data, sizes=every) for i, f in enumerate(families)]
+    return functools.reduce(operator.add, parts)
+
+
 def seven(
     key: Array,
     data: Any,
@@ -232,6 +250,7 @@ def seven(
     scores: Any,
     *,
     num: int = 100,
+    first: Groups | None = None,
 ) -> Groups:
     """The paper's seven kinds of groups: num of each family, and num for each query and tail.
 
@@ -243,25 +262,17 @@ def seven(
         residuals: as in `gradient_clusters`.
         scores: as in `tails`.
         num: groups a family; 100 and six queries make up to 1,700.
+        first: `of_data(key, data, num=num)`, where several models of the same data share it.
 
     Source: Koh et al. (2019), section 3; sizes and windows as in their released code.
     """
     every = sizes(data.n, num)
     layout = getattr(data, "layout", None)
     intercept = True if layout is None else layout.intercept
+    first = of_data(key, data, num=num) if first is None else first
+    near = gradient_clusters(_own(key, 4), data, residuals, sizes=every, intercept=intercept)
+    return first + near + tails(_own(key, 5), scores, num=num)
 
-    def own(number):
-        return jax.random.fold_in(key, number)
 
-    parts = (
-        random(own(0), data, sizes=every),
-        same_class(own(1), data, sizes=every),
-        shared_feature(own(2), data, sizes=every),
-        feature_clusters(own(3), data, sizes=every),
-        gradient_clusters(own(4), data, residuals, sizes=every, intercept=intercept),
-        tails(own(5), scores, num=num),
-    )
-    made = parts[0]
-    for part in parts[1:]:
-        made = made + part
-    return made
+def _own(key, number):
+    return jax.random.fold_in(key, number)
