@@ -22,6 +22,7 @@ __all__ = [
     "feature_clusters",
     "folds",
     "gradient_clusters",
+    "of_data",
     "random",
     "same_class",
     "seven",
