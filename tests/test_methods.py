@@ -9,6 +9,7 @@ import scipy.optimize
 
 import leaveout as lo
 from leaveout import lbfgs
+from leaveout.solvers.direct import _together
 from problems import LOSSES, groups_of, measures_of, problem
 
 SOLVERS = [
@@ -75,7 +76,7 @@ def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
 def test_batched_factorisations_leave_no_remainder(lanes):
     objective = problem(d=599)
     block = lo.solvers.Block(jnp.zeros((lanes, 4), int), jnp.zeros((lanes, 4)))
-    together = lo.solvers._together(objective.at(objective.initial()), block)
+    together = _together(objective.at(objective.initial()), block)
     assert lanes % together == 0
     assert together <= 5  # 64 MiB
 

@@ -238,7 +238,7 @@ def plan(fit: Fit, groups: Groups, memory=None) -> list[np.ndarray]:
     objective = fit.objective
     each = 8 * (objective.n * (objective.numbers + 2) + 8 * objective.p)
     order = np.argsort(-groups.size, kind="stable")
-    return chunks(order, each, budget(memory), 512)
+    return chunks(order, each, budget(memory), 1024)
 
 
 def stream(

@@ -23,7 +23,7 @@ from leaveout.inputs import is_traced
 from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective
 from leaveout.path import path
 from leaveout.solution import SolveError, Status
-from leaveout.solvers import CG, Factor, factorise, full_matrix
+from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
 
 __all__ = [
     "Change",
@@ -31,6 +31,7 @@ __all__ = [
     "check_groups",
     "fit",
     "from_sklearn",
+    "whitened",
 ]
 
 _DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
@@ -92,6 +93,24 @@ class Change(eqx.Module):
             return jax.vmap(self.objective.tree)(self.value)
         trees = jax.vmap(lambda v: eqx.filter(self.objective.tree(v), eqx.is_inexact_array))
         return trees(self.value)
+
+
+def whitened(fit: Fit, available: int, gram: bool = False) -> Fit:
+    """The fit with the design in whitened coordinates beside its factor, where that serves.
+
+    It serves linear models of one output, and is done where it fits: n p numbers (and n^2 for the
+    `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is.
+    """
+    objective, factor = fit.objective, fit.factor
+    if factor is None or not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
+        return fit
+    if factor.rows is None and 8 * objective.n * objective.p > available / 4:
+        return fit
+    gram = gram and factor.gram is None and 8 * objective.n**2 <= available / 4
+    if factor.rows is not None and not gram:
+        return fit
+    factor = whiten(factor, objective.design, gram)
+    return eqx.tree_at(lambda f: f.factor, fit, factor, is_leaf=lambda leaf: leaf is None)
 
 
 def check_groups(fit: Fit, groups: Groups) -> None:

@@ -1,14 +1,16 @@
 """Batched L-BFGS: many problems of one shape minimised together, one evaluation a step.
 
-Every lane (problem) has its own line search, history, tolerance and status, but all lanes share
-each evaluation of the function, so that a step is two large matrix products for linear models.
-A lane that rejects its trial point shortens the step and tries again at the next evaluation; a
-lane that is done is frozen. Coordinates should be preconditioned by the caller: the initial
-inverse Hessian is a multiple of the identity.
+Every lane (problem) has its own line search, history, goal and status, but all lanes share each
+evaluation of the function, so that a step is two large matrix products for linear models. A lane
+that rejects its trial point shortens the step and tries again at the next evaluation; a lane that
+is done is frozen, and can be given another problem (`restart`) while the others go on.
+Coordinates should be preconditioned by the caller: the initial inverse Hessian is a multiple of
+the identity.
 
 Source: Nocedal and Wright (2006), algorithms 7.4 and 7.5. We differ in the line search: a step is
 accepted on slopes (the approximate Wolfe condition of Hager and Zhang 2005, which keeps working
-when differences of the function drown in rounding) together with a bound on the value.
+when differences of the function drown in rounding) together with a bound on the value, where the
+function has one: of a convex function gradients are enough.
 """
 
 from collections.abc import Callable
@@ -25,6 +27,7 @@ __all__ = [
     "advance",
     "initialise",
     "minimise",
+    "restart",
     "solution",
 ]
 
@@ -39,12 +42,18 @@ class State(eqx.Module):
         point, value, gradient: (b p), (b), (b p) the last accepted iterate.
         direction, slope, step: (b p), (b), (b) the search under way.
         moves, turns: (b m p) the history, differences of iterates (Nocedal and Wright's s) and of
-            gradients (their y), oldest first; zero where there is none yet.
-        curvature: (b m) 1 / (s . y), zero where there is none (their rho).
+            gradients (their y): a ring whose next place, `slot`, is the same for all lanes.
+        curvature: (b m) 1 / (s . y), zero where a lane has no pair (their rho).
+        scale: (b) s . y / y . y of a lane's newest pair (their gamma), 1 before there is one.
+        slot: () the place of the ring that is written next.
+        force: (b) the norm of the gradient at the first point.
+        goal: (b) a lane is done when its gradient's norm is at most this; not a number until the
+            first evaluation, if it is relative to what that finds.
         best, patience: (b) smallest gradient norm so far, evaluations since it last halved or the
             value last fell by more than rounding.
         evaluations: (b) function-and-gradient evaluations spent.
         status: (b) codes; `running` says which lanes are not done.
+        fresh: (b) nothing is known yet: the next evaluation is at the point itself.
         running: (b).
     """
 
@@ -57,64 +66,110 @@ class State(eqx.Module):
     moves: Float[Array, "b m p"]
     turns: Float[Array, "b m p"]
     curvature: Float[Array, "b m"]
+    scale: Float[Array, "b"]
+    slot: Int[Array, ""]
+    force: Float[Array, "b"]
+    goal: Float[Array, "b"]
     best: Float[Array, "b"]
     patience: Int[Array, "b"]
     evaluations: Int[Array, "b"]
     status: Int8[Array, "b"]
+    fresh: Bool[Array, "b"]
     running: Bool[Array, "b"]
 
 
 def initialise(
-    function: Callable,
     start: Float[Array, "b p"],
-    tolerance: Float[Array, "b"],
+    goal: Float[Array, "b"] | None = None,
     *,
     history: int = 10,
     first_step: Float[Array, "b"] | None = None,
 ) -> State:
-    """The state after one evaluation at `start`.
+    """The state before any evaluation.
 
     Args:
-        function: (b p) to values (b) and gradients (b p).
         start: (b p).
-        tolerance: (b) a lane is done when its gradient's norm is at most this.
+        goal: (b) a lane is done when its gradient's norm is at most this; None leaves it to
+            `advance`.
         history: pairs remembered.
         first_step: (b) length of the first step along minus the gradient; default 1, right for
             preconditioned coordinates.
     """
-    value, gradient = function(start)
     lanes, size = start.shape
-    norm = jnp.linalg.norm(gradient, axis=1)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    zeros = jnp.zeros((lanes, history, size), start.dtype)
+    pairs = jnp.zeros((lanes, history, size), start.dtype)
+    blank, zeros, ones = jnp.zeros_like(start), pairs[:, 0, 0], jnp.ones(lanes, start.dtype)
     return State(
         point=start,
-        value=value,
-        gradient=gradient,
-        direction=-gradient,
-        slope=-(norm**2),
-        step=jnp.ones(lanes, start.dtype) if first_step is None else first_step,
-        moves=zeros,
-        turns=zeros,
-        curvature=zeros[:, :, 0],
-        best=norm,
+        value=zeros,
+        gradient=blank,
+        direction=blank,
+        slope=zeros,
+        step=ones if first_step is None else first_step,
+        moves=pairs,
+        turns=pairs,
+        curvature=pairs[:, :, 0],
+        scale=ones,
+        slot=jnp.int32(0),
+        force=zeros,
+        goal=jnp.full(lanes, jnp.nan, start.dtype) if goal is None else goal,
+        best=jnp.full(lanes, jnp.inf, start.dtype),
         patience=jnp.zeros(lanes, jnp.int32),
-        evaluations=jnp.ones(lanes, jnp.int32),
-        status=jnp.where(finite, Status.converged, Status.nonfinite).astype(jnp.int8),
-        running=finite & (norm > tolerance),
+        evaluations=jnp.zeros(lanes, jnp.int32),
+        status=jnp.full(lanes, Status.converged, jnp.int8),
+        fresh=jnp.ones(lanes, bool),
+        running=jnp.ones(lanes, bool),
     )
 
 
-def advance(function: Callable, state: State, tolerance: Float[Array, "b"], most: int) -> State:
-    """Evaluate at most `most` times more, or until every lane is done."""
+def restart(state: State, lanes: Bool[Array, "b"], new: State, source: Int[Array, "b"]) -> State:
+    """The state with some lanes begun anew.
+
+    Args:
+        state: of b lanes.
+        lanes: (b) which of them.
+        new: a state before any evaluation (`initialise`), of any number of lanes.
+        source: (b) the lane of `new` that each of these lanes takes.
+    """
+
+    def take(old, fresh):
+        chosen = lanes.reshape((-1,) + (1,) * (old.ndim - 1))
+        return jnp.where(chosen, fresh[source], old)
+
+    kept = ("moves", "turns", "slot")  # a pair of no curvature is never read
+    parts = {
+        name: value if name in kept else take(value, getattr(new, name))
+        for name, value in vars(state).items()
+    }
+    return State(**parts)
+
+
+def advance(
+    function: Callable,
+    state: State,
+    most: int | Int[Array, ""],
+    *,
+    enough: int | Int[Array, ""] = 0,
+    relative: float = 0.0,
+    floor: float | Float[Array, ""] = 0.0,
+) -> State:
+    """Evaluate at most `most` times more, or until few lanes are running.
+
+    Args:
+        function: (b p) to values (b) and gradients (b p); None for the values of convex functions.
+        state: from `initialise`, `restart` or `advance`.
+        most: evaluations.
+        enough: running lanes at which to stop; default none.
+        relative: a lane without a goal is done when its gradient is this share of its first one,
+        floor: or this small.
+    """
 
     def unfinished(carry):
         count, state = carry
-        return (count < most) & jnp.any(state.running)
+        return (count < most) & (jnp.sum(state.running) > enough)
 
     def evaluate(carry):
         count, state = carry
-        return count + 1, _step(function, state, tolerance)
+        return count + 1, _step(function, state, relative, floor)
 
     return jax.lax.while_loop(unfinished, evaluate, (0, state))[1]
 
@@ -122,44 +177,49 @@ def advance(function: Callable, state: State, tolerance: Float[Array, "b"], most
 def solution(state: State) -> Solution:
     """The iterates as a `Solution`; residual is the norm of the gradient, steps evaluations."""
     status = jnp.where(state.running, Status.max_steps, state.status).astype(jnp.int8)
-    norm = jnp.linalg.norm(state.gradient, axis=1)
+    norm = jnp.where(state.fresh, jnp.inf, jnp.linalg.norm(state.gradient, axis=1))
     return Solution(state.point, norm, state.evaluations, status)
 
 
 def minimise(
     function: Callable,
     start: Float[Array, "b p"],
-    tolerance: Float[Array, "b"],
+    goal: Float[Array, "b"],
     *,
     max_steps: int = 500,
     history: int = 10,
     first_step: Float[Array, "b"] | None = None,
 ) -> Solution:
-    """Minimise b functions at once; see `initialise` for the arguments."""
-    state = initialise(function, start, tolerance, history=history, first_step=first_step)
-    return solution(advance(function, state, tolerance, max_steps))
+    """Minimise b functions at once; see `initialise` and `advance` for the arguments."""
+    state = initialise(start, goal, history=history, first_step=first_step)
+    return solution(advance(function, state, max_steps))
 
 
-def _step(function, state: State, tolerance) -> State:
+def _step(function, state: State, relative, floor) -> State:
     """One evaluation: every running lane accepts its trial point or shortens its step."""
-    trial = state.point + state.step[:, None] * state.direction
+    fresh = state.fresh
+    trial = state.point + jnp.where(fresh, 0.0, state.step)[:, None] * state.direction
     value, gradient = function(trial)
     slope = jnp.sum(gradient * state.direction, axis=1)
     norm = jnp.linalg.norm(gradient, axis=1)
-    finite = jnp.isfinite(value) & jnp.isfinite(norm)
-    # rounding in a value of size |value| must not veto a step that the slopes approve of
-    slack = 1e3 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
-    lower = value <= state.value + 1e-4 * state.step * state.slope + slack
-    accept = (state.running & finite & lower & (slope <= -_SUFFICIENT * state.slope)) | (
-        state.running & finite & (norm <= tolerance)
-    )
+    finite = jnp.isfinite(norm)
+    force = jnp.where(fresh, norm, state.force)
+    goal = jnp.where(jnp.isnan(state.goal), jnp.maximum(relative * norm, floor), state.goal)
+    good, lower = slope <= -_SUFFICIENT * state.slope, jnp.zeros_like(fresh)
+    if value is None:
+        value = state.value
+    else:
+        finite &= jnp.isfinite(value)
+        # rounding in a value of size |value| must not veto a step that the slopes approve of
+        slack = 1e3 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
+        good &= value <= state.value + 1e-4 * state.step * state.slope + slack
+        lower = value < state.value - slack
+    accept = state.running & finite & (good | (norm <= goal) | fresh)
 
-    moves, turns, curvature = _remember(
-        state, accept, trial - state.point, gradient - state.gradient
-    )
+    state = _remember(state, accept & ~fresh, trial - state.point, gradient - state.gradient)
     point = jnp.where(accept[:, None], trial, state.point)
     kept_gradient = jnp.where(accept[:, None], gradient, state.gradient)
-    direction = -_apply_inverse(moves, turns, curvature, kept_gradient)
+    direction = -_apply_inverse(state, kept_gradient)
     new_slope = jnp.sum(direction * kept_gradient, axis=1)
     uphill = ~(new_slope < 0)
     direction = jnp.where(uphill[:, None], -kept_gradient, direction)
@@ -167,61 +227,81 @@ def _step(function, state: State, tolerance) -> State:
     # a parabola through both slopes, kept within a tenth and a half of the step
     denominator = jnp.where(finite & (slope > state.slope), slope - state.slope, jnp.inf)
     shorter = state.step * jnp.clip(-state.slope / denominator, 0.1, 0.5)
+    step = jnp.where(accept, jnp.ones_like(shorter), shorter)
 
-    improved = accept & ((norm < 0.5 * state.best) | (value < state.value - slack))
+    improved = accept & (fresh | lower | (norm < 0.5 * state.best))
     patience = jnp.where(improved, 0, state.patience + 1)
-    done = accept & (norm <= tolerance)
+    done = accept & (norm <= goal)
     stalled = state.running & ~done & (patience >= _PATIENCE)
-    status = jnp.where(stalled, Status.stalled, state.status).astype(jnp.int8)
-    blown = stalled & ~finite
-    status = jnp.where(blown, Status.nonfinite, status).astype(jnp.int8)
+    broken = state.running & ~finite & (stalled | fresh)
+    status = jnp.where(stalled, Status.stalled, state.status)
+    status = jnp.where(broken, Status.nonfinite, status).astype(jnp.int8)
     return State(
         point=point,
         value=jnp.where(accept, value, state.value),
         gradient=kept_gradient,
         direction=jnp.where(accept[:, None], direction, state.direction),
         slope=jnp.where(accept, new_slope, state.slope),
-        step=jnp.where(accept, jnp.ones_like(shorter), shorter),
-        moves=moves,
-        turns=turns,
-        curvature=curvature,
+        step=jnp.where(fresh, state.step, step),
+        moves=state.moves,
+        turns=state.turns,
+        curvature=state.curvature,
+        scale=state.scale,
+        slot=state.slot,
+        force=force,
+        goal=goal,
         best=jnp.where(improved, jnp.minimum(norm, state.best), state.best),
         patience=patience,
         evaluations=state.evaluations + state.running,
         status=status,
-        running=state.running & ~done & ~stalled,
+        fresh=fresh & ~state.running,
+        running=state.running & ~done & ~stalled & ~broken,
     )
 
 
-def _remember(state: State, accept, move, turn):
-    """The history with the newest pair of every accepting lane appended."""
-    product = jnp.sum(move * turn, axis=1)
-    useful = product > 1e-12 * jnp.linalg.norm(move, axis=1) * jnp.linalg.norm(turn, axis=1)
-    keep = accept & useful
-    curvature = jnp.where(keep, 1 / jnp.where(keep, product, 1.0), 0.0)
+def _remember(state: State, accept, move, turn) -> State:
+    """The state with the newest pair of every accepting lane in the ring."""
+    product, length = jnp.sum(move * turn, axis=1), jnp.sum(turn**2, axis=1)
+    keep = accept & (product > 1e-12 * jnp.linalg.norm(move, axis=1) * jnp.sqrt(length))
 
-    def append(history, newest):
-        shifted = jnp.concatenate([history[:, 1:], newest[:, None]], axis=1)
-        return jnp.where(keep.reshape((-1,) + (1,) * newest.ndim), shifted, history)
+    def write(ring, newest):
+        newest = jnp.where(keep.reshape((-1,) + (1,) * (newest.ndim - 1)), newest, 0.0)
+        return jax.lax.dynamic_update_index_in_dim(ring, newest, state.slot, 1)
 
-    return (
-        append(state.moves, move),
-        append(state.turns, turn),
-        append(state.curvature, curvature),
+    scale = jnp.where(keep, product / jnp.where(keep, length, 1.0), state.scale)
+    return eqx.tree_at(
+        lambda s: (s.moves, s.turns, s.curvature, s.scale, s.slot),
+        state,
+        (
+            write(state.moves, move),
+            write(state.turns, turn),
+            write(state.curvature, 1 / jnp.where(keep, product, 1.0)),
+            scale,
+            (state.slot + 1) % state.moves.shape[1],
+        ),
     )
 
 
-def _apply_inverse(moves, turns, curvature, gradient):
+def _apply_inverse(state: State, gradient):
     """The two-loop recursion: the approximate inverse Hessian times the gradient."""
-    count = moves.shape[1]
-    coefficients = [None] * count
-    for i in reversed(range(count)):
-        coefficients[i] = curvature[:, i] * jnp.sum(moves[:, i] * gradient, axis=1)
-        gradient = gradient - coefficients[i][:, None] * turns[:, i]
-    newest, known = jnp.sum(turns[:, -1] ** 2, axis=1), curvature[:, -1] > 0
-    scale = jnp.where(known, 1 / jnp.where(known, curvature[:, -1] * newest, 1), 1)
-    gradient = scale[:, None] * gradient
-    for i in range(count):
-        correction = coefficients[i] - curvature[:, i] * jnp.sum(turns[:, i] * gradient, axis=1)
-        gradient = gradient + correction[:, None] * moves[:, i]
+    count = state.moves.shape[1]
+
+    def pair(age):
+        place = (state.slot - 1 - age) % count
+
+        def take(ring):
+            return jax.lax.dynamic_index_in_dim(ring, place, 1, keepdims=False)
+
+        return take(state.moves), take(state.turns), take(state.curvature)
+
+    coefficients = []
+    for age in range(count):
+        move, turn, curvature = pair(age)
+        coefficients.append(curvature * jnp.sum(move * gradient, axis=1))
+        gradient = gradient - coefficients[-1][:, None] * turn
+    gradient = state.scale[:, None] * gradient
+    for age in reversed(range(count)):
+        move, turn, curvature = pair(age)
+        correction = coefficients[age] - curvature * jnp.sum(turn * gradient, axis=1)
+        gradient = gradient + correction[:, None] * move
     return gradient

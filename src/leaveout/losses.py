@@ -33,12 +33,15 @@ class Loss:
             log-likelihood of; used for synthetic data and by the shelf's own tests.
         shift_invariant: True if adding a constant to all scores changes nothing (softmax): the
             Hessian is then singular along that shift, and solvers pin it.
+        convex: True if the loss is convex in the scores: retraining then searches along a line by
+            slopes alone, which saves the values.
     """
 
     value: Callable
     targets: Literal["binary", "classes", "counts", "real", "any"] = "any"
     sample: Callable | None = None
     shift_invariant: bool = False
+    convex: bool = False
 
     def __call__(self, scores, y):
         """The loss of one example."""
@@ -46,7 +49,10 @@ class Loss:
 
 
 def _logistic(score, y):
-    return jax.nn.softplus(score) - y * score
+    # softplus, written so that its derivatives cost one exponential and are right at 0
+    up = score >= 0
+    far = jnp.where(up, score, -score)
+    return jnp.where(up, score, 0.0) + jnp.log1p(jnp.exp(-far)) - y * score
 
 
 def _softmax(scores, y):
@@ -66,17 +72,30 @@ logistic = Loss(
     _logistic,
     "binary",
     lambda key, score: jax.random.bernoulli(key, jax.nn.sigmoid(score)).astype(score.dtype),
+    convex=True,
 )
 
 #: logsumexp(s) - s_y with y in 0..K-1: multinomial logistic regression, one score a class.
-softmax = Loss(_softmax, "classes", lambda key, scores: jax.random.categorical(key, scores), True)
+softmax = Loss(
+    _softmax,
+    "classes",
+    lambda key, scores: jax.random.categorical(key, scores),
+    shift_invariant=True,
+    convex=True,
+)
 
 #: (s - y)^2 / 2: least squares.
-squares = Loss(_squares, "real", lambda key, score: score + jax.random.normal(key, score.shape))
+squares = Loss(
+    _squares,
+    "real",
+    lambda key, score: score + jax.random.normal(key, score.shape),
+    convex=True,
+)
 
 #: exp(s) - y s: Poisson regression with the log link, without the constant log(y!).
 poisson = Loss(
     _poisson,
     "counts",
     lambda key, score: jax.random.poisson(key, jnp.exp(score)).astype(score.dtype),
+    convex=True,
 )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fit import Change, Fit, check_groups
+from leaveout.fit import Change, Fit, check_groups, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
@@ -79,9 +79,11 @@ def newton(
     """
     check_groups(fit, groups)
     objective, solver = fit.objective, as_solver(solver)
+    available = budget(memory)
+    fit = whitened(fit, available, gram=_wants_gram(groups, objective))
     expansion = _expansion(fit)
     order, parts = [], []
-    for rows, width, kept in _blocks(groups, objective, budget(memory)):
+    for rows, width, kept in _blocks(groups, objective, available):
         lanes = bucket(len(rows))
         padded = np.concatenate([rows, np.full(lanes - len(rows), rows[-1])])
         block = _block(groups, padded, width, kept, objective.weights.dtype)
@@ -99,6 +101,12 @@ def newton(
     if throw and not is_traced(fit):
         raise_unless_converged(status, residual, [f"group {str(n)!r}" for n in groups.names])
     return change
+
+
+def _wants_gram(groups: Groups, objective) -> bool:
+    """Whether X H^-1 X' as a whole is cheaper than its part for each group that is small enough."""
+    size = groups.size.astype(float)
+    return objective.n < objective.p and np.sum(size**2) > objective.n**2
 
 
 def _blocks(groups: Groups, objective, available: int):

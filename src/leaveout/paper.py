@@ -119,7 +119,10 @@ def configurations(number: str, names: Sequence[str], per_family: int = 100) -> 
             raise ValueError(f"figure {number} is of {', '.join(DATA)}; got {each!r}")
         size = int(count) if count else per_family
         if number == "C.2":
-            found += [Configuration(name, min(size, 10), l2_over_n=level) for level in SWEEP]
+            found += [
+                Configuration(name, min(size, 10), l2_over_n=level, methods=("influence", "actual"))
+                for level in SWEEP
+            ]
         else:
             found.append(Configuration(name, size, l2_over_n=_CHOSEN.get(name)))
     return found

@@ -2,10 +2,12 @@
 
 Batched L-BFGS in the coordinates u of theta = theta_hat + L^-T u, L the Cholesky factor of H(1):
 there the Hessian of what is left is I - S with 0 <= S < 1, so that few steps are needed, and the
-length of the gradient is the Newton decrement (in the metric of H(1)). A pool of lanes of fixed
-size is kept full: a lane that is done makes room for the next group, so a few hard groups do not
-hold up the rest and only one shape is compiled. A lane that does not converge in a few dozen
-evaluations goes on alone, in the metric of its own Hessian.
+length of the gradient is the Newton decrement (in the metric of H(1)). For linear models of one
+output the design itself is brought into these coordinates, and an evaluation is two products with
+it and nothing else. A pool of lanes of fixed size is kept full: a lane that is done makes room for
+the next group, so a few hard groups do not hold up the rest and only a few shapes are compiled. A
+lane that does not converge in a few dozen evaluations goes on alone, in the metric of its own
+Hessian.
 """
 
 from dataclasses import dataclass
@@ -15,24 +17,26 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from leaveout import lbfgs
-from leaveout.fit import Change, Fit, check_groups
+from leaveout.fit import Change, Fit, check_groups, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget
 from leaveout.objective import LinearObjective
 from leaveout.solution import Status, raise_unless_converged
-from leaveout.solvers import factorise
+from leaveout.solvers import Factor, factorise
 
 __all__ = [
     "Retrain",
     "retrain",
 ]
 
-_LANES = 128  # groups in flight at most: products are wide enough to run at full speed
-_BURST = 6  # evaluations between two looks at which lanes are done
+_LANES = 512  # groups in flight at most: products are wide enough to run at full speed
+_BURST = 16  # evaluations at most between two looks at which lanes are done
+_CACHED = 2048  # examples in a block of a linear model's: all lanes' scores of it stay in cache
+_HOST = 2**30  # bytes of a pool on a processor
 _HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
 
 
@@ -102,13 +106,13 @@ def retrain(
     l2 = _per_group(l2, (len(groups),), "l2")
     if l2 is not None and not is_traced(l2) and not (np.asarray(l2) >= 0).all():
         raise ValueError(f"expected penalties >= 0, got {np.asarray(l2).min()}")
+    available = budget(memory)
+    if l2 is None:
+        fit = whitened(fit, available)
     problem = _prepare(fit, l2 is not None)
-    lanes = _pool_size(fit, len(groups), method, budget(memory))
-    if is_traced((fit, start, l2)):
-        solution = _static(problem, groups, method, start, l2, lanes)
-    else:
-        solution = _pooled(problem, groups, method, start, l2, lanes)
-    value, residual, steps, status = solution
+    lanes = _pool_size(fit, len(groups), method, available)
+    run = _static if is_traced((fit, start, l2)) else _pooled
+    value, residual, steps, status = run(problem, groups, method, start, l2, lanes)
     change = Change(value, residual, steps, status, fit.objective)
     if throw and not is_traced(change):
         names = [f"group {str(name)!r}" for name in groups.names]
@@ -124,164 +128,380 @@ def _per_group(values, shape, name):
     return jnp.asarray(values)
 
 
-class _Problem(eqx.Module):
-    """What all lanes share: the fit, and the coordinates that make it round.
+# ---- coordinates ---------------------------------------------------------------------------------
 
-    theta = theta_hat + basis @ (scale * u); scale is 1 / sqrt(1 + (l2 - l2_hat) bends) in the
-    directions `basis`, so that a lane with its own l2 is as well conditioned as the others.
+
+class _Whitened(eqx.Module):
+    """A linear model of one output, in coordinates u that make H(1) the identity.
+
+    With eta = rows u the change in scores, the gradient of J(.; a) with respect to u is
+
+        u + rest - rows' (phi''(m) eta + phi'(m) - a phi'(m + eta)),
+
+    m the scores at theta_hat: neither theta nor the penalty appears. The examples are cut into k
+    blocks of length l, the last one filled up with examples of no weight.
+
+    Attributes:
+        fit: whose factor is `factor`.
+        rows: (k l p) the design in whitened coordinates.
+        y: targets, leading axes (k l).
+        weights, scores, losses, first, second: (k l) s, m, phi, s phi' and s phi'' at theta_hat.
+        rest: (p) what is left of the gradient at theta_hat.
+        squares: (k l f) squared columns of the design whose parameters have no penalty.
+    """
+
+    fit: Fit
+    factor: Factor
+    rows: Float[Array, "k l p"]
+    y: PyTree
+    weights: Float[Array, "k l"]
+    scores: Float[Array, "k l"]
+    losses: Float[Array, "k l"]
+    first: Float[Array, "k l"]
+    second: Float[Array, "k l"]
+    rest: Float[Array, "p"]
+    squares: Float[Array, "k l f"]
+
+    def theta(self, u, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.fit.flat[None] + self.factor.unwhiten(u)
+
+    def push(self, theta, l2):
+        """Parameters (b p) to coordinates."""
+        return (theta - self.fit.flat[None]) @ self.factor.lower
+
+    def lay(self, stays):
+        """What stays (b n), laid out in blocks (k b l)."""
+        count, length = self.scores.shape
+        stays = jnp.pad(stays, ((0, 0), (0, count * length - stays.shape[1])))
+        return stays.reshape(-1, count, length).transpose(1, 0, 2)
+
+    def _sum(self, term, u, stays):
+        """Sum over blocks of term(block, what stays in it (b l), change in scores (b l))."""
+
+        def add(total, inputs):
+            block, stays = inputs
+            part = term(block, stays, u @ block.rows.T)
+            return jax.tree.map(jnp.add, total, part), None
+
+        shared = ("fit", "factor", "rest")
+        blocks = {k: v for k, v in vars(self).items() if k not in shared}
+        if len(self.scores) == 1:
+            first = _Block(**jax.tree.map(lambda leaf: leaf[0], blocks))
+            return term(first, stays[0], u @ first.rows.T)
+        shapes = jax.eval_shape(
+            lambda b, s: term(b, s, u @ b.rows.T),
+            *jax.tree.map(lambda leaf: leaf[0], (_Block(**blocks), stays)),
+        )
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        return jax.lax.scan(add, zeros, (_Block(**blocks), stays))[0]
+
+    def function(self, stays, l2):
+        """U (b p) to values (b), less that at theta_hat, and gradients (b p)."""
+        loss: Any = self.fit.objective
+
+        def term(block, stays, moved):
+            scores, bent = block.scores[None] + moved, block.second[None] * moved
+            slopes = block.left(stays, block.at(loss, scores, jax.grad))
+            pull = (bent + block.first[None] - slopes) @ block.rows
+            if loss.loss.convex:
+                return pull, None
+            gained = block.left(stays, block.at(loss, scores, lambda f: f) - block.losses[None])
+            return pull, jnp.sum(gained - moved * (0.5 * bent + block.first[None]), axis=1)
+
+        def function(u):
+            pull, gained = self._sum(term, u, stays)
+            gradient = u + self.rest[None] - pull
+            if gained is None:
+                return None, gradient
+            return 0.5 * jnp.sum(u**2, axis=1) + u @ self.rest + gained, gradient
+
+        return function
+
+    def curvature(self, u, stays, l2):
+        """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
+        loss: Any = self.fit.objective
+
+        def term(block, stays, moved):
+            second = block.at(loss, block.scores[None] + moved, lambda f: jax.grad(jax.grad(f)))
+            left = block.left(stays, second)
+            bend = jnp.sum((left - block.second[None]) * moved**2, axis=1)
+            return bend, left @ block.squares, block.second @ block.squares
+
+        bend, left, whole = self._sum(term, u, stays)
+        return jnp.sum(u**2, axis=1) + bend, left, whole
+
+
+class _Block(eqx.Module):
+    """Some of the examples of `_Whitened`."""
+
+    rows: Float[Array, "... l p"]
+    y: PyTree
+    weights: Float[Array, "... l"]
+    scores: Float[Array, "... l"]
+    losses: Float[Array, "... l"]
+    first: Float[Array, "... l"]
+    second: Float[Array, "... l"]
+    squares: Float[Array, "... l f"]
+
+    def at(self, objective, scores, derivative):
+        """Losses (b l), or a derivative of them, at scores (b l)."""
+
+        def loss(score, y):
+            return objective.point_loss(score[None], y)
+
+        return jax.vmap(jax.vmap(derivative(loss)), in_axes=(0, None))(scores, self.y)
+
+    def left(self, stays, values):
+        """Values (b l) weighted by what stays (b l); 0 * inf is NaN: the removed are not heard."""
+        weights = self.weights[None] * stays
+        return jnp.where(weights != 0, weights * values, 0.0)
+
+
+class _Plain(eqx.Module):
+    """Any objective: theta = theta_hat + basis @ (scale * u).
+
+    scale is 1 / sqrt(1 + (l2 - l2_hat) bends) in the directions `basis`, so that a lane with its
+    own l2 is as well conditioned as the others.
     """
 
     fit: Fit
     basis: Float[Array, "p p"] | None
     bends: Float[Array, "p"] | None
 
-    def scale(self, l2):
+    def _scale(self, l2):
         """(b p) lengths of the coordinates of lanes with penalties l2 (b)."""
         if self.bends is None or l2 is None:
             return None
         grown = 1 + (l2 - self.fit.objective.l2)[:, None] * self.bends[None]
         return 1 / jnp.sqrt(jnp.maximum(grown, 1e-12))
 
-    def theta(self, u, scale):
-        """Coordinates (b p) to parameters (b p)."""
+    def _turn(self, u, l2):
+        """Coordinates (b p) to changes in theta."""
+        scale = self._scale(l2)
         u = u if scale is None else u * scale
-        return self.fit.flat[None] + (u if self.basis is None else u @ self.basis.T)
+        return u if self.basis is None else u @ self.basis.T
 
-    def pull(self, gradient, scale):
-        """Gradients with respect to theta to gradients with respect to u."""
-        gradient = gradient if self.basis is None else gradient @ self.basis
-        return gradient if scale is None else gradient * scale
+    def theta(self, u, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.fit.flat[None] + self._turn(u, l2)
 
-    def push(self, theta, scale):
+    def push(self, theta, l2):
         """Parameters (b p) to coordinates."""
         delta = theta - self.fit.flat[None]
         if self.basis is None:
             return delta
-        u = jnp.linalg.solve(self.basis, delta.T).T
+        u, scale = jnp.linalg.solve(self.basis, delta.T).T, self._scale(l2)
         return u if scale is None else u / scale
 
-    def function(self, stays, l2, scale):
+    def lay(self, stays):
+        """What stays (b n), as it is."""
+        return stays
+
+    def _objective(self, l2):
+        return self.fit.objective if l2 is None else self.fit.objective.with_l2(l2)
+
+    def function(self, stays, l2):
         """U (b p) to values (b) and gradients (b p)."""
-        objective = self.fit.objective
+        scale = self._scale(l2)
 
         def evaluate(theta, stays, l2):
-            problem = objective if l2 is None else objective.with_l2(l2)
-            return problem.value_and_gradient(theta, stays)
+            return self._objective(l2).value_and_gradient(theta, stays)
 
         def function(u):
             axes = (0, 0, None if l2 is None else 0)
-            theta = self.theta(u, scale)
-            value, gradient = jax.vmap(evaluate, in_axes=axes)(theta, stays, l2)
-            return value, self.pull(gradient, scale)
+            value, pull = jax.vmap(evaluate, in_axes=axes)(self.theta(u, l2), stays, l2)
+            pull = pull if self.basis is None else pull @ self.basis
+            return value, pull if scale is None else pull * scale
 
         return function
 
+    def curvature(self, u, stays, l2):
+        """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
+
+        def along(theta, change, stays, l2):
+            gradient = lambda t: self._objective(l2).value_and_gradient(t, stays)[1]  # noqa: E731
+            return jax.jvp(gradient, (theta,), (change,))[1] @ change
+
+        axes = (0, 0, 0, None if l2 is None else 0)
+        theta, change = self.theta(u, l2), self._turn(u, l2)
+        bend = jax.vmap(along, in_axes=axes)(theta, change, stays, l2)
+        objective = self.fit.objective
+        if not isinstance(objective, LinearObjective):
+            return bend, jnp.ones((len(u), 0)), jnp.ones(0)
+        free = objective.penalty == 0
+        whole = jnp.where(free, objective.at(self.fit.flat).diagonal(jnp.ones(objective.n)), 0.0)
+
+        def left(lane):
+            theta, stays = lane
+            return jnp.where(free, objective.at(theta).diagonal(stays), 0.0)
+
+        return bend, jax.lax.map(left, (theta, stays)), whole
+
+
+_Problem = _Whitened | _Plain
+
+
+def _prepare(fit: Fit, own_l2: bool) -> _Problem:
+    factor = fit.factor
+    if factor is None:
+        return _Plain(fit, None, None)
+    if factor.rows is None or own_l2:
+        return _whole_basis(fit, factor, own_l2)
+    objective: Any = fit.objective
+    penalty = objective.penalty
+    free = slice(None) if is_traced(penalty) else np.flatnonzero(np.asarray(penalty) == 0)
+    on_host = jax.default_backend() == "cpu"
+    blocks = -(-objective.n // _CACHED) if on_host else 1
+    return _in_blocks(fit, factor, objective.design[:, free], penalty[free] == 0, blocks)
+
 
 @eqx.filter_jit
-def _prepare(fit: Fit, own_l2: bool) -> _Problem:
-    if fit.factor is None:
-        return _Problem(fit, None, None)
-    lower = fit.factor.lower
+def _in_blocks(fit: Fit, factor: Factor, columns, free, count: int) -> _Whitened:
+    objective: Any = fit.objective
+    expansion: Any = fit.expansion()
+    length = -(-objective.n // count)
+
+    def cut(values):
+        padding = [(0, count * length - objective.n)] + [(0, 0)] * (values.ndim - 1)
+        return jnp.pad(values, padding).reshape(count, length, *values.shape[1:])
+
+    return _Whitened(
+        fit=fit,
+        factor=Factor(factor.lower),
+        rows=cut(factor.rows),
+        y=jax.tree.map(cut, objective.y),
+        weights=cut(objective.weights),
+        scores=cut(objective.scores(fit.flat)[:, 0]),
+        losses=cut(objective.losses(fit.flat)),
+        first=cut(expansion.first[:, 0]),
+        second=cut(expansion.second[:, 0, 0]),
+        rest=factor.whiten(objective.gradient(fit.flat)[None])[0],
+        squares=cut(columns**2 * free[None]),
+    )
+
+
+@eqx.filter_jit
+def _whole_basis(fit: Fit, factor: Factor, own_l2: bool) -> _Plain:
+    lower = factor.lower
     eye = jnp.eye(lower.shape[0], dtype=lower.dtype)
     basis = jax.scipy.linalg.solve_triangular(lower, eye, lower=True, trans=1)  # L^-T
     if not own_l2:
-        return _Problem(fit, basis, None)
+        return _Plain(fit, basis, None)
     # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
     mask = fit.objective.penalised.astype(lower.dtype)
     bends, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
-    return _Problem(fit, basis @ turn, jnp.maximum(bends, 0.0))
+    return _Plain(fit, basis @ turn, jnp.maximum(bends, 0.0))
+
+
+# ---- lanes ---------------------------------------------------------------------------------------
 
 
 def _pool_size(fit: Fit, count: int, method: Retrain, available: int) -> int:
     objective = fit.objective
     each = 8 * (objective.n * objective.numbers + objective.p * (2 * method.history + 16))
+    if jax.default_backend() == "cpu":
+        available = min(available, _HOST)  # more would only be slower
     fits = max(available // each, 1)
     return int(min(bucket(count, 8), _LANES, 1 << (int(fits).bit_length() - 1)))
 
 
 class _Lanes(eqx.Module):
-    """A pool in flight: the search, and what is particular to each lane."""
+    """A pool in flight: the search, what stays in each lane, its penalty, its goal if given.
+
+    `force` is the gradient's norm at theta_hat where a lane starts elsewhere, else not a number:
+    then it is what the search finds first.
+    """
 
     state: lbfgs.State
-    stays: Float[Array, "b n"]
+    stays: Float[Array, "b n"] | Float[Array, "k b l"]
     l2: Float[Array, "b"] | None
-    goal: Float[Array, "b"]
     force: Float[Array, "b"]
+
+    def __getitem__(self, rows) -> "_Lanes":
+        """Some of the lanes."""
+
+        def take(leaf):
+            return leaf[rows] if leaf.ndim else leaf
+
+        parts = jax.tree.map(take, (self.state, self.l2, self.force))
+        return _Lanes(parts[0], jnp.take(self.stays, rows, axis=self.stays.ndim - 2), *parts[1:])
+
+
+def _floor(fit: Fit):
+    """Rounding in a sum of n whitened gradients, below which no solver can see."""
+    return 1024 * jnp.finfo(fit.flat.dtype).eps * fit.spread
 
 
 @eqx.filter_jit
 def _begin(problem: _Problem, leaves, start, l2, method: Retrain) -> _Lanes:
-    fit, stays = problem.fit, 1 - leaves
-    scale = problem.scale(l2)
-    function = problem.function(stays, l2, scale)
-    origin = jnp.zeros((leaves.shape[0], fit.flat.size), fit.flat.dtype)
-    _, gradient = function(origin)
+    """Lanes before any evaluation; those that do not start at theta_hat spend one on it."""
+    fit, stays = problem.fit, problem.lay(1 - leaves)
+    origin = jnp.zeros((len(leaves), fit.flat.size), fit.flat.dtype)
+    if start is None and fit.factor is not None:
+        state = lbfgs.initialise(origin, history=method.history)
+        return _Lanes(state, stays, l2, jnp.full(len(origin), jnp.nan, origin.dtype))
+    _, gradient = problem.function(stays, l2)(origin)
     force = jnp.linalg.norm(gradient, axis=1)
-    # rounding in the sum of n whitened gradients, below which no solver can see
-    noise = 1024 * jnp.finfo(force.dtype).eps * fit.spread
-    goal = jnp.maximum(method.tolerance * force, noise)
-    u = origin if start is None else problem.push(start, scale)
-    first = None
-    if problem.basis is None:  # bare coordinates: the first step must find its own length
-        first = 1 / jnp.maximum(force, 1.0)
-    state = lbfgs.initialise(function, u, goal, history=method.history, first_step=first)
-    return _Lanes(state, stays, l2, goal, force)
+    goal = jnp.maximum(method.tolerance * force, _floor(fit))
+    u = origin if start is None else problem.push(start, l2)
+    # bare coordinates: the first step must find its own length
+    first = 1 / jnp.maximum(force, 1.0) if fit.factor is None else None
+    state = lbfgs.initialise(u, goal, history=method.history, first_step=first)
+    return _Lanes(state, stays, l2, force)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _refill(new: _Lanes, pool: _Lanes, rows) -> _Lanes:
+    """The pool with lanes `rows` taken from `new`; rows beyond the pool are padding."""
+    count = len(pool.force)
+    source = jnp.zeros(count, int).at[rows].set(jnp.arange(len(rows)), mode="drop")
+    isnew = jnp.zeros(count, bool).at[rows].set(True, mode="drop")
+    state = lbfgs.restart(pool.state, isnew, new.state, source)
+    each = (slice(None),) * (pool.stays.ndim - 2)
+    return _Lanes(
+        state,
+        pool.stays.at[*each, rows].set(new.stays, mode="drop"),
+        None if pool.l2 is None else pool.l2.at[rows].set(new.l2, mode="drop"),
+        pool.force.at[rows].set(new.force, mode="drop"),
+    )
+
+
+def _advance(problem: _Problem, lanes: _Lanes, most, enough, tolerance: float) -> _Lanes:
+    """Evaluate until `enough` lanes or fewer are running."""
+    state = _search((problem, lanes.stays, lanes.l2), lanes.state, most, enough, tolerance)
+    return _Lanes(state, lanes.stays, lanes.l2, lanes.force)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs.State:
+    problem, *rest = inputs
+    return lbfgs.advance(
+        problem.function(*rest), state, most,
+        enough=enough, relative=tolerance, floor=_floor(problem.fit),
+    )  # fmt: skip
 
 
 @eqx.filter_jit
-def _advance(problem: _Problem, lanes: _Lanes, most) -> _Lanes:
-    scale = problem.scale(lanes.l2)
-    function = problem.function(lanes.stays, lanes.l2, scale)
-    state = lbfgs.advance(function, lanes.state, lanes.goal, most)
-    return eqx.tree_at(lambda pool: pool.state, lanes, state)
-
-
-def _flattened(fit: Fit, theta, lanes: _Lanes, tolerance: float):
-    """Lanes in which a parameter without penalty has lost all its curvature on the way.
-
-    The gradient of a parameter on its way to infinity dies out together with its curvature.
-    """
-    if not isinstance(fit.objective, LinearObjective):
-        return jnp.zeros(theta.shape[0], bool)
-    linear = fit.objective
-    whole = linear.at(fit.flat).diagonal(jnp.ones(linear.n, theta.dtype))
-
-    def lane(inputs):
-        theta, stays, l2 = inputs
-        objective = linear if l2 is None else linear.with_l2(l2)
-        left = objective.at(theta).diagonal(stays)
-        gone = left < max(10 * tolerance, 1e-10) * whole
-        return jnp.any(gone & (objective.penalty == 0) & (whole > 0))
-
-    return jax.lax.map(lane, (theta, lanes.stays, lanes.l2))
-
-
-@eqx.filter_jit
-def _finish(problem: _Problem, lanes: _Lanes, tolerance: float, theta=None):
-    """Change, relative residual, evaluations and status of lanes, at `theta` if it is given."""
-    fit, solution = problem.fit, lbfgs.solution(lanes.state)
-    if theta is None:
-        theta = problem.theta(solution.value, problem.scale(lanes.l2))
-    change = theta - fit.flat[None]
-
-    def curvature(theta, stays, l2, change):
-        objective = fit.objective if l2 is None else fit.objective.with_l2(l2)
-        gradient, bent = jax.jvp(
-            lambda t: objective.value_and_gradient(t, stays)[1], (theta,), (change,)
-        )
-        return gradient @ change, bent @ change
-
-    axes = (0, 0, None if lanes.l2 is None else 0, 0)
-    slope, bend = jax.vmap(curvature, in_axes=axes)(theta, lanes.stays, lanes.l2, change)
+def _finish(problem: _Problem, lanes: _Lanes, rows, tolerance: float):
+    """Change, relative residual, evaluations and status of the lanes `rows`."""
+    lanes = lanes[rows]
+    state, solution = lanes.state, lbfgs.solution(lanes.state)
+    force = jnp.where(jnp.isnan(lanes.force), state.force, lanes.force)
+    change = problem.theta(state.point, lanes.l2) - problem.fit.flat[None]
+    slope = jnp.sum(state.gradient * state.point, axis=1)
+    bend, left, whole = problem.curvature(state.point, lanes.stays, lanes.l2)
     # a Newton step along the change itself that is not short beside it: still on its way to
     # infinity, although the gradient has died out
     running_away = (jnp.abs(slope) > 1e-4 * bend) & (
-        jnp.abs(slope) > 10 * lanes.goal * jnp.sqrt(jnp.maximum(bend, 0.0))
+        jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(bend, 0.0))
     )
-    running_away |= _flattened(fit, theta, lanes, tolerance)
+    # the gradient of a parameter on its way to infinity dies out together with its curvature
+    gone = (left < max(10 * tolerance, 1e-10) * whole[None]) & (whole[None] > 0)
+    running_away |= jnp.any(gone, axis=1)
     status = solution.status
-    status = jnp.where((status == 0) & running_away, Status.no_minimum, status).astype(jnp.int8)
-    residual = solution.residual / jnp.where(lanes.force > 0, lanes.force, 1.0)
+    status = jnp.where((status == 0) & running_away, Status.no_minimum, status)
+    residual = solution.residual / jnp.where(force > 0, force, 1.0)
     finite = jnp.all(jnp.isfinite(change), axis=1)
     change = jnp.where(finite[:, None], change, 0.0)
     status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
@@ -300,8 +520,8 @@ def _static(problem, groups, method, start, l2, lanes):
         rows = np.arange(at, min(at + lanes, len(groups)))
         leaves = jnp.asarray(groups.dense(rows), problem.fit.flat.dtype)
         pool = _begin(problem, leaves, _rows(start, rows), _rows(l2, rows), method)
-        pool = _advance(problem, pool, method.max_steps)
-        parts.append(_finish(problem, pool, method.tolerance))
+        pool = _advance(problem, pool, method.max_steps, 0, method.tolerance)
+        parts.append(_finish(problem, pool, np.arange(len(rows)), method.tolerance))
     return tuple(jnp.concatenate(leaves) for leaves in zip(*parts, strict=True))
 
 
@@ -330,39 +550,69 @@ def _pooled(problem, groups, method, start, l2, lanes):
         np.zeros(count, np.int8),
     )
     holder = np.full(lanes, -1)  # which group a lane holds; -1 for none
-    pool: Any = None
-    dense = problem.basis is not None
+    some = max(lanes // 4, 1)  # lanes that are filled, and that are emptied, together
+    dense = problem.fit.factor is not None
     most = _patience(problem.fit, method) if dense else method.max_steps
+    pool: Any = None
+    done = holder >= 0
     while True:
-        free = np.flatnonzero(holder < 0)
-        if len(queue) and len(free) >= min(lanes / 4, len(queue)):
-            taken, queue = queue[: len(free)], queue[len(free) :]
-            holder[free[: len(taken)]] = taken
-            rows = np.full(lanes, taken[0])
-            rows[free[: len(taken)]] = taken
-            leaves = jnp.asarray(groups.dense(rows), dtype)
-            fresh = _begin(problem, leaves, _rows(start, rows), _rows(l2, rows), method)
-            isnew = np.zeros(lanes, bool)
-            isnew[free] = True
-            pool = fresh if pool is None else _merge(pool, fresh, jnp.asarray(isnew))
-            pool = _halt(pool, jnp.asarray(holder >= 0))
-        pool = _advance(problem, pool, min(_BURST, method.max_steps))
+        if done.sum() >= some or (done | (holder < 0)).all() or not len(queue):
+            # emptied, and filled again, a quarter of the pool at a time: one shape for all
+            for rows in _padded(np.flatnonzero(done), some, len(holder)):
+                _collect(problem, groups, pool, holder, rows, method, most, out)
+            holder[done] = -1
+            free = np.flatnonzero(holder < 0)[: len(queue)]
+            for rows in _padded(free, some, len(holder)):
+                taken, queue = np.split(queue, [int(np.sum(rows < len(holder)))])
+                mine = np.resize(taken, some)
+                leaves = jnp.asarray(groups.dense(mine), dtype)
+                new = _begin(problem, leaves, _rows(start, mine), _rows(l2, mine), method)
+                if pool is None:
+                    pool = _narrow(new, jnp.zeros(lanes, int))
+                pool = _refill(new, pool, rows)
+                holder[rows[rows < len(holder)]] = taken
+            if (holder < 0).all():
+                return tuple(jnp.asarray(leaf) for leaf in out)
+            if not len(queue) and (holder >= 0).sum() <= some < len(holder):
+                kept = np.argsort(holder < 0, kind="stable")[:some]  # the last ones are few
+                pool, holder = _narrow(pool, kept), holder[kept]
+            held = jnp.asarray(holder >= 0)  # lanes that hold no group do not run
+            pool = eqx.tree_at(lambda p: p.state.running, pool, pool.state.running & held)
+        held = int((holder >= 0).sum())
+        enough = held - some if len(queue) else 0
+        pool = _advance(problem, pool, min(_BURST, most), max(enough, 0), method.tolerance)
         running = np.asarray(pool.state.running)
         spent = np.asarray(pool.state.evaluations) >= most
         done = (holder >= 0) & (~running | spent)
-        if done.any():
-            finished = [np.asarray(leaf) for leaf in _finish(problem, pool, method.tolerance)]
-            for target, source in zip(out, finished, strict=True):
-                target[holder[done]] = source[done]
-            if dense and most < method.max_steps:
-                for lane in np.flatnonzero(done & (finished[3] != Status.converged)):
-                    answer = _alone(problem, pool, int(lane), finished[0][lane], method)
-                    for target, value in zip(out, answer, strict=True):
-                        target[holder[lane]] = np.asarray(value)[0]
-            holder[done] = -1
-            pool = _halt(pool, jnp.asarray(holder >= 0))
-        if not len(queue) and (holder < 0).all():
-            return tuple(jnp.asarray(leaf) for leaf in out)
+
+
+def _padded(rows, length: int, filler: int):
+    """Runs of `length` rows, the last one filled up."""
+    for at in range(0, len(rows), length):
+        run = rows[at : at + length]
+        yield np.concatenate([run, np.full(length - len(run), filler)])
+
+
+def _collect(problem, groups, pool, holder, rows, method: Retrain, most: int, out) -> None:
+    """Write what lanes `rows` reached into `out`; go on alone with those that are not done."""
+    finished = [np.asarray(leaf) for leaf in _finish(problem, pool, rows, method.tolerance)]
+    for i, lane in enumerate(rows[rows < len(holder)]):
+        answer = [leaf[i] for leaf in finished]
+        hard = answer[3] != Status.converged
+        if hard and problem.fit.factor is not None and most < method.max_steps:
+            alone = _alone(problem, pool, int(lane), answer[0], method)
+            answer = [np.asarray(leaf)[0] for leaf in alone]
+        for target, value in zip(out, answer, strict=True):
+            target[holder[lane]] = value
+
+
+@eqx.filter_jit
+def _narrow(pool: _Lanes, rows) -> _Lanes:
+    """Some of the lanes."""
+    return pool[rows]
+
+
+_initialise = eqx.filter_jit(lbfgs.initialise)  # a buffer for every array: they are donated
 
 
 def _alone(problem: _Problem, pool: _Lanes, lane: int, change, method: Retrain):
@@ -371,28 +621,38 @@ def _alone(problem: _Problem, pool: _Lanes, lane: int, change, method: Retrain):
     A group that takes nearly all curvature along some direction (or moves theta far) leaves a
     problem that is not round in the coordinates of H(1).
     """
-    one = jax.tree.map(lambda leaf: leaf[lane : lane + 1], pool)
-    theta = problem.fit.flat + jnp.asarray(change)
+    one = _narrow(pool, jnp.array([lane]))
+    force = jnp.where(jnp.isnan(one.force), one.state.force, one.force)
+    one = eqx.tree_at(lambda lanes: lanes.force, one, force)
+    n, theta = problem.fit.objective.n, problem.fit.flat + jnp.asarray(change)
+    stays = one.stays if one.stays.ndim == 2 else one.stays.transpose(1, 0, 2).reshape(1, -1)[:, :n]
+    one = eqx.tree_at(lambda lanes: lanes.stays, one, stays)
     spent = int(one.state.evaluations[0])
     while True:
-        own = _renew(problem, one.stays[0], None if one.l2 is None else one.l2[0], theta)
-        fresh = _restart(own, one, method.history)
-        fresh = _advance(own, fresh, min(_HARD, max(method.max_steps - spent, 1)))
+        own = _renew(problem.fit, stays[0], None if one.l2 is None else one.l2[0], theta)
+        state = _initialise(jnp.zeros_like(one.state.point), one.state.goal, history=method.history)
+        fresh = eqx.tree_at(lambda lanes: lanes.state, one, state)
+        most = min(_HARD, max(method.max_steps - spent, 1))
+        fresh = _advance(own, fresh, most, 0, method.tolerance)
         spent += int(fresh.state.evaluations[0])
-        moved = fresh.state.point[0]
-        theta = own.theta(moved[None], None)[0]
+        theta = own.theta(fresh.state.point, None)[0]
         code = int(lbfgs.solution(fresh.state).status[0])
-        if code == Status.converged or spent >= method.max_steps or not moved.any():
+        still = not bool(fresh.state.point.any())
+        if code == Status.converged or spent >= method.max_steps or still:
             break
-    total = jnp.full(1, spent, jnp.int32)
-    fresh = eqx.tree_at(lambda pool: pool.state.evaluations, fresh, total)
-    return _finish(problem, fresh, method.tolerance, theta[None])
+    whole = _Plain(problem.fit, own.basis, None)  # the way from theta_hat
+    fresh = eqx.tree_at(
+        lambda lanes: (lanes.state.point, lanes.state.evaluations),
+        fresh,
+        (whole.push(theta[None], None), jnp.full(1, spent, jnp.int32)),
+    )
+    return _finish(whole, fresh, np.array([0]), method.tolerance)
 
 
 @eqx.filter_jit
-def _renew(problem: _Problem, stays, l2, theta) -> _Problem:
+def _renew(fit: Fit, stays, l2, theta) -> _Plain:
     """The problem around another theta, whitened by the Hessian of what stays there."""
-    objective = problem.fit.objective
+    objective = fit.objective
     expansion = (objective if l2 is None else objective.with_l2(l2)).at(theta)
     gauge = expansion.gauge()
     matrix = expansion.hessian(stays) + jnp.diag(expansion.penalty)
@@ -412,30 +672,4 @@ def _renew(problem: _Problem, stays, l2, theta) -> _Problem:
     )
     eye = jnp.eye(theta.size, dtype=theta.dtype)
     basis = jax.scipy.linalg.solve_triangular(factor.lower, eye, lower=True, trans=1)
-    return _Problem(eqx.tree_at(lambda fit: fit.flat, problem.fit, theta), basis, None)
-
-
-@eqx.filter_jit
-def _restart(problem: _Problem, lanes: _Lanes, history: int) -> _Lanes:
-    """Lanes at the problem's own theta with no memory of the search so far."""
-    function = problem.function(lanes.stays, lanes.l2, None)
-    state = lbfgs.initialise(
-        function, jnp.zeros_like(lanes.state.point), lanes.goal, history=history
-    )
-    return eqx.tree_at(lambda pool: pool.state, lanes, state)
-
-
-@eqx.filter_jit
-def _halt(pool: _Lanes, keep) -> _Lanes:
-    """Freeze the lanes that are not kept."""
-    return eqx.tree_at(lambda lanes: lanes.state.running, pool, pool.state.running & keep)
-
-
-@eqx.filter_jit
-def _merge(pool: _Lanes, fresh: _Lanes, isnew) -> _Lanes:
-    """The pool with its new lanes taken from `fresh`."""
-    return jax.tree.map(
-        lambda old, new: jnp.where(isnew.reshape((-1,) + (1,) * (old.ndim - 1)), new, old),
-        pool,
-        fresh,
-    )
+    return _Plain(eqx.tree_at(lambda f: f.flat, fit, theta), basis, None)

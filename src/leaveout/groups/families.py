@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _SKETCH = 512  # dimensions of the sketch of gradients that are too many to hold
-_HELD = 2**30  # bytes of gradients up to which they are held
+_HELD = 2**27  # bytes of gradients up to which they are clustered as they are
 
 
 def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np.ndarray:
@@ -130,8 +130,8 @@ def gradient_clusters(
         sizes: one group each, if a cluster is large enough.
         intercept: whether the model has one.
 
-    Gradients that would take more than 1 GiB are sketched in 512 dimensions, which keeps distances
-    to about 6 %.
+    Gradients that would take more than 128 MiB are sketched in 512 dimensions, which keeps
+    distances to about 6 %.
     """
     x = np.asarray(data.x)
     x = np.c_[x, np.ones(len(x))] if intercept else x

@@ -1,0 +1,179 @@
+"""What every solver is given: the groups in flight, and the factor of H."""
+
+from typing import Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from leaveout.objective import AbstractExpansion
+from leaveout.solution import Solution, Status
+
+__all__ = [
+    "Block",
+    "Factor",
+    "Solver",
+    "apply_full",
+    "apply_reduced",
+    "factorise",
+    "full_matrix",
+    "is_definite",
+    "judge",
+    "reachable",
+    "relative",
+    "whiten",
+]
+
+
+class Block(eqx.Module):
+    """Groups in flight, as padded lists of points.
+
+    Attributes:
+        indices: (b k) points; padding repeats point 0.
+        weights: (b k) how much of each leaves (or stays, if `kept`); 0 for padding.
+        kept: the lists hold what stays: cheaper for groups of more than half of the points.
+    """
+
+    indices: Int[Array, "b k"]
+    weights: Float[Array, "b k"]
+    kept: bool = eqx.field(static=True, default=False)
+
+    def leaves(self, n: int) -> Float[Array, "b n"]:
+        """Dense w, what leaves."""
+        zeros = jnp.zeros((self.indices.shape[0], n), self.weights.dtype)
+        lanes = jnp.arange(self.indices.shape[0])[:, None]
+        dense = zeros.at[lanes, self.indices].add(self.weights)
+        return 1 - dense if self.kept else dense
+
+
+class Factor(eqx.Module):
+    """The Cholesky factor of H(1), gauge included: lower @ lower.T = H.
+
+    Attributes:
+        lower: (p p).
+        rows: (n p) the design in the coordinates that make H the identity, X lower^-T, for a linear
+            model of one output, where `whiten` has put them; else None.
+        gram: (n n) rows rows' = X H^-1 X', likewise.
+    """
+
+    lower: Float[Array, "p p"]
+    rows: Float[Array, "n p"] | None = None
+    gram: Float[Array, "n n"] | None = None
+
+    def solve(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Rows of H^-1 b."""
+        return jax.scipy.linalg.cho_solve((self.lower, True), b.T).T
+
+    def whiten(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Rows of lower^-1 b: their Euclidean norm is the norm of b in H^-1."""
+        return jax.scipy.linalg.solve_triangular(self.lower, b.T, lower=True).T
+
+    def unwhiten(self, u: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Rows of lower^-T u: the change in theta of whitened coordinates u."""
+        return jax.scipy.linalg.solve_triangular(self.lower, u.T, lower=True, trans=1).T
+
+    def multiply(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Rows of H b."""
+        return (b @ self.lower) @ self.lower.T
+
+    def inflation(self) -> Float[Array, ""]:
+        """The largest variance inflation of a parameter given those before it.
+
+        A lower bound on the condition number of H in its best units; infinite if H is singular.
+        """
+        own = jnp.sum(self.lower**2, axis=1)
+        return jnp.max(own / jnp.diagonal(self.lower) ** 2)
+
+
+@eqx.filter_jit
+def whiten(factor: Factor, design: Float[Array, "n p"], gram: bool = False) -> Factor:
+    """The factor with the design in its coordinates: n p^2 multiplications, and n^2 p for `gram`.
+
+    What a group does to a linear model of one output is then seen without theta: H(w) is
+    rows' diag(w phi'') rows, and the scores of a change u are rows u.
+    """
+    rows = factor.whiten(design) if factor.rows is None else factor.rows
+    return Factor(factor.lower, rows, rows @ rows.T if gram else factor.gram)
+
+
+def full_matrix(expansion: AbstractExpansion) -> Float[Array, "p p"]:
+    """H(1) with penalty and gauge."""
+    matrix = expansion.hessian(jnp.ones(expansion.n, expansion.penalty.dtype))
+    matrix = matrix + jnp.diag(expansion.penalty)
+    gauge = expansion.gauge()
+    return matrix if gauge is None else matrix + gauge
+
+
+def factorise(matrix: Float[Array, "p p"]) -> tuple[Factor, Bool[Array, ""]]:
+    """The factor of a matrix, and whether it is numerically positive definite."""
+    lower = jnp.linalg.cholesky(matrix)
+    return Factor(lower), is_definite(lower, jnp.diagonal(matrix))
+
+
+def is_definite(lower, scale):
+    """True if every pivot stands clear of rounding in a matrix with this diagonal."""
+    floor = 10 * lower.shape[0] * jnp.finfo(lower.dtype).eps
+    return jnp.all(jnp.diagonal(lower) ** 2 > floor * scale)
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """Answers questions about H; see the module."""
+
+    def full(
+        self, expansion: AbstractExpansion, factor: Factor | None, b: Float[Array, "k p"]
+    ) -> Solution:
+        """Rows of H^-1 b."""
+        ...
+
+    def reduced(
+        self,
+        expansion: AbstractExpansion,
+        factor: Factor | None,
+        block: Block,
+        b: Float[Array, "b p"],
+    ) -> Solution:
+        """Rows of (H - H(w))^-1 b, one group a row."""
+        ...
+
+
+def apply_full(expansion: AbstractExpansion):
+    """X (k p) to H x, matrix-free."""
+    ones = jnp.ones(expansion.n, expansion.penalty.dtype)
+    return lambda x: _with_penalty(expansion, jax.vmap(lambda v: expansion.hvp(ones, v))(x), x)
+
+
+def apply_reduced(expansion: AbstractExpansion, stays: Float[Array, "b n"]):
+    """X (b p) to (H - H(w)) x, matrix-free over the whole data."""
+    return lambda x: _with_penalty(expansion, jax.vmap(expansion.hvp)(stays, x), x)
+
+
+def _with_penalty(expansion, product, x):
+    product = product + expansion.penalty[None] * x
+    gauge = expansion.gauge()
+    return product if gauge is None else product + x @ gauge
+
+
+def relative(residual, b, preconditioner):
+    """|residual| / |b| in the norm of the preconditioner; 0 for b = 0."""
+    above = jnp.sqrt(jnp.maximum(jnp.sum(residual * preconditioner(residual), axis=1), 0.0))
+    below = jnp.sqrt(jnp.maximum(jnp.sum(b * preconditioner(b), axis=1), 0.0))
+    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), above)
+
+
+def judge(value, residual, rtol, status) -> Solution:
+    """A Solution that is `inaccurate` where the true residual exceeds rtol."""
+    status = jnp.broadcast_to(jnp.asarray(status, jnp.int8), residual.shape)
+    bad = (status == Status.converged) & ~(residual <= rtol)
+    status = jnp.where(bad, Status.inaccurate, status).astype(jnp.int8)
+    finite = jnp.all(jnp.isfinite(value), axis=1)
+    status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
+    value = jnp.where(finite[:, None], value, 0.0)
+    residual = jnp.where(finite, residual, jnp.inf)
+    return Solution(value, residual, jnp.zeros(residual.shape, jnp.int32), status)
+
+
+def reachable(rtol, dtype):
+    """What can be asked of a residual in this precision."""
+    return max(rtol, 1e3 * float(jnp.finfo(dtype).eps))

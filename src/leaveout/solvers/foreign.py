@@ -1,0 +1,60 @@
+"""Solvers of another library."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import lineax as lx
+
+from leaveout.solution import Status
+from leaveout.solvers.factor import full_matrix, judge, reachable, relative
+
+__all__ = ["Lineax"]
+
+
+@dataclass(frozen=True)
+class Lineax:
+    """Any lineax linear solver, given the dense Hessian scaled to unit diagonal.
+
+    Made for you wherever a lineax solver is passed.
+
+    Attributes:
+        solver: for example `lineax.LU()` or `lineax.GMRES(rtol=1e-12, atol=1e-12)`.
+        rtol: residual above which a solution is called `inaccurate`.
+    """
+
+    solver: lx.AbstractLinearSolver
+    rtol: float = 1e-8
+
+    def full(self, expansion, factor, b):
+        """Rows of H^-1 b."""
+        matrix = full_matrix(expansion)
+        return self._solve(lambda _: matrix, b, b)
+
+    def reduced(self, expansion, factor, block, b):
+        """Rows of (H - H(w))^-1 b."""
+
+        def matrix(stays):
+            gauge = expansion.gauge()
+            left = expansion.hessian(stays) + jnp.diag(expansion.penalty)
+            return left if gauge is None else left + gauge
+
+        return self._solve(matrix, 1 - block.leaves(expansion.n), b)
+
+    def _solve(self, matrix, stays, b):
+        def solve(lane):
+            left = matrix(lane[0])
+            diagonal = jnp.diagonal(left)
+            scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+            operator = lx.MatrixLinearOperator(
+                left / (scale[:, None] * scale[None]), lx.positive_semidefinite_tag
+            )
+            answer = lx.linear_solve(operator, lane[1] / scale, self.solver, throw=False)
+            x = answer.value / scale
+            failed = answer.result != lx.RESULTS.successful
+            return x, (lane[1] - left @ x) / scale, lane[1] / scale, failed
+
+        x, error, size, failed = jax.lax.map(solve, (stays, b))
+        status = jnp.where(failed, Status.stalled, Status.converged)
+        residual = relative(error, size, lambda v: v)
+        return judge(x, residual, reachable(self.rtol, b.dtype), status)

@@ -1,0 +1,110 @@
+"""Conjugate gradients on Hessian-vector products."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from leaveout.objective import LinearExpansion
+from leaveout.solution import Solution, Status
+from leaveout.solvers.factor import apply_full, apply_reduced, judge, reachable, relative
+
+__all__ = ["CG"]
+
+
+@dataclass(frozen=True)
+class CG:
+    """Preconditioned conjugate gradients on Hessian-vector products; no matrix is formed.
+
+    `full` is preconditioned by the diagonal of H (linear models; else not at all), `reduced` by the
+    factor of H where the fit has one: its spectrum is then within [1 - mu, 1], mu the largest share
+    of the curvature that a group takes away in any direction. Two matrix products a step, for all
+    groups together. A singular Hessian is noticed only if b does not lie in its range; the smallest
+    solution (in the preconditioner's metric) is returned otherwise.
+
+    Attributes:
+        rtol: residual at which a lane is done.
+        max_steps: steps after which a lane is given up; default 10 p.
+    """
+
+    rtol: float = 1e-10
+    max_steps: int | None = None
+
+    def full(self, expansion, factor, b):
+        """Rows of H^-1 b."""
+        return self._solve(apply_full(expansion), _jacobi(expansion), b)
+
+    def reduced(self, expansion, factor, block, b):
+        """Rows of (H - H(w))^-1 b."""
+        if factor is not None and factor.rows is not None:
+            return self._whitened(expansion, factor, block, b)
+        apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
+        precondition = _jacobi(expansion) if factor is None else factor.solve
+        return self._solve(apply, precondition, b)
+
+    def _whitened(self, expansion, factor, block, b) -> Solution:
+        """The same in coordinates u = lower' x: products with the whitened design, nothing else."""
+        taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
+        rows = factor.rows
+
+        def apply(u):
+            return u - ((u @ rows.T) * taken) @ rows
+
+        solution = self._solve(apply, lambda b: b, factor.whiten(b))
+        return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
+
+    def _solve(self, apply, precondition, b) -> Solution:
+        rtol = reachable(self.rtol, b.dtype)
+        most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
+        z = precondition(b)
+        size = jnp.sum(b * z, axis=1)  # squared norm of b
+
+        def unfinished(carry):
+            return (carry[0] < most) & jnp.any(carry[-1])
+
+        def step(carry):
+            count, x, r, z, direction, girth, energy, steps, flat, running = carry
+            image = apply(direction)
+            bend = jnp.sum(direction * image, axis=1)
+            # a direction without curvature, beside the preconditioner's: b cannot be reached
+            dead = running & ~(bend > 10 * jnp.finfo(b.dtype).eps * girth)
+            go = running & ~dead
+            length = jnp.where(go, energy / jnp.where(go, bend, 1.0), 0.0)[:, None]
+            x, r = x + length * direction, r - length * image
+            z = jnp.where(go[:, None], precondition(r), z)
+            new = jnp.sum(r * z, axis=1)
+            turn = jnp.where(energy > 0, new / jnp.where(energy > 0, energy, 1.0), 0.0)
+            direction = jnp.where(go[:, None], z + turn[:, None] * direction, direction)
+            # its squared length in the preconditioner's metric: z is orthogonal to the last one
+            girth = jnp.where(go, new + turn**2 * girth, girth)
+            energy = jnp.where(go, new, energy)
+            running = go & (energy > (0.1 * rtol) ** 2 * size)
+            return (
+                count + 1, x, r, z, direction, girth, energy, steps + go, flat | dead, running
+            )  # fmt: skip
+
+        lanes = b.shape[0]
+        start = (
+            0, jnp.zeros_like(b), b, z, z, size, size,
+            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), size > 0,
+        )  # fmt: skip
+        _, x, *_, steps, flat, running = jax.lax.while_loop(unfinished, step, start)
+        residual = relative(b - apply(x), b, precondition)
+        status = jnp.where(flat, Status.singular, Status.converged)
+        status = jnp.where(running, Status.max_steps, status)
+        reached = residual <= rtol
+        status = jnp.where(reached & ~flat, Status.converged, status)
+        return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
+
+
+def _jacobi(expansion):
+    """The inverse diagonal of H where it is cheap, else the identity."""
+    if not isinstance(expansion, LinearExpansion):
+        return lambda b: b
+    diagonal = (
+        expansion.diagonal(jnp.ones(expansion.n, expansion.penalty.dtype)) + expansion.penalty
+    )
+    gauge = expansion.gauge()
+    diagonal = diagonal if gauge is None else diagonal + jnp.diagonal(gauge)
+    return lambda b: b / jnp.where(diagonal > 0, diagonal, 1.0)[None]
