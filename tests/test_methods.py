@@ -75,7 +75,7 @@ def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
 @pytest.mark.parametrize("lanes", [1, 5, 7, 8, 12, 13])
 def test_batched_factorisations_leave_no_remainder(lanes):
     objective = problem(d=599)
-    block = lo.solvers.Block(jnp.zeros((lanes, 4), int), jnp.zeros((lanes, 4)))
+    block = lo.solvers.Block(jnp.zeros((lanes, 4)), jnp.zeros((lanes, 4), int))
     together = _together(objective.at(objective.initial()), block)
     assert lanes % together == 0
     assert together <= 5  # 64 MiB
@@ -95,7 +95,7 @@ def test_auto_chooses_each_route_where_it_is_cheapest():
         objective = lo.logistic(x, np.arange(n) % 2)
         expansion = objective.at(objective.initial())
         zeros = jnp.zeros((1, size))
-        block = lo.solvers.Block(zeros.astype(int), zeros)
+        block = lo.solvers.Block(zeros, zeros.astype(int))
         factor = lo.solvers.Factor(jnp.eye(d + 1))
         return type(lo.solvers.Auto().choose(expansion, factor, block)).__name__
 

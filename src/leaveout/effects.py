@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fit import Change, Fit, check_groups
+from leaveout.fit import Change, Fit, check_groups, whitened
 from leaveout.groups import Groups
-from leaveout.influence import Influence, adjoint, group_sums
+from leaveout.influence import Influence, adjoint, group_sums, squared
 from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
 from leaveout.memory import budget, chunks
@@ -233,16 +233,26 @@ def effects(
 
 
 def plan(fit: Fit, groups: Groups, memory=None) -> list[np.ndarray]:
-    """The chunks in which `stream` takes the groups: of like size, as many as fit in memory."""
+    """The chunks in which `stream` takes the groups: of like size, as many as fit in memory.
+
+    All of one length, give or take one, so that one shape serves them all.
+    """
     check_groups(fit, groups)
     objective = fit.objective
     each = 8 * (objective.n * (objective.numbers + 2) + 8 * objective.p)
     order = np.argsort(-groups.size, kind="stable")
-    return chunks(order, each, budget(memory), 1024)
+    return np.array_split(order, len(chunks(order, each, budget(memory), 1024)))
 
 
 def stream(
-    fit: Fit, groups: Groups, measures: Any, method: Method, chunked, *, memory=None
+    fit: Fit,
+    groups: Groups,
+    measures: Any,
+    method: Method,
+    chunked,
+    *,
+    length: int | None = None,
+    memory=None,
 ) -> Iterator[tuple[np.ndarray, Effects]]:
     """Effects chunk by chunk, for callers that save as they go.
 
@@ -252,6 +262,8 @@ def stream(
         measures: as in `effects`.
         method: as in `effects`.
         chunked: arrays of positions in `groups`, from `plan`.
+        length: groups to which each chunk is filled up; default that of the longest. Give that of
+            the whole plan where these are some of its chunks, for the same bits.
         memory: as in `effects`.
 
     Yields:
@@ -272,14 +284,19 @@ def stream(
     names = [m.columns(objective) for m in bound]
     columns = tuple(column for part in names for column in part)
     measure = tuple(m.name for m, part in zip(bound, names, strict=True) for _ in part)
+    if not method.first_order:
+        fit = whitened(fit, budget(memory))  # once for all chunks
     shared = _per_point(fit, bound, method)
+    length = max(map(len, chunked)) if length is None else length
     for rows in chunked:
-        chunk = groups[rows]
-        value, status, residual, steps = _chunk(fit, chunk, bound, method, shared, memory)
+        padded = groups[np.resize(rows, length)]
+        answer = _chunk(fit, padded, bound, method, shared, memory)
+        value, status, residual, steps = (part[: len(rows)] for part in answer)
         if not np.isfinite(value).all():
             broken = ~np.isfinite(value).all(axis=1)
             status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
-        yield rows, Effects(value, status, residual, steps, columns, measure, chunk, method.name)
+        part = groups[rows]
+        yield rows, Effects(value, status, residual, steps, columns, measure, part, method.name)
 
 
 def _per_point(fit, bound, method):
@@ -299,21 +316,23 @@ def _chunk(fit, groups: Groups, bound, method, shared, memory):
     g = len(groups)
     status, residual, steps = np.zeros(g, np.int8), np.zeros(g), np.zeros(g, np.int32)
     change: Any = None  # computed once, if any measure needs it
-    if any(part is None for part in shared):
-        change = method.change(fit, groups, memory)
-        status, residual = np.asarray(change.status), np.asarray(change.residual)
-        steps = np.asarray(change.steps)
     values = []
     for measure, part in zip(bound, shared, strict=True):
-        if part is None:
-            values.append(np.asarray(_evaluate(fit, groups, measure, change, method)))
-            continue
-        psi, reached, taken, code = (np.asarray(leaf) for leaf in part)
-        values.append(np.asarray(group_sums(groups, psi)))
-        # a column's solve serves every group: the worst of them is what a group can claim
-        status = np.where(status == 0, code[np.argmax(code != 0)], status).astype(np.int8)
-        residual = np.maximum(residual, reached.max())
-        steps = np.maximum(steps, taken.max())
+        if part is not None:
+            psi, reached, taken, code = (np.asarray(leaf) for leaf in part)
+            # a column's solve serves every group: the worst of them is what a group can claim
+            code, reached, taken = code[np.argmax(code != 0)], reached.max(), taken.max()
+            value = group_sums(groups, psi)
+        elif measure.own and isinstance(method, Influence) and method.by_factor(fit):
+            value, reached, code = squared(fit, groups, memory)
+            taken = 0
+        else:
+            change = method.change(fit, groups, memory) if change is None else change
+            value, reached, taken = change.value, change.residual, change.steps
+            code, value = change.status, _evaluate(fit, groups, measure, change, method)
+        values.append(np.asarray(value))
+        status = np.where(status == 0, np.asarray(code), status).astype(np.int8)
+        residual, steps = np.maximum(residual, reached), np.maximum(steps, taken)
     return np.concatenate(values, axis=1), status, residual, steps
 
 

@@ -15,8 +15,8 @@ from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
 from leaveout.memory import bucket, budget, chunks
-from leaveout.solution import Solution, raise_unless_converged
-from leaveout.solvers import Auto, as_solver
+from leaveout.solution import Solution, Status, raise_unless_converged
+from leaveout.solvers import Auto, Cholesky, as_solver
 
 __all__ = [
     "Influence",
@@ -24,6 +24,7 @@ __all__ = [
     "group_sums",
     "influence",
     "per_point",
+    "squared",
 ]
 
 
@@ -49,6 +50,11 @@ class Influence:
     def first_order(self) -> bool:
         """Whether f is taken to first order in the change."""
         return not self.at_changed
+
+    def by_factor(self, fit: Fit) -> bool:
+        """Whether first-order effects are taken from the factor of H itself."""
+        direct = isinstance(self.solver, Auto | Cholesky)
+        return self.first_order and direct and fit.factor is not None
 
     def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
         """`influence` with this solver."""
@@ -82,21 +88,37 @@ def influence(
     """
     check_groups(fit, groups)
     objective, solver = fit.objective, as_solver(solver)
-    each = 8 * (objective.n * (2 + objective.numbers) + 6 * objective.p)
-    traced = is_traced(fit)
-    expansion = _expansion(fit)
-    parts = []
-    for rows in chunks(np.arange(len(groups)), each, budget(memory), 1024):
-        lanes = len(rows) if len(groups) <= 1024 else bucket(len(rows))
-        padded = np.concatenate([rows, np.full(lanes - len(rows), rows[-1])])
-        leaves = jnp.asarray(groups.dense(padded), objective.weights.dtype)
-        part = _solve_block(expansion, fit.factor, leaves, solver)
-        parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], part))
-    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+    joined = _over_chunks(
+        fit, groups, memory, lambda expansion, leaves: _solve(expansion, fit.factor, leaves, solver)
+    )
     change = Change(joined.value, joined.residual, joined.steps, joined.status, objective)
-    if throw and not traced:
+    if throw and not is_traced(fit):
         raise_unless_converged(change.status, change.residual, _names(groups))
     return change
+
+
+def squared(fit: Fit, groups: Groups, memory=None) -> tuple:
+    """Influence on each group's own loss, g(w)' H^-1 g(w), from the factor of H: no solve a group.
+
+    Returns:
+        value (g 1), residual (g), status (g).
+    """
+    return _over_chunks(
+        fit, groups, memory, lambda expansion, leaves: _squared(expansion, fit.factor, leaves)
+    )
+
+
+def _over_chunks(fit: Fit, groups: Groups, memory, call):
+    """The joined answers of call(expansion, what leaves (b n)) over all groups."""
+    objective = fit.objective
+    each = 8 * (objective.n * (2 + objective.numbers) + 6 * objective.p)
+    expansion, parts = _expansion(fit), []
+    for rows in chunks(np.arange(len(groups)), each, budget(memory), 1024):
+        lanes = len(rows) if len(groups) <= 1024 else bucket(len(rows))
+        leaves = jnp.asarray(groups.dense(np.resize(rows, lanes)), objective.weights.dtype)
+        part = call(expansion, leaves)
+        parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], part))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
 
 
 def _names(groups: Groups) -> list[str]:
@@ -109,8 +131,19 @@ def _expansion(fit: Fit):
 
 
 @eqx.filter_jit
-def _solve_block(expansion, factor, leaves, solver) -> Solution:
+def _solve(expansion, factor, leaves, solver) -> Solution:
     return solver.full(expansion, factor, jax.vmap(expansion.gradient)(leaves))
+
+
+@eqx.filter_jit
+def _squared(expansion, factor, leaves):
+    gradient = jax.vmap(expansion.gradient)(leaves)
+    white = factor.whiten(gradient)
+    length = jnp.linalg.norm(white, axis=1)
+    error = jnp.linalg.norm(factor.whiten(gradient - white @ factor.lower.T), axis=1)
+    residual = jnp.where(length > 0, error / jnp.where(length > 0, length, 1.0), error)
+    status = jnp.where(jnp.isfinite(length), Status.converged, Status.nonfinite)
+    return length[:, None] ** 2, residual, status.astype(jnp.int8)
 
 
 def adjoint(fit: Fit, gradients: Float[Array, "m p"], solver: Any = Auto()) -> tuple:

@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -38,10 +38,13 @@ class Measure(eqx.Module):
     Attributes:
         name: what the columns have in common, for tables and axes.
         needs_w: whether the value depends on what left (self-loss does).
+        own: whether its gradient at w is g(w), the group's own, so that its influence is the square
+            of a length.
     """
 
     name: eqx.AbstractVar[str]
     needs_w: eqx.AbstractVar[bool]
+    own: ClassVar[bool] = False
 
     @abc.abstractmethod
     def values(
@@ -196,6 +199,7 @@ class _SelfLoss(Measure):
 
     name: str = eqx.field(static=True, default="self_loss")
     needs_w: bool = eqx.field(static=True, default=True)
+    own: ClassVar[bool] = True
 
     def values(self, objective, theta, w):
         assert w is not None  # needs_w

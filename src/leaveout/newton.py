@@ -13,13 +13,14 @@ from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
 from leaveout.solution import Solution, raise_unless_converged
-from leaveout.solvers import Auto, Block, as_solver
+from leaveout.solvers import CG, Auto, Block, as_solver
 
 __all__ = [
     "Newton",
     "newton",
 ]
 
+_LANES = 64  # groups solved together; four times as many where all look at the same data
 _NARROWEST = 64  # points to which the smallest lists are padded: below it compiling costs more
 
 
@@ -83,11 +84,10 @@ def newton(
     fit = whitened(fit, available, gram=_wants_gram(groups, objective))
     expansion = _expansion(fit)
     order, parts = [], []
-    for rows, width, kept in _blocks(groups, objective, available):
-        lanes = bucket(len(rows))
+    for rows, lanes, width, chosen in _blocks(fit, expansion, groups, solver, available):
         padded = np.concatenate([rows, np.full(lanes - len(rows), rows[-1])])
-        block = _block(groups, padded, width, kept, objective.weights.dtype)
-        part = _solve_block(expansion, fit.factor, block, solver)
+        block = _block(groups, padded, width, objective.weights.dtype)
+        part = _solve_block(expansion, fit.factor, block, chosen)
         if not is_traced(part):
             jax.block_until_ready(part)  # one block at a time: its memory, and see `_together`
         parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], part))
@@ -106,32 +106,43 @@ def newton(
 def _wants_gram(groups: Groups, objective) -> bool:
     """Whether X H^-1 X' as a whole is cheaper than its part for each group that is small enough."""
     size = groups.size.astype(float)
-    return objective.n < objective.p and np.sum(size**2) > objective.n**2
+    return objective.n < objective.p and bool(np.sum(size**2) > objective.n**2)
 
 
-def _blocks(groups: Groups, objective, available: int):
-    """Runs of groups of like size: (rows, padded width, whether the lists hold what stays)."""
-    n, p = objective.n, objective.p
+def _blocks(fit: Fit, expansion, groups: Groups, solver, available: int):
+    """Runs of groups for one solver, of like size: (rows, lanes, padded width or None, solver).
+
+    A width of None stands for dense weights: for solvers that look at all the data anyway, and for
+    groups of more than half of the points.
+    """
+    n, p = fit.objective.n, fit.objective.p
     size = groups.size
-    # what stays needs the shorter list where more than half of the points leave
-    kept = size > n // 2
-    length = np.where(kept, n, size)
-    widths = np.array([min(bucket(k, _NARROWEST), n) for k in length])
-    for key in sorted({(bool(k), int(w)) for k, w in zip(kept, widths, strict=True)}):
-        rows = np.flatnonzero((kept == key[0]) & (widths == key[1]))
+
+    def choose(width):
+        """The solver for lists of this length, and the length it wants."""
+        weights = jnp.zeros((1, width or n))
+        sample = Block(weights, None if width is None else weights.astype(int))
+        auto = isinstance(solver, Auto)
+        chosen = solver.choose(expansion, fit.factor, sample) if auto else solver
+        return None if isinstance(chosen, CG) else width, chosen
+
+    widths = [None if k > n // 2 else min(bucket(k, _NARROWEST), n) for k in size]
+    routes = {width: choose(width) for width in set(widths)}
+    each = [routes[width] for width in widths]
+    for width, chosen in dict.fromkeys(each):
+        rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
-        each = 8 * (4 * key[1] + (2 + objective.numbers) * n + 6 * p)
-        for chunk in chunks(rows, each, available, 256):
-            yield chunk, key[1], key[0]
+        taken = 8 * (4 * (width or n) + (2 + fit.objective.numbers) * n + 6 * p)
+        runs = chunks(rows, taken, available, _LANES if width else 4 * _LANES)
+        for run in runs:  # a ragged end fills up to the shape that is compiled already
+            yield run, len(runs[0]) if len(runs) > 1 else bucket(len(run)), width, chosen
 
 
-def _block(groups: Groups, rows, width, kept, dtype) -> Block:
-    if kept:
-        stays = 1 - groups.dense(rows)
-        indices = np.broadcast_to(np.arange(groups.n), stays.shape)
-        return Block(jnp.asarray(indices), jnp.asarray(stays, dtype), kept=True)
+def _block(groups: Groups, rows, width, dtype) -> Block:
+    if width is None:
+        return Block(jnp.asarray(groups.dense(rows), dtype))
     indices, weights = groups.padded(rows, width)
-    return Block(jnp.asarray(indices), jnp.asarray(weights, dtype))
+    return Block(jnp.asarray(weights, dtype), jnp.asarray(indices))
 
 
 @eqx.filter_jit

@@ -400,7 +400,12 @@ def _run_method(fitted, made, wanted, name, chunked, folder: Path, clock, progre
     if progress is not None:
         progress(name, done, len(made))
     todo = [chunked[i] for i in missing]
-    computed = stream(fitted, made, wanted, METHODS[name], todo, memory=memory) if todo else ()
+    length = max(map(len, chunked))
+    computed = (
+        stream(fitted, made, wanted, METHODS[name], todo, length=length, memory=memory)
+        if todo
+        else ()
+    )
     for i, (rows, part) in zip(missing, computed, strict=True):
         path = _chunk_path(folder, name, i)
         partial = path.with_suffix(".partial.npz")

@@ -5,8 +5,8 @@ A solver answers two questions about the Hessian H = H(1) of the objective at th
 - `full`: H x = b, for influence;
 - `reduced`: (H - H(w)) x = b for many groups w at once, for the Newton step.
 
-`Block` says which groups are in flight: padded indices of the points that leave (or, for large
-groups, of those that stay) and their weights. Every answer's residual is the true one, measured
+`Block` says which groups are in flight: padded indices of the points that leave and their weights,
+or dense weights. Every answer's residual is the true one, measured
 after the solve as |b - A x| / |b| in the norm of H^-1, which does not depend on units of features.
 """
 

@@ -52,7 +52,7 @@ class Auto:
         Beside large matrix products, at 1: products of gathered rows take 1.5 times as long,
         factorisations 4 times.
         """
-        n, p, k = expansion.n, expansion.penalty.size, block.indices.shape[1]
+        n, p, k = expansion.n, expansion.penalty.size, block.weights.shape[1]
         linear = isinstance(expansion, LinearExpansion)
         outputs = expansion.layout.outputs if linear else 1
         inner, seen = k * outputs, factor.rows is not None
@@ -62,7 +62,7 @@ class Auto:
             Cholesky(self.rtol): dense if linear else 4 * dense,
             CG(self.rtol): _STEPS * product,
         }
-        if linear and not block.kept:
+        if linear and block.indices is not None:
             whitened = 4 * p * inner if seen else 4 * p**2 * inner
             products = inner**2 if factor.gram is not None else 3 * p * inner**2
             costs[LowRank(self.rtol)] = whitened + products + 8 * inner**3 / 3

@@ -26,7 +26,7 @@ __all__ = ["Cholesky", "LowRank", "together"]
 class Cholesky:
     """Factorise the dense Hessian: once for `full`, once a group for `reduced`.
 
-    The group's Hessian is H minus what leaves (or built from what stays, for large groups): |w| p^2
+    The group's Hessian is H minus what leaves (of dense weights: built from what stays): |w| p^2
     multiplications, then p^3 / 3. A group that leaves a singular Hessian gets its smallest solution
     from an eigendecomposition over the remaining rows, and the status `singular`.
 
@@ -58,10 +58,12 @@ class Cholesky:
 
         def solve(lane):
             indices, weights, right = lane
-            part = expansion.restrict(indices).hessian(weights)
-            left = base + part if block.kept else matrix - part
+            if indices is None:
+                left = base + expansion.hessian(1 - weights)
+            else:
+                left = matrix - expansion.restrict(indices).hessian(weights)
             lower = jnp.linalg.cholesky(left)
-            definite = is_definite(lower, jnp.diagonal(left) if block.kept else scale)
+            definite = is_definite(lower, jnp.diagonal(left) if indices is None else scale)
             x = jax.scipy.linalg.cho_solve((lower, True), right)
             return jnp.where(definite, x, 0.0), right - left @ x, definite
 
@@ -76,7 +78,8 @@ def _together(expansion, block: Block) -> int:
     """Lanes whose dense work is done in one batch."""
     p = expansion.penalty.size
     row = expansion.design.shape[1] if isinstance(expansion, LinearExpansion) else p
-    return together(block.indices.shape[0], 8 * (4 * p * p + 3 * block.indices.shape[1] * row))
+    lanes, k = block.weights.shape
+    return together(lanes, 8 * (4 * p * p + 3 * k * row))
 
 
 def together(lanes: int, bytes_each: int) -> int:
@@ -101,8 +104,9 @@ def _mend(expansion, block: Block, b, x, error, good):
 
     def careful(lane):
         indices, weights, right = lane
-        zeros = jnp.zeros(expansion.n, weights.dtype).at[indices].add(weights)
-        stays = zeros if block.kept else 1 - zeros
+        if indices is not None:
+            weights = jnp.zeros(expansion.n, weights.dtype).at[indices].add(weights)
+        stays = 1 - weights
         left = expansion.hessian(stays) + jnp.diag(expansion.penalty)
         left = left if gauge is None else left + gauge
         diagonal = jnp.abs(jnp.diagonal(left))
@@ -161,7 +165,7 @@ class LowRank:
             raise ValueError(
                 "LowRank needs a linear model (lo.glm and its kin); use Cholesky() or CG()"
             )
-        if block.kept:
+        if block.indices is None:
             return Cholesky(self.rtol).reduced(expansion, factor, block, b)
         if factor is None:
             factor, _ = factorise(full_matrix(expansion))
@@ -221,7 +225,8 @@ class LowRank:
 
         start = factor.whiten(b)
         lanes = (block.indices, block.weights, start)
-        size = 8 * block.indices.shape[1] * (rows.shape[1] + 3 * block.indices.shape[1])
+        k = block.indices.shape[1]
+        size = 8 * k * (rows.shape[1] + 3 * k)
         u, error, regular = jax.lax.map(solve, lanes, batch_size=together(len(b), size))
         size, left = jnp.linalg.norm(start, axis=1), jnp.linalg.norm(error, axis=1)
         reached = left <= reachable(self.rtol, b.dtype) * size

@@ -1,5 +1,6 @@
 """What every solver is given: the groups in flight, and the factor of H."""
 
+from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
@@ -22,29 +23,29 @@ __all__ = [
     "judge",
     "reachable",
     "relative",
+    "seen_through",
     "whiten",
 ]
 
 
 class Block(eqx.Module):
-    """Groups in flight, as padded lists of points.
+    """Groups in flight: padded lists of the points that leave, or dense weights.
 
     Attributes:
-        indices: (b k) points; padding repeats point 0.
-        weights: (b k) how much of each leaves (or stays, if `kept`); 0 for padding.
-        kept: the lists hold what stays: cheaper for groups of more than half of the points.
+        weights: (b k) how much of each listed point leaves, 0 for padding; or (b n) of every point.
+        indices: (b k) points, padding repeats point 0; None if the weights are dense.
     """
 
-    indices: Int[Array, "b k"]
     weights: Float[Array, "b k"]
-    kept: bool = eqx.field(static=True, default=False)
+    indices: Int[Array, "b k"] | None = None
 
     def leaves(self, n: int) -> Float[Array, "b n"]:
         """Dense w, what leaves."""
+        if self.indices is None:
+            return self.weights
         zeros = jnp.zeros((self.indices.shape[0], n), self.weights.dtype)
         lanes = jnp.arange(self.indices.shape[0])[:, None]
-        dense = zeros.at[lanes, self.indices].add(self.weights)
-        return 1 - dense if self.kept else dense
+        return zeros.at[lanes, self.indices].add(self.weights)
 
 
 class Factor(eqx.Module):
@@ -95,6 +96,29 @@ def whiten(factor: Factor, design: Float[Array, "n p"], gram: bool = False) -> F
     """
     rows = factor.whiten(design) if factor.rows is None else factor.rows
     return Factor(factor.lower, rows, rows @ rows.T if gram else factor.gram)
+
+
+def seen_through(rows: Float[Array, "n p"], scale: Float[Array, "b n"]) -> Callable:
+    """The map u (b p) to rows' (scale rows u).
+
+    On a processor in blocks of the n rows, as many as divide it, so that what lies between the two
+    products stays in cache.
+    """
+    n, p = rows.shape
+    least = -(-n // 2048) if jax.default_backend() == "cpu" else 1
+    count = next((k for k in range(least, 2 * least) if n % k == 0), 1)
+    if count == 1:
+        return lambda u: ((u @ rows.T) * scale) @ rows
+    blocks = rows.reshape(count, -1, p), scale.reshape(len(scale), count, -1).transpose(1, 0, 2)
+
+    def apply(u):
+        def add(total, block):
+            rows, scale = block
+            return total + ((u @ rows.T) * scale) @ rows, None
+
+        return jax.lax.scan(add, jnp.zeros_like(u), blocks)[0]
+
+    return apply
 
 
 def full_matrix(expansion: AbstractExpansion) -> Float[Array, "p p"]:

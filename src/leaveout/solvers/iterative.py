@@ -8,7 +8,14 @@ import jax.numpy as jnp
 
 from leaveout.objective import LinearExpansion
 from leaveout.solution import Solution, Status
-from leaveout.solvers.factor import apply_full, apply_reduced, judge, reachable, relative
+from leaveout.solvers.factor import (
+    apply_full,
+    apply_reduced,
+    judge,
+    reachable,
+    relative,
+    seen_through,
+)
 
 __all__ = ["CG"]
 
@@ -46,12 +53,8 @@ class CG:
     def _whitened(self, expansion, factor, block, b) -> Solution:
         """The same in coordinates u = lower' x: products with the whitened design, nothing else."""
         taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
-        rows = factor.rows
-
-        def apply(u):
-            return u - ((u @ rows.T) * taken) @ rows
-
-        solution = self._solve(apply, lambda b: b, factor.whiten(b))
+        lose = seen_through(factor.rows, taken)
+        solution = self._solve(lambda u: u - lose(u), lambda b: b, factor.whiten(b))
         return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
 
     def _solve(self, apply, precondition, b) -> Solution:
