@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["environment", "record", "timed"]
+__all__ = ["cores", "environment", "record", "timed"]
 
 
 def timed(call: Callable[[], Any], repeats: int = 5) -> tuple[Any, dict[str, float]]:
@@ -37,6 +37,11 @@ def timed(call: Callable[[], Any], repeats: int = 5) -> tuple[Any, dict[str, flo
     }
 
 
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def environment() -> dict[str, Any]:
     """Versions, device, precision and commit."""
     commit = subprocess.run(
@@ -48,7 +53,7 @@ def environment() -> dict[str, Any]:
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
         "device": str(jax.devices()[0].device_kind),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "float64": bool(jax.config.read("jax_enable_x64")),
     }
 
