@@ -147,7 +147,7 @@ def _sklearn(data, l2, solver, lists, wide, error) -> dict:
         tight["solver"] = "newton-cg"
     whole = LogisticRegression(**tight).fit(data.x, data.y)
     row: dict = {}
-    for tolerance in (1e-2, 1e-4, 1e-6, 1e-8):
+    for tolerance in (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12):
         settings = {"C": 1 / l2, "solver": solver, "tol": tolerance, "max_iter": 20_000}
         task = _Refit(data.x, data.y, settings, whole.coef_, whole.intercept_, wide[:, :-1])
         answers, seconds, how = _fastest(task, lists)

@@ -15,6 +15,7 @@ FLOORS = (
     ("lbfgs", "solvers", "groups", "measures"),
     ("path",),
     ("fit", "validation"),
+    ("coordinates",),
     ("influence", "newton", "retrain"),
     ("effects",),
     ("report",),

@@ -1,0 +1,322 @@
+"""Coordinates in which retraining is easy: theta_hat at the origin, the Hessian near the identity.
+
+Each knows the objective of what stays, its gradient, and the way back to theta; all for a batch of
+b lanes. `Whitened` serves linear models of one output, `Plain` any objective, a penalty of its own
+for each lane, and other points than theta_hat (`renewed`).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from leaveout.fit import Fit
+from leaveout.inputs import is_traced
+from leaveout.objective import LinearObjective
+from leaveout.solvers import Factor, factorise
+
+__all__ = [
+    "Coordinates",
+    "Plain",
+    "Whitened",
+    "around",
+    "renewed",
+]
+
+_CACHED = 2048  # examples in a block on a processor: all lanes' scores of it stay in its cache
+
+
+def _second_derivative(loss):
+    return jax.grad(jax.grad(loss))
+
+
+class _Blocks(eqx.Module):
+    """The examples of a linear model of one output, cut into k blocks of length l.
+
+    The last block is filled up with examples of no weight. Without the leading axis: one block.
+
+    Attributes:
+        rows: (k l p) the design in whitened coordinates.
+        y: targets, leading axes (k l).
+        weights, scores, losses, first, second: (k l) s, m, phi, s phi' and s phi'' at theta_hat.
+        squares: (k l f) squared columns of the design whose parameters have no penalty.
+    """
+
+    rows: Float[Array, "... l p"]
+    y: PyTree
+    weights: Float[Array, "... l"]
+    scores: Float[Array, "... l"]
+    losses: Float[Array, "... l"]
+    first: Float[Array, "... l"]
+    second: Float[Array, "... l"]
+    squares: Float[Array, "... l f"]
+
+    def at(self, objective, scores, derivative):
+        """Losses (b l) of one block, or a derivative of them, at scores (b l)."""
+
+        def loss(score, y):
+            return objective.point_loss(score[None], y)
+
+        return jax.vmap(jax.vmap(derivative(loss)), in_axes=(0, None))(scores, self.y)
+
+    def left(self, stays, values):
+        """Values (b l) weighted by what stays (b l); 0 * inf is NaN: the removed are not heard."""
+        weights = self.weights[None] * stays
+        return jnp.where(weights != 0, weights * values, 0.0)
+
+    def sum(self, term, u, stays):
+        """Sum over blocks of term(block, what stays in it (b l), change in scores (b l))."""
+
+        def of(inputs):
+            block, stays = inputs
+            return term(block, stays, u @ block.rows.T)
+
+        first = jax.tree.map(lambda leaf: leaf[0], (self, stays))
+        if len(self.scores) == 1:
+            return of(first)
+        shapes = jax.eval_shape(of, first)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def add(total, inputs):
+            return jax.tree.map(jnp.add, total, of(inputs)), None
+
+        return jax.lax.scan(add, zeros, (self, stays))[0]
+
+
+class Whitened(eqx.Module):
+    """A linear model of one output, in coordinates u that make H(1) the identity.
+
+    With eta = rows u the change in scores, the gradient of J(.; a) with respect to u is
+
+        u + rest - rows' (phi''(m) eta + phi'(m) - a phi'(m + eta)),
+
+    m the scores at theta_hat: neither theta nor the penalty appears.
+
+    Attributes:
+        fit: whose factor is `factor`.
+        blocks: the examples.
+        rest: (p) what is left of the gradient at theta_hat.
+    """
+
+    fit: Fit
+    factor: Factor
+    blocks: _Blocks
+    rest: Float[Array, "p"]
+
+    def theta(self, u, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.fit.flat[None] + self.factor.unwhiten(u)
+
+    def push(self, theta, l2):
+        """Parameters (b p) to coordinates."""
+        return (theta - self.fit.flat[None]) @ self.factor.lower
+
+    def lay(self, stays):
+        """What stays (b n), laid out in blocks (k b l)."""
+        count, length = self.blocks.scores.shape
+        stays = jnp.pad(stays, ((0, 0), (0, count * length - stays.shape[1])))
+        return stays.reshape(-1, count, length).transpose(1, 0, 2)
+
+    def function(self, stays, l2):
+        """U (b p) to values (b), less that at theta_hat, and gradients (b p)."""
+        objective: Any = self.fit.objective
+
+        def term(block, stays, moved):
+            scores, bent = block.scores[None] + moved, block.second[None] * moved
+            slopes = block.left(stays, block.at(objective, scores, jax.grad))
+            pull = (bent + block.first[None] - slopes) @ block.rows
+            if objective.loss.convex:
+                return pull, None
+            gained = block.left(
+                stays, block.at(objective, scores, lambda f: f) - block.losses[None]
+            )
+            return pull, jnp.sum(gained - moved * (0.5 * bent + block.first[None]), axis=1)
+
+        def function(u):
+            pull, gained = self.blocks.sum(term, u, stays)
+            gradient = u + self.rest[None] - pull
+            if gained is None:
+                return None, gradient
+            return 0.5 * jnp.sum(u**2, axis=1) + u @ self.rest + gained, gradient
+
+        return function
+
+    def curvature(self, u, stays, l2):
+        """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
+        objective: Any = self.fit.objective
+
+        def term(block, stays, moved):
+            second = block.at(
+                objective, block.scores[None] + moved, lambda f: jax.grad(jax.grad(f))
+            )
+            left = block.left(stays, second)
+            bend = jnp.sum((left - block.second[None]) * moved**2, axis=1)
+            return bend, left @ block.squares, block.second @ block.squares
+
+        bend, left, whole = self.blocks.sum(term, u, stays)
+        return jnp.sum(u**2, axis=1) + bend, left, whole
+
+
+class Plain(eqx.Module):
+    """Any objective: theta = theta_hat + basis @ (scale * u).
+
+    scale is 1 / sqrt(1 + (l2 - l2_hat) bends) in the directions `basis`, so that a lane with its
+    own l2 is as well conditioned as the others.
+    """
+
+    fit: Fit
+    basis: Float[Array, "p p"] | None
+    bends: Float[Array, "p"] | None
+
+    def _scale(self, l2):
+        """(b p) lengths of the coordinates of lanes with penalties l2 (b)."""
+        if self.bends is None or l2 is None:
+            return None
+        grown = 1 + (l2 - self.fit.objective.l2)[:, None] * self.bends[None]
+        return 1 / jnp.sqrt(jnp.maximum(grown, 1e-12))
+
+    def _turn(self, u, l2):
+        """Coordinates (b p) to changes in theta."""
+        scale = self._scale(l2)
+        u = u if scale is None else u * scale
+        return u if self.basis is None else u @ self.basis.T
+
+    def theta(self, u, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.fit.flat[None] + self._turn(u, l2)
+
+    def push(self, theta, l2):
+        """Parameters (b p) to coordinates."""
+        delta = theta - self.fit.flat[None]
+        if self.basis is None:
+            return delta
+        u, scale = jnp.linalg.solve(self.basis, delta.T).T, self._scale(l2)
+        return u if scale is None else u / scale
+
+    def lay(self, stays):
+        """What stays (b n), as it is."""
+        return stays
+
+    def _objective(self, l2):
+        return self.fit.objective if l2 is None else self.fit.objective.with_l2(l2)
+
+    def function(self, stays, l2):
+        """U (b p) to values (b) and gradients (b p)."""
+        scale = self._scale(l2)
+
+        def evaluate(theta, stays, l2):
+            return self._objective(l2).value_and_gradient(theta, stays)
+
+        def function(u):
+            axes = (0, 0, None if l2 is None else 0)
+            value, pull = jax.vmap(evaluate, in_axes=axes)(self.theta(u, l2), stays, l2)
+            pull = pull if self.basis is None else pull @ self.basis
+            return value, pull if scale is None else pull * scale
+
+        return function
+
+    def curvature(self, u, stays, l2):
+        """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
+
+        def along(theta, change, stays, l2):
+            gradient = lambda t: self._objective(l2).value_and_gradient(t, stays)[1]  # noqa: E731
+            return jax.jvp(gradient, (theta,), (change,))[1] @ change
+
+        axes = (0, 0, 0, None if l2 is None else 0)
+        theta, change = self.theta(u, l2), self._turn(u, l2)
+        bend = jax.vmap(along, in_axes=axes)(theta, change, stays, l2)
+        objective = self.fit.objective
+        if not isinstance(objective, LinearObjective):
+            return bend, jnp.ones((len(u), 0)), jnp.ones(0)
+        free = objective.penalty == 0
+        whole = jnp.where(free, objective.at(self.fit.flat).diagonal(jnp.ones(objective.n)), 0.0)
+
+        def left(lane):
+            theta, stays = lane
+            return jnp.where(free, objective.at(theta).diagonal(stays), 0.0)
+
+        return bend, jax.lax.map(left, (theta, stays)), whole
+
+
+Coordinates = Whitened | Plain
+
+
+def around(fit: Fit, own_l2: bool) -> Coordinates:
+    """Coordinates around an optimum; `own_l2` if every lane has its own penalty."""
+    factor = fit.factor
+    if factor is None:
+        return Plain(fit, None, None)
+    if factor.rows is None or own_l2:
+        return _whole_basis(fit, factor, own_l2)
+    objective: Any = fit.objective
+    penalty = objective.penalty
+    free = slice(None) if is_traced(penalty) else np.flatnonzero(np.asarray(penalty) == 0)
+    on_host = jax.default_backend() == "cpu"
+    blocks = -(-objective.n // _CACHED) if on_host else 1
+    return _in_blocks(fit, factor, objective.design[:, free], penalty[free] == 0, blocks)
+
+
+@eqx.filter_jit
+def _in_blocks(fit: Fit, factor: Factor, columns, free, count: int) -> Whitened:
+    objective: Any = fit.objective
+    expansion: Any = fit.expansion()
+    length = -(-objective.n // count)
+
+    def cut(values):
+        padding = [(0, count * length - objective.n)] + [(0, 0)] * (values.ndim - 1)
+        return jnp.pad(values, padding).reshape(count, length, *values.shape[1:])
+
+    blocks = _Blocks(
+        rows=cut(factor.rows),
+        y=jax.tree.map(cut, objective.y),
+        weights=cut(objective.weights),
+        scores=cut(objective.scores(fit.flat)[:, 0]),
+        losses=cut(objective.losses(fit.flat)),
+        first=cut(expansion.first[:, 0]),
+        second=cut(expansion.second[:, 0, 0]),
+        squares=cut(columns**2 * free[None]),
+    )
+    rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
+    return Whitened(fit, Factor(factor.lower), blocks, rest)
+
+
+@eqx.filter_jit
+def _whole_basis(fit: Fit, factor: Factor, own_l2: bool) -> Plain:
+    lower = factor.lower
+    eye = jnp.eye(lower.shape[0], dtype=lower.dtype)
+    basis = jax.scipy.linalg.solve_triangular(lower, eye, lower=True, trans=1)  # L^-T
+    if not own_l2:
+        return Plain(fit, basis, None)
+    # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
+    mask = fit.objective.penalised.astype(lower.dtype)
+    bends, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
+    return Plain(fit, basis @ turn, jnp.maximum(bends, 0.0))
+
+
+@eqx.filter_jit
+def renewed(fit: Fit, stays, l2, theta) -> Plain:
+    """Coordinates around another theta, whitened by the Hessian of what stays there."""
+    objective = fit.objective
+    expansion = (objective if l2 is None else objective.with_l2(l2)).at(theta)
+    gauge = expansion.gauge()
+    matrix = expansion.hessian(stays) + jnp.diag(expansion.penalty)
+    matrix = matrix if gauge is None else matrix + gauge
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
+
+    def attempt(shift):
+        return factorise(matrix + jnp.diag(shift * diagonal))
+
+    def lift(carry):
+        return (100 * carry[0], *attempt(100 * carry[0]))
+
+    first = jnp.asarray(1e-14, theta.dtype)
+    _, factor, _ = jax.lax.while_loop(
+        lambda carry: ~carry[2] & (carry[0] < 1.0), lift, (first, *attempt(jnp.zeros_like(first)))
+    )
+    eye = jnp.eye(theta.size, dtype=theta.dtype)
+    basis = jax.scipy.linalg.solve_triangular(factor.lower, eye, lower=True, trans=1)
+    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), basis, None)
