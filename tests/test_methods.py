@@ -9,6 +9,7 @@ import scipy.optimize
 
 import leaveout as lo
 from leaveout import lbfgs
+from leaveout.fit import whitened
 from leaveout.solvers.direct import _together
 from problems import LOSSES, groups_of, measures_of, problem
 
@@ -79,6 +80,25 @@ def test_batched_factorisations_leave_no_remainder(lanes):
     together = _together(objective.at(objective.initial()), block)
     assert lanes % together == 0
     assert together <= 5  # 64 MiB
+
+
+def test_the_gram_matrix_of_all_points_gives_the_dense_step():
+    fitted = lo.fit(problem("logistic", n=40, d=70, weights=np.ones(40)))
+    groups = groups_of(40, 40)
+    whole = whitened(fitted, 2**30, gram=True)
+    assert whole.factor.gram.shape == (40, 40)
+    seen = lo.newton(whole, groups, lo.solvers.LowRank())
+    dense = lo.newton(fitted, groups, lx.LU())
+    assert not seen.status.any()
+    np.testing.assert_allclose(seen.value, dense.value, atol=1e-10)
+
+
+def test_a_loss_not_known_to_be_convex_is_searched_by_values_to_the_same_end(groups):
+    known = problem("logistic")
+    own = lo.glm(lambda s, y: jax.nn.softplus(s) - y * s, known.x, known.y.astype(float),
+                 l2=0.5, weights=known.weights)  # fmt: skip
+    ours, theirs = (lo.retrain(lo.fit(each), groups).value for each in (known, own))
+    np.testing.assert_allclose(theirs, ours, atol=1e-8)
 
 
 def test_low_rank_is_refused_where_it_means_nothing(groups):

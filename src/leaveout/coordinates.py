@@ -120,6 +120,10 @@ class Whitened(eqx.Module):
         stays = jnp.pad(stays, ((0, 0), (0, count * length - stays.shape[1])))
         return stays.reshape(-1, count, length).transpose(1, 0, 2)
 
+    def unlay(self, stays):
+        """The inverse of `lay`: (b n)."""
+        return stays.transpose(1, 0, 2).reshape(stays.shape[1], -1)[:, : self.fit.objective.n]
+
     def function(self, stays, l2):
         """U (b p) to values (b), less that at theta_hat, and gradients (b p)."""
         objective: Any = self.fit.objective
@@ -130,9 +134,8 @@ class Whitened(eqx.Module):
             pull = (bent + block.first[None] - slopes) @ block.rows
             if objective.loss.convex:
                 return pull, None
-            gained = block.left(
-                stays, block.at(objective, scores, lambda f: f) - block.losses[None]
-            )
+            losses = block.at(objective, scores, lambda loss: loss)
+            gained = block.left(stays, losses - block.losses[None])
             return pull, jnp.sum(gained - moved * (0.5 * bent + block.first[None]), axis=1)
 
         def function(u):
@@ -149,10 +152,8 @@ class Whitened(eqx.Module):
         objective: Any = self.fit.objective
 
         def term(block, stays, moved):
-            second = block.at(
-                objective, block.scores[None] + moved, lambda f: jax.grad(jax.grad(f))
-            )
-            left = block.left(stays, second)
+            scores = block.scores[None] + moved
+            left = block.left(stays, block.at(objective, scores, _second_derivative))
             bend = jnp.sum((left - block.second[None]) * moved**2, axis=1)
             return bend, left @ block.squares, block.second @ block.squares
 
@@ -199,6 +200,8 @@ class Plain(eqx.Module):
     def lay(self, stays):
         """What stays (b n), as it is."""
         return stays
+
+    unlay = lay
 
     def _objective(self, l2):
         return self.fit.objective if l2 is None else self.fit.objective.with_l2(l2)
@@ -283,15 +286,18 @@ def _in_blocks(fit: Fit, factor: Factor, columns, free, count: int) -> Whitened:
     return Whitened(fit, Factor(factor.lower), blocks, rest)
 
 
+def _basis(factor: Factor) -> Float[Array, "p p"]:
+    """lower^-T: the changes in theta of unit coordinates, as columns."""
+    return factor.unwhiten(jnp.eye(len(factor.lower), dtype=factor.lower.dtype)).T
+
+
 @eqx.filter_jit
 def _whole_basis(fit: Fit, factor: Factor, own_l2: bool) -> Plain:
-    lower = factor.lower
-    eye = jnp.eye(lower.shape[0], dtype=lower.dtype)
-    basis = jax.scipy.linalg.solve_triangular(lower, eye, lower=True, trans=1)  # L^-T
+    basis = _basis(factor)
     if not own_l2:
         return Plain(fit, basis, None)
     # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
-    mask = fit.objective.penalised.astype(lower.dtype)
+    mask = fit.objective.penalised.astype(basis.dtype)
     bends, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
     return Plain(fit, basis @ turn, jnp.maximum(bends, 0.0))
 
@@ -317,6 +323,4 @@ def renewed(fit: Fit, stays, l2, theta) -> Plain:
     _, factor, _ = jax.lax.while_loop(
         lambda carry: ~carry[2] & (carry[0] < 1.0), lift, (first, *attempt(jnp.zeros_like(first)))
     )
-    eye = jnp.eye(theta.size, dtype=theta.dtype)
-    basis = jax.scipy.linalg.solve_triangular(factor.lower, eye, lower=True, trans=1)
-    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), basis, None)
+    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), _basis(factor), None)

@@ -17,6 +17,7 @@ from leaveout.measures import as_measures
 from leaveout.memory import bucket, budget, chunks
 from leaveout.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import Auto, Cholesky, as_solver
+from leaveout.solvers.factor import judge, relative
 
 __all__ = [
     "Influence",
@@ -139,11 +140,10 @@ def _solve(expansion, factor, leaves, solver) -> Solution:
 def _squared(expansion, factor, leaves):
     gradient = jax.vmap(expansion.gradient)(leaves)
     white = factor.whiten(gradient)
-    length = jnp.linalg.norm(white, axis=1)
-    error = jnp.linalg.norm(factor.whiten(gradient - white @ factor.lower.T), axis=1)
-    residual = jnp.where(length > 0, error / jnp.where(length > 0, length, 1.0), error)
-    status = jnp.where(jnp.isfinite(length), Status.converged, Status.nonfinite)
-    return length[:, None] ** 2, residual, status.astype(jnp.int8)
+    value = jnp.sum(white**2, axis=1, keepdims=True)
+    error = factor.whiten(gradient - white @ factor.lower.T)
+    solution = judge(value, relative(error, white, lambda u: u), jnp.inf, Status.converged)
+    return solution.value, solution.residual, solution.status
 
 
 def adjoint(fit: Fit, gradients: Float[Array, "m p"], solver: Any = Auto()) -> tuple:

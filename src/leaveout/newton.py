@@ -85,8 +85,7 @@ def newton(
     expansion = _expansion(fit)
     order, parts = [], []
     for rows, lanes, width, chosen in _blocks(fit, expansion, groups, solver, available):
-        padded = np.concatenate([rows, np.full(lanes - len(rows), rows[-1])])
-        block = _block(groups, padded, width, objective.weights.dtype)
+        block = _block(groups, np.resize(rows, lanes), width, objective.weights.dtype)
         part = _solve_block(expansion, fit.factor, block, chosen)
         if not is_traced(part):
             jax.block_until_ready(part)  # one block at a time: its memory, and see `_together`

@@ -356,8 +356,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, method: Retrai
     one = _narrow(pool, jnp.array([lane]))
     force = jnp.where(jnp.isnan(one.force), one.state.force, one.force)
     one = eqx.tree_at(lambda lanes: lanes.force, one, force)
-    n, theta = problem.fit.objective.n, problem.fit.flat + jnp.asarray(change)
-    stays = one.stays if one.stays.ndim == 2 else one.stays.transpose(1, 0, 2).reshape(1, -1)[:, :n]
+    theta, stays = problem.fit.flat + jnp.asarray(change), problem.unlay(one.stays)
     one = eqx.tree_at(lambda lanes: lanes.stays, one, stays)
     spent = int(one.state.evaluations[0])
     while True:
