@@ -90,7 +90,8 @@ def test_tables_stand_beside_the_papers(made, capsys):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["figure", "9"], "unknown figure '9'; known: 1, 2, C.1, C.2, C.4"),
+        (["figure", "9"], "unknown figure '9'; known: 1, 2, 3, C.1, C.2, C.4"),
+        (["figure", "3", "--data", "wine"], "figure 3 is of generated data; got wine"),
         (["figure", "1", "--data", "wine"], "figure 1 is of .*; got 'wine'"),
         (["tables"], "no finished study of .* run `leaveout figure 1` first"),
         (["study"], "which data set"),

@@ -1,18 +1,28 @@
 """The paper's figures and tables, made again: the studies they need, how they look, its numbers.
 
-Source: Koh, Ang, Teo and Liang (2019), figures 1, 2, C.1, C.2, C.4 and table 1; the correlations
+Source: Koh, Ang, Teo and Liang (2019), figures 1, 2, 3, C.1, C.2, C.4 and table 1; the correlations
 printed in the notebooks released with it.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from leaveout import plot, study
+from leaveout import counterexamples, plot, study
+from leaveout.counterexamples import Counterexample
+from leaveout.effects import Effects
+from leaveout.groups import Groups
+from leaveout.influence import Influence, influence
+from leaveout.inputs import float_type
+from leaveout.newton import Newton, newton
+from leaveout.report import compare
+from leaveout.retrain import Retrain
 from leaveout.study import Configuration, Study, headline
 
 __all__ = [
@@ -40,6 +50,7 @@ DATA = {
 FIGURES = {
     "1": ("diabetes", "enron", "fishdog", "cdr", "mnist"),
     "2": ("diabetes", "enron", "fishdog", "cdr", "mnist"),
+    "3": (),  # the counterexamples: generated, and no study
     "C.1": ("diabetes", "enron", "fishdog", "cdr", "mnist"),
     "C.2": ("diabetes", "enron", "fishdog", "mnist_small"),
     "C.4": ("diabetes", "enron", "fishdog", "cdr", "mnist"),
@@ -142,7 +153,7 @@ def figure(
     """Make a figure of the paper; studies that are missing or unfinished are run first.
 
     Args:
-        number: "1", "2", "C.1", "C.2" or "C.4".
+        number: "1", "2", "3", "C.1", "C.2" or "C.4"; figure 3 needs float64 and no study.
         names: of data sets, as in `configurations`; default the figure's own.
         studies: folder in which the studies' folders are.
         out: folder to write to.
@@ -157,6 +168,8 @@ def figure(
     Raises:
         ValueError: for a figure or data set that is not the paper's.
     """
+    if number == "3":
+        return _counterexamples(names, Path(out))
     wanted = configurations(number, names or FIGURES.get(number, ()), per_family)
     names = list(dict.fromkeys(configuration.dataset for configuration in wanted))
     done = {c: _study(c, Path(studies), progress, say, memory) for c in wanted}
@@ -171,6 +184,166 @@ def figure(
     numbers = stem.with_suffix(".json")
     numbers.write_text(json.dumps(rows, indent=1) + "\n")
     return [*paths, numbers]
+
+
+# ---- figure 3 ------------------------------------------------------------------------------------
+
+_THIRD = 2  # of the queries that the released code draws, the one that it shows
+_GUARD = 1e-4
+_TILT = 0.05
+_SHARES = np.linspace(0, 1, 21)
+
+
+def _counterexamples(names, out: Path) -> list[Path]:
+    """Figure 3: the paper's panels, the released rule in two precisions, and the compact ones."""
+    if names:
+        raise ValueError(f"figure 3 is of generated data; got {', '.join(names)}")
+    if float_type() != np.float64:
+        raise ValueError(
+            'figure 3 compares float32 with float64; call jax.config.update("jax_enable_x64", True)'
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    figure, axes = plot.canvas(2, 3)
+    rows = [
+        _honest(axes[0, 0]),
+        _copies(axes[0, 1]),
+        _reversed(axes[0, 2]),
+        *_literal(axes[1, 0], axes[1, 1]),
+        *_blind(axes[1, 2]),
+    ]
+    paths = [out / f"figure_3{suffix}" for suffix in (".png", ".pdf")]
+    plot.write(figure, paths)
+    numbers = out / "figure_3.json"
+    numbers.write_text(json.dumps(rows, indent=1) + "\n")
+    return [*paths, numbers]
+
+
+def _pair(example: Counterexample) -> tuple[Effects, Effects]:
+    return example.effects(Influence()), example.effects(Newton(linearised=True))
+
+
+def _facts(panel: str, first: Effects, second: Effects, column: int = 0) -> dict[str, Any]:
+    """A row of figure_3.json: influence against Newton at one query."""
+    report = compare(first, second, resamples=0)
+    one, other = first.value[:, column], second.value[:, column]
+    return {
+        "panel": panel,
+        "groups": len(one),
+        "spearman": float(report.spearman[column]),
+        "pearson": float(report.pearson[column]),
+        "opposite_signs": float(np.mean(np.sign(one) != np.sign(other))),
+        "influence": [float(one.min()), float(one.max())],
+        "newton": [float(other.min()), float(other.max())],
+    }
+
+
+def _queries(example: Counterexample, first: Effects, second: Effects) -> dict[str, Any]:
+    """What holds for all the queries that were drawn for pairs of gauss4."""
+    ranks = compare(first, second, resamples=0).spearman
+    return {
+        "queries": len(ranks),
+        "spearman_of_queries": [float(f(ranks)) for f in (np.min, np.mean, np.max)],
+        "length_of_query": float(np.linalg.norm(example.x_query[_THIRD])),
+        "points": len(np.unique(example.groups.indices)),
+    }
+
+
+def _honest(ax) -> dict[str, Any]:
+    example = counterexamples.gauss4()
+    first, second = _pair(example)
+    actual = example.effects(Retrain())
+    plot.signs(first, second, column=_THIRD, ax=ax, title="gauss4: pairs that point apart")
+    return _facts("gauss4", first, second, _THIRD) | {
+        "read_off_the_paper": {"spearman": 0.49, "opposite_signs": 0.31},  # 83 of its 120 points
+        "spearman_newton_actual": float(compare(second, actual, resamples=0).spearman[_THIRD]),
+        **_queries(example, first, second),
+    }
+
+
+def _copies(ax) -> dict[str, Any]:
+    example = counterexamples.ortho2()
+    first, second = _pair(example)
+    actual = example.effects(Retrain())
+    largest = np.linalg.eigvalsh(example.fit.objective.hessian(example.fit.flat))[-1]
+    cone = float(example.fit.objective.l2 / largest)  # l2 / (l2 + sigma_max), proposition 4
+    plot.signs(first, second, ax=ax, title="ortho2: copies of one point", cone=cone)
+    ratio, kind = (second.value / first.value)[:, 0], example.groups.kind
+    return _facts("ortho2", first, second) | {
+        "spearman_actual": float(compare(first, actual, resamples=0).spearman[0]),
+        "factors": {
+            str(name): [float(ratio[kind == name].min()), float(ratio[kind == name].max())]
+            for name in dict.fromkeys(kind)
+        },
+        "cone_slope": cone,
+    }
+
+
+def _reversed(ax) -> dict[str, Any]:
+    example = counterexamples.reversal()
+    first, second = _pair(example)
+    actual = example.effects(Retrain())
+    also, title = ("actual", actual, first), "six axes: order reversed"
+    plot.signs(first, second, ax=ax, title=title, also=also, close=True)
+    ax.set_xlabel("effect")
+    return _facts("reversal", first, second) | {
+        "spearman_actual": float(compare(first, actual, resamples=0).spearman[0]),
+        "factors": (second.value / first.value)[:, 0].tolist(),
+        "actual": [float(actual.value.min()), float(actual.value.max())],
+    }
+
+
+def _literal(here, there) -> list[dict[str, Any]]:
+    """The released rule in float64, and in float32 with the same groups and queries in float64."""
+    example = counterexamples.gauss4(_GUARD)
+    first, second = _pair(example)
+    plot.signs(first, second, column=_THIRD, ax=here, title="gauss4: released rule, float64")
+    row = _facts("released rule, float64", first, second, _THIRD)
+    rows = [row | _queries(example, first, second)]
+    with jax.enable_x64(False):
+        rounded = counterexamples.gauss4(_GUARD)
+        # as released, the changes in float32; their products with the query in float64
+        products = [
+            np.asarray(verb(rounded.fit, rounded.groups).value, float) @ rounded.x_query.T
+            for verb in (influence, newton)
+        ]
+    again = Counterexample(example.fit, rounded.groups, rounded.x_query)
+    exact = _pair(again)
+    first, second = (
+        dataclasses.replace(effects, value=value)
+        for effects, value in zip(exact, products, strict=True)
+    )
+    title = "gauss4: released rule, float32"
+    also = ("the same in float64", exact[1], exact[0])
+    plot.signs(first, second, column=_THIRD, ax=there, title=title, also=also)
+    row = _facts("released rule, float32", first, second, _THIRD)
+    rows.append(row | _queries(rounded, first, second))
+    row = _facts("groups and queries of float32, in float64", *exact, _THIRD)
+    return [*rows, row | _queries(again, *exact)]
+
+
+def _blind(ax) -> list[dict[str, Any]]:
+    """A group that leaves by and by, seen by a query blind to influence, and by a tilted one."""
+    rows = []
+    for tilt in (0.0, _TILT):
+        example = counterexamples.blind_spot(tilt)
+        weights = _SHARES[1:, None] * example.groups.dense()
+        parts = dataclasses.replace(example, groups=Groups.from_weights(weights))
+        series = {
+            name: np.append(0.0, parts.effects(method).value[:, 0])
+            for name, method in (
+                ("influence", Influence()),
+                ("Newton", Newton(linearised=True)),
+                ("actual", Retrain()),
+            )
+        }
+        title = "a query blind to influence (faint: tilted)"
+        plot.removal(_SHARES, series, ax=ax, title=title, faint=tilt > 0)
+        ends = {name.lower(): float(effects[-1]) for name, effects in series.items()}
+        rows.append({"panel": "blind spot", "tilt": tilt} | ends)
+    return rows
+
+
+# ---- studies -------------------------------------------------------------------------------------
 
 
 def _study(configuration: Configuration, where: Path, progress, say, memory) -> Study:
