@@ -7,11 +7,15 @@ import numpy as np
 from leaveout.report import compare
 
 __all__ = [
+    "canvas",
     "curves",
     "grid",
     "panels",
+    "removal",
     "scatter",
+    "signs",
     "sweep",
+    "write",
 ]
 
 #: kind: (colour, marker). Okabe and Ito's palette, which colour-blind readers tell apart, and a
@@ -24,6 +28,12 @@ _STYLE = {
     "random": ("#000000", "o"),
     "positive tail": ("#0072B2", ">"),
     "negative tail": ("#E69F00", "<"),
+}
+_FOUR = (("#0072B2", "o"), ("#D55E00", "^"), ("#009E73", "s"), ("#000000", "D"))
+_LINES = {
+    "influence": ("#D55E00", "--", None),
+    "Newton": ("#0072B2", "-", None),
+    "actual": ("#000000", "-", "s"),
 }
 _OTHER = (("#56B4E9", "v"), ("#999999", "X"), ("#117733", "p"), ("#882255", "h"), ("#332288", "d"))
 
@@ -188,7 +198,7 @@ def grid(
             *entries, loc="outside lower center", ncols=min(4, 2 * across), markerscale=1.8,
             frameon=False,
         )  # fmt: skip
-    _save(figure, path)
+    write(figure, path)
     return figure
 
 
@@ -203,7 +213,13 @@ def _zoomed(predicted, actual, column):
     return float(low - pad), float(high + pad)
 
 
-def _save(figure, path) -> None:
+def write(figure: Any, path: Any) -> None:
+    """Write a figure.
+
+    Args:
+        figure: of matplotlib.
+        path: where to, or several paths; the format goes by the suffix. Nowhere if None.
+    """
     if path is None:
         return
     for each in path if isinstance(path, list | tuple) else [path]:
@@ -245,11 +261,11 @@ def sweep(
     for i, row in enumerate(cells):
         for j, series in enumerate(row):
             ax = axes[i, j]
-            if titles is not None and i == 0:
-                ax.set_title(titles[j])
             if series is None:
                 ax.axis("off")
                 continue
+            if titles is not None and all(above[j] is None for above in cells[:i]):
+                ax.set_title(titles[j])
             drawn = []
             for level, (predicted, actual, column) in zip(exponents, series, strict=True):
                 k = predicted.columns.index(column)
@@ -272,19 +288,21 @@ def sweep(
                 ax.set_ylabel(series[0][0].method if rows is None else rows[i])
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, ticks=exponents, shrink=0.6)
     bar.set_label("log10 of l2 / n")
-    _save(figure, path)
+    write(figure, path)
     return figure
 
 
 def _decades(bend, low, high):
-    """At most two ticks on either side of 0, at powers of ten."""
+    """At most two ticks on either side of 0, at powers of ten that leave room for both."""
     from matplotlib.ticker import FixedLocator
 
     ticks = [0.0]
     for end in (low, high):
         top = int(np.floor(np.log10(max(abs(end), bend))))
         bottom = int(np.ceil(np.log10(bend)))
-        ticks += [np.sign(end) * 10.0**k for k in {top, (top + bottom + 1) // 2} if k >= bottom]
+        middle = (top + bottom + 1) // 2
+        shown = {top, middle} if top - middle > 1 else {top}
+        ticks += [np.sign(end) * 10.0**k for k in shown if k >= bottom]
     return FixedLocator(sorted(set(ticks)))
 
 
@@ -319,5 +337,109 @@ def curves(rows: Any, levels: Any, *, titles: Any, path: Any = None):
     figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=5, frameon=False
     )
-    _save(figure, path)
+    write(figure, path)
     return figure
+
+
+def canvas(down: int, across: int):
+    """A figure with room for square panels, and its axes (down across)."""
+    _matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.9 * across, 4.1 * down), layout="constrained", dpi=110)
+    return figure, figure.subplots(down, across, squeeze=False)
+
+
+def signs(
+    influence: Any,
+    newton: Any,
+    *,
+    ax: Any,
+    column: int = 0,
+    title: str | None = None,
+    cone: float | None = None,
+    also: tuple[str, Any, Any] | None = None,
+    close: bool = False,
+) -> None:
+    """The panel of the paper's figure 3: a point a group, Newton's effect against influence.
+
+    The thick grey line is y = x, the thin ones cross at the origin. Groups of one kind of which
+    influence has the other sign stand out, in shaded quadrants; several kinds have a style each.
+
+    Args:
+        influence: `Effects`, for the y axis.
+        newton: `Effects` of the same groups, for the x axis.
+        ax: matplotlib axes to draw in.
+        column: of the effects.
+        title: above the panel.
+        cone: slope of the edge of a cone below y = x, which is then shaded.
+        also: a name, and `Effects` of the same groups for other points (x, then y), drawn as
+            crosses.
+        close: y limits of its own, for influences that are nearly alike.
+    """
+    x, y, kind = newton.value[:, column], influence.value[:, column], influence.groups.kind
+    pairs = [(x, y)] if also is None else [(x, y), tuple(e.value[:, column] for e in also[1:])]
+    values = np.concatenate([part for pair in pairs for part in pair])
+    pad = 0.06 * (values.max() - values.min())
+    low, high = float(values.min() - pad), float(values.max() + pad)
+    parts = {name: kind == name for name in dict.fromkeys(kind.tolist())}
+    if len(parts) == 1:
+        same = np.sign(x) == np.sign(y)
+        parts = {"Newton" if same.all() else "same sign": same, "opposite signs": ~same}
+        ax.fill_between([low, 0], 0, high, color="0.95", linewidth=0, zorder=-1)
+        ax.fill_between([0, high], low, 0, color="0.95", linewidth=0, zorder=-1)
+    if cone is not None:
+        ends = np.array([low, high])
+        ax.fill_between(ends, ends, cone * ends, color="0.93", linewidth=0, zorder=-1)
+    ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
+    for line in (ax.axhline, ax.axvline):
+        line(0, color="0.6", linewidth=0.8, zorder=0)
+    for i, (name, mine) in enumerate(parts.items()):
+        colour, marker = _FOUR[i % len(_FOUR)]
+        if mine.any():
+            ax.scatter(
+                x[mine], y[mine], s=28, c=colour, marker=marker, label=name, alpha=0.85,
+                linewidths=0.3, edgecolors="white", zorder=2,
+            )  # fmt: skip
+    if also is not None:
+        ax.scatter(*pairs[1], s=24, c="0.25", marker="x", linewidths=0.9, label=also[0], zorder=1)
+    ax.set(xlim=(low, high), title=title, xlabel="Newton's effect", ylabel="influence")
+    if close:
+        spare = 0.25 * (y.max() - y.min())
+        ax.set(ylim=(y.min() - spare, y.max() + spare), box_aspect=1)
+    else:
+        ax.set(ylim=(low, high), aspect="equal")
+    report = compare(influence, newton, resamples=0)
+    words = f"Spearman {report.spearman[column]:.3f}\n"
+    words += f"opposite signs {1 - report.sign_agreement[column]:.0%}"
+    ax.text(
+        0.03, 0.97, words, va="top", transform=ax.transAxes, fontsize=9,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+    ax.locator_params(nbins=5)
+    if len(ax.get_legend_handles_labels()[0]) > 1:
+        place = "lower left" if close else "lower right"
+        ax.legend(loc=place, fontsize=8, framealpha=0.75, edgecolor="none")
+
+
+def removal(shares: Any, series: Any, *, ax: Any, title: str | None = None, faint=False) -> None:
+    """Effects as a group leaves by and by.
+
+    Args:
+        shares: (t) from 0, nothing has left, to 1.
+        series: name to effects (t), of "influence", "Newton" and "actual".
+        ax: matplotlib axes to draw in.
+        title: above the panel.
+        faint: whether to draw lines that stand behind others, unnamed.
+    """
+    for name, effects in series.items():
+        colour, line, marker = _LINES[name]
+        label, alpha = (None, 0.4) if faint else (name, 1.0)
+        ax.plot(
+            shares, effects, line, color=colour, marker=marker, markersize=4, label=label,
+            alpha=alpha,
+        )  # fmt: skip
+    ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set(title=title, xlabel="share of the group that has left", ylabel="effect", box_aspect=1)
+    ax.locator_params(nbins=5)
+    ax.legend(loc="upper left", fontsize=8, frameon=False)
