@@ -1,13 +1,17 @@
 """The command `leaveout`."""
 
 import argparse
+import contextlib
+import os
 import sys
+from typing import Any
 
 import jax
 
+from leaveout.datasets.source import cache
 from leaveout.solution import Status
 
-__all__ = ["main"]
+__all__ = ["keep_compiled", "main"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
+    if arguments is None:
+        keep_compiled()
     try:
         return options.run(options)
     except (ValueError, FileNotFoundError, ImportError) as error:
@@ -23,6 +29,23 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("leaveout: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+
+
+def keep_compiled() -> None:
+    """Have JAX keep what it compiles in the user's cache: another start need not compile it again.
+
+    A folder chosen with JAX_COMPILATION_CACHE_DIR stands.
+    """
+    settings: Any = jax.config  # its names are made when JAX starts
+    root = cache()
+    if root is None or settings.jax_compilation_cache_dir:
+        return
+    folder = root / "compiled"
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):  # compiling again is only slower
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,7 +102,8 @@ def _parser() -> argparse.ArgumentParser:
         "figure",
         help="make a figure of the paper, running the studies it needs",
         description="Makes a figure of Koh et al. (2019) as PNG, PDF and JSON of its numbers. "
-        "Studies that are missing or unfinished are run first, in the folder --studies.",
+        "Studies that are missing or unfinished are run first, in the folder --studies. Figure 3, "
+        "the counterexamples, is of generated data and needs none.",
     )
     drawn.add_argument("number", help=f"one of: {', '.join(paper.FIGURES)}")
     drawn.add_argument(

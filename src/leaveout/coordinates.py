@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from leaveout.fit import Fit
 from leaveout.inputs import is_traced
 from leaveout.objective import LinearObjective
+from leaveout.sharding import devices
 from leaveout.solvers import Factor, factorise
 
 __all__ = [
@@ -258,7 +259,8 @@ def around(fit: Fit, own_l2: bool) -> Coordinates:
     penalty = objective.penalty
     free = slice(None) if is_traced(penalty) else np.flatnonzero(np.asarray(penalty) == 0)
     on_host = jax.default_backend() == "cpu"
-    blocks = -(-objective.n // _CACHED) if on_host else 1
+    # over several devices the examples are cut already, and one block is one all-reduce
+    blocks = -(-objective.n // _CACHED) if on_host and devices() == 1 else 1
     return _in_blocks(fit, factor, objective.design[:, free], penalty[free] == 0, blocks)
 
 

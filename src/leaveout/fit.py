@@ -22,6 +22,7 @@ from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.objective import AbstractExpansion, AbstractObjective, LinearObjective
 from leaveout.path import path
+from leaveout.sharding import everywhere, meshed, place
 from leaveout.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
 
@@ -31,6 +32,7 @@ __all__ = [
     "check_groups",
     "fit",
     "from_sklearn",
+    "leaving",
     "whitened",
 ]
 
@@ -126,7 +128,7 @@ def check_groups(fit: Fit, groups: Groups) -> None:
             f"expected lo.Groups, got {type(groups).__name__}; make them with "
             "lo.Groups.from_masks, .from_indices, .from_labels or .from_weights"
         )
-    if groups.n != fit.objective.n:
+    if groups.n != fit.objective.n and not _filled_up(fit.objective, groups.n):
         raise ValueError(
             f"groups were made for n={groups.n:,} examples but the objective has "
             f"n={fit.objective.n:,}; rebuild them from this data"
@@ -135,6 +137,22 @@ def check_groups(fit: Fit, groups: Groups) -> None:
         raise ValueError("expected at least one group, got none")
 
 
+def _filled_up(objective: AbstractObjective, n: int) -> bool:
+    """Whether the examples beyond the first n have no weight: `sharding.shard` puts them there."""
+    if n > objective.n or is_traced(objective.weights):
+        return False
+    return not bool(jnp.any(objective.weights[n:]))
+
+
+def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "b n"]:
+    """What leaves with some of the groups, all by default, laid where the data is."""
+    leaves = groups.dense(rows)
+    if groups.n < fit.objective.n:
+        leaves = np.pad(leaves, ((0, 0), (0, fit.objective.n - groups.n)))
+    return place(leaves, fit.objective.weights.dtype, "groups", "data")
+
+
+@meshed
 def fit(
     objective: AbstractObjective,
     theta: PyTree | None = None,
@@ -207,7 +225,7 @@ def _assess(objective, theta) -> _Place:
     factor, definite = factorise(full_matrix(objective.at(theta)))
     gradient = objective.gradient(theta)
     decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
-    return _Place(theta, gradient, factor, definite, decrement)
+    return everywhere(_Place(theta, gradient, factor, definite, decrement))
 
 
 @eqx.filter_jit

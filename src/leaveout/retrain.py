@@ -21,10 +21,11 @@ from jaxtyping import Array, Float
 
 from leaveout import lbfgs
 from leaveout.coordinates import Coordinates, Plain, around, renewed
-from leaveout.fit import Change, Fit, check_groups, whitened
+from leaveout.fit import Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget
+from leaveout.sharding import constrain, everywhere, fetch, meshed, place
 from leaveout.solution import Status, raise_unless_converged
 
 __all__ = [
@@ -62,6 +63,7 @@ class Retrain:
         return retrain(fit, groups, self, memory=memory)
 
 
+@meshed
 def retrain(
     fit: Fit,
     groups: Groups,
@@ -160,6 +162,15 @@ class _Lanes(eqx.Module):
         return _Lanes(parts[0], jnp.take(self.stays, rows, axis=self.stays.ndim - 2), *parts[1:])
 
 
+def _laid(lanes: _Lanes) -> _Lanes:
+    """The lanes over the devices: each holds what stays of its part of the data for its groups."""
+    parts = jax.tree.map(
+        lambda leaf: constrain(leaf, "groups"), (lanes.state, lanes.l2, lanes.force)
+    )
+    blocks = (None,) * (lanes.stays.ndim - 2)
+    return _Lanes(parts[0], constrain(lanes.stays, *blocks, "groups", "data"), *parts[1:])
+
+
 def _floor(fit: Fit):
     """Rounding in a sum of n whitened gradients, below which no solver can see."""
     return 1024 * jnp.finfo(fit.flat.dtype).eps * fit.spread
@@ -172,7 +183,7 @@ def _begin(problem: Coordinates, leaves, start, l2, method: Retrain) -> _Lanes:
     origin = jnp.zeros((len(leaves), fit.flat.size), fit.flat.dtype)
     if start is None and fit.factor is not None:
         state = lbfgs.initialise(origin, history=method.history)
-        return _Lanes(state, stays, l2, jnp.full(len(origin), jnp.nan, origin.dtype))
+        return _laid(_Lanes(state, stays, l2, jnp.full(len(origin), jnp.nan, origin.dtype)))
     _, gradient = problem.function(stays, l2)(origin)
     force = jnp.linalg.norm(gradient, axis=1)
     goal = jnp.maximum(method.tolerance * force, _floor(fit))
@@ -180,7 +191,7 @@ def _begin(problem: Coordinates, leaves, start, l2, method: Retrain) -> _Lanes:
     # bare coordinates: the first step must find its own length
     first = 1 / jnp.maximum(force, 1.0) if fit.factor is None else None
     state = lbfgs.initialise(u, goal, history=method.history, first_step=first)
-    return _Lanes(state, stays, l2, force)
+    return _laid(_Lanes(state, stays, l2, force))
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -191,12 +202,13 @@ def _refill(new: _Lanes, pool: _Lanes, rows) -> _Lanes:
     isnew = jnp.zeros(count, bool).at[rows].set(True, mode="drop")
     state = lbfgs.restart(pool.state, isnew, new.state, source)
     each = (slice(None),) * (pool.stays.ndim - 2)
-    return _Lanes(
+    refilled = _Lanes(
         state,
         pool.stays.at[*each, rows].set(new.stays, mode="drop"),
         None if pool.l2 is None else pool.l2.at[rows].set(new.l2, mode="drop"),
         pool.force.at[rows].set(new.force, mode="drop"),
     )
+    return _laid(refilled)
 
 
 def _advance(problem: Coordinates, lanes: _Lanes, most, enough, tolerance: float) -> _Lanes:
@@ -208,10 +220,11 @@ def _advance(problem: Coordinates, lanes: _Lanes, most, enough, tolerance: float
 @eqx.filter_jit(donate="all-except-first")
 def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs.State:
     problem, *rest = inputs
-    return lbfgs.advance(
+    state = lbfgs.advance(
         problem.function(*rest), state, most,
         enough=enough, relative=tolerance, floor=_floor(problem.fit),
     )  # fmt: skip
+    return jax.tree.map(lambda leaf: constrain(leaf, "groups"), state)
 
 
 @eqx.filter_jit
@@ -238,7 +251,7 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float):
     change = jnp.where(finite[:, None], change, 0.0)
     status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
     residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
-    return change, residual, solution.steps, status
+    return everywhere((change, residual, solution.steps, status))
 
 
 def _rows(values, rows):
@@ -250,7 +263,7 @@ def _static(problem, groups, method, start, l2, lanes):
     parts = []
     for at in range(0, len(groups), lanes):
         rows = np.arange(at, min(at + lanes, len(groups)))
-        leaves = jnp.asarray(groups.dense(rows), problem.fit.flat.dtype)
+        leaves = leaving(problem.fit, groups, rows)
         pool = _begin(problem, leaves, _rows(start, rows), _rows(l2, rows), method)
         pool = _advance(problem, pool, method.max_steps, 0, method.tolerance)
         parts.append(_finish(problem, pool, np.arange(len(rows)), method.tolerance))
@@ -297,7 +310,7 @@ def _pooled(problem, groups, method, start, l2, lanes):
             for rows in _padded(free, some, len(holder)):
                 taken, queue = np.split(queue, [int(np.sum(rows < len(holder)))])
                 mine = np.resize(taken, some)
-                leaves = jnp.asarray(groups.dense(mine), dtype)
+                leaves = leaving(problem.fit, groups, mine)
                 new = _begin(problem, leaves, _rows(start, mine), _rows(l2, mine), method)
                 if pool is None:
                     pool = _narrow(new, jnp.zeros(lanes, int))
@@ -308,13 +321,13 @@ def _pooled(problem, groups, method, start, l2, lanes):
             if not len(queue) and (holder >= 0).sum() <= some < len(holder):
                 kept = np.argsort(holder < 0, kind="stable")[:some]  # the last ones are few
                 pool, holder = _narrow(pool, kept), holder[kept]
-            held = jnp.asarray(holder >= 0)  # lanes that hold no group do not run
+            held = place(holder >= 0, bool, "groups")  # lanes that hold no group do not run
             pool = eqx.tree_at(lambda p: p.state.running, pool, pool.state.running & held)
         held = int((holder >= 0).sum())
         enough = held - some if len(queue) else 0
         pool = _advance(problem, pool, min(_BURST, most), max(enough, 0), method.tolerance)
-        running = np.asarray(pool.state.running)
-        spent = np.asarray(pool.state.evaluations) >= most
+        running, evaluations = fetch((pool.state.running, pool.state.evaluations))
+        spent = evaluations >= most
         done = (holder >= 0) & (~running | spent)
 
 
@@ -327,13 +340,13 @@ def _padded(rows, length: int, filler: int):
 
 def _collect(problem, groups, pool, holder, rows, method: Retrain, most: int, out) -> None:
     """Write what lanes `rows` reached into `out`; go on alone with those that are not done."""
-    finished = [np.asarray(leaf) for leaf in _finish(problem, pool, rows, method.tolerance)]
+    finished = fetch(_finish(problem, pool, rows, method.tolerance))
     for i, lane in enumerate(rows[rows < len(holder)]):
         answer = [leaf[i] for leaf in finished]
         hard = answer[3] != Status.converged
         if hard and problem.fit.factor is not None and most < method.max_steps:
             alone = _alone(problem, pool, int(lane), answer[0], method)
-            answer = [np.asarray(leaf)[0] for leaf in alone]
+            answer = [leaf[0] for leaf in fetch(alone)]
         for target, value in zip(out, answer, strict=True):
             target[holder[lane]] = value
 
@@ -341,7 +354,7 @@ def _collect(problem, groups, pool, holder, rows, method: Retrain, most: int, ou
 @eqx.filter_jit
 def _narrow(pool: _Lanes, rows) -> _Lanes:
     """Some of the lanes."""
-    return pool[rows]
+    return _laid(pool[rows])
 
 
 _initialise = eqx.filter_jit(lbfgs.initialise)  # a buffer for every array: they are donated

@@ -1,0 +1,105 @@
+"""Does the memory that `lo.effects` takes grow with the number of groups?
+
+Every row is a process of its own: data, fit, the effects of some hundreds of the groups, so that
+most of what is needed is compiled; then the peak of resident memory while the effects of all are
+computed under a budget `memory=`, less what was resident before. `per_group_kib` is the growth
+since the row with the fewest groups, spread over the groups that came on top: the answer's own
+numbers are `answer_kib` a group. The allocator keeps some of what is freed, so that peaks of a
+hundred MiB scatter by tens.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.harness import record
+
+_MIB = 2**20
+_BUDGET = {"breast_cancer": 16, "diabetes": 256, "mnist_small": 1024}  # MiB
+_L2_OVER_N = {"breast_cancer": 2e-3, "diabetes": 10 ** (-4 + 1 / 3), "mnist_small": 1e-3}
+_METHODS = ("influence", "Newton", "actual")
+_WARM = 400  # groups at most, spread over all sizes, before anything is measured
+
+
+def main(folder: Path, size: str) -> None:
+    """Measure: on breast_cancer in a smoke run, on real data of the paper otherwise."""
+    cases = {
+        "smoke": [("breast_cancer", (20, 200))],
+        "small": [("diabetes", (100, 1_700))],
+        "full": [("diabetes", (100, 1_700, 20_000)), ("mnist_small", (100, 1_640))],
+    }[size]
+    rows = []
+    for data, counts in cases:
+        for method in _METHODS:
+            measured = [_row(data, method, count) for count in counts]
+            least = measured[0]
+            for row in measured:
+                more = row["groups"] - least["groups"]
+                grown = 1024 * (row["peak_mib"] - least["peak_mib"])
+                row["per_group_kib"] = grown / more if more else 0.0
+            rows += measured
+    record(folder, "memory_effects", rows)
+
+
+def _row(data: str, method: str, count: int) -> dict:
+    command = [sys.executable, "-m", "benchmarks.memory_effects", data, method, str(count)]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def _measure(name: str, method: str, count: int) -> dict:
+    """What the process of one row does."""
+    import jax
+    import numpy as np
+
+    jax.config.update("jax_enable_x64", True)
+    import leaveout as lo
+
+    data = lo.datasets.load(name)
+    make = lo.softmax if len(set(data.y.tolist())) > 2 else lo.logistic
+    fitted = lo.fit(make(data.x, data.y, l2=data.n * _L2_OVER_N[name]))
+    groups = lo.groups.random(jax.random.key(0), data, sizes=lo.groups.sizes(data.n, count))
+    query = data.x_query[:10], data.y_query[:10]
+    measures = [lo.measures.loss(query), lo.measures.self_loss()]
+    chosen = {"influence": lo.Influence(), "Newton": lo.Newton(), "actual": lo.Retrain()}[method]
+    budget = _BUDGET[name] * _MIB
+    some = groups[np.unique(np.linspace(0, count - 1, _WARM).astype(int))]
+    lo.effects(fitted, some, measures, chosen, memory=budget)
+    before = _forget_peak()
+    begin = time.perf_counter()
+    effects = lo.effects(fitted, groups, measures, chosen, memory=budget)
+    seconds = time.perf_counter() - begin
+    peak = _peak()
+    return {"data": name, "method": method, "groups": count, "budget_mib": _BUDGET[name],
+            "resident_before_mib": before / _MIB, "peak_mib": (peak - before) / _MIB,
+            "answer_kib": effects.value[0].nbytes / 1024, "seconds": seconds,
+            "failed": int(effects.status.astype(bool).sum())}  # fmt: skip
+
+
+def _forget_peak() -> int:
+    """Bytes resident now; the peak is counted from here where the system lets it be."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what is free, but kept, would hide growth
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return _peak()
+
+
+def _peak() -> int:
+    """The most bytes that were resident at once."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))))

@@ -1,0 +1,87 @@
+"""Few shapes are compiled, whatever sizes the groups have; and what is compiled is kept."""
+
+import collections
+import os
+import subprocess
+import sys
+
+import jax.monitoring
+import numpy as np
+import pytest
+
+import leaveout as lo
+from problems import measures_of, problem
+
+N = 397  # a number of examples that no other test has: nothing is compiled yet
+KERNELS = ("_expansion", "_adjoint", "_squared", "_solve_block", "_difference", "_begin",
+           "_refill", "_search", "_finish", "_narrow", "_in_blocks", "whiten")  # fmt: skip
+METHODS = [lo.Influence(), lo.Newton(), lo.Retrain()]
+
+
+@pytest.fixture
+def compiled():
+    """Counts programs compiled, by name, while the test runs."""
+    count = collections.Counter()
+
+    def listen(event, seconds, fun_name="", **_):
+        if event.endswith("backend_compile_duration"):
+            count[fun_name.removeprefix("jit(").removesuffix(")")] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield count
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def ragged(seed):
+    """312 groups of 39 sizes, from one point to a quarter of them."""
+    rng = np.random.default_rng(seed)
+    sizes = np.tile(np.unique(np.geomspace(1, N // 4, 60).astype(int)), 8)
+    return lo.Groups.from_indices([rng.choice(N, k, replace=False) for k in sizes], n=N)
+
+
+def test_a_study_compiles_each_kernel_a_handful_of_times_and_another_one_nothing(compiled):
+    fitted = lo.fit(problem(n=N, d=6))
+    measures = measures_of(fitted.objective)[:3]
+
+    def study(groups):
+        for method in METHODS:
+            lo.effects(fitted, groups, measures, method, memory=4_000_000)  # several chunks
+
+    groups = ragged(0)
+    assert len(set(groups.size)) > 30
+    compiled.clear()
+    study(groups)
+    for kernel in KERNELS:
+        # `_difference` serves three measures; list lengths are rounded up to powers of two
+        assert compiled[kernel] <= 4, (kernel, compiled)
+    assert compiled["_search"] == 1
+    assert compiled.total() <= 110
+    compiled.clear()
+    study(ragged(1))
+    assert not compiled
+
+
+_START = """
+import jax
+from leaveout.cli import keep_compiled
+keep_compiled()
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.split("/")[-1]))
+jax.jit(lambda x: x * 3 + 1)(2.0)
+print(hits.count("cache_hits"), hits.count("cache_misses"))
+"""
+
+
+def test_a_second_start_takes_what_the_first_one_compiled(tmp_path):
+    environment = os.environ | {"LEAVEOUT_CACHE": str(tmp_path)}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+    def start():
+        ran = subprocess.run([sys.executable, "-c", _START], env=environment, check=True,
+                             capture_output=True, text=True)  # fmt: skip
+        return [int(number) for number in ran.stdout.split()]
+
+    hits, misses = start()
+    assert misses > 0
+    assert start() == [hits + misses, 0]
+    assert list((tmp_path / "compiled").iterdir())
