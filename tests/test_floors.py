@@ -9,16 +9,16 @@ import pytest
 import leaveout as lo
 
 FLOORS = (
-    ("solution", "losses", "models", "memory"),
+    ("solution", "losses", "models", "memory", "sharding"),
     ("inputs",),
     ("datasets", "objective"),
     ("lbfgs", "solvers", "groups", "measures"),
     ("path",),
     ("fit", "validation"),
-    ("coordinates",),
+    ("certificates", "coordinates"),
     ("influence", "newton", "retrain"),
     ("effects",),
-    ("report",),
+    ("bounds", "counterexamples", "report"),
     ("plot",),
     ("study",),
     ("paper",),

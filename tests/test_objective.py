@@ -221,6 +221,16 @@ def test_selected_entries_are_penalised():
     assert abs(weight[1]) > 1e-2
 
 
+def test_a_general_objective_takes_a_penalty_for_every_group():
+    sample = np.random.default_rng(3).normal(2.0, 1.0, 30)
+    objective = lo.Objective(lambda theta, e: 0.5 * (theta - e) ** 2, sample, 0.0, l2=1.0)
+    fitted = lo.fit(objective)
+    groups = lo.Groups.from_indices([[0, 1], [5]], n=30)
+    change = lo.retrain(fitted, groups, l2=np.array([0.5, 8.0])).value[:, 0]
+    left = np.array([np.delete(sample, part).sum() for part in ([0, 1], [5])])
+    np.testing.assert_allclose(fitted.flat + change, left / [28.5, 37.0], atol=1e-9)
+
+
 # ---- bad input ----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,12 @@ compares effects.
 from importlib.metadata import version as _version
 
 from leaveout import (
+    bounds as bounds,
+)
+from leaveout import (
+    counterexamples as counterexamples,
+)
+from leaveout import (
     datasets as datasets,
 )
 from leaveout import (
@@ -45,13 +51,18 @@ from leaveout.influence import (
     Influence as Influence,
 )
 from leaveout.influence import (
+    SecondOrder as SecondOrder,
+)
+from leaveout.influence import (
     influence as influence,
 )
 from leaveout.influence import (
     per_point as per_point,
 )
 from leaveout.models import Linear as Linear
+from leaveout.newton import Krylov as Krylov
 from leaveout.newton import Newton as Newton
+from leaveout.newton import NewtonChebyshev as NewtonChebyshev
 from leaveout.newton import newton as newton
 from leaveout.objective import (
     Objective as Objective,
@@ -75,6 +86,8 @@ from leaveout.report import Comparison as Comparison
 from leaveout.report import compare as compare
 from leaveout.retrain import Retrain as Retrain
 from leaveout.retrain import retrain as retrain
+from leaveout.sharding import shard as shard
+from leaveout.solution import Certificate as Certificate
 from leaveout.solution import SolveError as SolveError
 from leaveout.solution import Status as Status
 from leaveout.validation import CrossValidation as CrossValidation

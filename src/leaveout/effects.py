@@ -3,32 +3,60 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fit import Change, Fit, check_groups, whitened
+from leaveout.certificates import Frame, enclose, frame
+from leaveout.fit import Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.influence import Influence, adjoint, group_sums, squared
 from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
 from leaveout.memory import budget, chunks
 from leaveout.newton import Newton
+from leaveout.objective import LinearObjective
 from leaveout.retrain import Retrain
-from leaveout.solution import Status, raise_unless_converged
+from leaveout.sharding import constrain, everywhere, fetch, meshed
+from leaveout.solution import Certificate, Status, raise_unless_converged
 
 __all__ = [
     "Effects",
+    "Method",
     "effects",
     "load",
     "plan",
     "stream",
 ]
 
-Method = Influence | Newton | Retrain
+_ROWS = ("value", "status", "residual", "steps", "lower", "upper", "certificate")
+_DENSE = 2000  # parameters up to which a group's Hessian is factorised for its certificate
+_LADDER = (
+    (1e-9, False),
+    (1e-12, False),
+    (1e-12, True),
+)  # retraining, and whose curvature certifies
+
+
+@runtime_checkable
+class Method(Protocol):
+    """How a change in theta is found: a frozen value such as `Influence()` or `Retrain()`."""
+
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        ...
+
+    @property
+    def first_order(self) -> bool:
+        """Whether measures are taken to first order in the change."""
+        ...
+
+    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
+        """The change in theta of every group."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -44,8 +72,9 @@ class Effects:
         measure: (m) name of the measure each column belongs to.
         groups: what left.
         method: name of the method.
-        lower: (g m) certified lower bounds, or None.
-        upper: (g m) certified upper bounds, or None.
+        lower: (g m) certified lower bounds of the effects of retraining, or None.
+        upper: (g m) certified upper bounds of the effects of retraining, or None.
+        certificate: (g) `Certificate` codes of the bounds, or None.
     """
 
     value: np.ndarray
@@ -58,6 +87,7 @@ class Effects:
     method: str
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
+    certificate: np.ndarray | None = None
 
     def __repr__(self) -> str:
         failed = int(np.count_nonzero(self.status))
@@ -71,10 +101,16 @@ class Effects:
         """The effects of some groups: an integer, a slice, integers or booleans (g)."""
         rows = np.atleast_1d(np.arange(len(self.groups))[rows])
         parts = {
-            name: None if (part := getattr(self, name)) is None else part[rows]
-            for name in ("value", "status", "residual", "steps", "lower", "upper")
+            name: None if (part := getattr(self, name)) is None else part[rows] for name in _ROWS
         }
         return dataclasses.replace(self, groups=self.groups[rows], **parts)
+
+    @property
+    def width(self) -> np.ndarray:
+        """(g m) half the certified intervals; infinite where there are none."""
+        if self.lower is None or self.upper is None:
+            return np.full(self.value.shape, np.inf)
+        return (self.upper - self.lower) / 2
 
     def to_pandas(self):
         """A long pandas table: one row a group and column."""
@@ -96,6 +132,9 @@ class Effects:
         }
         if self.lower is not None and self.upper is not None:
             table |= {"lower": self.lower.reshape(-1), "upper": self.upper.reshape(-1)}
+        if self.certificate is not None:
+            names = [Certificate(int(code)).name for code in self.certificate]
+            table["certificate"] = np.repeat(names, m)
         return pd.DataFrame(table)
 
     def to_xarray(self):
@@ -127,7 +166,7 @@ class Effects:
         if not path.endswith(".npz"):
             raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
         text = json.dumps({"columns": self.columns, "measure": self.measure, "method": self.method})
-        bounds = {} if self.lower is None else {"lower": self.lower, "upper": self.upper}
+        bounds = {name: getattr(self, name) for name in ("lower", "upper", "certificate")}
         np.savez_compressed(
             path,
             format=np.array("leaveout effects 1"),
@@ -137,7 +176,7 @@ class Effects:
             residual=self.residual,
             steps=self.steps,
             **{f"groups_{key}": part for key, part in _group_arrays(self.groups).items()},
-            **bounds,
+            **{name: part for name, part in bounds.items() if part is not None},
         )
 
 
@@ -181,15 +220,19 @@ def load(path) -> Effects:
             method=text["method"],
             lower=file["lower"] if "lower" in file else None,
             upper=file["upper"] if "upper" in file else None,
+            certificate=file["certificate"] if "certificate" in file else None,
         )
 
 
+@meshed
 def effects(
     fit: Fit,
     groups: Groups,
     measures: Any,
     method: Method = Newton(),
     *,
+    certify: bool = False,
+    tolerance: float | None = None,
     memory=None,
     throw: bool = False,
     progress: Callable[[int], None] | None = None,
@@ -206,7 +249,18 @@ def effects(
         groups: what leaves.
         measures: one or a list: members of `measures`, or functions f(theta), f(theta, w) of the
             PyTree theta and the float (n) array w of what leaves, to a scalar or a vector.
-        method: `Influence()`, `Newton()` or `Retrain()`.
+        method: `Influence()`, `SecondOrder()`, `Krylov()`, `Newton()`, `NewtonChebyshev()` or
+            `Retrain()`.
+        certify: fill `lower` and `upper`: an interval for the effect of RETRAINING, whatever the
+            method, that holds it for sure (up to the rounding described in `certificates`), and
+            `certificate`, which says how good it is. Linear models whose loss states an envelope;
+            predictions, losses, self-loss, linear functionals. From a retrained theta about two and
+            a half products with the data a group; from an approximation a Hessian and its factor,
+            n p^2 + p^3, which is mostly dearer than retraining.
+        tolerance: go on with every group until half its interval is at most this share of the root
+            mean square effect of each column: the group is retrained, ever more exactly, and
+            `value`, `steps` and the interval are replaced; values outside their interval are moved
+            to its nearer end. Implies `certify`.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise if any group's solve fails; otherwise `status` says which.
         progress: called with the number of groups done, after each chunk.
@@ -214,22 +268,53 @@ def effects(
     Returns:
         value (g m).
     """
+    if tolerance is not None and not tolerance > 0:
+        raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
+    certify = certify or tolerance is not None
     parts = []
     chunked = plan(fit, groups, memory)
-    for rows, part in stream(fit, groups, measures, method, chunked, memory=memory):
-        parts.append(part)
+    streamed = stream(fit, groups, measures, method, chunked, certify=certify, memory=memory)
+    for rows, part in streamed:
+        parts.append(dataclasses.replace(part, groups=groups))  # not a copy of its own
         if progress is not None:
             progress(len(rows))
     back = np.argsort(np.concatenate(chunked))
     joined = {
         name: np.concatenate([getattr(part, name) for part in parts])[back]
-        for name in ("value", "status", "residual", "steps")
+        for name in _ROWS
+        if getattr(parts[0], name) is not None
     }
     result = dataclasses.replace(parts[0], groups=groups, **joined)
+    if tolerance is not None:
+        result = _narrowed(fit, groups, measures, result, tolerance, memory)
     if throw:
         names = [f"group {str(name)!r}" for name in groups.names]
         raise_unless_converged(result.status, result.residual, names)
     return result
+
+
+def _narrowed(fit, groups: Groups, measures, effects: Effects, tolerance, memory) -> Effects:
+    """The effects with every interval that is too wide replaced by one of a retrained theta."""
+    hopeless = np.zeros(len(effects.columns), bool)  # measures that are never certified
+    for exactness, full in _LADDER:
+        goal = tolerance * np.sqrt(np.mean(effects.value**2, axis=0))
+        wide = np.flatnonzero(((effects.width > goal) & ~hopeless).any(axis=1))
+        if not len(wide):
+            break
+        some, method = groups[wide], Retrain(exactness)
+        chunked = plan(fit, some, memory)
+        streamed = stream(
+            fit, some, measures, method, chunked, certify=True, full=full, memory=memory
+        )
+        for rows, part in streamed:
+            for name in _ROWS:
+                new, old = getattr(part, name), getattr(effects, name)
+                if name == "steps":
+                    new = new + old[wide[rows]]
+                old[wide[rows]] = new
+        hopeless = np.isinf(effects.width).all(axis=0)
+    # an approximation can lie outside its own interval, which is for retraining
+    return dataclasses.replace(effects, value=np.clip(effects.value, effects.lower, effects.upper))
 
 
 def plan(fit: Fit, groups: Groups, memory=None) -> list[np.ndarray]:
@@ -252,6 +337,8 @@ def stream(
     chunked,
     *,
     length: int | None = None,
+    certify: bool = False,
+    full: bool = False,
     memory=None,
 ) -> Iterator[tuple[np.ndarray, Effects]]:
     """Effects chunk by chunk, for callers that save as they go.
@@ -264,6 +351,8 @@ def stream(
         chunked: arrays of positions in `groups`, from `plan`.
         length: groups to which each chunk is filled up; default that of the longest. Give that of
             the whole plan where these are some of its chunks, for the same bits.
+        certify: as in `effects`.
+        full: certify by the Hessian of what stays even after retraining.
         memory: as in `effects`.
 
     Yields:
@@ -275,7 +364,7 @@ def stream(
             "lo.effects works outside jax.jit; inside, call lo.influence, lo.newton or lo.retrain "
             "and evaluate your function at theta + change"
         )
-    if not isinstance(method, Method):
+    if not isinstance(method, Method) or isinstance(method, type):
         raise ValueError(
             f"expected a method such as lo.Influence(), lo.Newton() or lo.Retrain(), got {method!r}"
         )
@@ -287,39 +376,78 @@ def stream(
     if not method.first_order:
         fit = whitened(fit, budget(memory))  # once for all chunks
     shared = _per_point(fit, bound, method)
+    framed = None
+    if certify and (full or not isinstance(method, Retrain)):
+        framed = _frame(fit, budget(memory))
     length = max(map(len, chunked)) if length is None else length
     for rows in chunked:
         padded = groups[np.resize(rows, length)]
-        answer = _chunk(fit, padded, bound, method, shared, memory)
+        *answer, change = _chunk(fit, padded, bound, method, shared, memory)
         value, status, residual, steps = (part[: len(rows)] for part in answer)
+        bounds = {}
+        if certify:
+            change = method.change(fit, padded, memory) if change is None else change
+            answer = enclose(fit, bound, change.value, leaving(fit, padded), framed)
+            lower, upper, code = (np.array(part[: len(rows)]) for part in fetch(answer))
+            bounds = {"lower": lower, "upper": upper, "certificate": code}
         if not np.isfinite(value).all():
             broken = ~np.isfinite(value).all(axis=1)
             status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
-        part = groups[rows]
-        yield rows, Effects(value, status, residual, steps, columns, measure, part, method.name)
+        yield (
+            rows,
+            Effects(
+                value,
+                status,
+                residual,
+                steps,
+                columns,
+                measure,
+                groups[rows],
+                method.name,
+                **bounds,
+            ),
+        )
 
 
+def _frame(fit: Fit, available: int) -> Frame | None:
+    """What the Hessian's certificates need, where it exists and fits."""
+    objective = fit.objective
+    if fit.factor is None or not isinstance(objective, LinearObjective):
+        return None
+    size = 8 * objective.n * objective.layout.outputs * objective.p
+    if objective.loss.envelope is None or objective.p > _DENSE or size > available / 4:
+        return None
+    return frame(objective, fit.flat, fit.factor)
+
+
+@meshed
 def _per_point(fit, bound, method):
     """For each measure: (psi (n m), residual, steps, status) where the adjoint way serves."""
     if not (isinstance(method, Influence) and method.first_order):
         return [None] * len(bound)
-    return [None if m.needs_w else adjoint(fit, _gradients(fit, m), method.solver) for m in bound]
+    return [
+        None
+        if m.needs_w
+        else fetch(adjoint(fit, _gradients(fit, m), method.solver, method.rescaled))
+        for m in bound
+    ]
 
 
 @eqx.filter_jit
 def _gradients(fit, measure):
-    return measure.gradients(fit.objective, fit.flat)
+    return everywhere(measure.gradients(fit.objective, fit.flat))
 
 
+@meshed
 def _chunk(fit, groups: Groups, bound, method, shared, memory):
-    """Effects (g m), status, residual and steps of the groups of one chunk."""
+    """Effects (g m), status, residual and steps of the groups of one chunk; the change, if any."""
     g = len(groups)
     status, residual, steps = np.zeros(g, np.int8), np.zeros(g), np.zeros(g, np.int32)
     change: Any = None  # computed once, if any measure needs it
     values = []
     for measure, part in zip(bound, shared, strict=True):
         if part is not None:
-            psi, reached, taken, code = (np.asarray(leaf) for leaf in part)
+            psi, reached, taken, code = part
             # a column's solve serves every group: the worst of them is what a group can claim
             code, reached, taken = code[np.argmax(code != 0)], reached.max(), taken.max()
             value = group_sums(groups, psi)
@@ -333,11 +461,11 @@ def _chunk(fit, groups: Groups, bound, method, shared, memory):
         values.append(np.asarray(value))
         status = np.where(status == 0, np.asarray(code), status).astype(np.int8)
         residual, steps = np.maximum(residual, reached), np.maximum(steps, taken)
-    return np.concatenate(values, axis=1), status, residual, steps
+    return np.concatenate(values, axis=1), status, residual, steps, change
 
 
 def _evaluate(fit, groups: Groups, measure, change: Change, method):
-    w = jnp.asarray(groups.dense(), fit.flat.dtype) if measure.needs_w else None
+    w = leaving(fit, groups) if measure.needs_w else None
     how = _linearised if method.first_order else _difference
     return how(fit, measure, change.value, w)
 
@@ -350,7 +478,8 @@ def _difference(fit, measure, change, w):
         new = measure.values(fit.objective, fit.flat + change, w)
         return new - measure.values(fit.objective, fit.flat, w)
 
-    return jax.vmap(one, in_axes=(0, None if w is None else 0))(change, w)
+    each = jax.vmap(one, in_axes=(0, None if w is None else 0))
+    return everywhere(each(constrain(change, "groups"), w))
 
 
 @eqx.filter_jit
@@ -363,4 +492,5 @@ def _linearised(fit, measure, change, w):
 
         return jax.jvp(value, (fit.flat,), (change,))[1]
 
-    return jax.vmap(one, in_axes=(0, None if w is None else 0))(change, w)
+    each = jax.vmap(one, in_axes=(0, None if w is None else 0))
+    return everywhere(each(constrain(change, "groups"), w))

@@ -4,6 +4,7 @@ To add one, write `name = Loss(value, targets, sample)`: `value(scores, y)` is t
 example, without any penalty. Nothing else is needed; gradients and curvature come from autodiff.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -34,7 +35,14 @@ class Loss:
         shift_invariant: True if adding a constant to all scores changes nothing (softmax): the
             Hessian is then singular along that shift, and solvers pin it.
         convex: True if the loss is convex in the scores: retraining then searches along a line by
-            slopes alone, which saves the values.
+            slopes alone, which saves the values, and errors can be bounded.
+        envelope: `envelope(scores, y, radius)` to (low, high): how the curvature can change, which
+            is what certificates rest on. For one output, bounds on the chord
+            (loss'(s + d) - loss'(s)) / d over |d| <= radius; bounds on the second derivative there
+            serve. For several, bounds on the same chord relative to the Hessian at `scores`, over
+            displacements whose entries differ by at most `radius`. None: no certificates.
+        slope: the largest length its gradient by the scores can have, anywhere.
+        third: the largest third derivative by the scores, anywhere, as a multilinear form.
     """
 
     value: Callable
@@ -42,6 +50,9 @@ class Loss:
     sample: Callable | None = None
     shift_invariant: bool = False
     convex: bool = False
+    envelope: Callable | None = None
+    slope: float = math.inf
+    third: float = math.inf
 
     def __call__(self, scores, y):
         """The loss of one example."""
@@ -55,16 +66,54 @@ def _logistic(score, y):
     return jnp.where(up, score, 0.0) + jnp.log1p(jnp.exp(-far)) - y * score
 
 
+def _falling(radius):
+    """(1 - exp(-r)) / r, the mean of exp(-t) over 0..r."""
+    return jnp.where(radius > 0, -jnp.expm1(-radius) / jnp.where(radius > 0, radius, 1.0), 1.0)
+
+
+def _rising(radius):
+    """(exp(r) - 1) / r, the mean of exp(t) over 0..r."""
+    mean = jnp.expm1(radius) / jnp.where(radius > 0, radius, 1.0)
+    return jnp.where(jnp.isinf(radius), jnp.inf, jnp.where(radius > 0, mean, 1.0))
+
+
+def _logistic_envelope(score, y, radius):
+    far = jnp.abs(score)
+    tail = jnp.exp(-far)
+    near = jnp.exp(-jnp.maximum(far - radius, 0.0))
+    low = tail * _falling(radius) / ((1 + tail) * (1 + jnp.exp(-far - radius)))  # exact
+    second = tail / (1 + tail) ** 2
+    # the third derivative is at most the second, which is largest where the score is nearest 0
+    high = jnp.where(second > 0, second * _rising(radius), jnp.inf)
+    return low, jnp.minimum(high, near / (1 + near) ** 2)
+
+
 def _softmax(scores, y):
     return jax.nn.logsumexp(scores) - jnp.sum(jax.nn.one_hot(y, scores.size) * scores)
+
+
+def _softmax_envelope(scores, y, radius):
+    # the third cumulant of the scores' displacement is at most its range times its variance
+    return _falling(radius), _rising(radius)
 
 
 def _squares(score, y):
     return 0.5 * (score - y) ** 2
 
 
+def _squares_envelope(score, y, radius):
+    one = jnp.ones_like(score)
+    return one, one
+
+
 def _poisson(score, y):
     return jnp.exp(score) - y * score
+
+
+def _poisson_envelope(score, y, radius):
+    second = jnp.exp(score)
+    high = jnp.where(second > 0, second * _rising(radius), jnp.exp(score + radius))
+    return second * _falling(radius), high
 
 
 #: log(1 + exp(s)) - y s with y in {0, 1}: binary logistic regression.
@@ -73,6 +122,9 @@ logistic = Loss(
     "binary",
     lambda key, score: jax.random.bernoulli(key, jax.nn.sigmoid(score)).astype(score.dtype),
     convex=True,
+    envelope=_logistic_envelope,
+    slope=1.0,
+    third=1 / (6 * math.sqrt(3)),
 )
 
 #: logsumexp(s) - s_y with y in 0..K-1: multinomial logistic regression, one score a class.
@@ -82,6 +134,9 @@ softmax = Loss(
     lambda key, scores: jax.random.categorical(key, scores),
     shift_invariant=True,
     convex=True,
+    envelope=_softmax_envelope,
+    slope=math.sqrt(2),
+    third=math.sqrt(2) / (3 * math.sqrt(3)),
 )
 
 #: (s - y)^2 / 2: least squares.
@@ -90,6 +145,8 @@ squares = Loss(
     "real",
     lambda key, score: score + jax.random.normal(key, score.shape),
     convex=True,
+    envelope=_squares_envelope,
+    third=0.0,
 )
 
 #: exp(s) - y s: Poisson regression with the log link, without the constant log(y!).
@@ -98,4 +155,5 @@ poisson = Loss(
     "counts",
     lambda key, score: jax.random.poisson(key, jnp.exp(score)).astype(score.dtype),
     convex=True,
+    envelope=_poisson_envelope,
 )

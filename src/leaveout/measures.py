@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -22,14 +22,40 @@ from jaxtyping import Array, Float
 from leaveout.objective import AbstractObjective, LinearObjective
 
 __all__ = [
+    "Ball",
     "Measure",
     "as_measures",
+    "linear",
     "loss",
     "margin",
     "parameter",
     "prediction",
     "self_loss",
 ]
+
+
+@runtime_checkable
+class Ball(Protocol):
+    """A set of theta, |theta - centre| <= radius in a metric M: see `certificates`."""
+
+    @property
+    def centre(self) -> Float[Array, "p"]:
+        """Its middle."""
+        ...
+
+    @property
+    def radius(self) -> Float[Array, ""]:
+        """Its radius."""
+        ...
+
+    @property
+    def points(self) -> Float[Array, "..."]:
+        """(n) or () how far apart scores of a training example can get, at most, in radii."""
+        ...
+
+    def reach(self, vectors: Float[Array, "k p"]) -> Float[Array, "k"]:
+        """How far vector . theta can be from vector . centre, at most."""
+        ...
 
 
 class Measure(eqx.Module):
@@ -65,6 +91,29 @@ class Measure(eqx.Module):
     ) -> Float[Array, "m p"]:
         """Gradients of the columns with respect to theta; only if not `needs_w`."""
         return jax.jacrev(lambda t: self.values(objective, t, None))(theta)
+
+    def enclose(
+        self, objective: AbstractObjective, ball: Ball, w: Float[Array, "n"] | None
+    ) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+        """Bounds of the columns over a ball of theta: (-inf, inf) unless a measure knows better."""
+        count = len(self.columns(objective))
+        return jnp.full(count, -jnp.inf), jnp.full(count, jnp.inf)
+
+    def steepest(self, objective: AbstractObjective) -> Float[Array, "m"]:
+        """The longest gradient a column can have at any theta; infinite unless known.
+
+        If `needs_w`, (n) instead: what each example adds for every unit of it that leaves.
+        """
+        return jnp.full(len(self.columns(objective)), jnp.inf)
+
+
+def _around(values, half):
+    return values - half, values + half
+
+
+def _convex(values, half, bend):
+    """Bounds of a convex function from its tangent at the centre and a bound on what bends away."""
+    return values - half, values + half + bend
 
 
 class _PerExample(Measure):
@@ -109,6 +158,37 @@ class _PerExample(Measure):
             matrix = scale * jnp.einsum("mck,mq->ckq", slopes, design)
         return jax.vmap(layout.flat)(matrix)
 
+    def _affine(self, objective) -> bool:
+        """Whether the columns are linear in theta."""
+        linear = self.function is _margin and objective.layout.outputs == 1
+        return linear or self.function is _score
+
+    def steepest(self, objective: Any):
+        if self._affine(objective):
+            return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
+        if self.function is not _loss:
+            return super().steepest(objective)
+        each = objective.loss.slope * jnp.linalg.norm(self.x, axis=1)
+        if self.reduce is None:
+            return each
+        return (jnp.sum if self.reduce == "sum" else jnp.mean)(each)[None]
+
+    def enclose(self, objective: Any, ball, w):
+        values = self.values(objective, ball.centre, None)
+        if self._affine(objective):
+            return _around(values, ball.reach(self.gradients(objective, ball.centre)))
+        if self.function is not _loss or not objective.loss.convex:
+            return super().enclose(objective, ball, w)
+        apart = _apart(objective, ball, self.x)
+        if objective.layout.outputs == 1 and self.reduce is None:
+            return _image(objective, ball, self.x, self.y, apart)
+        bend = _bend(objective, objective.scores(ball.centre, self.x), self.y, apart)
+        half = ball.reach(self.gradients(objective, ball.centre))
+        if self.reduce is not None:
+            total = jnp.sum if self.reduce == "sum" else jnp.mean
+            bend = total(bend)[None]
+        return _convex(values, half, bend)
+
     def columns(self, objective):
         theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
         count = jax.eval_shape(lambda t: self.values(objective, t, None), theta).shape[0]
@@ -139,6 +219,54 @@ def _per_example(x, y, name, reduce, function):
             f"expected one target for each of the {x.shape[0]} query inputs, got {np.shape(y)}"
         )
     return _PerExample(x=x, y=y, name=name, reduce=reduce, function=function)
+
+
+def _apart(objective, ball, x) -> Float[Array, "m"]:
+    """How far the scores of examples (m q) move at most: of several, the largest difference."""
+    layout = objective.layout
+    if layout.outputs == 1:
+        return ball.reach(jax.vmap(lambda row: layout.flat(row[None]))(x))
+    rows, columns = np.triu_indices(layout.outputs, 1)
+    pairs = np.eye(layout.outputs)[rows] - np.eye(layout.outputs)[columns]
+
+    def one(row):
+        vectors = jax.vmap(lambda pair: layout.flat(pair[:, None] * row[None]))(jnp.asarray(pairs))
+        return jnp.max(ball.reach(vectors))
+
+    return jax.lax.map(one, x)
+
+
+def _bend(objective, scores, y, apart) -> Float[Array, "m"]:
+    """How far the convex loss of each example rises above its tangent when scores move `apart`.
+
+    By the loss's envelope; of several outputs at most an eighth of the squared range (Popoviciu).
+    """
+    if objective.layout.outputs > 1:
+        return apart**2 / 8 if objective.loss.shift_invariant else jnp.full(apart.shape, jnp.inf)
+    if objective.loss.envelope is None:
+        return jnp.full(apart.shape, jnp.inf)
+    _, high = jax.vmap(objective.loss.envelope)(scores[:, 0], y, apart)
+    return jnp.where(apart > 0, high * apart**2 / 2, 0.0)
+
+
+def _image(objective, ball, x, y, half):
+    """The losses that scores in an interval can have: a convex function's least and largest."""
+    middle = objective.scores(ball.centre, x)[:, 0]
+
+    def loss(score, y):
+        return objective.point_loss(score[None], y)
+
+    low, high = middle - half, middle + half
+    both = jax.vmap(jax.value_and_grad(loss))
+    (left, falls), (right, rises) = both(low, y), both(high, y)
+    # where it has its least value inside, its tangents at the ends meet below it
+    inside = (falls < 0) & (rises > 0)
+    gap = jnp.where(inside, rises - falls, 1.0)
+    meet = (rises * left - falls * right + falls * rises * (high - low)) / gap
+    least = jnp.where(inside, meet, jnp.minimum(left, right))
+    known = jnp.isfinite(half)
+    top = jnp.maximum(left, right)
+    return jnp.where(known, least, -jnp.inf), jnp.where(known, top, jnp.inf)
 
 
 def prediction(x, *, reduce: str | None = None, name: str = "prediction") -> Measure:
@@ -208,6 +336,25 @@ class _SelfLoss(Measure):
         # 0 * inf is NaN: examples that stay are not part of it
         return jnp.sum(jnp.where(weights != 0, weights * losses, 0.0))[None]
 
+    def enclose(self, objective: Any, ball, w):
+        if not isinstance(objective, LinearObjective) or not objective.loss.convex:
+            return super().enclose(objective, ball, w)
+        assert w is not None  # needs_w
+        weights = w * objective.weights
+        values = self.values(objective, ball.centre, w)
+        scores = objective.scores(ball.centre)
+        first = jax.vmap(jax.grad(objective.point_loss))(scores, objective.y)
+        first = jnp.where(weights[:, None] != 0, weights[:, None] * first, 0.0)
+        gradient = objective.layout.flat(first.T @ objective.design)
+        apart = jnp.broadcast_to(ball.points * ball.radius, weights.shape)
+        bend = _bend(objective, scores, objective.y, apart)
+        bend = jnp.sum(jnp.where(weights != 0, weights * bend, 0.0))
+        return _convex(values, ball.reach(gradient[None]), bend[None])
+
+    def steepest(self, objective: Any):
+        lengths = jnp.linalg.norm(objective.design, axis=1)
+        return objective.weights * objective.loss.slope * lengths
+
     def columns(self, objective):
         return ("self_loss",)
 
@@ -230,6 +377,13 @@ class _Parameter(Measure):
     def values(self, objective, theta, w):
         return theta[np.asarray(self.index)]
 
+    def enclose(self, objective, ball, w):
+        vectors = jnp.eye(objective.p, dtype=ball.centre.dtype)[np.asarray(self.index)]
+        return _around(self.values(objective, ball.centre, w), ball.reach(vectors))
+
+    def steepest(self, objective):
+        return jnp.ones(len(self.index))
+
     def columns(self, objective):
         if max(self.index) >= objective.p or min(self.index) < -objective.p:
             raise ValueError(f"theta has {objective.p} entries, but entry {self.index} was asked")
@@ -239,6 +393,38 @@ class _Parameter(Measure):
 def parameter(index, *, name: str = "parameter") -> Measure:
     """One entry, or several, of the flat theta."""
     return _Parameter(index=tuple(int(i) for i in np.atleast_1d(index)), name=name)
+
+
+class _Linear(Measure):
+    """Products of given vectors with the flat theta."""
+
+    vectors: Float[Array, "m p"]
+    name: str = eqx.field(static=True)
+    needs_w: bool = eqx.field(static=True, default=False)
+
+    def values(self, objective, theta, w):
+        return self.vectors @ theta
+
+    def gradients(self, objective, theta):
+        return self.vectors
+
+    def enclose(self, objective, ball, w):
+        return _around(self.vectors @ ball.centre, ball.reach(self.vectors))
+
+    def steepest(self, objective):
+        return jnp.linalg.norm(self.vectors, axis=1)
+
+    def columns(self, objective):
+        if self.vectors.shape[1] != objective.p:
+            raise ValueError(
+                f"theta has {objective.p} entries, the vectors have {self.vectors.shape[1]}"
+            )
+        return tuple(f"{self.name}[{i}]" for i in range(len(self.vectors)))
+
+
+def linear(vectors, *, name: str = "linear") -> Measure:
+    """Linear functionals: products of vectors (m p) with the flat theta, m columns."""
+    return _Linear(vectors=jnp.atleast_2d(jnp.asarray(vectors, float)), name=name)
 
 
 class _Function(Measure):

@@ -97,6 +97,11 @@ class AbstractObjective(eqx.Module):
     l2: eqx.AbstractVar[Float[Array, ""]]
     penalised: eqx.AbstractVar[Bool[Array, "p"]]
 
+    @property
+    @abc.abstractmethod
+    def examples(self) -> PyTree:
+        """The fields that hold one entry an example, base weights among them."""
+
     @abc.abstractmethod
     def losses(self, theta: Float[Array | np.ndarray, "p"]) -> Float[Array, "n"]:
         """Each example's loss, without base weights."""
@@ -170,9 +175,20 @@ class AbstractObjective(eqx.Module):
         stays = jnp.ones_like(self.weights) if stays is None else stays
         return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
 
+    def bend(self, theta, vector, stays=None) -> Float[Array, "p"]:
+        """The third derivative of J(.; stays) at theta, contracted twice with a vector.
+
+        Forward over forward mode through the gradient: about two gradients' work.
+        """
+
+        def along(theta):
+            return jax.jvp(lambda t: self.gradient(t, stays), (theta,), (vector,))[1]
+
+        return jax.jvp(along, (theta,), (vector,))[1]
+
     def with_l2(self, l2):
         """The same objective under another penalty (a number, or traced)."""
-        return dataclasses.replace(self, l2=jnp.asarray(l2, self.weights.dtype))
+        return eqx.tree_at(lambda o: o.l2, self, jnp.asarray(l2, self.weights.dtype))
 
 
 # ---- linear models ------------------------------------------------------------------------------
@@ -284,6 +300,11 @@ class LinearObjective(AbstractObjective):
     def numbers(self) -> int:
         """Scores, slopes and a temporary of them, the weights and the losses."""
         return 3 * self.layout.outputs + 2
+
+    @property
+    def examples(self):
+        """Inputs, targets and base weights."""
+        return self.design, self.y, self.weights
 
     @property
     def x(self) -> Float[Array, "n d"]:
@@ -491,6 +512,11 @@ class Objective(AbstractObjective):
         )
         check_scalar(jax.eval_shape(lambda t, e: loss(self.tree(t), e), self.start, example))
 
+    @property
+    def examples(self):
+        """Data and base weights."""
+        return self.data, self.weights
+
     def initial(self):
         """The theta given at construction."""
         return self.start
@@ -545,10 +571,8 @@ class _GeneralExpansion(AbstractExpansion):
         return self.objective.weights * jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
 
     def restrict(self, rows):
-        data, weights = jax.tree.map(
-            lambda leaf: leaf[rows], (self.objective.data, self.objective.weights)
-        )
-        objective = eqx.tree_at(lambda o: (o.data, o.weights), self.objective, (data, weights))
+        some = jax.tree.map(lambda leaf: leaf[rows], self.objective.examples)
+        objective = eqx.tree_at(lambda o: o.examples, self.objective, some)
         return _GeneralExpansion(objective=objective, theta=self.theta, penalty=self.penalty)
 
     def gauge(self):

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 __all__ = [
+    "Certificate",
     "Solution",
     "SolveError",
     "Status",
@@ -61,6 +62,36 @@ _ADVICE = {
         "the loss of what is left keeps falling towards infinite parameters (the group empties a "
         "class and the intercept is free, or what is left is separable); the value is where the "
         "steps stopped: raise l2, or penalise the intercept"
+    ),
+}
+
+
+class Certificate(enum.IntEnum):
+    """What is known for sure about an effect. Arrays hold these codes as int8."""
+
+    certified = 0
+    loose = 1
+    uncertified = 2
+
+    @property
+    def advice(self) -> str:
+        """One sentence: what the interval says, and what would narrow it."""
+        return _MEANING[self]
+
+
+_MEANING = {
+    Certificate.certified: (
+        "the interval holds the effect of retraining, and theta is proven to within less than the "
+        "change itself"
+    ),
+    Certificate.loose: (
+        "the interval holds the effect of retraining but proves little: the bound on theta is "
+        "longer than the change; ask for a tolerance, or start from lo.Retrain()"
+    ),
+    Certificate.uncertified: (
+        "nothing could be proven: the loss states no envelope or is not convex, the measure is not "
+        "linear or convex, what stays determines no minimum, or the candidate is too far from it; "
+        "raise l2, or start from lo.Retrain()"
     ),
 }
 

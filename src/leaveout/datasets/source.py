@@ -20,6 +20,7 @@ import numpy as np
 __all__ = [
     "File",
     "Origin",
+    "cache",
     "cached",
     "find",
     "member",
@@ -133,7 +134,7 @@ def cached(origin: Origin, name: str, parse: Callable[[], dict[str, np.ndarray]]
     """
     pins = repr([(file.sha256, file.members) for file in origin.files]).encode()
     key = hashlib.sha256(pins + code).hexdigest()[:16]
-    root = _cache()
+    root = cache()
     path = None if root is None else root / "parsed" / f"{name}-{key}.npz"
     if path is not None and path.is_file():
         try:
@@ -161,7 +162,8 @@ def _keep(path: Path, arrays) -> None:
             partial.unlink(missing_ok=True)
 
 
-def _cache() -> Path | None:
+def cache() -> Path | None:
+    """The folder of the user's cache, or None where there is no telling."""
     chosen = os.environ.get("LEAVEOUT_CACHE")
     if chosen:
         return Path(chosen)
@@ -173,9 +175,9 @@ def _cache() -> Path | None:
 
 
 def _roots() -> list[Path]:
-    data, cache = os.environ.get("LEAVEOUT_DATA"), _cache()
+    data, kept = os.environ.get("LEAVEOUT_DATA"), cache()
     roots = [] if not data else [Path(data)]
-    return roots if cache is None else [*roots, cache / "raw"]
+    return roots if kept is None else [*roots, kept / "raw"]
 
 
 def _get(origin: Origin, file: File) -> str:
@@ -190,7 +192,7 @@ def _download(origin: Origin, file: File) -> Path:
     data = os.environ.get("LEAVEOUT_DATA")
     looked = "LEAVEOUT_DATA is not set" if not data else f"it is not in {data}/{origin.folder}"
     missing = f"{file.name} was not found: {looked}"
-    root = _cache()
+    root = cache()
     if not file.urls:
         raise FileNotFoundError(f"{missing}; {_get(origin, file)}")
     if root is None:

@@ -3,7 +3,8 @@
 A solver answers two questions about the Hessian H = H(1) of the objective at theta:
 
 - `full`: H x = b, for influence;
-- `reduced`: (H - H(w)) x = b for many groups w at once, for the Newton step.
+- `reduced`: (H - H(w)) x = b for many groups w at once, for the Newton step; it factorises once and
+  returns the map from b to x, for as many right-hand sides as are wanted.
 
 `Block` says which groups are in flight: padded indices of the points that leave and their weights,
 or dense weights. Every answer's residual is the true one, measured

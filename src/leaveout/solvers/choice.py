@@ -29,9 +29,9 @@ class Auto:
         """Rows of H^-1 b."""
         return self.choose(expansion, factor, None).full(expansion, factor, b)
 
-    def reduced(self, expansion, factor, block, b):
-        """Rows of (H - H(w))^-1 b."""
-        return self.choose(expansion, factor, block).reduced(expansion, factor, block, b)
+    def reduced(self, expansion, factor, block):
+        """The map b to rows of (H - H(w))^-1 b."""
+        return self.choose(expansion, factor, block).reduced(expansion, factor, block)
 
     def choose(
         self, expansion: AbstractExpansion, factor: Factor | None, block: Block | None

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from leaveout.objective import LinearExpansion
-from leaveout.solution import Status
+from leaveout.sharding import over_lanes
+from leaveout.solution import Solution, Status
 from leaveout.solvers.factor import (
     Block,
     apply_full,
@@ -46,8 +47,8 @@ class Cholesky:
         residual = relative(b - apply(x), b, factor.solve)
         return judge(x, residual, reachable(self.rtol, b.dtype), Status.converged)
 
-    def reduced(self, expansion, factor, block, b):
-        """Rows of (H - H(w))^-1 b."""
+    def reduced(self, expansion, factor, block):
+        """The map b to rows of (H - H(w))^-1 b."""
         if factor is None:
             factor, _ = factorise(full_matrix(expansion))
         matrix = factor.lower @ factor.lower.T
@@ -56,22 +57,39 @@ class Cholesky:
         gauge = expansion.gauge()
         base = base if gauge is None else base + gauge
 
-        def solve(lane):
-            indices, weights, right = lane
-            if indices is None:
-                left = base + expansion.hessian(1 - weights)
-            else:
-                left = matrix - expansion.restrict(indices).hessian(weights)
-            lower = jnp.linalg.cholesky(left)
-            definite = is_definite(lower, jnp.diagonal(left) if indices is None else scale)
-            x = jax.scipy.linalg.cho_solve((lower, True), right)
-            return jnp.where(definite, x, 0.0), right - left @ x, definite
+        listed = block.indices is not None
+        by_rows = listed and isinstance(expansion, LinearExpansion)
 
-        lanes = (block.indices, block.weights, b)
-        x, error, definite = jax.lax.map(solve, lanes, batch_size=_together(expansion, block))
-        x, error, status = _mend(expansion, block, b, x, error, definite)
-        residual = relative(error, b, factor.solve)
-        return judge(x, residual, reachable(self.rtol, b.dtype), status)
+        def seen(lane):
+            """The rows of a group, or its Hessian where that takes more than its rows."""
+            indices, weights = lane
+            if not listed:
+                return base + expansion.hessian(1 - weights), weights
+            own = expansion.restrict(indices)
+            return own if by_rows else matrix - own.hessian(weights), weights
+
+        def factors(inputs):
+            own, weights = inputs
+            left = matrix - own.hessian(weights) if by_rows else own
+            lower = jnp.linalg.cholesky(left)
+            return lower, is_definite(lower, scale if listed else jnp.diagonal(left))
+
+        batch = _together(expansion, block)
+        lanes = block.indices, block.weights
+        lower, definite = over_lanes(seen, factors, lanes, batch)
+
+        def one(lane):
+            lower, definite, right = lane
+            x = jax.scipy.linalg.cho_solve((lower, True), right)
+            return jnp.where(definite, x, 0.0), right - lower @ (lower.T @ x)
+
+        def solve(b) -> Solution:
+            x, error = over_lanes(lambda lane: lane, one, (lower, definite, b), batch)
+            x, error, status = _mend(expansion, block, b, x, error, definite)
+            residual = relative(error, b, factor.solve)
+            return judge(x, residual, reachable(self.rtol, b.dtype), status)
+
+        return solve
 
 
 def _together(expansion, block: Block) -> int:
@@ -159,80 +177,118 @@ class LowRank:
             "use Cholesky() or CG() for influence"
         )
 
-    def reduced(self, expansion, factor, block, b):
-        """Rows of (H - H(w))^-1 b for b = g(w) or any other right-hand side."""
+    def reduced(self, expansion, factor, block):
+        """The map b to rows of (H - H(w))^-1 b, for b = g(w) or any other right-hand side."""
         if not isinstance(expansion, LinearExpansion):
             raise ValueError(
                 "LowRank needs a linear model (lo.glm and its kin); use Cholesky() or CG()"
             )
         if block.indices is None:
-            return Cholesky(self.rtol).reduced(expansion, factor, block, b)
+            return Cholesky(self.rtol).reduced(expansion, factor, block)
         if factor is None:
             factor, _ = factorise(full_matrix(expansion))
-        if factor.rows is not None:
-            return self._whitened(expansion, factor, block, b)
+        seen = factor.rows is not None
+        return (self._whitened if seen else self._rowwise)(expansion, factor, block)
+
+    def _rowwise(self, expansion, factor, block):
         order = expansion.layout.order()
         outputs, width = expansion.layout.outputs, expansion.layout.width
-        eye = jnp.eye(outputs, dtype=b.dtype)
+        eye = jnp.eye(outputs, dtype=expansion.first.dtype)
 
-        def solve(lane):
-            indices, weights, right = lane
+        def rows_of(indices):
+            """One row of X_w for each (point, output), columns in the order of theta."""
             design = expansion.design[indices]
-            k = design.shape[0]
-            # one row of X_w for each (point, output), columns in the order of theta
-            rows = jnp.einsum("ab,ki->kabi", eye, design).reshape(k * outputs, outputs * width)
-            rows = rows[:, order] if outputs > 1 else rows
+            rows = jnp.einsum("ab,ki->kabi", eye, design).reshape(-1, outputs * width)
+            return rows[:, order] if outputs > 1 else rows
+
+        def seen(lane):
+            """X_w and the blocks of C."""
+            indices, weights = lane
+            return rows_of(indices), weights[:, None, None] * expansion.second[indices]
+
+        def scaled(curvature, m):
+            """C m, block by block."""
+            shaped = m.reshape((len(curvature), outputs, -1))
+            return jnp.einsum("kab,kbj->kaj", curvature, shaped).reshape(m.shape)
+
+        def factors(inputs):
+            rows, curvature = inputs
             white = factor.whiten(rows)  # (kK p)
-            curvature = weights[:, None, None] * expansion.second[indices]
+            system = jnp.eye(len(white), dtype=white.dtype) - scaled(curvature, white @ white.T)
+            return white, *jax.scipy.linalg.lu_factor(system)
 
-            def scaled(m):  # C m, block by block
-                shaped = m.reshape((k, outputs, -1))
-                return jnp.einsum("kab,kbj->kaj", curvature, shaped).reshape(m.shape)
+        lanes = block.indices, block.weights
+        white, lu, pivots = over_lanes(seen, factors, lanes, None)
 
-            system = jnp.eye(k * outputs, dtype=b.dtype) - scaled(white @ white.T)
+        def one(inputs):
+            rows, curvature, white, lu, pivots, right = inputs
             start = factor.whiten(right[None])[0]
-            factors, pivots = jax.scipy.linalg.lu_factor(system)
-            a = jax.scipy.linalg.lu_solve((factors, pivots), scaled((white @ start)[:, None]))[:, 0]
-            # its determinant is that of I - S: a pivot near 0 is a direction with nothing left
-            regular = jnp.min(jnp.abs(jnp.diagonal(factors))) > 1e-10
+            turned = scaled(curvature, (white @ start)[:, None])
+            a = jax.scipy.linalg.lu_solve((lu, pivots), turned)[:, 0]
             solved = start + white.T @ a
             x = jax.scipy.linalg.solve_triangular(factor.lower, solved, lower=True, trans=1)
-            part = rows.T @ scaled((rows @ x)[:, None])[:, 0]
-            return x, right - factor.multiply(x[None])[0] + part, regular
+            part = rows.T @ scaled(curvature, (rows @ x)[:, None])[:, 0]
+            return x, right - factor.multiply(x[None])[0] + part
 
-        x, error, regular = jax.lax.map(solve, (block.indices, block.weights, b))
-        good = regular & jnp.all(jnp.isfinite(x), axis=1)
-        x, error = jnp.where(good[:, None], x, 0.0), jnp.where(good[:, None], error, b)
-        good &= relative(error, b, factor.solve) <= reachable(self.rtol, b.dtype)
-        x, error, status = _mend(expansion, block, b, x, error, good)
-        residual = relative(error, b, factor.solve)
-        return judge(x, residual, reachable(self.rtol, b.dtype), status)
+        def solve(b) -> Solution:
+            inputs = lanes, white, lu, pivots, b
+            x, error = over_lanes(lambda lane: (*seen(lane[0]), *lane[1:]), one, inputs, None)
+            good = _regular(lu) & jnp.all(jnp.isfinite(x), axis=1)
+            x, error = jnp.where(good[:, None], x, 0.0), jnp.where(good[:, None], error, b)
+            good &= relative(error, b, factor.solve) <= reachable(self.rtol, b.dtype)
+            x, error, status = _mend(expansion, block, b, x, error, good)
+            residual = relative(error, b, factor.solve)
+            return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
-    def _whitened(self, expansion, factor, block, b):
+        return solve
+
+    def _whitened(self, expansion, factor, block):
         """The same in coordinates u = lower' x, where the rows of the points need no solve."""
         rows, gram, second = factor.rows, factor.gram, expansion.second[:, 0, 0]
-
-        def solve(lane):
-            indices, weights, start = lane
-            white, curvature = rows[indices], weights * second[indices]
-            inner = white @ white.T if gram is None else gram[indices][:, indices]
-            eye = jnp.eye(len(indices), dtype=start.dtype)
-            factors, pivots = jax.scipy.linalg.lu_factor(eye - curvature[:, None] * inner)
-            regular = jnp.min(jnp.abs(jnp.diagonal(factors))) > 1e-10
-            a = jax.scipy.linalg.lu_solve((factors, pivots), curvature * (white @ start))
-            u = start + a @ white
-            return u, start - u + (curvature * (white @ u)) @ white, regular
-
-        start = factor.whiten(b)
-        lanes = (block.indices, block.weights, start)
         k = block.indices.shape[1]
-        size = 8 * k * (rows.shape[1] + 3 * k)
-        u, error, regular = jax.lax.map(solve, lanes, batch_size=together(len(b), size))
-        size, left = jnp.linalg.norm(start, axis=1), jnp.linalg.norm(error, axis=1)
-        reached = left <= reachable(self.rtol, b.dtype) * size
-        good = regular & jnp.all(jnp.isfinite(u), axis=1) & reached
-        x = jnp.where(good[:, None], factor.unwhiten(jnp.where(good[:, None], u, 0.0)), 0.0)
-        error = jnp.where(good[:, None], error @ factor.lower.T, b)
-        x, error, status = _mend(expansion, block, b, x, error, good)
-        residual = relative(error, b, factor.solve)
-        return judge(x, residual, reachable(self.rtol, b.dtype), status)
+        batch = together(len(block.indices), 8 * k * (rows.shape[1] + 3 * k))
+
+        def seen(lane):
+            """The rows of a group and their curvature."""
+            indices, weights = lane
+            return rows[indices], weights * second[indices]
+
+        def products(lane):
+            """X_w H^-1 X_w', or the rows it is made of, and their curvature."""
+            white, curvature = seen(lane)
+            return white if gram is None else gram[lane[0]][:, lane[0]], curvature
+
+        def factors(inputs):
+            inner, curvature = inputs
+            inner = inner @ inner.T if gram is None else inner
+            eye = jnp.eye(k, dtype=rows.dtype)
+            return jax.scipy.linalg.lu_factor(eye - curvature[:, None] * inner)
+
+        lanes = block.indices, block.weights
+        lu, pivots = over_lanes(products, factors, lanes, batch)
+
+        def one(inputs):
+            white, curvature, lu, pivots, start = inputs
+            a = jax.scipy.linalg.lu_solve((lu, pivots), curvature * (white @ start))
+            u = start + a @ white
+            return u, start - u + (curvature * (white @ u)) @ white
+
+        def solve(b) -> Solution:
+            start = factor.whiten(b)
+            inputs = lanes, lu, pivots, start
+            u, error = over_lanes(lambda lane: (*seen(lane[0]), *lane[1:]), one, inputs, batch)
+            size, left = jnp.linalg.norm(start, axis=1), jnp.linalg.norm(error, axis=1)
+            reached = left <= reachable(self.rtol, b.dtype) * size
+            good = _regular(lu) & jnp.all(jnp.isfinite(u), axis=1) & reached
+            x = jnp.where(good[:, None], factor.unwhiten(jnp.where(good[:, None], u, 0.0)), 0.0)
+            error = jnp.where(good[:, None], error @ factor.lower.T, b)
+            x, error, status = _mend(expansion, block, b, x, error, good)
+            residual = relative(error, b, factor.solve)
+            return judge(x, residual, reachable(self.rtol, b.dtype), status)
+
+        return solve
+
+
+def _regular(lu):
+    """(b) True where no pivot of I - C R is near 0: its determinant is that of I - S."""
+    return jnp.min(jnp.abs(jnp.diagonal(lu, axis1=1, axis2=2)), axis=1) > 1e-10

@@ -6,9 +6,11 @@ from typing import Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from leaveout.objective import AbstractExpansion
+from leaveout.objective import AbstractExpansion, LinearExpansion
+from leaveout.sharding import constrain, devices, rowwise
 from leaveout.solution import Solution, Status
 
 __all__ = [
@@ -21,9 +23,11 @@ __all__ = [
     "full_matrix",
     "is_definite",
     "judge",
+    "leverage",
     "reachable",
     "relative",
     "seen_through",
+    "white_rows",
     "whiten",
 ]
 
@@ -45,7 +49,7 @@ class Block(eqx.Module):
             return self.weights
         zeros = jnp.zeros((self.indices.shape[0], n), self.weights.dtype)
         lanes = jnp.arange(self.indices.shape[0])[:, None]
-        return zeros.at[lanes, self.indices].add(self.weights)
+        return constrain(zeros.at[lanes, self.indices].add(self.weights), "groups", "data")
 
 
 class Factor(eqx.Module):
@@ -94,8 +98,29 @@ def whiten(factor: Factor, design: Float[Array, "n p"], gram: bool = False) -> F
     What a group does to a linear model of one output is then seen without theta: H(w) is
     rows' diag(w phi'') rows, and the scores of a change u are rows u.
     """
-    rows = factor.whiten(design) if factor.rows is None else factor.rows
+    rows = rowwise(Factor.whiten, factor, design) if factor.rows is None else factor.rows
     return Factor(factor.lower, rows, rows @ rows.T if gram else factor.gram)
+
+
+def white_rows(
+    expansion: LinearExpansion, factor: Factor
+) -> Callable[[Float[Array, "q"]], Float[Array, "K p"]]:
+    """The map from the inputs of one example to its K rows X_i lower^-T."""
+    layout = expansion.layout
+    inverse = factor.whiten(jnp.eye(layout.size, dtype=factor.lower.dtype))  # rows: lower^-1 e_j
+    by_output = inverse[np.argsort(layout.order())].reshape(layout.outputs, layout.width, -1)
+    return lambda x: jnp.einsum("q,kqp->kp", x, by_output)
+
+
+def leverage(expansion: LinearExpansion, factor: Factor) -> Float[Array, "n K K"]:
+    """X_i H^-1 X_i' of every example: n p^2 multiplications, in blocks of examples."""
+    rows = white_rows(expansion, factor)
+
+    def own(x):
+        white = rows(x)
+        return white @ white.T
+
+    return jax.lax.map(own, expansion.design, batch_size=min(256, expansion.n))
 
 
 def seen_through(rows: Float[Array, "n p"], scale: Float[Array, "b n"]) -> Callable:
@@ -105,7 +130,7 @@ def seen_through(rows: Float[Array, "n p"], scale: Float[Array, "b n"]) -> Calla
     products stays in cache.
     """
     n, p = rows.shape
-    least = -(-n // 2048) if jax.default_backend() == "cpu" else 1
+    least = -(-n // 2048) if jax.default_backend() == "cpu" and devices() == 1 else 1
     count = next((k for k in range(least, 2 * least) if n % k == 0), 1)
     if count == 1:
         return lambda u: ((u @ rows.T) * scale) @ rows
@@ -152,13 +177,9 @@ class Solver(Protocol):
         ...
 
     def reduced(
-        self,
-        expansion: AbstractExpansion,
-        factor: Factor | None,
-        block: Block,
-        b: Float[Array, "b p"],
-    ) -> Solution:
-        """Rows of (H - H(w))^-1 b, one group a row."""
+        self, expansion: AbstractExpansion, factor: Factor | None, block: Block
+    ) -> Callable[[Float[Array, "b p"]], Solution]:
+        """The map b (b p) to rows of (H - H(w))^-1 b, one group a row; factorised once."""
         ...
 
 

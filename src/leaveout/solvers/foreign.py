@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import lineax as lx
 
+from leaveout.sharding import over_lanes
 from leaveout.solution import Status
 from leaveout.solvers.factor import full_matrix, judge, reachable, relative
 
@@ -31,30 +31,32 @@ class Lineax:
         matrix = full_matrix(expansion)
         return self._solve(lambda _: matrix, b, b)
 
-    def reduced(self, expansion, factor, block, b):
-        """Rows of (H - H(w))^-1 b."""
+    def reduced(self, expansion, factor, block):
+        """The map b to rows of (H - H(w))^-1 b."""
 
         def matrix(stays):
             gauge = expansion.gauge()
             left = expansion.hessian(stays) + jnp.diag(expansion.penalty)
             return left if gauge is None else left + gauge
 
-        return self._solve(matrix, 1 - block.leaves(expansion.n), b)
+        return lambda b: self._solve(matrix, 1 - block.leaves(expansion.n), b)
 
     def _solve(self, matrix, stays, b):
         def solve(lane):
-            left = matrix(lane[0])
+            left, right = lane
             diagonal = jnp.diagonal(left)
             scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
             operator = lx.MatrixLinearOperator(
                 left / (scale[:, None] * scale[None]), lx.positive_semidefinite_tag
             )
-            answer = lx.linear_solve(operator, lane[1] / scale, self.solver, throw=False)
+            answer = lx.linear_solve(operator, right / scale, self.solver, throw=False)
             x = answer.value / scale
             failed = answer.result != lx.RESULTS.successful
-            return x, (lane[1] - left @ x) / scale, lane[1] / scale, failed
+            return x, (right - left @ x) / scale, right / scale, failed
 
-        x, error, size, failed = jax.lax.map(solve, (stays, b))
+        x, error, size, failed = over_lanes(
+            lambda lane: (matrix(lane[0]), lane[1]), solve, (stays, b), None
+        )
         status = jnp.where(failed, Status.stalled, Status.converged)
         residual = relative(error, size, lambda v: v)
         return judge(x, residual, reachable(self.rtol, b.dtype), status)

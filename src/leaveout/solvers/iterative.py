@@ -33,29 +33,35 @@ class CG:
     Attributes:
         rtol: residual at which a lane is done.
         max_steps: steps after which a lane is given up; default 10 p.
+        truncate: stopping at max_steps is what is wanted, so that a lane has converged there.
     """
 
     rtol: float = 1e-10
     max_steps: int | None = None
+    truncate: bool = False
 
     def full(self, expansion, factor, b):
         """Rows of H^-1 b."""
         return self._solve(apply_full(expansion), _jacobi(expansion), b)
 
-    def reduced(self, expansion, factor, block, b):
-        """Rows of (H - H(w))^-1 b."""
+    def reduced(self, expansion, factor, block):
+        """The map b to rows of (H - H(w))^-1 b."""
         if factor is not None and factor.rows is not None:
-            return self._whitened(expansion, factor, block, b)
+            return self._whitened(expansion, factor, block)
         apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
         precondition = _jacobi(expansion) if factor is None else factor.solve
-        return self._solve(apply, precondition, b)
+        return lambda b: self._solve(apply, precondition, b)
 
-    def _whitened(self, expansion, factor, block, b) -> Solution:
+    def _whitened(self, expansion, factor, block):
         """The same in coordinates u = lower' x: products with the whitened design, nothing else."""
         taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
         lose = seen_through(factor.rows, taken)
-        solution = self._solve(lambda u: u - lose(u), lambda b: b, factor.whiten(b))
-        return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
+
+        def solve(b) -> Solution:
+            solution = self._solve(lambda u: u - lose(u), lambda b: b, factor.whiten(b))
+            return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
+
+        return solve
 
     def _solve(self, apply, precondition, b) -> Solution:
         rtol = reachable(self.rtol, b.dtype)
@@ -95,7 +101,10 @@ class CG:
         _, x, *_, steps, flat, running = jax.lax.while_loop(unfinished, step, start)
         residual = relative(b - apply(x), b, precondition)
         status = jnp.where(flat, Status.singular, Status.converged)
-        status = jnp.where(running, Status.max_steps, status)
+        if self.truncate:
+            rtol = jnp.inf
+        else:
+            status = jnp.where(running, Status.max_steps, status)
         reached = residual <= rtol
         status = jnp.where(reached & ~flat, Status.converged, status)
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)

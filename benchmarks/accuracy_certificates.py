@@ -1,0 +1,143 @@
+"""How wide are certified intervals, what do they cost, and do they ever fail?
+
+- adversarial: problems made to break a certificate, every interval compared with the truth;
+- ladder: on real data, each approximation's error, the share of groups it certifies and how
+  widely, and what both cost, beside retraining; then what a tolerance of 1e-3 takes;
+- trust: how often a green, amber or red light was right about influence.
+
+Widths and errors are shares of the root mean square actual effect of a column, medians over groups
+and columns. Columns are predictions and losses of ten queries each; groups of 0.25 to 25 %, half
+of them random, half of tails.
+"""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import leaveout as lo
+from benchmarks.adversarial import SHAPES, checks
+from benchmarks.harness import record, timed
+
+_L2_OVER_N = {"breast_cancer": 2e-3, "digits": 1e-3, "diabetes": 10 ** (-4 + 1 / 3),
+              "cdr": 10 ** (-4 + 1 / 3), "fishdog": 1e-4, "mnist_small": 1e-3}  # fmt: skip
+_METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Krylov(1),
+            lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())  # fmt: skip
+_QUERIES = 10
+
+
+def main(folder: Path, size: str) -> None:
+    """Everything; the paper's data only in a full run."""
+    per_shape = {"smoke": 8, "small": 100, "full": 400}[size]
+    shapes = SHAPES[:1] if size == "smoke" else SHAPES
+    rows = [
+        {"loss": name, "outputs": outputs, "n": n, "d": d}
+        | checks((name, outputs, n, d), per_shape, 1)
+        for name, outputs, n, d in shapes
+    ]
+    total = {key: sum(row[key] for row in rows) for key in ("checks", "finite", "violations")}
+    record(folder, "accuracy_adversarial", [*rows, {"loss": "all"} | total])
+    names = {
+        "smoke": ["breast_cancer"],
+        "small": ["breast_cancer"],
+        "full": ["breast_cancer", "digits", "diabetes", "cdr", "fishdog", "mnist_small"],
+    }[size]
+    ladder, trust = [], []
+    for name in names:
+        more, light = _measure(name, 20 if size == "smoke" else 200)
+        ladder, trust = ladder + more, trust + light
+        record(folder, "accuracy_certificates", ladder)
+        record(folder, "accuracy_trust", trust)
+
+
+def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
+    data = getattr(lo.datasets, name)()
+    make = lo.logistic if data.outputs == 1 else lo.softmax
+    fit = lo.fit(make(data.x, data.y, l2=data.n * _L2_OVER_N[name]))
+    query = data.x_query[:_QUERIES]
+    measures = [
+        lo.measures.prediction(query),
+        lo.measures.loss((query, data.y_query[:_QUERIES])),
+    ]
+    groups = _groups(data, fit, query, count)
+    memory = 2**31
+    actual = lo.effects(fit, groups, measures, lo.Retrain(1e-11), memory=memory).value
+    rms = np.sqrt(np.mean(actual**2, axis=0))
+    big = fit.objective.p > 2000
+    rows = []
+    for method in _METHODS:
+        if big and (method == lo.SecondOrder() or "resc" in method.name):
+            continue
+        plain, alone = timed(
+            lambda m=method: lo.effects(fit, groups, measures, m, memory=memory).value, 1
+        )
+        proven, with_bounds = timed(
+            lambda m=method: _certified(fit, groups, measures, m, memory), 1
+        )
+        slack = 1e-9 * rms + 1e-12
+        outside = (actual < proven.lower - slack) | (actual > proven.upper + slack)
+        width, known = proven.width / rms, np.isfinite(proven.width).all(axis=1)
+        rows.append({
+            "data": name, "method": method.name, "groups": count,
+            "median_error": float(np.median(np.abs(np.asarray(plain) - actual) / rms)),
+            "finite": float(known.mean()),
+            "certified": float(np.mean(proven.certificate == lo.Certificate.certified)),
+            "median_half_width": float(np.median(width[known])) if known.any() else None,
+            "violations": int(outside.sum()), "checked": int(np.isfinite(width).sum()),
+            "ms_a_group": 1e3 * alone["median"] / count,
+            "ms_a_group_certified": 1e3 * with_bounds["median"] / count,
+        })  # fmt: skip
+    begin = lo.Retrain() if big else lo.NewtonChebyshev()
+    met, seconds = timed(
+        lambda: _certified(fit, groups, measures, begin, memory, tolerance=1e-3), 1
+    )
+    outside = (actual < met.lower - 1e-9 * rms) | (actual > met.upper + 1e-9 * rms)
+    rows.append({
+        "data": name, "method": f"tolerance 1e-3 from {begin.name}", "groups": count,
+        "median_error": float(np.median(np.abs(met.value - actual) / rms)),
+        "finite": float((met.width <= 1.1e-3 * rms).all(axis=1).mean()),
+        "certified": float(np.mean(met.certificate == lo.Certificate.certified)),
+        "median_half_width": float(np.median(met.width / rms)),
+        "violations": int(outside.sum()), "checked": met.value.size,
+        "ms_a_group": 1e3 * seconds["median"] / count,
+        "retrained": float(np.mean(met.steps > 0)),
+    })  # fmt: skip
+    return rows, [] if big else _lights(name, fit, groups, measures, actual)
+
+
+def _certified(fit, groups, measures, method, memory, tolerance=None):
+    options = {"certify": True} if tolerance is None else {"tolerance": tolerance}
+    return lo.effects(fit, groups, measures, method, memory=memory, **options)
+
+
+def _groups(data, fit, query, count: int) -> lo.Groups:
+    """Random groups, and those drawn from the tails of influence on one query's loss."""
+    half = lo.groups.sizes(data.n, count // 2)
+    random = lo.groups.random(jax.random.key(0), data, sizes=half)
+    pull = np.asarray(lo.per_point(fit, lo.measures.loss((query[:1], data.y_query[:1]))))[:, 0]
+    rng, order = np.random.default_rng(0), np.argsort(-pull)
+    tails = []
+    for i, size in enumerate(half):
+        pool = order if i % 2 else order[::-1]
+        tails.append(rng.choice(pool[: min(int(1.5 * size) + 1, data.n)], int(size), replace=False))
+    lists = [random.indices[a:b] for a, b in zip(random.offsets, random.offsets[1:], strict=False)]
+    return lo.Groups.from_indices([*lists, *tails], n=data.n)
+
+
+def _lights(name, fit, groups, measures, actual) -> list[dict]:
+    """How often influence was within 10 and 50 % of the truth, by colour of light."""
+    light = lo.bounds.trust(fit, groups).light
+    k = _QUERIES * fit.objective.layout.outputs  # predictions
+    influence = lo.effects(fit, groups, measures, lo.Influence()).value[:, :k]
+    error = np.linalg.norm(influence - actual[:, :k], axis=1)
+    error /= np.linalg.norm(actual[:, :k], axis=1)
+    rows = []
+    for colour in lo.bounds.Light:
+        mine = error[light == colour]
+        rows.append({
+            "data": name, "light": colour.name, "groups": len(mine),
+            "within_10": float(np.mean(mine < 0.1)) if len(mine) else None,
+            "within_50": float(np.mean(mine < 0.5)) if len(mine) else None,
+            "median_error": float(np.median(mine)) if len(mine) else None,
+        })  # fmt: skip
+    return rows

@@ -1,0 +1,193 @@
+"""Certificates: an interval that must hold the effect of retraining."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from benchmarks.adversarial import SHAPES, checks
+
+import leaveout as lo
+from leaveout.certificates import knapsack
+from problems import groups_of, measures_of, problem
+
+METHODS = (lo.Influence(), lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())
+
+
+def slow(name):
+    """A parameter whose test is not run by default."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+def sorted_knapsack(value, most, budget):
+    """The fractional knapsack the obvious way: best first."""
+    total = 0.0
+    for i in np.argsort(-value):
+        take = min(most[i], budget)
+        total, budget = total + value[i] * take, budget - take
+    return total
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.3, 2.0, 100.0])
+def test_the_knapsack_is_bounded_from_above_and_closely(budget):
+    rng = np.random.default_rng(0)
+    value, most = rng.exponential(size=300), rng.exponential(size=300) / 100
+    exact = sorted_knapsack(value, most, budget)
+    found = float(knapsack(jnp.asarray(value), jnp.asarray(most), jnp.asarray(budget)))
+    assert exact <= found * (1 + 1e-12) <= exact * 1.01 + 1e-3 * budget + 1e-12
+
+
+@pytest.mark.parametrize("name", ["logistic", "poisson", "squares"])
+def test_envelopes_hold_every_chord(name):
+    loss, rng = getattr(lo.losses, name), np.random.default_rng(0)
+    slope = {
+        "logistic": lambda s: 1 / (1 + np.exp(-s)),
+        "poisson": np.exp,
+        "squares": lambda s: s,
+    }[name]
+    score, radius = rng.normal(size=2000) * 4, rng.exponential(size=2000) * 2
+    moved = score + radius * rng.uniform(-1, 1, size=2000)
+    chord = (slope(moved) - slope(score)) / (moved - score)
+    low, high = loss.envelope(jnp.asarray(score), 0.0, jnp.asarray(radius))
+    assert (np.asarray(low) <= chord * (1 + 1e-6)).all()
+    assert (chord <= np.asarray(high) * (1 + 1e-6)).all()
+
+
+def test_envelopes_stand_at_no_and_at_any_distance():
+    for name in ("logistic", "poisson", "squares", "softmax"):
+        envelope = getattr(lo.losses, name).envelope
+        for radius in (0.0, 1e-12, 30.0, 1e3, jnp.inf):
+            low, high = envelope(jnp.asarray([-800.0, 0.0, 3.0]), 0.0, jnp.asarray(radius))
+            assert (low <= high * (1 + 1e-12)).all()
+            assert not jnp.isnan(low + high).any()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(s, marks=[] if i == 0 else pytest.mark.slow) for i, s in enumerate(SHAPES)],
+    ids=["-".join(map(str, s)) for s in SHAPES],
+)
+def test_certificates_hold_on_problems_made_to_break_them(shape):
+    found = checks(shape, 40, 7)
+    assert found["violations"] == 0
+    assert found["checks"] > 15_000
+    assert found["finite"] > found["checks"] / 4
+
+
+@pytest.mark.parametrize("name", ["logistic", slow("softmax"), slow("poisson"), slow("squares")])
+def test_effects_of_every_method_come_with_an_interval_for_retraining(name):
+    objective = problem(name, n=60, l2=0.5)
+    fit, groups, measures = lo.fit(objective), groups_of(60), measures_of(objective)
+    actual = lo.effects(fit, groups, measures, lo.Retrain(1e-12)).value
+    widths = []
+    for method in METHODS:
+        effects = lo.effects(fit, groups, measures, method, certify=True)
+        assert (effects.lower - 1e-9 <= actual).all()
+        assert (actual <= effects.upper + 1e-9).all()
+        known = np.isfinite(effects.width)
+        assert known[:, :-1].mean() > 0.7
+        assert not known[:, -1].any()  # a function of theta of which nothing is known
+        assert (effects.certificate[known.any(axis=1)] == lo.Certificate.certified).mean() > 0.8
+        widths.append(np.median(effects.width[:, :3]))
+    assert known[:, :-1].all()  # of the retrained
+    assert widths[1] <= widths[0]
+    assert widths[3] < 1e-5
+
+
+def test_intervals_narrow_as_the_candidate_gets_better():
+    objective = problem("logistic", n=60, l2=0.5)
+    fit, groups = lo.fit(objective), groups_of(60)
+    f = lo.measures.prediction(np.asarray(objective.x[:4]))
+    widths = [np.median(lo.effects(fit, groups, f, m, certify=True).width) for m in METHODS[:3]]
+    assert widths[0] > 3 * widths[1] > 9 * widths[2]
+
+
+def test_a_tolerance_is_met_and_what_it_took_is_said():
+    objective = problem("logistic", n=60, l2=1e-3, seed=3)
+    fit, groups = lo.fit(objective), groups_of(60)
+    measures = measures_of(objective)[:3]
+    wide = lo.effects(fit, groups, measures, lo.Influence(), certify=True)
+    effects = lo.effects(fit, groups, measures, lo.Influence(), tolerance=1e-4)
+    goal = 1e-4 * np.sqrt(np.mean(effects.value**2, axis=0))
+    assert (wide.width > goal).any()
+    assert (effects.width <= goal).all()
+    assert (effects.steps[(wide.width > goal).any(axis=1)] > 0).all()
+    actual = lo.effects(fit, groups, measures, lo.Retrain(1e-12)).value
+    assert (np.abs(effects.value - actual) <= effects.width * 2 + 1e-9).all()
+    assert (effects.lower - 1e-9 <= actual).all()
+    assert (actual <= effects.upper + 1e-9).all()
+
+
+def test_what_cannot_be_proven_is_said_not_to_be():
+    y = np.arange(30) % 2
+    x = np.random.default_rng(0).normal(size=(30, 3))
+    x[:, 2] = np.arange(30) < 4  # without these the third weight is free
+    groups = lo.Groups.from_indices([range(4), [20]], n=30)
+    f = lo.measures.prediction(x[:2])
+    fit = lo.fit(lo.logistic(x, y, l2=0.0))
+    effects = lo.effects(fit, groups, f, lo.Newton(), certify=True)
+    assert effects.certificate[0] == lo.Certificate.uncertified
+    assert np.isinf(effects.width[0]).all()
+    assert effects.certificate[1] == lo.Certificate.certified
+    assert "nothing could be proven" in lo.Certificate.uncertified.advice
+
+    def huber(score, y):
+        residual = jnp.abs(score - y)
+        return jnp.where(residual < 1, residual**2 / 2, residual - 0.5)
+
+    fit = lo.fit(lo.glm(huber, x, x[:, 0], l2=1.0))  # states no envelope, nor that it is convex
+    effects = lo.effects(fit, groups, f, lo.Newton(), certify=True)
+    assert (effects.certificate == lo.Certificate.uncertified).all()
+
+
+def test_a_users_loss_with_an_envelope_is_certified():
+    def huber(score, y):
+        residual = jnp.abs(score - y)
+        return jnp.where(residual < 1, residual**2 / 2, residual - 0.5)
+
+    def envelope(score, y, radius):
+        inside = jnp.abs(score - y) + radius < 1
+        return jnp.where(inside, 1.0, 0.0), 1.0
+
+    loss = lo.losses.Loss(huber, "real", convex=True, envelope=envelope)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 3))
+    y = x @ [1.0, 0, -1] + rng.standard_t(2, size=60)
+    fit, groups = lo.fit(lo.glm(loss, x, y, l2=1.0, intercept=False)), groups_of(60)
+    f = lo.measures.prediction(x[:3])
+    effects = lo.effects(fit, groups, f, lo.Retrain(), certify=True)
+    actual = lo.effects(fit, groups, f, lo.Retrain(1e-12)).value
+    assert (effects.lower - 1e-9 <= actual).all()
+    assert (actual <= effects.upper + 1e-9).all()
+    assert np.isfinite(effects.width).all()
+
+
+def test_certified_effects_survive_saving_and_tables(tmp_path):
+    objective = problem("logistic", n=40)
+    fit, groups = lo.fit(objective), groups_of(40, 4)
+    effects = lo.effects(fit, groups, measures_of(objective)[:1], certify=True)
+    effects.save(tmp_path / "effects.npz")
+    back = lo.load(tmp_path / "effects.npz")
+    for name in ("lower", "upper", "certificate"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(effects, name))
+    assert set(effects.to_pandas()["certificate"]) == {"certified"}
+    np.testing.assert_array_equal(effects[1:2].lower, effects.lower[1:2])
+
+
+def test_linear_functionals_are_certified_like_predictions():
+    objective = problem("logistic", n=40)
+    fit, groups = lo.fit(objective), groups_of(40, 4)
+    x = np.asarray(objective.x[:2])
+    wide = np.c_[x, np.ones(2)]
+    ways = [
+        lo.effects(fit, groups, f, certify=True)
+        for f in (lo.measures.prediction(x), lo.measures.linear(wide))
+    ]
+    for name in ("value", "lower", "upper"):
+        np.testing.assert_allclose(getattr(ways[0], name), getattr(ways[1], name), atol=1e-12)
+    with pytest.raises(ValueError, match="theta has 5 entries"):
+        lo.effects(fit, groups, lo.measures.linear(np.ones((1, 3))))
+
+
+def test_a_tolerance_that_is_not_positive_is_refused():
+    objective = problem("logistic", n=40)
+    with pytest.raises(ValueError, match="tolerance > 0"):
+        lo.effects(lo.fit(objective), groups_of(40), lo.measures.self_loss(), tolerance=0.0)
