@@ -1,4 +1,8 @@
-"""Run the benchmarks: `python -m benchmarks [--smoke | --full] [--out DIR]`."""
+"""Run the benchmarks: `python -m benchmarks [--smoke | --full] [--peers] [--only FILE]`.
+
+Rivals that are not installed run in environments of their own, which --full and --peers make;
+otherwise those not made yet are skipped.
+"""
 
 import argparse
 import importlib
@@ -6,19 +10,32 @@ from pathlib import Path
 
 import jax
 
+from benchmarks.peers import environments
+from leaveout.cli import keep_compiled
+
 jax.config.update("jax_enable_x64", True)
+_KINDS = ("accuracy", "memory", "speed")
 
 
 def main() -> None:
-    """Run every speed_*.py and accuracy_*.py beside this file."""
+    """Run every speed_*.py, accuracy_*.py and memory_*.py beside this file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that they run")
-    parser.add_argument("--full", action="store_true", help="the paper's sizes: most of an hour")
+    parser.add_argument("--full", action="store_true", help="the paper's sizes: an hour or more")
+    parser.add_argument("--peers", action="store_true", help="install rivals (torch: 1 GB)")
+    parser.add_argument("--only", help="run one file, such as speed_influence")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()
     size = "smoke" if options.smoke else "full" if options.full else "small"
+    if options.peers or options.full:
+        for name in environments.ENVIRONMENTS:
+            environments.make(name)
+    if not options.full:  # which reports what compiling takes
+        keep_compiled()
     here = Path(__file__).parent
-    for path in sorted([*here.glob("speed_*.py"), *here.glob("accuracy_*.py")]):
+    for path in sorted(p for kind in _KINDS for p in here.glob(f"{kind}_*.py")):
+        if options.only not in (None, path.stem):
+            continue
         importlib.import_module(f"benchmarks.{path.stem}").main(options.out, size)
 
 

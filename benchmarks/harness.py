@@ -58,10 +58,20 @@ def environment() -> dict[str, Any]:
     }
 
 
-def record(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows and environment as JSON, and print the rows as a table."""
+def record(
+    folder: Path, name: str, rows: list[dict[str, Any]], peers: dict[str, Any] | None = None
+) -> None:
+    """Write rows and environment as JSON, and print the rows as a table.
+
+    Args:
+        folder: where to.
+        name: of the file, and of the table.
+        rows: what was measured.
+        peers: versions of rivals that ran in environments of their own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"environment": environment(), "rows": rows}, indent=2)
+    where = environment() | ({"peers": peers} if peers else {})
+    text = json.dumps({"environment": where, "rows": rows}, indent=2)
     (folder / f"{name}.json").write_text(text + "\n")
     print(f"\n{name}")
     for row in rows:
