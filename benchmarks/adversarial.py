@@ -32,16 +32,17 @@ _QUERIES = 6
 _STEPS = 200  # of damped Newton at most: the truth
 
 
-def checks(shape, count: int, seed: int) -> dict[str, int]:
+def checks(shape, count: int, seed: int, intercepts=(True, False)) -> dict[str, int]:
     """How many intervals were looked at, how many are finite, how many do not hold the truth.
 
     Args:
         shape: a member of `SHAPES`.
         count: problems.
         seed: of the first of them.
+        intercepts: True for a free one, False for none; every problem is tried with each.
     """
     keys = jax.random.split(jax.random.key(seed), count)
-    known, wrong, total, reached = (np.asarray(part) for part in _run(shape, keys))
+    known, wrong, total, reached = (np.asarray(part) for part in _run(shape, keys, intercepts))
     return {
         "problems": int(reached.sum()),
         "checks": int(total[reached].sum()),
@@ -52,9 +53,9 @@ def checks(shape, count: int, seed: int) -> dict[str, int]:
 
 
 @eqx.filter_jit
-def _run(shape, keys):
+def _run(shape, keys, intercepts):
     # one after the other: two batched factorisations at once can wait for each other for ever
-    return jax.lax.map(lambda key: _problem(shape, key), keys)
+    return jax.lax.map(lambda key: _problem(shape, key, intercepts), keys)
 
 
 def _features(key, n, d):
@@ -119,7 +120,7 @@ def _minimum(objective, theta, stays):
     return theta, jnp.sqrt(jnp.maximum(gradient @ down, 0.0)), matrix
 
 
-def _problem(shape, key):
+def _problem(shape, key, intercepts):
     name, outputs, n, d = shape
     keys = jax.random.split(key, 10)
     x = _features(keys[0], n, d)
@@ -133,7 +134,7 @@ def _problem(shape, key):
     y_query = _targets(keys[8], name, query @ true)
     loss = getattr(lo.losses, name)
     parts = []
-    for free in (True, False):
+    for free in intercepts:
         objective = lo.glm(loss, x, y, outputs, intercept=free, weights=weights).with_l2(l2)
         parts.append(_one(objective, query, y_query, keys[9], free))
     known, wrong, total, reached = (jnp.stack(part) for part in zip(*parts, strict=True))
@@ -183,7 +184,12 @@ def _one(objective, query, y_query, key, free):
                 size = jnp.sum(slope * jnp.linalg.solve(matrix, slope.T).T, axis=1)
                 slack = 10 * jnp.sqrt(jnp.maximum(size, 0.0)) * left + 1e-10 * (1 + jnp.abs(value))
                 finite = jnp.isfinite(low) & jnp.isfinite(high)
-                broken = (value < low - slack) | (value > high + slack) | jnp.isnan(low + high)
+                broken = (
+                    (value < low - slack)
+                    | (value > high + slack)
+                    | jnp.isnan(low)
+                    | jnp.isnan(high)
+                )
                 known += jnp.sum(finite)
                 wrong += jnp.sum(broken & jnp.isfinite(ball.radius))
                 total += len(value)

@@ -192,6 +192,7 @@ def test_the_released_rule_gives_no_counterexample_in_float64(literal):
     assert np.array_equal(np.sign(first[:, THIRD]), np.sign(second[:, THIRD]))
 
 
+@pytest.mark.slow
 def test_float32_makes_a_counterexample_of_rounding(literal):
     with jax.enable_x64(False):
         rounded = counterexamples.gauss4(GUARD)

@@ -157,6 +157,7 @@ def test_gauss4_has_the_released_codes_stream():
     np.testing.assert_allclose(spectrum[[0, -1]], [0.3039, 48.361], atol=5e-4)
 
 
+@pytest.mark.slow
 def test_ortho2_gives_the_papers_panel():
     data = lo.datasets.ortho2()
     objective = lo.logistic(data.x, data.y, l2=data.l2, intercept=False)

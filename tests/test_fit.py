@@ -178,6 +178,7 @@ def test_cross_validation_agrees_with_scikit_learn():
     assert result.l2 == grid[np.argmax(np.mean(expected, axis=1))]
 
 
+@pytest.mark.slow
 def test_cross_validation_by_loss_folds_and_edges():
     objective = problem("poisson")
     with pytest.warns(UserWarning, match=r"the (lower|upper) edge of its grid"):

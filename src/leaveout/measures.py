@@ -107,13 +107,21 @@ class Measure(eqx.Module):
         return jnp.full(len(self.columns(objective)), jnp.inf)
 
 
+def _sound(lower, upper):
+    """Bounds as they are, or infinite where they overflowed on the way."""
+    return (
+        jnp.where(jnp.isnan(lower) | (lower == jnp.inf), -jnp.inf, lower),
+        jnp.where(jnp.isnan(upper) | (upper == -jnp.inf), jnp.inf, upper),
+    )
+
+
 def _around(values, half):
-    return values - half, values + half
+    return _sound(values - half, values + half)
 
 
 def _convex(values, half, bend):
     """Bounds of a convex function from its tangent at the centre and a bound on what bends away."""
-    return values - half, values + half + bend
+    return _sound(values - half, values + half + bend)
 
 
 class _PerExample(Measure):
@@ -262,11 +270,11 @@ def _image(objective, ball, x, y, half):
     # where it has its least value inside, its tangents at the ends meet below it
     inside = (falls < 0) & (rises > 0)
     gap = jnp.where(inside, rises - falls, 1.0)
-    meet = (rises * left - falls * right + falls * rises * (high - low)) / gap
-    least = jnp.where(inside, meet, jnp.minimum(left, right))
+    drop = falls * (left - right + rises * (high - low)) / gap
+    least = jnp.where(inside, left + drop * (1 + 1e-12), jnp.minimum(left, right))
     known = jnp.isfinite(half)
     top = jnp.maximum(left, right)
-    return jnp.where(known, least, -jnp.inf), jnp.where(known, top, jnp.inf)
+    return _sound(jnp.where(known, least, -jnp.inf), jnp.where(known, top, jnp.inf))
 
 
 def prediction(x, *, reduce: str | None = None, name: str = "prediction") -> Measure:
