@@ -3,9 +3,9 @@
 Every row is a process of its own: data, fit, the effects of some hundreds of the groups, so that
 most of what is needed is compiled; then the peak of resident memory while the effects of all are
 computed under a budget `memory=`, less what was resident before. `per_group_kib` is the growth
-since the row with the fewest groups, spread over the groups that came on top: the answer's own
-numbers are `answer_kib` a group. The allocator keeps some of what is freed, so that peaks of a
-hundred MiB scatter by tens.
+since the row before, spread over the groups that came on top: the answer's own numbers are
+`answer_kib` a group. It tells where both rows fill whole chunks (100 groups of Diabetes do not).
+The allocator keeps some of what is freed, so that peaks of hundreds of MiB scatter by tens.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.harness import record
@@ -38,11 +39,9 @@ def main(folder: Path, size: str) -> None:
     for data, counts in cases:
         for method in _METHODS:
             measured = [_row(data, method, count) for count in counts]
-            least = measured[0]
-            for row in measured:
-                more = row["groups"] - least["groups"]
-                grown = 1024 * (row["peak_mib"] - least["peak_mib"])
-                row["per_group_kib"] = grown / more if more else 0.0
+            for fewer, row in pairwise(measured):
+                more = row["groups"] - fewer["groups"]
+                row["per_group_kib"] = 1024 * (row["peak_mib"] - fewer["peak_mib"]) / more
             rows += measured
     record(folder, "memory_effects", rows)
 
