@@ -21,12 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int8
 
+from leaveout.certificates import DENSE, apart, spread
 from leaveout.effects import effects
 from leaveout.fit import Fit, check_groups, leaving
 from leaveout.groups import Groups
 from leaveout.influence import Influence
 from leaveout.measures import as_measures
-from leaveout.newton import Newton, newton
+from leaveout.newton import newton
 from leaveout.objective import LinearObjective
 from leaveout.retrain import Retrain
 from leaveout.solvers import Factor
@@ -49,8 +50,6 @@ __all__ = [
     "spectrum",
     "trust",
 ]
-
-_DENSE = 2000  # parameters up to which S is formed for each group
 
 
 # ---- constants -----------------------------------------------------------------------------------
@@ -101,7 +100,7 @@ def _constants(fit: Fit) -> Constants:
     slopes = jnp.linalg.norm(expansion.first, axis=1) * lengths
     hessian = expansion.hessian(ones)
     values = jnp.linalg.eigvalsh(hessian)
-    white = _in_own_metric(fit.factor, hessian)
+    white = _in_own_metric(_factor(fit), hessian)
     return Constants(
         n=jnp.sum(objective.weights),
         slope=jnp.max(slopes),
@@ -119,18 +118,20 @@ def _in_own_metric(factor, matrix):
 
 
 def _factor(fit: Fit) -> Factor:
-    """The factor of H, which every bound here needs."""
-    if fit.factor is None:
-        raise ValueError("this needs a fit whose Hessian was factorised: p is too large")
+    """The factor of H, which every bound here needs, of a linear model."""
+    if fit.factor is None or not isinstance(fit.objective, LinearObjective):
+        raise ValueError(
+            "these bounds are for linear models (lo.glm and its kin) small enough for their "
+            "Hessian to be factorised"
+        )
     return fit.factor
 
 
 def _check_dense(fit: Fit) -> None:
-    if not isinstance(fit.objective, LinearObjective):
-        raise ValueError("the bounds of the paper are for linear models: lo.glm and its kin")
-    if fit.factor is None or fit.objective.p > _DENSE:
+    _factor(fit)
+    if fit.objective.p > DENSE:
         raise ValueError(
-            f"these bounds form p x p matrices for every group, for p up to {_DENSE:,}; here p is "
+            f"this forms p x p matrices for every group, for p up to {DENSE:,}; here p is "
             f"{fit.objective.p:,}: use lo.effects(..., certify=True), which needs none"
         )
 
@@ -226,11 +227,10 @@ def decompose(
     """
     first = effects(fit, groups, measures, Influence(), memory=memory).value
     actual = effects(fit, groups, measures, retrain, memory=memory).value
-    whole = effects(fit, groups, measures, Newton(), memory=memory).value
-    linear = effects(fit, groups, measures, Newton(linearised=True), memory=memory).value
-    change = newton(fit, groups, memory=memory).value
+    step = newton(fit, groups, memory=memory).value
     bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
-    bend = np.asarray(_bend(fit, bound, change, leaving(fit, groups)))
+    terms = _terms(fit, bound, step, leaving(fit, groups))
+    whole, linear, bend = (np.asarray(term) for term in terms)
     return Parts(
         influence=first,
         newton=whole,
@@ -243,8 +243,8 @@ def decompose(
 
 
 @eqx.filter_jit
-def _bend(fit: Fit, measures, change, leaves):
-    """Half the second derivative of every column along the change."""
+def _terms(fit: Fit, measures, change, leaves):
+    """Every column's difference along the change, and the first two terms of its series."""
 
     def one(lane):
         change, w = lane
@@ -253,9 +253,12 @@ def _bend(fit: Fit, measures, change, leaves):
             theta = fit.flat + t * change
             return jnp.concatenate([m.values(fit.objective, theta, w) for m in measures])
 
-        slope = lambda t: jax.jvp(value, (t,), (jnp.ones_like(t),))[1]  # noqa: E731
+        def slope(t):
+            return jax.jvp(value, (t,), (jnp.ones_like(t),))[1]
+
         zero = jnp.zeros((), change.dtype)
-        return jax.jvp(slope, (zero,), (jnp.ones_like(zero),))[1] / 2
+        linear, bend = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))
+        return value(jnp.ones_like(zero)) - value(zero), linear, bend / 2
 
     return jax.lax.map(one, (change, leaves))
 
@@ -278,7 +281,13 @@ def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
 
 def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
     """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1."""
-    return spectrum(fit, groups)[:, -1]
+    return jnp.clip(spectrum(fit, groups)[:, -1], 0.0, 1.0)
+
+
+def _odds(share):
+    """An eigenvalue of D(w), s / (1 - s), from one of S; infinite from 1 on."""
+    below = share < 1
+    return np.where(below, share / np.where(below, 1 - share, 1.0), np.inf)
 
 
 @eqx.filter_jit
@@ -286,7 +295,7 @@ def _shares(fit: Fit, leaves):
     expansion = fit.expansion()
 
     def one(w):
-        return jnp.linalg.eigvalsh(_in_own_metric(fit.factor, expansion.hessian(w)))
+        return jnp.linalg.eigvalsh(_in_own_metric(_factor(fit), expansion.hessian(w)))
 
     p = fit.objective.p
     batch = together(len(leaves), 8 * 4 * (p * p + fit.objective.n * fit.objective.numbers))
@@ -329,15 +338,14 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos")
         raise ValueError(f'expected of as "everybody", "group" or "lanczos", got {of!r}')
 
     def h(s):
-        with np.errstate(divide="ignore"):
-            d = np.where(s < 1, s / np.where(s < 1, 1 - s, 1.0), np.inf)
+        d = _odds(s)
         return 1 + d if copies else 1 + 1.5 * d + d**2 / 2
 
     check_groups(fit, groups)
     if of == "everybody":
         top = h(np.asarray(constants(fit).whole))
         return Cone(np.ones(len(groups)), np.full(len(groups), float(top)))
-    mu = np.clip(np.asarray(shares(fit, groups)), 0.0, 1.0)
+    mu = np.asarray(shares(fit, groups))
     if of == "group":
         return Cone(np.ones(len(groups)), h(mu))
     s, *_ = (np.asarray(part) for part in _along(fit, leaving(fit, groups)))
@@ -395,16 +403,13 @@ def prediction_gap(
     """
     check_groups(fit, groups)
     mu = shares(fit, groups) if of == "group" else constants(fit).whole
-    mu = np.broadcast_to(np.clip(np.asarray(mu), 0.0, 1.0), len(groups))
+    mu = np.broadcast_to(np.asarray(mu), len(groups))
     gradients = jnp.concatenate(
         [m.bind(fit.objective).gradients(fit.objective, fit.flat) for m in as_measures(measures)]
     )
-    factor: Any = fit.factor
-    slope = np.linalg.norm(np.asarray(factor.whiten(gradients)), axis=1)
+    slope = np.linalg.norm(np.asarray(_factor(fit).whiten(gradients)), axis=1)
     size = np.sqrt(np.asarray(_along(fit, leaving(fit, groups))[1]))
-    with np.errstate(divide="ignore"):
-        most = np.where(mu < 1, mu / np.where(mu < 1, 1 - mu, 1.0), np.inf)
-    return most[:, None] * size[:, None] * slope[None]
+    return _odds(mu)[:, None] * size[:, None] * slope[None]
 
 
 # ---- trust ---------------------------------------------------------------------------------------
@@ -462,18 +467,16 @@ def trust(fit: Fit, groups: Groups) -> Trust:
     """
     check_groups(fit, groups)
     objective = fit.objective
-    if fit.factor is None or not isinstance(objective, LinearObjective):
-        raise ValueError("trust needs a linear model small enough for its Hessian to be factorised")
     leaves = leaving(fit, groups)
-    own, apart = _points(fit)
+    own, longest = _points(fit)
     taken = np.asarray(leaves @ own)
     mu = np.minimum(taken, 1.0)
-    if objective.p <= _DENSE:
-        mu = np.clip(np.asarray(shares(fit, groups)), 0.0, 1.0)
+    if objective.p <= DENSE:
+        mu = np.asarray(shares(fit, groups))
     share, size, moved = (np.asarray(part) for part in _moved(fit, leaves))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nu = np.where(mu < 1, float(apart) * np.sqrt(size) / (1 - mu), np.inf)
-        error = np.where(share < 1, share / (1 - share), np.inf) + moved / 2
+    below = mu < 1
+    nu = np.where(below, float(longest) * np.sqrt(size) / np.where(below, 1 - mu, 1.0), np.inf)
+    error = _odds(share) + moved / 2
     light = np.where(error < _GREEN, Light.green, np.where(error < _AMBER, Light.amber, Light.red))
     light = np.where(mu < 1 - 1e-10, light, Light.red).astype(np.int8)
     return Trust(taken, mu, share, nu, moved, error, light)
@@ -484,12 +487,7 @@ def _points(fit: Fit):
     """Every example's leverage (n), and the longest difference of scores in H^-1."""
     expansion: Any = fit.expansion()
     gram = leverage(expansion, _factor(fit))
-    own = jnp.einsum("nkl,nkl->n", gram, expansion.second)
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
-    if gram.shape[1] == 1:
-        return own, jnp.sqrt(jnp.max(diagonal))
-    apart = diagonal[:, :, None] + diagonal[:, None, :] - 2 * gram
-    return own, jnp.sqrt(jnp.max(apart))
+    return jnp.einsum("nkl,nkl->n", gram, expansion.second), jnp.max(apart(gram))
 
 
 @eqx.filter_jit
@@ -501,8 +499,6 @@ def _moved(fit: Fit, leaves):
         w, change = lane
         scores = expansion.scores(change)
         bent = jnp.einsum("nk,nkl,nl->n", scores, expansion.second, scores) * (1 - w)
-        far = jnp.max(scores, axis=1) - jnp.min(scores, axis=1)
-        far = jnp.abs(scores[:, 0]) if scores.shape[1] == 1 else far
-        return jnp.sqrt(jnp.sum(bent * far**2) / jnp.maximum(jnp.sum(bent), 1e-300))
+        return jnp.sqrt(jnp.sum(bent * spread(scores) ** 2) / jnp.maximum(jnp.sum(bent), 1e-300))
 
     return share, size, jax.lax.map(one, (leaves, change))

@@ -30,17 +30,22 @@ from leaveout.solvers.direct import together
 from leaveout.solvers.factor import white_rows
 
 __all__ = [
+    "DENSE",
     "AbstractBall",
     "Frame",
     "HessianBall",
     "PenaltyBall",
+    "apart",
     "enclose",
     "frame",
+    "frame_within",
     "hessian_ball",
     "knapsack",
     "penalty_ball",
+    "spread",
 ]
 
+DENSE = 2000  # parameters up to which a matrix of p x p is formed and factorised for each group
 _REACH = 1.0  # change in scores within which the intercept's curvature is bounded
 _SLACK = 1e-9  # relative inflation for rounding
 _SUMMED = 32  # units of rounding that a sum of many terms may lose, relative to their sizes
@@ -138,9 +143,8 @@ def penalty_ball(
     """
     scores = objective.scores(theta)
     a = objective.weights * stays
-    slopes = jax.vmap(jax.grad(objective.point_loss))(scores, objective.y)
-    slopes = jnp.where(a[:, None] != 0, a[:, None] * slopes, 0.0)
-    gradient = objective.layout.flat(slopes.T @ objective.design) + objective.penalty * theta
+    _, slopes = objective.weighted(scores, a)
+    gradient = objective.pull(slopes) + objective.penalty * theta
     noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
     x = objective.x
     middle = jnp.mean(x, axis=0)
@@ -410,6 +414,17 @@ def frame(objective: LinearObjective, anchor: Float[Array, "p"], factor: Factor)
     )
 
 
+def frame_within(fit: Fit, available: int) -> Frame | None:
+    """The frame of a fit where it exists and serves: in a quarter of the bytes available."""
+    objective = fit.objective
+    if fit.factor is None or not isinstance(objective, LinearObjective):
+        return None
+    size = 8 * objective.n * objective.layout.outputs * objective.p
+    if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
+        return None
+    return frame(objective, fit.flat, fit.factor)
+
+
 def _seen(rows, curvature):
     """sum_i X_i' C_i X_i in the coordinates of the rows (n K p)."""
     n, outputs, p = rows.shape
@@ -443,9 +458,8 @@ def hessian_ball(
     n, outputs, p = rows.shape
     a = objective.weights * stays
     scores = objective.scores(theta)
-    slopes = jax.vmap(jax.grad(objective.point_loss))(scores, objective.y)
-    slopes = jnp.where(a[:, None] != 0, a[:, None] * slopes, 0.0)
-    gradient = objective.layout.flat(slopes.T @ objective.design) + objective.penalty * theta
+    _, slopes = objective.weighted(scores, a)
+    gradient = objective.pull(slopes) + objective.penalty * theta
     residual = factor.whiten(gradient[None])[0]
 
     if fresh:
@@ -463,8 +477,8 @@ def hessian_ball(
     noise = _SUMMED * eps * jnp.sum(jnp.abs(slopes).sum(axis=1) * length)
     start = jnp.linalg.norm(inverse_root @ residual) * (1 + _SLACK) + noise
     step = inverse @ residual
-    shifted = _range(rows @ step)
-    moved = jnp.zeros(n) if fresh or outputs == 1 else _range(scores - frame.scores)
+    shifted = spread(rows @ step)
+    moved = jnp.zeros(n) if fresh or outputs == 1 else spread(scores - frame.scores)
     points = _Points(
         scores=scores, y=objective.y, a=a, metric=inside[:, 0, 0], moved=moved, own=own,
         length=length, shifted=shifted, envelope=objective.loss.envelope,
@@ -486,8 +500,8 @@ def _rounding(lower):
     return 10 * len(lower) * jnp.finfo(lower.dtype).eps * worst
 
 
-def _range(scores):
-    """The change of a score; of several, the largest difference of two changes."""
+def spread(scores: Float[Array, "n K"]) -> Float[Array, "n"]:
+    """How far a score moved; of several, the largest difference of two moves."""
     if scores.shape[1] == 1:
         return jnp.abs(scores[:, 0])
     return jnp.max(scores, axis=1) - jnp.min(scores, axis=1)
@@ -503,21 +517,17 @@ def _lengths(rows, inside, inverse, exact: bool):
         # M^-1 <= |M^-1| I, and |M^-1|^4 is at most the Frobenius norm of its fourth power
         square = inverse @ inverse
         largest = jnp.sqrt(jnp.sqrt(jnp.linalg.norm(square @ square)))
-        gram = jnp.einsum("nkp,nlp->nkl", rows, rows)
-        if outputs > 1:
-            own = jnp.einsum("nkl,nkl->n", inside, gram) * largest
-            return own, jnp.sqrt(_apart(gram) * largest)
-        gram = gram * largest
-    own = jnp.einsum("nkl,nkl->n", inside, gram)
-    if outputs == 1:
-        return jnp.minimum(own, 1.0), jnp.sqrt(jnp.maximum(gram[:, 0, 0], 0.0))
-    return own, jnp.sqrt(jnp.maximum(_apart(gram), 0.0))
+        gram = jnp.einsum("nkp,nlp->nkl", rows, rows) * largest
+    # no example makes up more than the whole metric
+    return jnp.minimum(jnp.einsum("nkl,nkl->n", inside, gram), 1.0), apart(gram)
 
 
-def _apart(gram):
-    """Max over k, l of |x_k - x_l|^2 from the products of the rows."""
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2)
-    return jnp.max(diagonal[:, :, None] + diagonal[:, None, :] - 2 * gram, axis=(1, 2))
+def apart(gram: Float[Array, "n K K"]) -> Float[Array, "n"]:
+    """The largest |x_k - x_l| of K rows, from their products; of one row its length."""
+    squares = jnp.diagonal(gram, axis1=1, axis2=2)
+    if gram.shape[1] > 1:
+        squares = squares[:, :, None] + squares[:, None, :] - 2 * gram
+    return jnp.sqrt(jnp.maximum(jnp.max(squares.reshape(len(gram), -1), axis=1), 0.0))
 
 
 # ---- effects -------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from leaveout.certificates import Frame, enclose, frame
+from leaveout.certificates import enclose, frame_within
 from leaveout.fit import Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.influence import Influence, adjoint, group_sums, squared
@@ -17,7 +17,6 @@ from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
 from leaveout.memory import budget, chunks
 from leaveout.newton import Newton
-from leaveout.objective import LinearObjective
 from leaveout.retrain import Retrain
 from leaveout.sharding import constrain, everywhere, fetch, meshed
 from leaveout.solution import Certificate, Status, raise_unless_converged
@@ -32,12 +31,8 @@ __all__ = [
 ]
 
 _ROWS = ("value", "status", "residual", "steps", "lower", "upper", "certificate")
-_DENSE = 2000  # parameters up to which a group's Hessian is factorised for its certificate
-_LADDER = (
-    (1e-9, False),
-    (1e-12, False),
-    (1e-12, True),
-)  # retraining, and whose curvature certifies
+# how exactly to retrain what is not narrow enough, and whether to certify by its own Hessian
+_LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
 
 
 @runtime_checkable
@@ -378,7 +373,7 @@ def stream(
     shared = _per_point(fit, bound, method)
     framed = None
     if certify and (full or not isinstance(method, Retrain)):
-        framed = _frame(fit, budget(memory))
+        framed = frame_within(fit, budget(memory))
     length = max(map(len, chunked)) if length is None else length
     for rows in chunked:
         padded = groups[np.resize(rows, length)]
@@ -393,31 +388,8 @@ def stream(
         if not np.isfinite(value).all():
             broken = ~np.isfinite(value).all(axis=1)
             status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
-        yield (
-            rows,
-            Effects(
-                value,
-                status,
-                residual,
-                steps,
-                columns,
-                measure,
-                groups[rows],
-                method.name,
-                **bounds,
-            ),
-        )
-
-
-def _frame(fit: Fit, available: int) -> Frame | None:
-    """What the Hessian's certificates need, where it exists and fits."""
-    objective = fit.objective
-    if fit.factor is None or not isinstance(objective, LinearObjective):
-        return None
-    size = 8 * objective.n * objective.layout.outputs * objective.p
-    if objective.loss.envelope is None or objective.p > _DENSE or size > available / 4:
-        return None
-    return frame(objective, fit.flat, fit.factor)
+        part, name = groups[rows], method.name
+        yield rows, Effects(value, status, residual, steps, columns, measure, part, name, **bounds)
 
 
 @meshed

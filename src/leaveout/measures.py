@@ -351,9 +351,7 @@ class _SelfLoss(Measure):
         weights = w * objective.weights
         values = self.values(objective, ball.centre, w)
         scores = objective.scores(ball.centre)
-        first = jax.vmap(jax.grad(objective.point_loss))(scores, objective.y)
-        first = jnp.where(weights[:, None] != 0, weights[:, None] * first, 0.0)
-        gradient = objective.layout.flat(first.T @ objective.design)
+        gradient = objective.pull(objective.weighted(scores, weights)[1])
         apart = jnp.broadcast_to(ball.points * ball.radius, weights.shape)
         bend = _bend(objective, scores, objective.y, apart)
         bend = jnp.sum(jnp.where(weights != 0, weights * bend, 0.0))

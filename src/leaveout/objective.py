@@ -81,6 +81,10 @@ class AbstractExpansion(eqx.Module):
     def dot(self, vector: Float[Array, "p"]) -> Float[Array, "n"]:
         """s_i grad loss_i . vector, for every example."""
 
+    def dots(self, vectors: Float[Array, "m p"]) -> Float[Array, "n m"]:
+        """The same for several vectors."""
+        return jax.vmap(self.dot, out_axes=1)(vectors)
+
     @abc.abstractmethod
     def restrict(self, rows) -> "AbstractExpansion":
         """The expansion of the examples `rows` (integers) only."""
@@ -250,6 +254,15 @@ class LinearExpansion(AbstractExpansion):
         """s_i grad loss_i . vector, for every example."""
         return jnp.sum(self.first * self.scores(vector), axis=1)
 
+    def dots(self, vectors):
+        """The same for several vectors: one matrix product an output, its rows scaled before."""
+        parts = jax.vmap(self.layout.matrix)(vectors)  # (m K q)
+        terms = [
+            (self.first[:, k, None] * self.design) @ parts[:, k].T
+            for k in range(self.layout.outputs)
+        ]
+        return sum(terms[1:], terms[0])
+
     def restrict(self, rows):
         """The expansion of the examples `rows` only."""
         return dataclasses.replace(
@@ -348,17 +361,25 @@ class LinearObjective(AbstractObjective):
         """Each example's loss, without base weights."""
         return jax.vmap(self.point_loss)(self.scores(theta), self.y)
 
+    def weighted(self, scores, weights) -> tuple[Float[Array, "n"], Float[Array, "n K"]]:
+        """Each example's loss at these scores, and its slopes there, times its weight."""
+        values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(scores, self.y)
+        # 0 * inf is NaN: a removed example must not be heard, whatever its loss
+        kept = weights != 0
+        values = jnp.where(kept, weights * values, 0.0)
+        return values, jnp.where(kept[:, None], weights[:, None] * slopes, 0.0)
+
+    def pull(self, slopes: Float[Array, "n K"]) -> Float[Array, "p"]:
+        """Slopes at the scores as a gradient in theta: one matrix product."""
+        return self.layout.flat(slopes.T @ self.design)
+
     def value_and_gradient(self, theta, stays=None):
         """J(theta; stays) and its gradient: two matrix products and autodiff at the score."""
         weights = self.weights if stays is None else self.weights * stays
-        values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(self.scores(theta), self.y)
-        # 0 * inf is NaN: a removed example must not be heard, whatever its loss
-        kept = weights != 0
-        value = jnp.sum(jnp.where(kept, weights * values, 0.0))
-        slopes = jnp.where(kept[:, None], weights[:, None] * slopes, 0.0)
-        gradient = self.layout.flat(slopes.T @ self.design)
+        values, slopes = self.weighted(self.scores(theta), weights)
         penalty = self.penalty
-        return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
+        value = jnp.sum(values) + 0.5 * jnp.sum(penalty * theta**2)
+        return value, self.pull(slopes) + penalty * theta
 
     def at(self, theta) -> LinearExpansion:
         """Every loss to second order around theta."""
