@@ -245,7 +245,7 @@ def adjoint(
 @eqx.filter_jit
 def _adjoint(expansion, factor, gradients, solver):
     solution = solver.full(expansion, factor, gradients)
-    psi = jax.vmap(expansion.dot, out_axes=1)(solution.value)
+    psi = expansion.dots(solution.value)
     return psi, solution.residual, solution.steps, solution.status
 
 

@@ -39,9 +39,11 @@ class Cholesky:
 
     def full(self, expansion, factor, b):
         """Rows of H^-1 b, once refined."""
-        if factor is None:
-            factor, _ = factorise(full_matrix(expansion))
         apply = apply_full(expansion)
+        if factor is None or (isinstance(expansion, LinearExpansion) and 4 * len(b) > b.shape[1]):
+            matrix = full_matrix(expansion)  # cheaper than passes over the data for so many b
+            factor = factorise(matrix)[0] if factor is None else factor
+            apply = lambda x: x @ matrix  # noqa: E731
         x = factor.solve(b)
         x = x + factor.solve(b - apply(x))
         residual = relative(b - apply(x), b, factor.solve)
