@@ -7,7 +7,7 @@
 
 Widths and errors are shares of the root mean square actual effect of a column, medians over groups
 and columns. Columns are predictions and losses of ten queries each; groups of 0.25 to 25 %, half
-of them random, half of tails.
+of them random, half from the tails of influence on the first query's loss.
 """
 
 from pathlib import Path
@@ -17,10 +17,8 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.adversarial import SHAPES, checks
-from benchmarks.harness import record, timed
+from benchmarks.harness import fit_of, record, timed
 
-_L2_OVER_N = {"breast_cancer": 2e-3, "digits": 1e-3, "diabetes": 10 ** (-4 + 1 / 3),
-              "cdr": 10 ** (-4 + 1 / 3), "fishdog": 1e-4, "mnist_small": 1e-3}  # fmt: skip
 _METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Krylov(1),
             lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())  # fmt: skip
 _FEWER = {"digits": 60, "fishdog": 40, "mnist_small": 100}  # groups, where a Hessian is large
@@ -52,9 +50,7 @@ def main(folder: Path, size: str) -> None:
 
 
 def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
-    data = getattr(lo.datasets, name)()
-    make = lo.logistic if data.outputs == 1 else lo.softmax
-    fit = lo.fit(make(data.x, data.y, l2=data.n * _L2_OVER_N[name]))
+    data, fit = fit_of(name)
     query = data.x_query[:_QUERIES]
     measures = [
         lo.measures.prediction(query),
@@ -73,7 +69,7 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
             lambda m=method: lo.effects(fit, groups, measures, m, memory=memory).value, 1
         )
         proven, with_bounds = timed(
-            lambda m=method: _certified(fit, groups, measures, m, memory), 1
+            lambda m=method: lo.effects(fit, groups, measures, m, certify=True, memory=memory), 1
         )
         slack = 1e-9 * rms + 1e-12
         outside = (actual < proven.lower - slack) | (actual > proven.upper + slack)
@@ -90,7 +86,7 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
         })  # fmt: skip
     begin = lo.Retrain() if big else lo.NewtonChebyshev()
     met, seconds = timed(
-        lambda: _certified(fit, groups, measures, begin, memory, tolerance=1e-3), 1
+        lambda: lo.effects(fit, groups, measures, begin, tolerance=1e-3, memory=memory), 1
     )
     outside = (actual < met.lower - 1e-9 * rms) | (actual > met.upper + 1e-9 * rms)
     rows.append({
@@ -106,23 +102,12 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
     return rows, [] if big else _lights(name, fit, groups, measures, actual)
 
 
-def _certified(fit, groups, measures, method, memory, tolerance=None):
-    options = {"certify": True} if tolerance is None else {"tolerance": tolerance}
-    return lo.effects(fit, groups, measures, method, memory=memory, **options)
-
-
 def _groups(data, fit, query, count: int) -> lo.Groups:
-    """Random groups, and those drawn from the tails of influence on one query's loss."""
-    half = lo.groups.sizes(data.n, count // 2)
-    random = lo.groups.random(jax.random.key(0), data, sizes=half)
-    pull = np.asarray(lo.per_point(fit, lo.measures.loss((query[:1], data.y_query[:1]))))[:, 0]
-    rng, order = np.random.default_rng(0), np.argsort(-pull)
-    tails = []
-    for i, size in enumerate(half):
-        pool = order if i % 2 else order[::-1]
-        tails.append(rng.choice(pool[: min(int(1.5 * size) + 1, data.n)], int(size), replace=False))
-    lists = [random.indices[a:b] for a, b in zip(random.offsets, random.offsets[1:], strict=False)]
-    return lo.Groups.from_indices([*lists, *tails], n=data.n)
+    """Random groups, and groups from both tails of influence on one query's loss."""
+    keys = jax.random.split(jax.random.key(0))
+    random = lo.groups.random(keys[0], data, sizes=lo.groups.sizes(data.n, count // 2))
+    pull = lo.per_point(fit, lo.measures.loss((query[:1], data.y_query[:1])))
+    return random + lo.groups.tails(keys[1], pull, num=count // 4)
 
 
 def _lights(name, fit, groups, measures, actual) -> list[dict]:

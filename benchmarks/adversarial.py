@@ -92,14 +92,17 @@ def _leaving(key, y, pull):
     return jnp.stack([some, label, tail, part])[kind].at[1].set(0.0)
 
 
-def _minimum(objective, theta, stays):
-    """The truth by Newton steps damped for self-concordant losses, and its Newton decrement."""
+def _curved(objective, theta, stays):
+    """The Hessian of what stays, pinned where it is singular for every theta."""
     gauge = objective.at(theta).gauge()
-    gauge = 0.0 if gauge is None else gauge
+    return objective.hessian(theta, stays) + (0.0 if gauge is None else gauge)
+
+
+def _minimum(objective, theta, stays):
+    """The truth by Newton steps damped for self-concordant losses, its decrement and Hessian."""
 
     def direction(theta):
-        matrix = objective.hessian(theta, stays) + gauge
-        gradient = objective.gradient(theta, stays)
+        matrix, gradient = _curved(objective, theta, stays), objective.gradient(theta, stays)
         return jax.scipy.linalg.solve(matrix, gradient, assume_a="pos"), gradient
 
     def unfinished(carry):
@@ -116,8 +119,8 @@ def _minimum(objective, theta, stays):
 
     theta, *_ = jax.lax.while_loop(unfinished, step, (theta, jnp.asarray(jnp.inf), 0))
     down, gradient = direction(theta)
-    matrix = objective.hessian(theta, stays) + gauge
-    return theta, jnp.sqrt(jnp.maximum(gradient @ down, 0.0)), matrix
+    decrement = jnp.sqrt(jnp.maximum(gradient @ down, 0.0))
+    return theta, decrement, _curved(objective, theta, stays)
 
 
 def _problem(shape, key, intercepts):
@@ -150,11 +153,8 @@ def _one(objective, query, y_query, key, free):
     pull = expansion.dot(factor.solve(objective.gradient(fitted, 0.5 * full)[None])[0])
     w = _leaving(key, objective.y, pull)
     truth, left, matrix = _minimum(objective, fitted, 1 - w)
-    gauge = expansion.gauge()
-    remaining = expansion.hessian(1 - w) + jnp.diag(expansion.penalty)
-    remaining = remaining if gauge is None else remaining + gauge
     gradient = expansion.gradient(w)
-    newton = jax.scipy.linalg.solve(remaining, gradient, assume_a="pos")
+    newton = jax.scipy.linalg.solve(_curved(objective, fitted, 1 - w), gradient, assume_a="pos")
     candidates = [fitted, fitted + factor.solve(gradient[None])[0], fitted + newton, truth]
     framed = frame(objective, fitted, factor)
     measures: list[Any] = [

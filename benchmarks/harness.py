@@ -1,4 +1,4 @@
-"""Timing and recording that every benchmark shares."""
+"""Problems, timing and recording that every benchmark shares."""
 
 import json
 import os
@@ -13,7 +13,32 @@ from typing import Any
 
 import jax
 
-__all__ = ["cores", "environment", "record", "timed"]
+import leaveout as lo
+
+__all__ = ["cores", "environment", "fit_of", "penalty", "record", "timed"]
+
+#: data set to l2 / n: the choice of cross-validation, where there is one
+_L2_OVER_N = {
+    "breast_cancer": 2e-3,
+    "cdr": 10 ** (-4 + 1 / 3),
+    "diabetes": 10 ** (-4 + 1 / 3),
+    "digits": 1e-3,
+    "enron": 10 ** (-4 + 1 / 3),
+    "fishdog": 1e-4,
+    "mnist_small": 1e-3,
+}
+
+
+def penalty(data: lo.datasets.Dataset) -> float:
+    """l2 of a data set."""
+    return data.n * _L2_OVER_N[data.name]
+
+
+def fit_of(name: str) -> tuple[lo.datasets.Dataset, lo.Fit]:
+    """A data set, and its logistic or softmax regression at that l2."""
+    data = lo.datasets.load(name)
+    make = lo.logistic if data.outputs == 1 else lo.softmax
+    return data, lo.fit(make(data.x, data.y, l2=penalty(data)))
 
 
 def timed(call: Callable[[], Any], repeats: int = 5) -> tuple[Any, dict[str, float]]:

@@ -19,11 +19,10 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.harness import record
+from benchmarks.harness import fit_of, record
 
 _MIB = 2**20
 _BUDGET = {"breast_cancer": 16, "diabetes": 256, "mnist_small": 1024}  # MiB
-_L2_OVER_N = {"breast_cancer": 2e-3, "diabetes": 10 ** (-4 + 1 / 3), "mnist_small": 1e-3}
 _METHODS = ("influence", "Newton", "actual")
 _WARM = 400  # groups at most, spread over all sizes, before anything is measured
 
@@ -60,19 +59,17 @@ def _measure(name: str, method: str, count: int) -> dict:
     jax.config.update("jax_enable_x64", True)
     import leaveout as lo
 
-    data = lo.datasets.load(name)
-    make = lo.softmax if len(set(data.y.tolist())) > 2 else lo.logistic
-    fitted = lo.fit(make(data.x, data.y, l2=data.n * _L2_OVER_N[name]))
+    data, fit = fit_of(name)
     groups = lo.groups.random(jax.random.key(0), data, sizes=lo.groups.sizes(data.n, count))
     query = data.x_query[:10], data.y_query[:10]
     measures = [lo.measures.loss(query), lo.measures.self_loss()]
     chosen = {"influence": lo.Influence(), "Newton": lo.Newton(), "actual": lo.Retrain()}[method]
     budget = _BUDGET[name] * _MIB
     some = groups[np.unique(np.linspace(0, count - 1, _WARM).astype(int))]
-    lo.effects(fitted, some, measures, chosen, memory=budget)
+    lo.effects(fit, some, measures, chosen, memory=budget)
     before = _forget_peak()
     begin = time.perf_counter()
-    effects = lo.effects(fitted, groups, measures, chosen, memory=budget)
+    effects = lo.effects(fit, groups, measures, chosen, memory=budget)
     seconds = time.perf_counter() - begin
     peak = _peak()
     return {"data": name, "method": method, "groups": count, "budget_mib": _BUDGET[name],

@@ -26,7 +26,7 @@ import scipy.linalg
 from scipy.special import expit
 
 import leaveout as lo
-from benchmarks.harness import record
+from benchmarks.harness import penalty, record
 from benchmarks.peers.problem import ENOUGH, median
 from benchmarks.peers.worker import PeerError, Worker
 
@@ -62,7 +62,7 @@ def main(folder: Path, size: str) -> None:
 
 def _problem(data, queries: int) -> dict[str, Any]:
     x, x_query = (np.c_[part, np.ones(len(part))] for part in (data.x, data.x_query[:queries]))
-    l2 = data.n * (2e-3 if data.name == "breast_cancer" else 10 ** (-4 + 1 / 3))
+    l2 = penalty(data)
     fitted = lo.fit(lo.logistic(x, data.y, l2=l2, intercept=False))
     theta = np.asarray(fitted.flat)
     return {"x": x, "y": data.y, "l2": l2, "theta": theta,

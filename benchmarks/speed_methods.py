@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from benchmarks.harness import record, timed
+from benchmarks.harness import fit_of, record, timed
 from benchmarks.peers import loops, vmapped
 from benchmarks.peers.problem import Problem
 
@@ -39,8 +39,6 @@ _SCIPY = {
     "fishdog": ("trust-ncg", "L-BFGS-B"),
     "enron": ("trust-ncg", "L-BFGS-B"),
 }
-_L2_OVER_N = {"diabetes": 10 ** (-4 + 1 / 3), "cdr": 10 ** (-4 + 1 / 3), "fishdog": 1e-4,
-              "enron": 10 ** (-4 + 1 / 3), "breast_cancer": 2e-3}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,9 +73,7 @@ def main(folder: Path, size: str) -> None:
 
 def _measure(name: str, size: _Size, versions: dict) -> list[dict]:
     count = size.groups
-    data = getattr(lo.datasets, name)()
-    l2 = data.n * _L2_OVER_N[name]
-    fitted = lo.fit(lo.logistic(data.x, data.y, l2=l2))
+    data, fitted = fit_of(name)
     sizes = lo.groups.sizes(data.n, count)
     groups = lo.groups.random(jax.random.key(0), data, sizes=sizes)
     sample = np.linspace(0, count - 1, size.sampled).astype(int)
