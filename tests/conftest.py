@@ -7,6 +7,9 @@ import jax
 import jaxtyping
 import pytest
 
+# The suite is mostly compilation, of programs that then run once: unoptimised, it takes a sixth
+# less. The main job, benchmarks and notebooks run what users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
