@@ -31,6 +31,12 @@ from leaveout import (
 from leaveout import (
     solvers as solvers,
 )
+from leaveout.changes import add as add
+from leaveout.changes import relabel as relabel
+from leaveout.changes import reweight as reweight
+from leaveout.credit import Credit as Credit
+from leaveout.credit import Null as Null
+from leaveout.credit import credit as credit
 from leaveout.effects import Effects as Effects
 from leaveout.effects import effects as effects
 from leaveout.effects import load as load
@@ -47,6 +53,8 @@ from leaveout.fit import (
     from_sklearn as from_sklearn,
 )
 from leaveout.groups import Groups as Groups
+from leaveout.held_out import HeldOut as HeldOut
+from leaveout.held_out import cross_validate_groups as cross_validate_groups
 from leaveout.influence import (
     Influence as Influence,
 )
@@ -84,6 +92,7 @@ from leaveout.objective import (
 )
 from leaveout.report import Comparison as Comparison
 from leaveout.report import compare as compare
+from leaveout.report import jackknife as jackknife
 from leaveout.retrain import Retrain as Retrain
 from leaveout.retrain import retrain as retrain
 from leaveout.sharding import shard as shard

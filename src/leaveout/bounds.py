@@ -44,6 +44,7 @@ __all__ = [
     "constants",
     "copies",
     "decompose",
+    "leverages",
     "newton_gap",
     "prediction_gap",
     "shares",
@@ -468,7 +469,7 @@ def trust(fit: Fit, groups: Groups) -> Trust:
     check_groups(fit, groups)
     objective = fit.objective
     leaves = leaving(fit, groups)
-    own, longest = _points(fit)
+    own, longest = leverages(fit)
     taken = np.asarray(leaves @ own)
     mu = np.minimum(taken, 1.0)
     if objective.p <= DENSE:
@@ -483,8 +484,11 @@ def trust(fit: Fit, groups: Groups) -> Trust:
 
 
 @eqx.filter_jit
-def _points(fit: Fit):
-    """Every example's leverage (n), and the longest difference of scores in H^-1."""
+def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
+    """Every example's leverage, tr(H^-1 H_i), and the longest difference of scores in H^-1.
+
+    n p^2 multiplications; the leverages of all add up to p, less what the penalty takes.
+    """
     expansion: Any = fit.expansion()
     gram = leverage(expansion, _factor(fit))
     return jnp.einsum("nkl,nkl->n", gram, expansion.second), jnp.max(apart(gram))

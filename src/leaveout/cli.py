@@ -49,7 +49,7 @@ def keep_compiled() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from leaveout import datasets, paper, study
+    from leaveout import datasets, natural, paper, study
 
     parser = argparse.ArgumentParser(
         prog="leaveout",
@@ -98,6 +98,42 @@ def _parser() -> argparse.ArgumentParser:
         "--memory", type=float, metavar="GIB", help="memory for working arrays, in GiB"
     )
     one.set_defaults(run=_study)
+    worth = commands.add_parser(
+        "credit",
+        help="what each natural group of a data set is worth: hospitals, workers, functions",
+        description="Fits a model, takes the groups from a column of the data set, and says what "
+        "leaving each out does to the loss on the query examples and on parts of them, by "
+        "influence, by a Newton step and by retraining, and whether random groups of the same size "
+        "and class balance do the same. Writes credit.parquet, summary.json, effects_*.npz and "
+        "figures into a folder it names.",
+    )
+    worth.add_argument("dataset", help="a data set with columns; `leaveout data NAME` lists them")
+    worth.add_argument(
+        "--by", metavar="COLUMN,...", help="what groups the examples (default: its first column)"
+    )
+    worth.add_argument(
+        "--method",
+        default="influence,newton,actual",
+        metavar="M,...",
+        help=f"of {', '.join(natural.METHODS)} (default all)",
+    )
+    worth.add_argument(
+        "--l2",
+        type=float,
+        metavar="X",
+        help="the penalty divided by the number of training examples "
+        "(default: the data set's own, or chosen by 5-fold cross-validation)",
+    )
+    worth.add_argument(
+        "--null", type=int, default=1000, metavar="N", help="random groups a group (default 1000)"
+    )
+    worth.add_argument(
+        "--out", metavar="DIR", help="folder to write to, or to read (default: named for you)"
+    )
+    worth.add_argument(
+        "--memory", type=float, metavar="GIB", help="memory for working arrays, in GiB"
+    )
+    worth.set_defaults(run=_credit)
     drawn = commands.add_parser(
         "figure",
         help="make a figure of the paper, running the studies it needs",
@@ -105,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
         "Studies that are missing or unfinished are run first, in the folder --studies. Figure 3, "
         "the counterexamples, is of generated data and needs none.",
     )
-    drawn.add_argument("number", help=f"one of: {', '.join(paper.FIGURES)}")
+    numbers = ", ".join([*paper.FIGURES, *natural.FIGURES])
+    drawn.add_argument("number", help=f"one of: {numbers}")
     drawn.add_argument(
         "--data",
         metavar="D,...",
@@ -163,10 +200,47 @@ def _list() -> int:
     return 0
 
 
+def _credit(options: argparse.Namespace) -> int:
+    from leaveout import natural
+
+    question = natural.Question(
+        options.dataset,
+        options.by,
+        options.l2,
+        tuple(name.strip() for name in options.method.split(",") if name.strip()),
+        options.null,
+    )
+    report = natural.run(question, options.out, say=print, memory=_bytes(options))
+    if report.credit is not None:
+        print(f"\n{report.credit.table()}")
+    for row in report.summary["comparison"]:
+        if row["spearman"] is not None:
+            print(
+                f"{row['method']:<9} against actual, {row['column']}: Spearman "
+                f"{row['spearman']:.3f}, slope {row['slope']:.3f}"
+            )
+    for name, count in report.summary["not_converged"].items():
+        if count:
+            print(f"{name}: {count:,} groups did not converge; see the status in the table")
+    print(f"\n{len(report.table):,} groups in {report.summary['seconds']:.0f} s", end="; ")
+    return _wrote(sorted(report.folder.iterdir()))
+
+
 def _figure(options: argparse.Namespace) -> int:
-    from leaveout import paper
+    from leaveout import natural, paper
 
     names = None if options.data is None else options.data.split(",")
+    if options.number in natural.FIGURES:
+        return _wrote(
+            natural.figure(
+                options.number,
+                names,
+                studies=options.studies,
+                out=options.out,
+                say=print,
+                memory=_bytes(options),
+            )
+        )
     with _Bars() as bars:
         written = paper.figure(
             options.number,

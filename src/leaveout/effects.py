@@ -132,6 +132,12 @@ class Effects:
             table["certificate"] = np.repeat(names, m)
         return pd.DataFrame(table)
 
+    def to_arrow(self):
+        """The long table of `to_pandas` as a pyarrow Table."""
+        import pyarrow as pa
+
+        return pa.Table.from_pandas(self.to_pandas(), preserve_index=False)
+
     def to_xarray(self):
         """An xarray Dataset with dimensions group and column."""
         import xarray as xr
@@ -234,8 +240,9 @@ def effects(
 ) -> Effects:
     """What each group's removal does to each measure: f(without) - f(with).
 
-    Influence is taken to first order (unless `at_changed`): one solve a column and one pass over
-    the data where the measure does not depend on who leaves. Newton steps and retraining evaluate
+    Influence is taken to first order (unless `at_changed`, and but for measures such as accuracy
+    that have no useful derivative): one solve a column and one pass over the data where the measure
+    does not depend on who leaves. Newton steps and retraining evaluate
     the measure at the changed theta. Groups are streamed in chunks; peak memory does not grow with
     their number.
 
@@ -399,7 +406,7 @@ def _per_point(fit, bound, method):
         return [None] * len(bound)
     return [
         None
-        if m.needs_w
+        if m.needs_w or not m.smooth
         else fetch(adjoint(fit, _gradients(fit, m), method.solver, method.rescaled))
         for m in bound
     ]
@@ -438,7 +445,7 @@ def _chunk(fit, groups: Groups, bound, method, shared, memory):
 
 def _evaluate(fit, groups: Groups, measure, change: Change, method):
     w = leaving(fit, groups) if measure.needs_w else None
-    how = _linearised if method.first_order else _difference
+    how = _linearised if method.first_order and measure.smooth else _difference
     return how(fit, measure, change.value, w)
 
 

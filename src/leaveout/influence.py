@@ -276,6 +276,11 @@ def per_point(
                 f"{measure.name} depends on who leaves together, so it has no per-point sum; "
                 "use lo.effects(fit, groups, ...) with one group a point"
             )
+        if not measure.smooth:
+            raise ValueError(
+                f"{measure.name} has no useful derivative, so influence on it cannot be summed; "
+                "use lo.effects(fit, groups, ...), which evaluates it at the changed theta"
+            )
     gradients = jnp.concatenate([_gradients(fit, measure) for measure in bound])
     psi, residual, _, status = adjoint(fit, gradients, solver, rescaled)
     if throw and not is_traced(fit):

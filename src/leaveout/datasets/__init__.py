@@ -7,10 +7,11 @@ shelf's tests.
 
 from collections.abc import Callable
 
+from leaveout.datasets import natural, paper
 from leaveout.datasets.container import Dataset as Dataset
 from leaveout.datasets.embedded import breast_cancer, digits, wine
+from leaveout.datasets.natural import adult, heart, morocco, sms, youtube
 from leaveout.datasets.paper import (
-    ORIGINS,
     cdr,
     diabetes,
     enron,
@@ -21,27 +22,33 @@ from leaveout.datasets.paper import (
 )
 from leaveout.datasets.source import Origin as Origin
 from leaveout.datasets.source import where as where
-from leaveout.datasets.synthetic import gauss4, ortho2
+from leaveout.datasets.synthetic import crowd, gauss4, ortho2
 
 __all__ = [
     "Dataset",
     "Origin",
+    "adult",
     "available",
     "breast_cancer",
     "cdr",
+    "crowd",
     "diabetes",
     "digits",
     "enron",
     "fishdog",
     "gauss4",
+    "heart",
     "load",
     "mnist",
     "mnist_small",
+    "morocco",
     "nli",
     "origin",
     "ortho2",
+    "sms",
     "where",
     "wine",
+    "youtube",
 ]
 
 _SHELF: dict[str, Callable[[], Dataset]] = {
@@ -49,7 +56,8 @@ _SHELF: dict[str, Callable[[], Dataset]] = {
     for function in (
         breast_cancer, digits, wine,
         diabetes, enron, fishdog, mnist, mnist_small, cdr, nli,
-        ortho2, gauss4,
+        heart, adult, morocco, youtube, sms,
+        ortho2, gauss4, crowd,
     )
 }  # fmt: skip
 
@@ -74,4 +82,4 @@ def load(name: str) -> Dataset:
 
 def origin(name: str) -> Origin | None:
     """Where the raw files of a data set come from; None if it needs none."""
-    return ORIGINS.get(name)
+    return (paper.ORIGINS | natural.ORIGINS).get(name)

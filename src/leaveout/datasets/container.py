@@ -21,9 +21,9 @@ class Dataset:
     Attributes:
         name: what `load` calls it.
         x: (n d) training inputs, float64, without a column of ones.
-        y: (n) labels 0..K-1.
+        y: (n) labels 0..K-1; or real numbers, of a regression.
         x_query: (m d) held-out inputs.
-        y_query: (m) their labels.
+        y_query: (m) their labels or numbers.
         outputs: 1 for two classes, else K.
         feature_names: (d).
         source: where it comes from.
@@ -32,7 +32,9 @@ class Dataset:
         intercept: whether a model of it has one.
         l2: the penalty (absolute) if the data set prescribes it.
         query_points: rows of x_query at which the paper measures effects, if it froze them.
-        labels: columns that group the training examples naturally, name to (n) labels.
+        weights: (n) base weights that go with the natural groups, or None for ones.
+        labels: columns about the training examples, name to (n); the first groups them naturally.
+        query_labels: columns about the query examples, name to (m).
     """
 
     name: str
@@ -48,7 +50,9 @@ class Dataset:
     intercept: bool = True
     l2: float | None = None
     query_points: tuple[int, ...] | None = None
+    weights: np.ndarray | None = None
     labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    query_labels: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -60,17 +64,23 @@ class Dataset:
         """Features."""
         return self.x.shape[1]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether y holds labels, not real numbers."""
+        return self.y.dtype.kind == "i"
+
     def fingerprint(self) -> dict[str, Any]:
         """What tells this data from any other: sizes, class counts, SHA-256 of x and of x_query.
 
-        The checksums are those of the float64 values in row order.
+        The checksums are those of the float64 values in row order; real targets have one too.
         """
-        return {
-            "n": self.n,
-            "d": self.d,
-            "n_query": len(self.y_query),
-            "classes": np.bincount(self.y).tolist(),
-            "classes_query": np.bincount(self.y_query).tolist(),
+        parts: dict[str, Any] = {"n": self.n, "d": self.d, "n_query": len(self.y_query)}
+        if self.labelled:
+            parts["classes"] = np.bincount(self.y).tolist()
+            parts["classes_query"] = np.bincount(self.y_query).tolist()
+        else:
+            parts["y"] = _checksum(self.y)
+        return parts | {
             "x": _checksum(self.x),
             "x_query": _checksum(self.x_query),
         }

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from leaveout.datasets.container import Dataset
-from leaveout.datasets.source import File, Origin, cached, find, member
+from leaveout.datasets.source import File, Origin, dataset, find, member
 
 __all__ = [
     "ORIGINS",
@@ -188,27 +188,7 @@ ORIGINS = {
 
 
 def _dataset(name: str, parse: Callable[[], dict[str, np.ndarray]], scale=1.0, **rest) -> Dataset:
-    """A data set from parsed arrays: x, y, x_query, y_query, features, and labels_<name>."""
-    origin = ORIGINS[name]
-    arrays = cached(origin, name, parse, Path(__file__).read_bytes())
-    classes = int(arrays["y"].max()) + 1
-    return Dataset(
-        name=name,
-        x=arrays["x"] / scale if scale != 1.0 else arrays["x"].astype(float),
-        y=arrays["y"].astype(int),
-        x_query=arrays["x_query"] / scale if scale != 1.0 else arrays["x_query"].astype(float),
-        y_query=arrays["y_query"].astype(int),
-        outputs=1 if classes == 2 else classes,
-        feature_names=tuple(arrays["features"].tolist()),
-        source=f"{origin.source}, {origin.page}",
-        licence=origin.licence,
-        labels={
-            key.removeprefix("labels_"): value
-            for key, value in arrays.items()
-            if key.startswith("labels_")
-        },
-        **rest,
-    )
+    return dataset(name, ORIGINS[name], parse, Path(__file__).read_bytes(), scale, **rest)
 
 
 # ---- Diabetes ------------------------------------------------------------------------------------
@@ -443,7 +423,9 @@ def cdr() -> Dataset:
 
     A training example is one vote of one labelling function on one chemical-disease pair of a
     sentence (so a pair that m functions vote on occurs m times), its label the vote; a query is a
-    pair with its true label. `labels` names the function and the pair of each training example.
+    pair with its true label. `labels` names the function and the pair of each training example, and
+    the share of the function's votes in all splits that are true; `weights` are one over the votes
+    on the pair.
     Rebuilt: the paper's database (24,177 votes) is not public. Features are indicators of the
     words, lemmas and parts of speech between and around the pair, reduced as in the released code
     to those that an L1 penalised logistic regression keeps, at the penalty of the best weighted F1
@@ -504,9 +486,18 @@ def _parse_cdr():
         "x_query": every[query][:, kept].toarray().astype(np.uint8),
         "y_query": ((gold[query] + 1) // 2).astype(np.int8),
         "features": features[kept].astype(str),
+        "weights": weights,
         "labels_function": train[:, 1],
         "labels_pair": train[:, 0],
+        "labels_precision": _precision(votes, gold)[train[:, 1]],
     }
+
+
+def _precision(votes, gold) -> np.ndarray:
+    """For each labelling function, the share of all its votes, in every split, that are true."""
+    right = votes[:, 2] == gold[votes[:, 0]]
+    count = np.bincount(votes[:, 1])
+    return np.bincount(votes[:, 1], right) / np.maximum(count, 1)
 
 
 def _sparse_logistic(c: float):
@@ -547,7 +538,8 @@ def nli() -> Dataset:
 
     Stands in for MultiNLI, whose crowdworkers are not public. The features are the mean word
     vectors of premise and hypothesis, 300 each; words without a vector count as zero. `labels`
-    names the worker and the part (base, sim, translate) of each training example.
+    names the worker and the part (base, sim, translate) of each training example; in sim and
+    translate the worker labelled a pair that was made by machine.
 
     Raises:
         FileNotFoundError: if the files are not below LEAVEOUT_DATA.
@@ -583,7 +575,7 @@ def _parse_nli():
         return np.array(x), np.array(y, np.int8), np.array(workers), np.array(parts)
 
     x, y, workers, parts = read("train")
-    x_query, y_query, _, _ = read("test")
+    x_query, y_query, _, parts_query = read("test")
     features = [f"{text} {i}" for text in ("premise", "hypothesis") for i in range(300)]
     return {
         "x": x,
@@ -593,4 +585,5 @@ def _parse_nli():
         "features": np.array(features),
         "labels_worker": workers,
         "labels_part": parts,
+        "query_labels_part": parts_query,
     }

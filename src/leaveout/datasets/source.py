@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.datasets.container import Dataset
+
 __all__ = [
     "File",
     "Origin",
     "cache",
     "cached",
+    "dataset",
     "find",
     "member",
     "where",
@@ -146,6 +149,57 @@ def cached(origin: Origin, name: str, parse: Callable[[], dict[str, np.ndarray]]
     if path is not None:
         _keep(path, arrays)
     return arrays
+
+
+def dataset(
+    name: str,
+    origin: Origin,
+    parse: Callable[[], dict[str, np.ndarray]],
+    code: bytes,
+    scale: float = 1.0,
+    **rest,
+) -> Dataset:
+    """A data set from parsed arrays.
+
+    Args:
+        name: of the data set.
+        origin: of its raw files.
+        parse: makes x, y, x_query, y_query, features; perhaps weights, labels_<name> and
+            query_labels_<name>.
+        code: the source of what parses.
+        scale: what inputs are divided by.
+        rest: further fields of the data set.
+    """
+    arrays = cached(origin, name, parse, code)
+    x, x_query = (
+        arrays[key] / scale if scale != 1.0 else arrays[key].astype(float)
+        for key in ("x", "x_query")
+    )
+    real = arrays["y"].dtype.kind == "f"
+    classes = 2 if real else int(arrays["y"].max()) + 1
+
+    def those(prefix):
+        return {
+            key.removeprefix(prefix): value
+            for key, value in arrays.items()
+            if key.startswith(prefix)
+        }
+
+    return Dataset(
+        name=name,
+        x=x,
+        y=arrays["y"].astype(float if real else int),
+        x_query=x_query,
+        y_query=arrays["y_query"].astype(float if real else int),
+        outputs=1 if classes == 2 else classes,
+        feature_names=tuple(arrays["features"].tolist()),
+        source=f"{origin.source}, {origin.page}",
+        licence=origin.licence,
+        weights=arrays.get("weights"),
+        labels=those("labels_"),
+        query_labels=those("query_labels_"),
+        **rest,
+    )
 
 
 def _keep(path: Path, arrays) -> None:

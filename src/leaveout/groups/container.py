@@ -11,9 +11,13 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Groups"]
+__all__ = ["UNSEEN", "Groups"]
 
 _FORMAT = "leaveout groups 1"
+
+#: base weight of a point that the model has not seen: it is added whole by w = -1 / UNSEEN. A power
+#: of two, so that the product is exact, and too small to be heard before.
+UNSEEN = 2.0**-60
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -103,30 +107,88 @@ class Groups:
     def from_labels(cls, labels, *, kind="label") -> "Groups":
         """One group for each distinct label, in sorted order.
 
+        Of several columns, one for each combination that occurs, its name their labels joined by
+        commas. Dates as NumPy's datetime64[M] make a group a month.
+
         Args:
-            labels: (n) a list, array or pandas column; missing values belong to no group.
+            labels: (n) a list, array or pandas column, or (n c) several of them; an example with a
+                missing value belongs to no group.
             kind: a family name.
         """
-        if hasattr(labels, "to_numpy"):
-            labels = labels.to_numpy(dtype=object)
-        labels = np.asarray(labels, dtype=None if isinstance(labels, np.ndarray) else object)
-        if labels.ndim != 1 or labels.size == 0:
-            raise ValueError(f"expected one label for each example, got shape {labels.shape}")
-        if labels.dtype == object:
-            there = np.array([v is not None and v == v and str(v) != "<NA>" for v in labels])
-        else:
-            there = labels == labels  # not NaN
+        columns = _columns(labels)
+        there = np.logical_and.reduce([_there(column) for column in columns])
         present = np.flatnonzero(there)
         if present.size == 0:
             raise ValueError("expected at least one label, but all are missing")
-        try:
-            unique, code = np.unique(labels[present], return_inverse=True)
-        except TypeError:  # labels of several types do not sort: their texts do
-            unique, code = np.unique(labels[present].astype(str), return_inverse=True)
+        parts = [_distinct(column[present]) for column in columns]
+        crossed, code = np.unique([code for _, code in parts], axis=1, return_inverse=True)
+        each = [names[codes] for (names, _), codes in zip(parts, crossed, strict=True)]
+        names = [", ".join(row) for row in zip(*each, strict=True)]
         order = np.argsort(code, kind="stable")
-        offsets = np.concatenate([[0], np.cumsum(np.bincount(code, minlength=unique.size))])
-        names = [str(label) for label in unique]
-        return _checked(labels.size, present[order], offsets, None, names, kind)
+        offsets = _offsets(code, len(names))
+        return _checked(there.size, present[order], offsets, None, names, kind)
+
+    @classmethod
+    def from_pairs(cls, examples, labels, *, n: int, weights=None, kind="label") -> "Groups":
+        """Groups that may overlap, from a long table of who belongs to what.
+
+        Args:
+            examples: (k) positions of examples.
+            labels: (k) the group each belongs to; pairs with a missing label are left out.
+            n: number of training examples.
+            weights: (k) how much of each leaves with that group; default all of it.
+            kind: a family name.
+
+        Raises:
+            ValueError: for lengths that differ, or an example twice in one group.
+        """
+        examples, (labels,) = np.asarray(examples).reshape(-1), _columns(labels)
+        if examples.shape != labels.shape:
+            raise ValueError(
+                f"expected one label for each of the {examples.size} examples, got {labels.size}"
+            )
+        kept = np.flatnonzero(_there(labels))
+        names, code = _distinct(labels[kept])
+        order = np.argsort(code, kind="stable")
+        weights = None if weights is None else np.asarray(weights, float)[kept][order]
+        offsets = _offsets(code, len(names))
+        return _checked(n, examples[kept][order], offsets, weights, names, kind)
+
+    @classmethod
+    def from_intervals(cls, values, edges, *, kind="interval") -> "Groups":
+        """One group for each interval [edge, next edge) that holds an example.
+
+        Args:
+            values: (n) numbers or dates; what is missing or outside belongs to no group.
+            edges: (e + 1) increasing.
+            kind: a family name.
+        """
+        (values,), edges = _columns(values), np.asarray(edges)
+        if edges.ndim != 1 or edges.size < 2 or (edges[1:] <= edges[:-1]).any():
+            raise ValueError("expected at least two increasing edges")
+        values = values.astype(edges.dtype if edges.dtype.kind == "M" else float)
+        code = np.searchsorted(edges, values, side="right") - 1
+        inside = np.flatnonzero((code >= 0) & (code < edges.size - 1) & (values == values))
+        if inside.size == 0:
+            raise ValueError(f"no value lies between {edges[0]} and {edges[-1]}")
+        found, code = np.unique(code[inside], return_inverse=True)
+        names = [f"[{edges[i]}, {edges[i + 1]})" for i in found]
+        order = np.argsort(code, kind="stable")
+        return _checked(values.size, inside[order], _offsets(code, found.size), None, names, kind)
+
+    @classmethod
+    def from_splits(cls, splits, *, n: int, kind="fold") -> "Groups":
+        """The held-out part of every split, as of scikit-learn's `KFold().split(x)`.
+
+        Args:
+            splits: pairs (train, test) of positions or of booleans (n).
+            n: number of training examples.
+            kind: a family name.
+        """
+        held = [np.asarray(test) for _, test in splits]
+        lists = [np.flatnonzero(test) if test.dtype == bool else test for test in held]
+        return cls.from_indices(lists, n=n, names=[f"{kind} {i}" for i in range(len(lists))],
+                                kind=kind)  # fmt: skip
 
     # ---- reading --------------------------------------------------------------------------------
 
@@ -140,10 +202,15 @@ class Groups:
 
     @property
     def alpha(self) -> np.ndarray:
-        """(g) share of the training data that leaves: the sum of w, divided by n."""
+        """(g) share of the training data that leaves: the sum of w, divided by n.
+
+        What is added counts negative, a point at a time (see `UNSEEN`).
+        """
         if self.weights is None:
             return self.size / self.n
-        return np.add.reduceat(self.weights, self.offsets[:-1]) / self.n
+        waiting = self.weights < -0.5 / UNSEEN
+        leaving = np.where(waiting, self.weights * UNSEEN, self.weights)
+        return np.add.reduceat(leaving, self.offsets[:-1]) / self.n
 
     def __repr__(self) -> str:
         if len(self) == 0:
@@ -274,6 +341,42 @@ class Groups:
 
 def _offsets(rows, count) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int64)
+
+
+def _columns(labels) -> list[np.ndarray]:
+    """One or several columns of labels as arrays."""
+    parts: Any
+    if hasattr(labels, "columns"):  # a pandas frame: each column keeps its type
+        parts = [labels[name] for name in labels.columns]
+    else:
+        parts = list(labels.T) if isinstance(labels, np.ndarray) and labels.ndim == 2 else [labels]
+    columns = []
+    for column in parts:
+        if hasattr(column, "to_numpy"):
+            dated = getattr(getattr(column, "dtype", None), "kind", "") == "M"
+            column = column.to_numpy() if dated else column.to_numpy(dtype=object)
+        columns.append(np.asarray(column, None if isinstance(column, np.ndarray) else object))
+        if columns[-1].ndim != 1 or columns[-1].size == 0:
+            raise ValueError(f"expected one label for each example, got shape {columns[-1].shape}")
+    if not columns:
+        raise ValueError("expected at least one column of labels, got none")
+    return columns
+
+
+def _there(labels: np.ndarray) -> np.ndarray:
+    """Which labels are not missing."""
+    if labels.dtype == object:
+        return np.array([v is not None and v == v and str(v) != "<NA>" for v in labels], bool)
+    return labels == labels  # not NaN
+
+
+def _distinct(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The names of the distinct labels, sorted, and the position of each label's own."""
+    try:
+        unique, code = np.unique(labels, return_inverse=True)
+    except TypeError:  # labels of several types do not sort: their texts do
+        unique, code = np.unique(labels.astype(str), return_inverse=True)
+    return np.array([str(label) for label in unique], str), code
 
 
 def _weights(groups: Groups) -> np.ndarray:

@@ -8,6 +8,7 @@ section 3 and their released code, with random numbers of our own.
 import dataclasses
 import functools
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -22,11 +23,14 @@ __all__ = [
     "feature_clusters",
     "folds",
     "gradient_clusters",
+    "lookalikes",
     "of_data",
     "random",
     "same_class",
     "seven",
     "shared_feature",
+    "shuffles",
+    "singles",
     "sizes",
     "tails",
 ]
@@ -226,6 +230,55 @@ def folds(key: Array | None, data: Any, k: int) -> Groups:
     if key is not None:
         number = _generator(key).permutation(number)
     return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
+
+
+def singles(data: Any) -> Groups:
+    """Every point alone: leave one out."""
+    return Groups.from_indices(list(np.arange(data.n)[:, None]), n=data.n, kind="single")
+
+
+def lookalikes(
+    key: Array, data: Any, *, like: Groups, within: Any = None, draws: int = 1
+) -> Groups:
+    """Random groups like the given ones: of the same sizes, and as many points of each stratum.
+
+    Args:
+        key: of the draws.
+        data: with n.
+        like: groups, whose weights are kept.
+        within: (n) strata, for example the classes; default one of all points.
+        draws: how often.
+
+    Returns:
+        g groups a draw, draw after draw. Groups that do not overlap do not in a draw either: it is
+        a permutation of the points.
+    """
+    return Groups.from_pairs(
+        np.concatenate(list(shuffles(key, like, within, draws))),
+        np.repeat(np.arange(draws * len(like)), np.tile(like.size, draws)),
+        n=data.n,
+        weights=None if like.weights is None else np.tile(like.weights, draws),
+        kind="lookalike",
+    )
+
+
+def shuffles(key: Array, like: Groups, within: Any, draws: int) -> Iterator[np.ndarray]:
+    """The points of `lookalikes`, draw by draw, in the order of `like.indices`.
+
+    In each stratum the points are permuted and dealt out to the groups in turn, from the start
+    again where groups overlap and need more than there are.
+    """
+    rng = _generator(key)
+    _, code = np.unique(np.zeros(like.n) if within is None else within, return_inverse=True)
+    if code.shape != (like.n,):
+        raise ValueError(f"expected one stratum for each of {like.n:,} points, got {code.shape}")
+    pools = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+    seats = [np.flatnonzero(code[like.indices] == stratum) for stratum in range(len(pools))]
+    for _ in range(draws):
+        drawn = np.empty_like(like.indices)
+        for pool, seat in zip(pools, seats, strict=True):
+            drawn[seat] = rng.permutation(pool)[np.arange(seat.size) % pool.size]
+        yield drawn
 
 
 def of_data(key: Array, data: Any, *, num: int = 100) -> Groups:

@@ -1,0 +1,117 @@
+"""Measures of the group itself, and of theta itself."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.measures.container import Measure, around, convex
+from leaveout.measures.queries import excess
+from leaveout.objective import LinearObjective
+
+__all__ = ["linear", "parameter", "self_loss"]
+
+
+class _SelfLoss(Measure):
+    """sum_i s_i w_i loss_i(theta) over what left."""
+
+    name: str = eqx.field(static=True, default="self_loss")
+    needs_w: bool = eqx.field(static=True, default=True)
+    own: ClassVar[bool] = True
+
+    def values(self, objective, theta, w):
+        assert w is not None  # needs_w
+        weights = w * objective.weights
+        losses = objective.losses(theta)
+        # 0 * inf is NaN: examples that stay are not part of it
+        return jnp.sum(jnp.where(weights != 0, weights * losses, 0.0))[None]
+
+    def enclose(self, objective: Any, ball, w):
+        if not isinstance(objective, LinearObjective) or not objective.loss.convex:
+            return super().enclose(objective, ball, w)
+        assert w is not None  # needs_w
+        weights = w * objective.weights
+        values = self.values(objective, ball.centre, w)
+        scores = objective.scores(ball.centre)
+        gradient = objective.pull(objective.weighted(scores, weights)[1])
+        apart = jnp.broadcast_to(ball.points * ball.radius, weights.shape)
+        bend = excess(objective, scores, objective.y, apart)
+        bend = jnp.sum(jnp.where(weights != 0, weights * bend, 0.0))
+        return convex(values, ball.reach(gradient[None]), bend[None])
+
+    def steepest(self, objective: Any):
+        lengths = jnp.linalg.norm(objective.design, axis=1)
+        return objective.weights * objective.loss.slope * lengths
+
+    def columns(self, objective):
+        return ("self_loss",)
+
+
+def self_loss() -> Measure:
+    """The loss of the group itself, sum_i s_i w_i loss_i(theta): one column.
+
+    Not additive over groups: what is predicted depends on who leaves together.
+    """
+    return _SelfLoss()
+
+
+class _Parameter(Measure):
+    """Entries of the flat theta."""
+
+    index: tuple[int, ...] = eqx.field(static=True)
+    name: str = eqx.field(static=True)
+    needs_w: bool = eqx.field(static=True, default=False)
+
+    def values(self, objective, theta, w):
+        return theta[np.asarray(self.index)]
+
+    def enclose(self, objective, ball, w):
+        vectors = jnp.eye(objective.p, dtype=ball.centre.dtype)[np.asarray(self.index)]
+        return around(self.values(objective, ball.centre, w), ball.reach(vectors))
+
+    def steepest(self, objective):
+        return jnp.ones(len(self.index))
+
+    def columns(self, objective):
+        if max(self.index) >= objective.p or min(self.index) < -objective.p:
+            raise ValueError(f"theta has {objective.p} entries, but entry {self.index} was asked")
+        return tuple(f"{self.name}[{i}]" for i in self.index)
+
+
+def parameter(index, *, name: str = "parameter") -> Measure:
+    """One entry, or several, of the flat theta."""
+    return _Parameter(index=tuple(int(i) for i in np.atleast_1d(index)), name=name)
+
+
+class _Linear(Measure):
+    """Products of given vectors with the flat theta."""
+
+    vectors: Float[Array, "m p"]
+    name: str = eqx.field(static=True)
+    needs_w: bool = eqx.field(static=True, default=False)
+
+    def values(self, objective, theta, w):
+        return self.vectors @ theta
+
+    def gradients(self, objective, theta):
+        return self.vectors
+
+    def enclose(self, objective, ball, w):
+        return around(self.vectors @ ball.centre, ball.reach(self.vectors))
+
+    def steepest(self, objective):
+        return jnp.linalg.norm(self.vectors, axis=1)
+
+    def columns(self, objective):
+        if self.vectors.shape[1] != objective.p:
+            raise ValueError(
+                f"theta has {objective.p} entries, the vectors have {self.vectors.shape[1]}"
+            )
+        return tuple(f"{self.name}[{i}]" for i in range(len(self.vectors)))
+
+
+def linear(vectors, *, name: str = "linear") -> Measure:
+    """Linear functionals: products of vectors (m p) with the flat theta, m columns."""
+    return _Linear(vectors=jnp.atleast_2d(jnp.asarray(vectors, float)), name=name)

@@ -1,0 +1,269 @@
+"""Measures of query examples, one by one or summed over subsets of them: linear models only."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.measures.container import Measure, around, convex, sound
+from leaveout.objective import LinearObjective
+
+__all__ = ["excess", "loss", "margin", "prediction", "queries", "subsets"]
+
+
+class _PerExample(Measure):
+    """A function of the scores of query examples: one column each, or sums or means of them.
+
+    Attributes:
+        x: (m d), and once bound (m q).
+        y: (m), or None.
+        name: of a column an example.
+        function: of the objective, the scores (K) and the target of one example.
+        pool: (l m) weights of the l sums over examples, or None for a column an example.
+        labels: (l) names of the sums.
+    """
+
+    x: Array | np.ndarray
+    y: Any
+    name: str = eqx.field(static=True)
+    function: Callable = eqx.field(static=True)
+    pool: Float[Array | np.ndarray, "l m"] | None = None
+    labels: tuple[str, ...] = eqx.field(static=True, default=())
+    needs_w: bool = eqx.field(static=True, default=False)
+
+    def bind(self, objective):
+        if not isinstance(objective, LinearObjective):
+            raise ValueError(
+                f"{self.name} is a measure of linear models; for this objective write "
+                "f(theta) yourself, any JAX function of the parameters"
+            )
+        x = objective.widen(self.x)
+        y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
+        pool = None if self.pool is None else jnp.asarray(self.pool, x.dtype)
+        return dataclasses.replace(self, x=x, y=y, pool=pool)
+
+    def values(self, objective: Any, theta, w):
+        scores = objective.scores(theta, self.x)
+        values = jax.vmap(lambda s, t: self.function(objective, s, t))(scores, self.y)
+        return (values if self.pool is None else self.pool @ values).reshape(-1)
+
+    def gradients(self, objective: Any, theta):
+        # one derivative at the scores an example, then one product with the inputs
+        design, layout = self.x, objective.layout
+        scores = objective.scores(theta, design)
+        slopes = jax.vmap(jax.jacrev(lambda s, t: self.function(objective, s, t)))(scores, self.y)
+        slopes = slopes.reshape(design.shape[0], -1, layout.outputs)
+        if self.pool is None:
+            matrix = jnp.einsum("mck,mq->mckq", slopes, design)
+        else:
+            matrix = jnp.einsum("lm,mck,mq->lckq", self.pool, slopes, design)
+        matrix = matrix.reshape(-1, layout.outputs, layout.width)
+        return jax.vmap(layout.flat)(matrix)
+
+    def _affine(self, objective) -> bool:
+        """Whether the columns are linear in theta."""
+        linear = self.function is _margin and objective.layout.outputs == 1
+        return linear or self.function is _score
+
+    def steepest(self, objective: Any):
+        if self._affine(objective):
+            return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
+        if self.function is not _loss:
+            return super().steepest(objective)
+        each = objective.loss.slope * jnp.linalg.norm(self.x, axis=1)
+        return each if self.pool is None else jnp.abs(self.pool) @ each
+
+    def enclose(self, objective: Any, ball, w):
+        values = self.values(objective, ball.centre, None)
+        if self._affine(objective):
+            return around(values, ball.reach(self.gradients(objective, ball.centre)))
+        if self.function is not _loss or not objective.loss.convex:
+            return super().enclose(objective, ball, w)
+        apart = _apart(objective, ball, self.x)
+        if objective.layout.outputs == 1 and self.pool is None:
+            return _image(objective, ball, self.x, self.y, apart)
+        bend = excess(objective, objective.scores(ball.centre, self.x), self.y, apart)
+        half = ball.reach(self.gradients(objective, ball.centre))
+        if self.pool is not None:
+            # 0 * inf is NaN: an example that is not in the sum must not be heard
+            part = jnp.where(self.pool != 0, self.pool * bend[None], 0.0)
+            bend = jnp.sum(part, axis=1)
+        return convex(values, half, bend)
+
+    def columns(self, objective):
+        theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
+        count = jax.eval_shape(lambda t: self.values(objective, t, None), theta).shape[0]
+        if self.pool is not None:
+            each = count // len(self.labels)
+            return tuple(
+                label + (f"[score {k}]" if each > 1 else "")
+                for label in self.labels
+                for k in range(each)
+            )
+        each = count // self.x.shape[0]
+        if each == 1:
+            return tuple(f"{self.name}[{i}]" for i in range(count))
+        return tuple(f"{self.name}[{i // each}, score {i % each}]" for i in range(count))
+
+
+def _per_example(x, y, name, reduce, by, function):
+    x = queries(x, y, name)
+    if reduce not in (None, "sum", "mean"):
+        raise ValueError(f'expected reduce as None, "sum" or "mean", got {reduce!r}')
+    if reduce is None and by is None:
+        return _PerExample(x=x, y=y, name=name, function=function)
+    reduce = reduce or "sum"
+    title = f"{reduce} of {name}"
+    pool, labels = np.ones((1, len(x))), (title,)
+    if by is not None:
+        pool, names = subsets(by, len(x))
+        labels = tuple(f"{title}[{label}]" for label in names)
+    if reduce == "mean":
+        pool = pool / pool.sum(axis=1, keepdims=True)
+    return _PerExample(x=x, y=y, name=name, function=function, pool=pool, labels=labels)
+
+
+def queries(x, y, name):
+    """Query inputs, checked, with as many targets."""
+    x = x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+    if x.ndim != 2 or x.shape[0] == 0:
+        raise ValueError(
+            f"expected query inputs of shape (m, d) with m >= 1, got {x.shape}; "
+            "write x[None] for a single example"
+        )
+    if not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all():
+        raise ValueError(f"the inputs of {name} must be finite, but some are NaN or infinite")
+    if y is not None and np.shape(y)[:1] != x.shape[:1]:
+        raise ValueError(
+            f"expected one target for each of the {x.shape[0]} query inputs, got {np.shape(y)}"
+        )
+    return x
+
+
+def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
+    """Members (l m) of subsets of the queries, as 0 and 1, and their names."""
+    if isinstance(by, Mapping):
+        names, members = [str(key) for key in by], np.array([np.asarray(v) for v in by.values()])
+        if members.dtype != bool:
+            raise ValueError("expected booleans (m) for each name in `by`")
+    else:
+        labels = np.asarray(by)
+        found = np.unique(labels)
+        names, members = [str(label) for label in found], found[:, None] == labels[None]
+    if members.ndim != 2 or members.shape[1] != count or not members.any(axis=1).all():
+        raise ValueError(
+            f"expected `by` as one label for each of the {count} queries, or a dictionary of names "
+            f"to booleans ({count},) of which some are true; got shape {members.shape[1:]}"
+        )
+    return members.astype(float), names
+
+
+def _apart(objective, ball, x) -> Float[Array, "m"]:
+    """How far the scores of examples (m q) move at most: of several, the largest difference."""
+    layout = objective.layout
+    if layout.outputs == 1:
+        return ball.reach(jax.vmap(lambda row: layout.flat(row[None]))(x))
+    rows, columns = np.triu_indices(layout.outputs, 1)
+    pairs = np.eye(layout.outputs)[rows] - np.eye(layout.outputs)[columns]
+
+    def one(row):
+        vectors = jax.vmap(lambda pair: layout.flat(pair[:, None] * row[None]))(jnp.asarray(pairs))
+        return jnp.max(ball.reach(vectors))
+
+    return jax.lax.map(one, x)
+
+
+def excess(objective, scores, y, apart) -> Float[Array, "m"]:
+    """How far the convex loss of each example rises above its tangent when scores move `apart`.
+
+    By the loss's envelope; of several outputs at most an eighth of the squared range (Popoviciu).
+    """
+    if objective.layout.outputs > 1:
+        return apart**2 / 8 if objective.loss.shift_invariant else jnp.full(apart.shape, jnp.inf)
+    if objective.loss.envelope is None:
+        return jnp.full(apart.shape, jnp.inf)
+    _, high = jax.vmap(objective.loss.envelope)(scores[:, 0], y, apart)
+    return jnp.where(apart > 0, high * apart**2 / 2, 0.0)
+
+
+def _image(objective, ball, x, y, half):
+    """The losses that scores in an interval can have: a convex function's least and largest."""
+    middle = objective.scores(ball.centre, x)[:, 0]
+
+    def loss(score, y):
+        return objective.point_loss(score[None], y)
+
+    low, high = middle - half, middle + half
+    both = jax.vmap(jax.value_and_grad(loss))
+    (left, falls), (right, rises) = both(low, y), both(high, y)
+    # where it has its least value inside, its tangents at the ends meet below it
+    inside = (falls < 0) & (rises > 0)
+    gap = jnp.where(inside, rises - falls, 1.0)
+    drop = falls * (left - right + rises * (high - low)) / gap
+    least = jnp.where(inside, left + drop * (1 + 1e-12), jnp.minimum(left, right))
+    known = jnp.isfinite(half)
+    top = jnp.maximum(left, right)
+    return sound(jnp.where(known, least, -jnp.inf), jnp.where(known, top, jnp.inf))
+
+
+def prediction(
+    x, *, reduce: str | None = None, by: Any = None, name: str = "prediction"
+) -> Measure:
+    """Scores of query inputs (m d), intercept included: m K columns, example-major.
+
+    Args:
+        x: (m d).
+        reduce: None for a column per example, "sum" or "mean" over examples.
+        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
+        name: for tables and axes.
+    """
+    return _per_example(x, None, name, reduce, by, _score)
+
+
+def loss(examples, *, reduce: str | None = None, by: Any = None, name: str = "loss") -> Measure:
+    """Losses of query examples `(x (m d), y (m))`, without penalty: m columns.
+
+    Args:
+        examples: inputs and targets, the targets in the labels of the training data.
+        reduce: None for a column per example, "sum" or "mean" over examples.
+        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
+        name: for tables and axes.
+    """
+    x, y = examples
+    return _per_example(x, y, name, reduce, by, _loss)
+
+
+def margin(examples, *, reduce: str | None = None, by: Any = None, name: str = "margin") -> Measure:
+    """Log-odds of the true label of query examples: m columns.
+
+    For a binary model y (w.x + b), y in {-1, +1}: what the paper's figures call the test
+    prediction. For K classes s_y - log sum_{k != y} exp(s_k), which is the same for K = 2.
+    """
+    x, y = examples
+    return _per_example(x, y, name, reduce, by, _margin)
+
+
+def _score(objective, scores, _):
+    return scores
+
+
+def _loss(objective, scores, y):
+    return objective.point_loss(scores, y)
+
+
+def _margin(objective, scores, y):
+    if objective.loss.targets == "binary":
+        return (2 * y - 1) * scores[0]
+    if objective.loss.targets == "classes":
+        own = jnp.arange(scores.size) == y
+        rest = jax.nn.logsumexp(jnp.where(own, -jnp.inf, scores))
+        return jnp.sum(jnp.where(own, scores, 0.0)) - rest
+    raise ValueError(
+        "margin needs a classifier (lo.logistic, lo.softmax); use lo.measures.prediction for others"
+    )

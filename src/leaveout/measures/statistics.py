@@ -1,0 +1,119 @@
+"""Statistics of the scores of all query examples together, which have no useful derivative."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.measures.container import Measure
+from leaveout.measures.queries import queries, subsets
+from leaveout.objective import LinearObjective
+
+__all__ = ["accuracy", "auroc", "calibration_error"]
+
+
+class _Ranked(Measure):
+    """A statistic of the scores of all query examples together, or of subsets of them."""
+
+    x: Array | np.ndarray
+    y: Any
+    name: str = eqx.field(static=True)
+    function: Callable = eqx.field(static=True)
+    members: Float[Array | np.ndarray, "l m"]
+    labels: tuple[str, ...] = eqx.field(static=True)
+    needs_w: bool = eqx.field(static=True, default=False)
+    smooth: ClassVar[bool] = False
+
+    def bind(self, objective):
+        known = isinstance(objective, LinearObjective)
+        if not known or objective.loss.targets not in ("binary", "classes"):
+            raise ValueError(f"{self.name} needs a classifier (lo.logistic, lo.softmax)")
+        if self.function is _auroc and objective.layout.outputs > 2:
+            raise ValueError("auroc needs two classes; make one measure a class for more")
+        x, y = objective.widen(self.x), objective.encode(self.y)
+        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32))
+
+    def values(self, objective: Any, theta, w):
+        scores = objective.scores(theta, self.x)
+        if scores.shape[1] == 1:
+            scores = jnp.concatenate([jnp.zeros_like(scores), scores], axis=1)
+        return jax.vmap(lambda one: self.function(scores, self.y, one))(jnp.asarray(self.members))
+
+    def columns(self, objective):
+        return self.labels
+
+
+def _ranked(examples, name, by, function) -> Measure:
+    x, y = examples
+    x = queries(x, y, name)
+    members, labels = np.ones((1, len(x))), (name,)
+    if by is not None:
+        members, names = subsets(by, len(x))
+        labels = tuple(f"{name}[{label}]" for label in names)
+    return _Ranked(x=x, y=y, name=name, function=function, members=members, labels=labels)
+
+
+def accuracy(examples, *, by: Any = None, name: str = "accuracy") -> Measure:
+    """Share of query examples `(x (m d), y (m))` whose label has the largest score.
+
+    Evaluated at the changed theta by every method, influence too: it has no useful derivative.
+
+    Args:
+        examples: inputs and labels.
+        by: (m) labels, or a dictionary of names to booleans (m): a column for each subset.
+        name: for tables and axes.
+    """
+    return _ranked(examples, name, by, _accuracy)
+
+
+def auroc(examples, *, by: Any = None, name: str = "AUROC") -> Measure:
+    """Area under the ROC curve of a binary classifier, ties counted half; as `accuracy`.
+
+    Undefined, NaN, for a subset of one class.
+    """
+    return _ranked(examples, name, by, _auroc)
+
+
+def calibration_error(
+    examples, *, bins: int = 15, by: Any = None, name: str = "calibration error"
+) -> Measure:
+    """Expected calibration error of the predicted class, in bins of equal width; as `accuracy`.
+
+    The mean over examples of |accuracy - mean confidence| of the bin of their confidence.
+
+    Source: Guo, Pleiss, Sun and Weinberger (2017).
+    """
+    return _ranked(examples, name, by, _CalibrationError(bins))
+
+
+def _accuracy(scores, y, one):
+    return jnp.sum(one * (jnp.argmax(scores, axis=1) == y)) / jnp.sum(one)
+
+
+def _auroc(scores, y, one):
+    score = jnp.where(one > 0, scores[:, 1] - scores[:, 0], jnp.inf)  # strangers rank last
+    order = jnp.sort(score)
+    below = jnp.searchsorted(order, score, side="left")
+    through = jnp.searchsorted(order, score, side="right")
+    positive = one * (y == 1)
+    count, others = jnp.sum(positive), jnp.sum(one * (y == 0))
+    ranks = jnp.sum(jnp.where(positive > 0, (below + through + 1) / 2, 0.0))
+    return (ranks - count * (count + 1) / 2) / (count * others)
+
+
+@dataclasses.dataclass(frozen=True)
+class _CalibrationError:
+    bins: int
+
+    def __call__(self, scores, y, one):
+        chance = jax.nn.softmax(scores, axis=1)
+        sure, right = jnp.max(chance, axis=1), jnp.argmax(scores, axis=1) == y
+        drawer = jnp.clip(jnp.ceil(sure * self.bins).astype(int) - 1, 0, self.bins - 1)
+        gaps = jax.ops.segment_sum(one * (right - sure), drawer, self.bins)
+        return jnp.sum(jnp.abs(gaps)) / jnp.sum(one)

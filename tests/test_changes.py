@@ -1,0 +1,122 @@
+"""Reweighting, adding and relabelling: what the model becomes, against fitting it so."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import leaveout as lo
+from problems import groups_of, problem
+
+N = 60
+EXACT = lo.Retrain(1e-12)
+
+
+def rebuilt(name, objective, rows, weights=None, y=None):
+    """The same model, fitted to other rows, base weights or targets."""
+    x, s = np.asarray(objective.x), np.asarray(objective.weights)
+    y = np.asarray(objective.y) if y is None else y
+    weights = s[rows] if weights is None else weights
+    return lo.fit(getattr(lo, name)(x[rows], y[rows], float(objective.l2), weights=weights)).flat
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax", "squares"])
+def test_added_points_are_as_if_they_had_been_there(name):
+    whole = problem(name, n=N + 6)
+    x, y, s = (np.asarray(part) for part in (whole.x, whole.y, whole.weights))
+    seen = lo.fit(getattr(lo, name)(x[:N], y[:N], 0.5, weights=s[:N]))
+    fit, groups = lo.add(seen, (x[N:], y[N:]), ["a", "a", "b", "b", "b", "a"], weights=s[N:])
+    assert groups.names.tolist() == ["a", "b"]
+    np.testing.assert_allclose(groups.alpha, [-3 / (N + 6), -3 / (N + 6)])
+    unheard = fit.objective.gradient(fit.flat) - seen.objective.gradient(seen.flat)
+    assert np.abs(unheard).max() < 1e-15
+    change = lo.retrain(fit, groups, EXACT)
+    assert not change.status.any()
+    for row, mine in zip(change.value, ([0, 1, 5], [2, 3, 4]), strict=True):
+        with_them = rebuilt(name, whole, np.r_[np.arange(N), N + np.array(mine)])
+        np.testing.assert_allclose(row, with_them - seen.flat, atol=1e-8)
+    newton = lo.newton(fit, groups)
+    error = np.abs(newton.value - change.value).max() / np.abs(change.value).max()
+    assert error < (1e-9 if name == "squares" else 0.2)
+    predicted = lo.influence(fit, groups)
+    assert np.abs(predicted.value - change.value).max() > np.abs(newton.value - change.value).max()
+
+
+def test_points_can_be_added_one_by_one_and_to_any_objective():
+    def loss(theta, example):
+        return jnp.logaddexp(0.0, -example["sign"] * (example["x"] @ theta["w"]))
+
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(N, 3)), "sign": np.sign(rng.normal(size=N))}
+    new = {"x": rng.normal(size=(2, 3)), "sign": np.array([1.0, -1.0])}
+    seen = lo.fit(lo.Objective(loss, data, {"w": np.zeros(3)}))
+    fit, groups = lo.add(seen, new)
+    assert len(groups) == 2
+    change = lo.retrain(fit, groups, EXACT)
+    for i in range(2):
+        joined = {key: np.concatenate([data[key], new[key][i : i + 1]]) for key in data}
+        with_it = lo.fit(lo.Objective(loss, joined, {"w": np.zeros(3)})).flat
+        np.testing.assert_allclose(change.value[i], with_it - seen.flat, atol=1e-8)
+
+
+def test_reweighting_is_fitting_with_other_weights():
+    objective = problem("logistic", n=N)
+    fit, groups = lo.fit(objective), groups_of(N, 4)
+    s = np.asarray(objective.weights)
+    np.testing.assert_array_equal(lo.reweight(groups, 0.0).dense(), groups.dense())
+    factors = np.array([0.5, 2.0, 3.0, 0.25])
+    change = lo.retrain(fit, lo.reweight(groups, factors), EXACT)
+    for row, w, factor in zip(change.value, groups.dense(), factors, strict=True):
+        weights = s * (1 - w + factor * w)
+        there = rebuilt("logistic", objective, np.arange(N), weights)
+        np.testing.assert_allclose(row, there - fit.flat, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax", "squares"])
+def test_relabelled_groups_are_as_if_labelled_so(name):
+    objective = problem(name, n=N)
+    fit, groups = lo.fit(objective), groups_of(N, 3)
+    y = np.asarray(objective.y)
+    other = -y if name == "squares" else (y + 1) % len(objective.classes)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        changed, both = lo.relabel(fit, groups, other)
+    warned = any("lo.Newton() equals lo.Influence()" in str(w.message) for w in caught)
+    assert warned == (name != "squares")  # where one step is exact there is nothing to warn of
+    change = lo.retrain(changed, both, EXACT)
+    for row, w in zip(change.value, groups.dense(), strict=True):
+        there = rebuilt(name, objective, np.arange(N), y=np.where(w > 0, other, y))
+        np.testing.assert_allclose(row, there - fit.flat, atol=1e-8)
+    one_step, first = lo.newton(changed, both).value, lo.influence(changed, both).value
+    np.testing.assert_allclose(one_step, first, atol=1e-12)
+
+
+def test_influence_overestimates_what_adding_does_and_underestimates_removal():
+    data = lo.datasets.breast_cancer()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=2e-3 * data.n))
+    sizes = np.full(40, 45)
+    groups = lo.groups.random(jax.random.key(0), data, sizes=sizes)
+    measure = lo.measures.self_loss()
+    for changed, over in ((lo.reweight(groups, 2.0), True), (groups, False)):
+        predicted = lo.effects(fit, changed, measure, lo.Influence()).value
+        actual = lo.effects(fit, changed, measure, lo.Retrain()).value
+        share = np.mean(np.abs(predicted) > np.abs(actual))
+        assert share == (1.0 if over else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda fit, g: lo.reweight(g, -1.0), "expected a factor >= 0"),
+        (lambda fit, g: lo.add(fit, (np.zeros((2, 9)), [0, 1])), r"inputs of shape \(m, 4\)"),
+        (lambda fit, g: lo.add(fit, (np.zeros((2, 4)), [0, 7])), "expected labels among"),
+        (lambda fit, g: lo.add(fit, (np.zeros((2, 4)), [0])), "as many targets"),
+        (lambda fit, g: lo.add(fit, (np.zeros((2, 4)), [0, 1]), g), "groups of the 2 new points"),
+        (lambda fit, g: lo.relabel(fit, g, [0, 1]), "expected 60 targets"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(lo.fit(problem("logistic", n=N)), groups_of(N, 3))

@@ -1,0 +1,152 @@
+"""The table of natural groups, and their place among random ones."""
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+import leaveout as lo
+from problems import problem
+
+N = 80
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A fit in which the labels of group 'bad' are turned round, its groups, and measures."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N + 200, 4))
+    y = (x @ [2.0, -1.0, 1.0, 0.0] + rng.logistic(size=N + 200) > 0).astype(int)
+    site = np.array(["good", "fair", "bad", "idle"])[np.arange(N) % 4]
+    queries, (x, y) = (x[N:], y[N:]), (x[:N], y[:N])
+    y = np.where(site == "bad", 1 - y, y)
+    measures = [lo.measures.loss(queries, reduce="sum"), lo.measures.self_loss()]
+    return lo.fit(lo.logistic(x, y, l2=1.0)), lo.Groups.from_labels(site), measures
+
+
+def test_a_planted_group_stands_out_and_the_table_says_everything(case):
+    fit, groups, measures = case
+    found = lo.credit(fit, groups, measures, actual=True, certify=True, null=400)
+    table = found.to_pandas().set_index("group")
+    column = "sum of loss"
+    assert found.null.q[groups.names == "bad", 0] < 0.05
+    assert found.null.z[groups.names == "bad", 0] < -3
+    assert (found.null.z[groups.names != "bad", 0] > 0).all()
+    assert (
+        table.loc["bad", f"actual on {column}"] < 0
+    )  # without it the queries are predicted better
+    for name, method in (("influence", lo.Influence()), ("Newton", lo.Newton())):
+        expected = lo.effects(fit, groups, measures, method).value[:, 0]
+        np.testing.assert_allclose(table[f"{name} on {column}"], expected)
+    actual = table[f"actual on {column}"]
+    assert (table[f"lower on {column}, actual"] <= actual).all()
+    assert (actual <= table[f"upper on {column}, actual"]).all()
+    np.testing.assert_allclose(table[f"effect per example on {column}"], actual / 20)
+    y = np.asarray(fit.objective.y)
+    np.testing.assert_array_equal(table["class 1"], groups.dense() @ y)
+    np.testing.assert_allclose(
+        table["loss"], groups.dense() @ np.asarray(fit.objective.losses(fit.flat))
+    )
+    h = np.linalg.inv(np.asarray(fit.objective.hessian(fit.flat)))
+    g = np.asarray([fit.expansion().gradient(w) for w in groups.dense()])
+    np.testing.assert_allclose(table["self_influence"], np.einsum("gp,pq,gq->g", g, h, g))
+    total = np.trace(
+        h @ np.asarray(fit.objective.hessian(fit.flat) - np.diag(fit.objective.penalty))
+    )
+    assert table["leverage"].sum() == pytest.approx(total)
+    assert np.isnan(table["z on self_loss"]).all()  # its influence does not add
+    order = found.groups.names[found.order()]
+    assert [line.split()[0] for line in found.table().splitlines()[2:]] == order.tolist()
+    assert repr(found).startswith("Credit(4 groups x 2 columns)")
+
+
+def test_the_band_is_that_of_groups_made_anew_within_classes(case):
+    fit, groups, (measure, _) = case
+    found = lo.credit(fit, groups, measure, lo.Influence(), null=50, key=jax.random.key(3))
+    like = lo.groups.lookalikes(
+        jax.random.key(3), groups, like=groups, within=np.asarray(fit.objective.y), draws=50
+    )
+    drawn = lo.effects(fit, like, measure, lo.Influence()).value.reshape(50, 4)
+    own = lo.effects(fit, groups, measure, lo.Influence()).value[:, 0]
+    np.testing.assert_allclose(found.null.mean[:, 0], drawn.mean(axis=0))
+    z = (own - drawn.mean(axis=0)) / drawn.std(axis=0, ddof=1)
+    np.testing.assert_allclose(found.null.z[:, 0], z)
+    below = (drawn < own).sum(axis=0)
+    np.testing.assert_allclose(found.null.percentile[:, 0], 2 * below)
+    p = np.minimum(2 * (1 + np.minimum(below, 50 - below)) / 51, 1)
+    np.testing.assert_allclose(found.null.p[:, 0], p)
+    np.testing.assert_allclose(found.null.q[:, 0], scipy.stats.false_discovery_control(p))
+
+
+def test_random_groups_are_false_alarms_as_often_as_they_may_be(case):
+    fit, _, (measure, _) = case
+    y = np.asarray(fit.objective.y)
+    p = []
+    for seed in range(40):
+        labels = np.random.default_rng(seed).permutation(np.arange(N) % 5)
+        null = lo.credit(
+            fit, lo.Groups.from_labels(labels), measure, lo.Influence(), null=99, within=y,
+            key=jax.random.key(seed),
+        ).null  # fmt: skip
+        p.append(null.p[:, 0])
+    p = np.concatenate(p)  # 200 of them, nearly uniform
+    assert 0.01 <= np.mean(p <= 0.05) <= 0.1
+    assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3
+
+
+def test_a_band_of_any_method_compares_like_with_like(case):
+    fit, groups, measures = case
+    found = lo.credit(fit, groups, measures, lo.Newton(), null=20, null_method=lo.Newton())
+    np.testing.assert_allclose(found.null.effect, found.best.value, atol=1e-12)
+    assert np.isfinite(found.null.z).all()
+    assert found.null.method == "Newton"
+
+
+def test_credit_is_saved_as_a_table_and_needs_no_classes(tmp_path):
+    objective = problem("squares", n=N)
+    groups = lo.Groups.from_labels(np.arange(N) % 3)
+    found = lo.credit(lo.fit(objective), groups, lo.measures.parameter(0), null=20)
+    found.save(tmp_path / "credit.parquet")
+    table = pd.read_parquet(tmp_path / "credit.parquet")
+    assert table["Newton on parameter[0]"].tolist() == found.best.value[:, 0].tolist()
+    assert not [name for name in table if name.startswith("class")]
+    assert lo.credit(lo.fit(objective), groups, lo.measures.parameter(0), null=0).null is None
+
+
+def test_clustered_standard_errors_are_those_of_statsmodels():
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(0)
+    x, village = rng.normal(size=(N, 3)), np.arange(N) % 9
+    y = x @ [1.0, 0.0, -1.0] + rng.normal(size=9)[village] + rng.normal(size=N)
+    fit = lo.fit(lo.squares(x, y, l2=0.0))
+    groups, every = lo.Groups.from_labels(village), lo.measures.parameter([0, 1, 2, 3])
+    settings = {"cov_type": "cluster", "cov_kwds": {"groups": village, "use_correction": False}}
+    theirs = sm.OLS(y, np.c_[x, np.ones(N)]).fit(**settings)
+    ours = lo.jackknife(lo.effects(fit, groups, every, lo.Influence()), infinitesimal=True)
+    np.testing.assert_allclose(ours, theirs.bse, rtol=1e-9)
+    left = [
+        np.linalg.lstsq(np.c_[x, np.ones(N)][village != k], y[village != k], rcond=None)[0]
+        for k in range(9)
+    ]
+    deleted = np.sqrt(8 / 9 * np.sum((left - np.mean(left, axis=0)) ** 2, axis=0))
+    exact = lo.jackknife(lo.effects(fit, groups, every, lo.Newton()))
+    np.testing.assert_allclose(exact, deleted, rtol=1e-9)
+    with pytest.raises(ValueError, match="the groups overlap"):
+        lo.jackknife(lo.effects(fit, groups + groups, every))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"methods": []}, "expected at least one method"),
+        ({"within": [0, 1]}, "expected one stratum for each of 80 points"),
+    ],
+)
+def test_bad_input_gets_one_sentence(case, change, sentence):
+    fit, groups, measures = case
+    with pytest.raises(ValueError, match=sentence):
+        lo.credit(fit, groups, measures, **change)
+    with pytest.raises(ValueError, match="unknown column 'what'"):
+        lo.credit(fit, groups, measures, lo.Influence(), null=0).table("what")
