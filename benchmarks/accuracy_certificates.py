@@ -47,6 +47,8 @@ def main(folder: Path, size: str) -> None:
         ladder, trust = ladder + more, trust + light
         record(folder, "accuracy_certificates", ladder)
         record(folder, "accuracy_trust", trust)
+    if size == "full":
+        record(folder, "accuracy_trust", trust + _occupations())
 
 
 def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
@@ -108,6 +110,16 @@ def _groups(data, fit, query, count: int) -> lo.Groups:
     random = lo.groups.random(keys[0], data, sizes=lo.groups.sizes(data.n, count // 2))
     pull = lo.per_point(fit, lo.measures.loss((query[:1], data.y_query[:1])))
     return random + lo.groups.tails(keys[1], pull, num=count // 4)
+
+
+def _occupations() -> list[dict]:
+    """Lights of groups that have a feature of their own: Adult's occupations."""
+    data = lo.datasets.adult()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=1e-4 * data.n))
+    groups = lo.Groups.from_labels(data.labels["occupation"])
+    measures = [lo.measures.prediction(data.x_query[:_QUERIES])]
+    actual = lo.effects(fit, groups, measures, lo.Retrain(1e-11)).value
+    return _lights("adult, by occupation", fit, groups, measures, actual)
 
 
 def _lights(name, fit, groups, measures, actual) -> list[dict]:

@@ -148,6 +148,11 @@ def test_trust_agrees_with_its_definitions(name):
     assert (trust.share <= trust.mu * (1 + 1e-9)).all()
     change = lo.newton(fit, groups).value
     expansion = fit.expansion()
+    h = np.asarray(fit.factor.lower @ fit.factor.lower.T)
+    first = lo.influence(fit, groups).value
+    gap, size = (np.sqrt(np.einsum("gp,pq,gq->g", v, h, v)) for v in (change - first, first))
+    assert (gap <= trust.missed * size * (1 + 1e-7)).all()
+    assert np.median(trust.missed * size / gap) < 1.5
     for i, w in enumerate(groups.dense()):
         left = np.asarray(expansion.hessian(jnp.asarray(1 - w))) + np.diag(expansion.penalty)
         left += 0.0 if expansion.gauge() is None else np.asarray(expansion.gauge())
@@ -158,6 +163,18 @@ def test_trust_agrees_with_its_definitions(name):
         if name == "logistic":
             longest = np.sqrt(np.max(np.sum(rows @ np.linalg.inv(left) * rows, axis=1)))
             assert longest * size <= trust.nu[i] * (1 + 1e-9)
+
+
+def test_a_group_with_a_column_of_its_own_is_red():
+    rng = np.random.default_rng(0)
+    x, site = rng.normal(size=(120, 3)), np.arange(120) % 6
+    x = np.c_[x, site[:, None] == np.arange(6)]
+    y = rng.random(120) < 1 / (1 + np.exp(-x @ np.r_[1, -1, 0, rng.normal(size=6)]))
+    fit, groups = lo.fit(lo.logistic(x, y, l2=1e-2)), lo.Groups.from_labels(site)
+    trust = lo.bounds.trust(fit, groups)
+    assert np.median(trust.share) < 0.3  # along the gradient little is amiss
+    assert np.median(trust.mu) > 0.99
+    assert (trust.light == lo.bounds.Light.red).all()
 
 
 def test_leverages_of_everybody_sum_to_the_degrees_of_freedom():
