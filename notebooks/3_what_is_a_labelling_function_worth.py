@@ -17,7 +17,7 @@
 # training example, weighted by one over the votes on its comment. Which program is worth its keep?
 # Koh et al. (2019, section 5) ask this of a relation extractor; `leaveout figure 4` does that.
 #
-# The data (Alberto et al. 2015, votes of WRENCH) is read from the folder that `LEAVEOUT_DATA` names.
+# The data (Alberto et al. 2015, votes of WRENCH) is read from the folder `LEAVEOUT_DATA` names.
 
 # %%
 import jax

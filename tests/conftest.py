@@ -1,6 +1,7 @@
 """Strict settings for every test: float64, no silent promotion of ranks, real data found."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import jax
@@ -8,8 +9,15 @@ import jaxtyping
 import pytest
 
 # The suite is mostly compilation, of programs that then run once: unoptimised, it takes a sixth
-# less. The main job, benchmarks and notebooks run what users run.
+# less, and a tenth less again if its processes share what they compile. The main job, benchmarks
+# and notebooks run what users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    SHARED = tempfile.TemporaryDirectory(prefix="leaveout-compiled-")  # gone when pytest is
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = SHARED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    jax.config.update("jax_compilation_cache_dir", SHARED.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
