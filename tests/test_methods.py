@@ -9,7 +9,8 @@ import scipy.optimize
 
 import leaveout as lo
 from leaveout import lbfgs
-from leaveout.fit import whitened
+from leaveout.fit import few, whitened
+from leaveout.influence import squared
 from leaveout.solvers.direct import _together
 from problems import LOSSES, groups_of, measures_of, problem
 
@@ -412,3 +413,26 @@ def test_effects_survive_saving(tmp_path, fitted, groups):
 def test_bad_input_gets_one_sentence(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(lo.fit(problem("logistic")), groups_of(60))
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax"])
+@pytest.mark.parametrize("weights", [None, "fractional"])
+def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):
+    """Where lists of rows serve instead of products with all the data, the answers are the same."""
+    objective = problem(name, n=400, l2=0.5)
+    fit, rng = lo.fit(objective), np.random.default_rng(0)
+    lists = [rng.choice(400, k, replace=False) for k in (1, 1, 2, 3, 1)]
+    groups = lo.Groups.from_indices(lists, n=400)
+    if weights:
+        groups = lo.Groups.from_weights(groups.dense() * rng.uniform(-1, 1, (5, 400)))
+    assert few(fit, groups)
+    h, expansion = np.asarray(fit.factor.lower @ fit.factor.lower.T), fit.expansion()
+    first, step = lo.influence(fit, groups), lo.newton(fit, groups)
+    own = squared(fit, groups)[0]
+    for i, w in enumerate(jnp.asarray(groups.dense())):
+        g, left = np.asarray(expansion.gradient(w)), h - np.asarray(expansion.hessian(w))
+        np.testing.assert_allclose(first.value[i], np.linalg.solve(h, g), atol=1e-12)
+        np.testing.assert_allclose(step.value[i], np.linalg.solve(left, g), atol=1e-12)
+        np.testing.assert_allclose(own[i, 0], g @ np.linalg.solve(h, g), rtol=1e-10)
+    assert not first.status.any()
+    assert not step.status.any()

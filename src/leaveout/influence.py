@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float
 
-from leaveout.fit import Change, Fit, check_groups, leaving
+from leaveout.fit import Change, Fit, check_groups, few, gradients_of_few, leaving
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
@@ -97,8 +97,9 @@ class SecondOrder:
         check_groups(fit, groups)
         solver = as_solver(self.solver)
         joined = _over_chunks(
-            fit, groups, memory, lambda expansion, leaves: _second(fit, expansion, leaves, solver)
-        )
+            fit, groups, memory,
+            lambda expansion, leaves: _second(fit, expansion, leaves, solver), dense=True,
+        )  # fmt: skip
         return Change(joined.value, joined.residual, joined.steps, joined.status, fit.objective)
 
 
@@ -144,7 +145,7 @@ def influence(
     objective, solver = fit.objective, as_solver(solver)
     joined = _over_chunks(
         fit, groups, memory,
-        lambda expansion, leaves: _solve(expansion, fit.factor, leaves, solver), rescaled,
+        lambda expansion, gradient: _solve(expansion, fit.factor, gradient, solver), rescaled,
     )  # fmt: skip
     change = Change(joined.value, joined.residual, joined.steps, joined.status, objective)
     if throw and not is_traced(fit):
@@ -159,21 +160,30 @@ def squared(fit: Fit, groups: Groups, memory=None) -> tuple:
     Returns:
         value (g 1), residual (g), status (g).
     """
-    return _over_chunks(
-        fit, groups, memory, lambda expansion, leaves: _squared(expansion, fit.factor, leaves)
-    )
+    return _over_chunks(fit, groups, memory, lambda _, gradient: _squared(fit.factor, gradient))
 
 
-def _over_chunks(fit: Fit, groups: Groups, memory, call, rescaled: bool = False):
-    """The joined answers of call(expansion, what leaves (b n)) over all groups."""
+def _over_chunks(fit: Fit, groups: Groups, memory, call, rescaled: bool = False, dense=False):
+    """The joined answers of call(expansion, g(w) (b p)) over all groups; of w (b n) if `dense`."""
     objective = fit.objective
-    each = 8 * (objective.n * (2 + objective.numbers) + 6 * objective.p)
+    listed = not dense and few(fit, groups)
+    each = 8 * 6 * objective.p + (0 if listed else 8 * objective.n * (2 + objective.numbers))
     expansion, parts = _expansion(fit, rescaled), []
-    for rows in chunks(np.arange(len(groups)), each, budget(memory), 1024):
+    for rows in chunks(np.arange(len(groups)), each, budget(memory), 8192 if listed else 1024):
         lanes = len(rows) if len(groups) <= 1024 else bucket(len(rows))
-        part = call(expansion, leaving(fit, groups, np.resize(rows, lanes)))
-        parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], part))
+        some = groups[np.resize(rows, lanes)]
+        if listed:
+            assert isinstance(expansion, LinearExpansion)  # few
+            given = gradients_of_few(expansion, some)
+        else:
+            given = leaving(fit, some) if dense else _pulled(expansion, leaving(fit, some))
+        parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], call(expansion, given)))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+@eqx.filter_jit
+def _pulled(expansion, leaves):
+    return jax.vmap(expansion.gradient)(leaves)
 
 
 def _names(groups: Groups) -> list[str]:
@@ -205,8 +215,8 @@ def _rescaled(expansion, factor):
 
 
 @eqx.filter_jit
-def _solve(expansion, factor, leaves, solver) -> Solution:
-    return everywhere(solver.full(expansion, factor, jax.vmap(expansion.gradient)(leaves)))
+def _solve(expansion, factor, gradient, solver) -> Solution:
+    return everywhere(solver.full(expansion, factor, gradient))
 
 
 @eqx.filter_jit
@@ -219,8 +229,7 @@ def _second(fit, expansion, leaves, solver) -> Solution:
 
 
 @eqx.filter_jit
-def _squared(expansion, factor, leaves):
-    gradient = jax.vmap(expansion.gradient)(leaves)
+def _squared(factor, gradient):
     white = factor.whiten(gradient)
     value = jnp.sum(white**2, axis=1, keepdims=True)
     error = factor.whiten(gradient - white @ factor.lower.T)

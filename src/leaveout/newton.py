@@ -15,7 +15,8 @@ from leaveout.fit import Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
-from leaveout.sharding import everywhere, meshed, place
+from leaveout.objective import LinearExpansion
+from leaveout.sharding import devices, everywhere, meshed, place
 from leaveout.solution import Solution, raise_unless_converged
 from leaveout.solvers import CG, Auto, Block, as_solver
 
@@ -27,7 +28,9 @@ __all__ = [
 ]
 
 _LANES = 64  # groups solved together; four times as many where all look at the same data
-_NARROWEST = 64  # points to which the smallest lists are padded: below it compiling costs more
+_NARROWEST = (
+    64  # points to which small lists are padded, unless all are smaller: it saves compiling
+)
 
 
 @dataclass(frozen=True)
@@ -196,15 +199,18 @@ def _blocks(fit: Fit, expansion, groups: Groups, solver, available: int):
         chosen = solver.choose(expansion, fit.factor, sample) if auto else solver
         return None if isinstance(chosen, CG) else width, chosen
 
-    widths = [None if k > n // 2 else min(bucket(k, _NARROWEST), n) for k in size]
+    least = min(_NARROWEST, bucket(size.max()))
+    widths = [None if k > n // 2 else min(bucket(k, least), n) for k in size]
     routes = {width: choose(width) for width in set(widths)}
     each = [routes[width] for width in widths]
     for width, chosen in dict.fromkeys(each):
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
-        taken = 8 * (4 * (width or n) + (2 + fit.objective.numbers) * n + 6 * p)
+        looks = n if width is None or not _by_rows(expansion, width) else 0
+        taken = 8 * (4 * (width or n) + (2 + fit.objective.numbers) * looks + 6 * p)
         taken += 8 * p * p * (not isinstance(chosen, CG))  # the group's factor
-        runs = chunks(rows, taken, available, _LANES if width else 4 * _LANES)
+        lanes = max(_LANES, _LANES * _NARROWEST // width) if width else 4 * _LANES
+        runs = chunks(rows, taken, available, lanes)
         for run in runs:  # a ragged end fills up to the shape that is compiled already
             yield run, len(runs[0]) if len(runs) > 1 else bucket(len(run)), width, chosen
 
@@ -221,14 +227,26 @@ def _expansion(fit: Fit):
     return fit.expansion()
 
 
+def _by_rows(expansion, width: int) -> bool:
+    """Whether gathered rows are cheaper than a product of dense weights with all the data."""
+    return isinstance(expansion, LinearExpansion) and 50 * width < expansion.n and devices() == 1
+
+
+def _gradients(expansion, block: Block):
+    if block.indices is None or not _by_rows(expansion, block.indices.shape[1]):
+        return jax.vmap(expansion.gradient)(block.leaves(expansion.n))
+    own = jax.vmap(lambda rows, weights: expansion.restrict(rows).gradient(weights))
+    return own(block.indices, block.weights)
+
+
 @eqx.filter_jit
 def _solve_block(fit: Fit, expansion, block, solver, chebyshev: bool) -> Solution:
-    leaves = block.leaves(expansion.n)
     solve = solver.reduced(expansion, fit.factor, block)
-    step = solve(jax.vmap(expansion.gradient)(leaves))
+    step = solve(_gradients(expansion, block))
     if not chebyshev:
         return everywhere(step)
-    bend = jax.vmap(lambda v, a: fit.objective.bend(fit.flat, v, a))(step.value, 1 - leaves)
+    stays = 1 - block.leaves(expansion.n)
+    bend = jax.vmap(lambda v, a: fit.objective.bend(fit.flat, v, a))(step.value, stays)
     more = solve(bend)
     corrected = Solution(
         value=step.value - more.value / 2,
