@@ -14,11 +14,11 @@ from benchmarks.peers import environments
 from leaveout.cli import keep_compiled
 
 jax.config.update("jax_enable_x64", True)
-_KINDS = ("accuracy", "memory", "speed")
+_KINDS = ("accuracy_", "memory_", "reliability", "speed_")
 
 
 def main() -> None:
-    """Run every speed_*.py, accuracy_*.py and memory_*.py beside this file."""
+    """Run every accuracy_*.py, memory_*.py, speed_*.py and reliability.py beside this file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to see that they run")
     parser.add_argument("--full", action="store_true", help="the paper's sizes: an hour or more")
@@ -33,7 +33,7 @@ def main() -> None:
     if not options.full:  # which reports what compiling takes
         keep_compiled()
     here = Path(__file__).parent
-    for path in sorted(p for kind in _KINDS for p in here.glob(f"{kind}_*.py")):
+    for path in sorted(p for kind in _KINDS for p in here.glob(f"{kind}*.py")):
         if options.only not in (None, path.stem):
             continue
         importlib.import_module(f"benchmarks.{path.stem}").main(options.out, size)

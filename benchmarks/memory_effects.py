@@ -42,7 +42,7 @@ def main(folder: Path, size: str) -> None:
                 more = row["groups"] - fewer["groups"]
                 row["per_group_kib"] = 1024 * (row["peak_mib"] - fewer["peak_mib"]) / more
             rows += measured
-    record(folder, "memory_effects", rows)
+            record(folder, "memory_effects", rows)  # so far: the next one takes long
 
 
 def _row(data: str, method: str, count: int) -> dict:

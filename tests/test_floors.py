@@ -9,7 +9,7 @@ import pytest
 import leaveout as lo
 
 FLOORS = (
-    ("solution", "losses", "models", "memory", "sharding"),
+    ("solution", "losses", "models", "memory", "sharding", "files"),
     ("inputs",),
     ("datasets", "objective"),
     ("lbfgs", "solvers", "groups", "measures"),

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from leaveout.datasets.source import cache
-from leaveout.solution import Status
+from leaveout.solution import SolveError, Status
 
 __all__ = ["keep_compiled", "main"]
 
@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         keep_compiled()
     try:
         return options.run(options)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError, SolveError) as error:
         print(f"leaveout: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from leaveout.certificates import enclose, frame_within
+from leaveout.files import read_npz
 from leaveout.fit import Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.influence import Influence, adjoint, group_sums, squared
@@ -30,6 +31,7 @@ __all__ = [
     "stream",
 ]
 
+_FORMAT = "effects saved by leaveout 1"
 _ROWS = ("value", "status", "residual", "steps", "lower", "upper", "certificate")
 # how exactly to retrain what is not narrow enough, and whether to certify by its own Hessian
 _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
@@ -170,7 +172,7 @@ class Effects:
         bounds = {name: getattr(self, name) for name in ("lower", "upper", "certificate")}
         np.savez_compressed(
             path,
-            format=np.array("leaveout effects 1"),
+            format=np.array(_FORMAT),
             text=np.array(text),
             value=self.value,
             status=self.status,
@@ -198,31 +200,35 @@ def load(path) -> Effects:
     Raises:
         ValueError: if the file is not one of ours.
     """
-    with np.load(path, allow_pickle=False) as file:
-        if "format" not in file or str(file["format"]) != "leaveout effects 1":
-            raise ValueError(f"{path} does not hold effects saved by leaveout")
+    file: Any = read_npz(path, _FORMAT)
+    try:
         text = json.loads(str(file["text"]))
-        groups = Groups(
+        groups = Groups.checked(
             n=int(file["groups_n"]),
             indices=file["groups_indices"],
             offsets=file["groups_offsets"],
-            weights=file["groups_weights"] if "groups_weights" in file else None,
+            weights=file.get("groups_weights"),
             names=file["groups_names"],
             kind=file["groups_kind"],
         )
-        return Effects(
-            value=file["value"],
-            status=file["status"],
-            residual=file["residual"],
-            steps=file["steps"],
+        found = Effects(
+            **{name: file.get(name) for name in _ROWS},
             columns=tuple(text["columns"]),
             measure=tuple(text["measure"]),
             groups=groups,
             method=text["method"],
-            lower=file["lower"] if "lower" in file else None,
-            upper=file["upper"] if "upper" in file else None,
-            certificate=file["certificate"] if "certificate" in file else None,
         )
+        table, column = (len(groups), len(found.columns)), (len(groups),)
+        shapes = {"value": table, "lower": table, "upper": table}
+        for name in _ROWS:
+            part, shape = getattr(found, name), shapes.get(name, column)
+            if part is None and name in ("lower", "upper", "certificate"):
+                continue
+            if part is None or part.shape != shape:
+                raise ValueError(f"{name} does not have the shape {shape}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return found
 
 
 @meshed

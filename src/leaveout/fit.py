@@ -28,7 +28,7 @@ from leaveout.objective import (
     LinearObjective,
 )
 from leaveout.path import path
-from leaveout.sharding import devices, everywhere, meshed, place
+from leaveout.sharding import devices, everywhere, fetch, meshed, place
 from leaveout.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
 
@@ -46,6 +46,13 @@ __all__ = [
 
 _DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
 _FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
+#: what to do about a fit, where that differs from what to do about a group
+_ADVICE = {
+    Status.singular: "the Hessian is singular (columns that add up to others, or a constant one "
+    "beside the intercept, without a penalty); raise l2, or drop the column",
+    Status.no_minimum: "the loss keeps falling towards infinite parameters (the classes can be "
+    "separated, or one is empty); raise l2",
+}
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
 
 
@@ -222,14 +229,35 @@ def fit(
         return result
     if dense:
         _warn_precision(result)
+    broken = _broken(objective, result.flat)
+    if broken and int(result.status) == Status.converged:  # derivatives may not show it
+        result = eqx.tree_at(lambda r: r.status, result, jnp.int8(Status.nonfinite))
     if throw and int(result.status):
         code = Status(int(result.status))
+        why = broken or _ADVICE.get(code, code.advice)
         raise SolveError(
             f"no optimum: {code.name} after {int(result.steps)} steps at Newton decrement "
             f"{float(result.residual):.1e} ({float(result.residual / result.spread):.1e} sandwich "
-            f"lengths, {tolerance:.0e} asked): {code.advice}"
+            f"lengths, {tolerance:.0e} asked): {why}"
         )
     return result
+
+
+def _broken(objective, theta) -> str:
+    """Which example has a loss that is no number, if any."""
+    losses = np.asarray(fetch(_losses(objective, theta)))
+    bad = np.flatnonzero(~np.isfinite(losses) & (np.asarray(fetch(objective.weights)) > 0))
+    if not bad.size:
+        return ""
+    return (
+        f"the loss of example {bad[0]} is {losses[bad[0]]} ({bad.size:,} such examples); check "
+        "that example, and the loss"
+    )
+
+
+@eqx.filter_jit
+def _losses(objective, theta):
+    return everywhere(objective.losses(theta))
 
 
 def _as_flat(objective, theta):

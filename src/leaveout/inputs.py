@@ -38,6 +38,10 @@ def check_data(loss: Loss, x, y, outputs):
     """Inputs as a matrix, targets coded, the classes, and the number of outputs."""
     if is_traced((x, y)):
         return jnp.asarray(x), jax.tree.map(jnp.asarray, y), None, max(outputs, 1)
+    if hasattr(x, "toarray"):
+        raise ValueError(
+            f"x is a sparse matrix {x.shape}; this library works on dense ones: give x.toarray()"
+        )
     x = np.asarray(x)
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise ValueError(

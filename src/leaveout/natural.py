@@ -22,6 +22,7 @@ from leaveout import objective as _objective
 from leaveout.credit import Credit, credit
 from leaveout.datasets import Dataset
 from leaveout.effects import Effects, load
+from leaveout.files import read_json
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence
@@ -121,7 +122,7 @@ def run(
     folder = Path(question.folder() if out is None else out)
     asked = json.loads(json.dumps(dataclasses.asdict(question)))
     if (folder / "summary.json").exists():
-        if json.loads((folder / "summary.json").read_text())["question"] != asked:
+        if read_json(folder / "summary.json")["question"] != asked:
             raise ValueError(f"{folder} answers another question; choose another folder")
         say(f"{folder} is finished; nothing to compute")
         return read(folder)
@@ -181,7 +182,7 @@ def read(folder: str | os.PathLike) -> Report:
         folder,
         {name: effects[name] for name in order},
         pd.read_parquet(folder / "credit.parquet"),
-        json.loads((folder / "summary.json").read_text()),
+        read_json(folder / "summary.json"),
     )
 
 

@@ -5,6 +5,7 @@ chunk, and in the end the effects, a summary and a figure. Running it again goes
 `read` opens a finished one without computing anything.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,7 +13,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from leaveout import datasets, measures, plot
 from leaveout import groups as _groups
 from leaveout import objective as _objective
 from leaveout.effects import Effects, load, plan, stream
+from leaveout.files import read_json
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence, per_point
@@ -129,10 +131,16 @@ def run(
         memory: bytes that working arrays may take.
 
     Raises:
-        ValueError: if the folder holds a study of another configuration.
+        ValueError: if the folder holds a study of another configuration, or another process is at
+            work in it.
     """
     folder = Path(configuration.folder() if out is None else out)
     _claim(folder, configuration)
+    with _alone(folder):
+        return _run(configuration, folder, progress, say, memory)
+
+
+def _run(configuration: Configuration, folder: Path, progress, say, memory) -> Study:
     if (folder / "summary.json").exists():
         say(f"{folder} is finished; nothing to compute")
         return read(folder)
@@ -161,6 +169,7 @@ def run(
     ]
     resumed = 0
     for name in configuration.methods:
+        _drop_damaged(folder, name, len(chunked), say)
         resumed += _run_method(fitted, made, wanted, name, chunked, folder, clock, progress, memory)
     if resumed:
         say(f"resumed: {resumed} finished chunks were taken from {folder}")
@@ -200,7 +209,7 @@ def read(folder: str | os.PathLike) -> Study:
     folder = Path(folder)
     if not (folder / "summary.json").exists():
         raise FileNotFoundError(f"{folder} holds no finished study; run `leaveout study` first")
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_json(folder / "summary.json")
     configuration = _configuration(folder)
     made, chunked = _read_groups(folder)
     results = _collect(folder, configuration, made, chunked)
@@ -215,7 +224,7 @@ def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
         configuration = _configuration(folder)
         chunks = len(list((folder / "chunks").glob("*-*[0-9].npz")))
         planned = folder / "plan.json"
-        total = len(json.loads(planned.read_text())["chunks"]) if planned.exists() else None
+        total = len(read_json(planned)["chunks"]) if planned.exists() else None
         finished = (folder / "summary.json").exists()
         state = "finished" if finished else "begun"
         if not finished and total is not None:
@@ -225,7 +234,7 @@ def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
 
 
 def _configuration(folder: Path) -> Configuration:
-    fields = json.loads((folder / "configuration.json").read_text())
+    fields = read_json(folder / "configuration.json")
     return Configuration(**fields | {"methods": tuple(fields["methods"])})
 
 
@@ -234,7 +243,7 @@ class _Clock:
 
     def __init__(self, folder: Path):
         self.path = folder / "seconds.json"
-        self.seconds = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.seconds = read_json(self.path) if self.path.exists() else {}
         self.last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
@@ -259,7 +268,7 @@ def _claim(folder: Path, configuration: Configuration) -> None:
     path = folder / "configuration.json"
     mine = json.loads(json.dumps(dataclasses.asdict(configuration)))
     if path.exists():
-        theirs = json.loads(path.read_text())
+        theirs = read_json(path)
         if theirs != mine:
             other = {key: theirs.get(key) for key in mine if theirs.get(key) != mine[key]}
             raise ValueError(
@@ -272,6 +281,36 @@ def _claim(folder: Path, configuration: Configuration) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write(path, lambda file: file.write(json.dumps(mine, indent=2).encode()))
     (folder / "chunks").mkdir(exist_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder against other processes; the system lets go of it when this one dies."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows: there nothing guards the folder
+        yield
+        return
+    with open(folder / "lock", "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is at work in {folder}; wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+def _drop_damaged(folder: Path, name: str, count: int, say) -> None:
+    """Delete chunks that cannot be read, so that they are computed again."""
+    for number in range(count):
+        path = _chunk_path(folder, name, number)
+        if path.exists():
+            try:
+                load(path)
+            except ValueError as error:
+                say(f"computing {path.name} again: {error}")
+                path.unlink()
 
 
 def _write(path: Path, write: Callable) -> None:
@@ -309,7 +348,7 @@ def _objective_of(data, configuration: Configuration, folder: Path, say):
             "at_edge": result.at_edge,
         }
         _write(path, lambda file: file.write(json.dumps(chosen, indent=2).encode()))
-    chosen = json.loads(path.read_text())
+    chosen = read_json(path)
     return bare.with_l2(chosen["l2"]), chosen
 
 
@@ -378,7 +417,7 @@ def _groups_of_data(name: str, seed: int, num: int) -> Groups:
 
 
 def _read_groups(folder: Path):
-    saved = json.loads((folder / "plan.json").read_text())
+    saved = read_json(folder / "plan.json")
     made = dataclasses.replace(Groups.load(folder / "groups.npz"), notes=tuple(saved["notes"]))
     return made, [np.asarray(rows) for rows in saved["chunks"]]
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.files import read_npz
+
 __all__ = ["UNSEEN", "Groups"]
 
-_FORMAT = "leaveout groups 1"
+_FORMAT = "groups saved by leaveout 1"
 
 #: base weight of a point that the model has not seen: it is added whole by w = -1 / UNSEEN. A power
 #: of two, so that the product is exact, and too small to be heard before.
@@ -322,21 +324,23 @@ class Groups:
         Raises:
             ValueError: if the file is not one of ours, or damaged.
         """
-        with np.load(path, allow_pickle=False) as file:
-            if "format" not in file or str(file["format"]) != _FORMAT:
-                raise ValueError(f"{path} does not hold groups saved by leaveout")
-            offsets, indices = file["offsets"], file["indices"]
-            if offsets[-1] != indices.size or (np.diff(offsets) < 0).any():
-                raise ValueError(f"{path} is damaged: its offsets do not fit its indices")
-            return _checked(
-                int(file["n"]),
-                indices,
-                offsets,
-                file["weights"] if "weights" in file else None,
-                file["names"],
-                file["kind"],
-                tuple(str(note) for note in file["notes"]),
-            )
+        file = read_npz(path, _FORMAT)
+        try:
+            notes = tuple(str(note) for note in file.pop("notes"))
+            return cls.checked(**file, notes=notes)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    @classmethod
+    def checked(cls, n, indices, offsets, names, kind, weights=None, notes=()) -> "Groups":
+        """Groups from stored arrays, with every check of those that are made."""
+        offsets, indices = np.asarray(offsets), np.asarray(indices)
+        flat = offsets.ndim == indices.ndim == 1 and offsets.size > 0 and offsets[0] == 0
+        if not flat or offsets[-1] != indices.size or (np.diff(offsets) < 0).any():
+            raise ValueError("its offsets do not fit its indices")
+        if weights is not None and np.shape(weights) != indices.shape:
+            raise ValueError("its weights do not fit its indices")
+        return _checked(int(n), indices, offsets, weights, names, kind, notes)
 
 
 def _offsets(rows, count) -> np.ndarray:

@@ -1,0 +1,109 @@
+"""How often does something wrong leave the library without a word? And do studies survive?
+
+- fuzz: random problems (see `fuzz`), every answer of status 0 compared with plain NumPy. Each kind
+  of problem runs in a process of its own: what thousands of programs take of the system's memory
+  maps is then given back.
+- kills: a study is killed (SIGKILL) at a random moment and gone on with, until it is finished; its
+  chunks must be those of an uninterrupted one, bit for bit.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.fuzz import CASES, Case, check, draw
+from benchmarks.harness import record
+
+#: kinds of problems, problems of each, kills
+_SIZES = {"smoke": (1, 3, 0), "small": (4, 10, 2), "full": (len(CASES), 420, 50)}
+
+
+def main(folder: Path, size: str) -> None:
+    """Count what was compared, flagged, refused and wrong; and the kills survived."""
+    kinds, each, kills = _SIZES[size]
+    rows = []
+    for case in CASES[:: len(CASES) // kinds]:
+        command = [sys.executable, "-m", "benchmarks.reliability", json.dumps(case), str(each)]
+        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(ran.stdout.splitlines()[-1]))
+        record(folder, "reliability", rows)  # so far: the next one takes long
+    keys = ("problems", "compared", "flagged", "refused", "wrong")
+    total = {"case": "all", **{key: sum(row[key] for row in rows) for key in keys}}
+    rows.append(total)
+    if kills:
+        rows.append(_killed(kills))
+    record(folder, "reliability", rows)
+
+
+def _fuzzed(case: Case, count: int) -> dict:
+    found, wrong = Counter(), []
+    for seed in range(count):
+        result = check(draw(case, seed))
+        found += Counter({key: result[key] for key in ("compared", "flagged")})
+        found["refused"] += bool(result["refused"])
+        wrong += [f"seed {seed}: {what}" for what in result["wrong"]]
+    name = f"{case.loss}, K={case.outputs}, n={case.n}, d={case.d}, " + (
+        "free intercept" if case.intercept else "no intercept"
+    )
+    return {
+        "case": name,
+        "problems": count,
+        "compared": found["compared"],
+        "flagged": found["flagged"],
+        "refused": found["refused"],
+        "wrong": len(wrong),
+        "which": wrong[:20],
+    }
+
+
+def _killed(kills: int) -> dict:
+    """A study of wine, killed at random moments."""
+    rng, killed, runs = np.random.default_rng(0), 0, 0
+    with tempfile.TemporaryDirectory() as root:
+        command = [sys.executable, "-m", "leaveout.cli", "study", "wine", "--groups", "8"]
+        command += ["--l2", "0.01", "--memory", "0.001", "--out"]
+        begin = time.perf_counter()
+        subprocess.run([*command, f"{root}/whole"], check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - begin
+        same = True
+        while killed < kills:
+            folder = Path(root) / f"broken {runs}"
+            while killed < kills and not (folder / "summary.json").exists():
+                with subprocess.Popen([*command, str(folder)], stdout=subprocess.DEVNULL) as study:
+                    try:
+                        study.wait(rng.uniform(0.1, 0.9) * seconds)
+                    except subprocess.TimeoutExpired:
+                        study.send_signal(signal.SIGKILL)
+                        killed += 1
+            subprocess.run([*command, str(folder)], check=True, stdout=subprocess.DEVNULL)
+            same &= _same(Path(root) / "whole", folder)
+            shutil.rmtree(folder)
+            runs += 1
+    return {"case": "kills", "kills": killed, "studies": runs, "bit_identical": bool(same)}
+
+
+def _same(one: Path, other: Path) -> bool:
+    names = sorted(os.listdir(one / "chunks"))
+    if names != sorted(os.listdir(other / "chunks")):
+        return False
+    for name in names:
+        with np.load(one / "chunks" / name) as a, np.load(other / "chunks" / name) as b:
+            if any(not np.array_equal(a[key], b[key]) for key in a.files):
+                return False
+    return True
+
+
+if __name__ == "__main__":
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    print(json.dumps(_fuzzed(Case(*json.loads(sys.argv[1])), int(sys.argv[2]))))

@@ -1,0 +1,79 @@
+"""Files of ours, read without trust: no pickle, no surprise in size, one sentence if damaged."""
+
+import json
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["read_json", "read_npz"]
+
+_MOST = 2**36  # bytes that the arrays of one file may take
+#: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, ValueError, RuntimeError,
+    OverflowError, SyntaxError, struct.error,
+)  # fmt: skip
+
+
+def read_npz(path: Any, kind: str) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file whose entry `format` is this kind.
+
+    Sizes are taken from the headers and compared with what is stored before anything is allocated.
+
+    Raises:
+        ValueError: if it is not such a file, is damaged, or holds what it should not.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check(archive, path)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and not Path(path).is_file():
+            raise
+        raise ValueError(f"{path} is damaged, or not a file of leaveout: {error}") from error
+    found = arrays.pop("format", None)
+    if found is None or found.shape != () or str(found) != kind:
+        raise ValueError(f"{path} does not hold {kind.rsplit(' ', 1)[0]}")
+    return arrays
+
+
+def _check(archive: zipfile.ZipFile, path) -> None:
+    """Refuse members that are no plain arrays, or whose headers promise other sizes."""
+    total = 0
+    for entry in archive.infolist():
+        name = entry.filename
+        if not name.endswith(".npy") or "/" in name or "\\" in name:
+            raise ValueError(f"it has a member {name!r}")
+        with archive.open(entry) as member:
+            version = np.lib.format.read_magic(member)
+            reader = {(1, 0): np.lib.format.read_array_header_1_0}.get(
+                version, np.lib.format.read_array_header_2_0
+            )
+            shape, _, dtype = reader(member)
+            header = member.tell()
+        if dtype.hasobject:
+            raise ValueError(f"{name!r} holds Python objects")
+        stored = entry.file_size - header
+        if int(np.prod(shape, dtype=object)) * dtype.itemsize != stored:
+            raise ValueError(f"the header of {name!r} does not fit its {stored:,} bytes")
+        total += stored
+    if total > _MOST:
+        raise ValueError(f"its arrays take {total:,} bytes")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """What a JSON file of ours holds.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}; delete it to have it made again") from error

@@ -1,0 +1,300 @@
+"""Bad and odd input, damaged and hostile files, interruption: one sentence or a right answer.
+
+What must not happen is a wrong number in silence; `benchmarks/reliability.py` is the long run.
+"""
+
+import io
+import subprocess
+import sys
+import threading
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from benchmarks import fuzz
+
+import leaveout as lo
+from leaveout import cli, study
+from leaveout.files import read_npz
+
+N = 50
+X = np.random.default_rng(0).normal(size=(N, 3))
+Y = (X[:, 0] + np.random.default_rng(1).normal(size=N) > 0).astype(int)
+
+
+@pytest.mark.parametrize(
+    ("case", "count"),
+    [
+        (fuzz.CASES[0], 25),
+        (fuzz.CASES[6], 15),
+        (fuzz.CASES[9], 60),
+        pytest.param(fuzz.CASES[18], 25, marks=pytest.mark.slow),
+    ],
+    ids=["logistic", "squares", "poisson", "softmax"],
+)
+def test_random_problems_are_right_or_refused(case, count):
+    """Every route of influence and Newton, retraining, intervals, one by one: plain NumPy's."""
+    for seed in range(1000, 1000 + count):
+        problem = fuzz.draw(case, seed)
+        found = fuzz.check(problem)
+        assert not found["wrong"], (seed, problem, found["wrong"])
+
+
+def fitted(x=X, y=Y, **options):
+    return lo.fit(lo.logistic(x, y, l2=1.0, **options))
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        (X, np.where(Y == 1, "spam", "ham")),
+        (X, Y.astype(bool)),
+        (X, Y.astype(np.int8)),
+        (X, 2 * Y - 1),
+        (X, pd.Series(Y).astype("category")),
+        (X.tolist(), Y.tolist()),
+        (pd.DataFrame(X), pd.Series(Y)),
+        (np.asfortranarray(X), Y),
+        (X[::-1][::-1], Y),
+    ],
+    ids=["text", "bool", "int8", "signs", "category", "lists", "pandas", "fortran", "strided"],
+)
+def test_inputs_of_any_form_give_the_same_fit(x, y):
+    np.testing.assert_array_equal(fitted(x, y).flat, fitted().flat)
+
+
+@pytest.mark.parametrize(("kind", "error"), [("f4", 1e-6), ("f2", 1e-2)])
+def test_inputs_of_few_digits_are_taken_as_they_are(kind, error):
+    np.testing.assert_allclose(fitted(X.astype(kind)).flat, fitted().flat, atol=error)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: fitted(scipy.sparse.csr_matrix(X)), r"sparse matrix \(50, 3\).*give x.toarray"),
+        (lambda: fitted(pd.DataFrame({"a": ["u"] * N})), "categories one-hot coded"),
+        (lambda: fitted(X + 0j), "expected x as a numeric matrix"),
+        (lambda: fitted(X[:1], Y[:1]), "at least 2 examples and 1 feature"),
+        (lambda: fitted(X[:, :0]), "at least 2 examples and 1 feature"),
+        (lambda: fitted(np.where(X[3, 1] == X, np.nan, X)), r"x\[3, 1\] is nan"),
+        (lambda: fitted(X, np.where(Y == 0, np.inf, 1.0)), r"y must be finite"),
+        (lambda: fitted(X, np.zeros(N, int)), "expected two labels in y, got 1"),
+        (lambda: fitted(X, Y[:-1]), r"expected y of shape \(50,\)"),
+        (lambda: fitted(weights=-np.ones(N)), "base weights >= 0"),
+        (lambda: lo.fit(lo.logistic(X, Y, l2=np.nan)), "l2 as one finite number"),
+        (lambda: lo.Groups.from_indices([np.arange(N)], n=N), "removes every example"),
+        (lambda: lo.Groups.from_indices([[]], n=N), "is empty"),
+        (lambda: lo.Groups.from_indices([[N]], n=N), "holds point 50"),
+        (lambda: lo.Groups.from_indices([[0, 0]], n=N), "more than once"),
+        (lambda: lo.Groups.from_weights(np.full((1, N), np.nan)), r"weights\[0, 0\] is not"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: lo.squares(np.c_[X, X], X[:, 0], l2=0.0), "columns that add up to others"),
+        (lambda: lo.logistic(np.sign(X[:, :1]), (X[:, 0] > 0), l2=0.0), "can be separated"),
+        (
+            lambda: lo.glm(lambda s, y: jnp.where(y > 2, jnp.nan, (s - y) ** 2), X,
+                           np.r_[np.zeros(7), 3.0, np.zeros(N - 8)]),
+            "the loss of example 7 is nan",
+        ),
+    ],
+)  # fmt: skip
+def test_a_fit_that_fails_says_why(make, sentence):
+    with pytest.raises(lo.SolveError, match=sentence):
+        lo.fit(make())
+
+
+def test_small_and_odd_shapes_work():
+    fit = fitted(X[:, :1])
+    groups = lo.Groups.from_indices([[0], [1, 2]], n=N)  # one feature, a chunk of one
+    many = lo.measures.prediction(np.linspace(-1, 1, 200)[:, None])  # more queries than examples
+    for method in (lo.Influence(), lo.Newton(), lo.Retrain()):
+        whole = lo.effects(fit, groups, many, method)
+        alone = lo.effects(fit, groups[[1]], many, method, memory=1)  # a chunk of one group
+        np.testing.assert_allclose(alone.value[0], whole.value[1], atol=1e-9)
+    two = lo.fit(lo.softmax(X, Y, l2=2.0)).theta.weight
+    np.testing.assert_allclose(two[1] - two[0], fitted().theta.weight, atol=1e-8)  # l2 halves
+
+
+def test_one_bad_group_is_named_and_does_not_poison_the_others():
+    """A user's loss that is no number where one group's retraining leads."""
+
+    def loss(score, y):
+        return jnp.where(score > 1.2, jnp.nan, (score - y) ** 2 / 2)
+
+    x, y = np.ones((N, 1)), np.zeros(N)
+    y[:25] = 2.0  # without the others, the mean is 2: out of bounds
+    fit = lo.fit(lo.glm(loss, x, y, l2=1.0, intercept=False))
+    lists = [[0], np.arange(25, N), [1, 2]]
+    groups = lo.Groups.from_indices(lists, n=N, names=["worker 3", "worker 17", "worker 5"])
+    measure = lo.measures.prediction(np.ones((1, 1)))
+    actual = lo.effects(fit, groups, measure, lo.Retrain())
+    assert (actual.status != 0).tolist() == [False, True, False]
+    assert np.isfinite(actual.value[[0, 2]]).all()
+    expected = lo.effects(fit, groups[[0, 2]], measure, lo.Newton()).value  # quadratic: exact
+    np.testing.assert_allclose(actual.value[[0, 2]], expected, atol=1e-9)
+    with pytest.raises(lo.SolveError, match="group 'worker 17'"):
+        lo.effects(fit, groups, measure, lo.Retrain(), throw=True)
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Effects and groups as files."""
+    folder, fit = tmp_path_factory.mktemp("saved"), fitted()
+    groups = lo.Groups.from_weights(np.eye(N)[:4] * 0.5)
+    effects = lo.effects(fit, groups, lo.measures.prediction(X[:2]), lo.Newton(), certify=True)
+    effects.save(folder / "effects.npz")
+    groups.save(folder / "groups.npz")
+    return folder
+
+
+def test_a_truncated_or_altered_file_is_refused(saved, tmp_path):
+    for name, read in (("effects.npz", lo.load), ("groups.npz", lo.Groups.load)):
+        content = (saved / name).read_bytes()
+        read(saved / name)
+        rng = np.random.default_rng(0)
+        for cut in (0, 1, 100, len(content) // 2, len(content) - 1):
+            (tmp_path / name).write_bytes(content[:cut])
+            with pytest.raises(ValueError, match="is damaged, or not a file of leaveout"):
+                read(tmp_path / name)
+        for _ in range(40):  # a flipped bit is noticed or does not matter
+            broken = bytearray(content)
+            broken[rng.integers(len(content))] ^= 1 << rng.integers(8)
+            (tmp_path / name).write_bytes(bytes(broken))
+            try:
+                read(tmp_path / name)
+            except ValueError:
+                continue
+
+
+def hostile(path, **members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_up_", "../"), content)
+    return path
+
+
+def npy(array, **changes):
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        stream,
+        {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape} | changes,
+    )
+    return stream.getvalue() + array.tobytes()
+
+
+def test_hostile_files_are_refused(tmp_path):
+    huge = npy(np.zeros(3), shape=(10**12,))
+    with pytest.raises(ValueError, match="does not fit its 24 bytes"):
+        lo.Groups.load(hostile(tmp_path / "bomb.npz", **{"indices.npy": huge}))
+    escape = hostile(tmp_path / "escape.npz", **{"_up_escape.npy": npy(np.zeros(3))})
+    with pytest.raises(ValueError, match=r"it has a member '../escape.npy'"):
+        lo.Groups.load(escape)
+    stream = io.BytesIO()
+    np.save(stream, np.array([print], object), allow_pickle=True)
+    pickled = hostile(tmp_path / "pickle.npz", **{"indices.npy": stream.getvalue()})
+    with pytest.raises(ValueError, match="holds Python objects"):
+        lo.Groups.load(pickled)
+    np.savez(tmp_path / "other.npz", a=np.zeros(2))
+    with pytest.raises(ValueError, match="does not hold effects saved by leaveout"):
+        lo.load(tmp_path / "other.npz")
+
+
+def test_shapes_that_do_not_fit_are_refused(saved, tmp_path):
+    arrays = read_npz(saved / "effects.npz", "effects saved by leaveout 1")
+    form = np.array("effects saved by leaveout 1")
+    for change in ({"value": arrays["value"][:2]}, {"status": arrays["status"][:1]},
+                   {"groups_offsets": arrays["groups_offsets"][::-1]},
+                   {"lower": arrays["lower"].T}):  # fmt: skip
+        np.savez(tmp_path / "effects.npz", **(arrays | change), format=form)
+        with pytest.raises(ValueError, match="is damaged"):
+            lo.load(tmp_path / "effects.npz")
+
+
+# ---- studies -------------------------------------------------------------------------------------
+
+
+def test_a_damaged_chunk_is_computed_again_and_the_same(tmp_path):
+    configuration = study.Configuration("wine", per_family=3, l2_over_n=1e-2,
+                                        methods=("influence", "actual"))  # fmt: skip
+    whole = study.run(configuration, tmp_path / "study")
+    chunk = next((tmp_path / "study" / "chunks").glob("actual-*.npz"))
+    chunk.write_bytes(chunk.read_bytes()[:200])
+    (tmp_path / "study" / "summary.json").unlink()
+    said = []
+    again = study.run(configuration, tmp_path / "study", say=said.append)
+    assert any(s.startswith(f"computing {chunk.name} again: ") for s in said)
+    for name, effects in whole.effects.items():
+        np.testing.assert_array_equal(again.effects[name].value, effects.value)
+    (tmp_path / "study" / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match=r"summary.json is damaged: .*delete it"):
+        study.run(configuration, tmp_path / "study")
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    configuration = study.Configuration("wine", per_family=3, l2_over_n=1e-2)
+    (tmp_path / "study").mkdir()
+    code = (
+        "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    study._claim(tmp_path / "study", configuration)
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "study" / "lock")],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # fmt: skip
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="another process is at work in"):
+            study.run(configuration, tmp_path / "study")
+        other.stdin.close()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device", "chunks/actual-00000.npz")
+
+    monkeypatch.setattr(study, "_write", full)
+    code = cli.main(["study", "wine", "--out", str(tmp_path / "study"), "--groups", "3"])
+    assert code == 2
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+
+
+def test_many_threads_may_ask_at_once():
+    fit, groups = fitted(), lo.Groups.from_indices([[0, 1], [2]], n=N)
+    measure = lo.measures.prediction(X[:2])
+    expected, found = lo.effects(fit, groups, measure).value, []
+
+    def ask():
+        found.append(lo.effects(fit, groups, measure).value)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for value in found:
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_the_same_key_gives_the_same_bits():
+    groups = lo.groups.random(jax.random.key(7), lo.logistic(X, Y), sizes=[3, 5])
+    first, again = (
+        lo.effects(fitted(), groups, lo.measures.prediction(X[:2]), lo.Retrain()).value
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, again)
