@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from benchmarks.peers import environments
+from benchmarks.plots import draw
 from leaveout.cli import keep_compiled
 
 jax.config.update("jax_enable_x64", True)
@@ -37,6 +38,8 @@ def main() -> None:
         if options.only not in (None, path.stem):
             continue
         importlib.import_module(f"benchmarks.{path.stem}").main(options.out, size)
+    for path in draw(options.out):
+        print(f"drew {path}")
 
 
 if __name__ == "__main__":

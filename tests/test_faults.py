@@ -215,8 +215,8 @@ def test_hostile_files_are_refused(tmp_path):
 
 
 def test_shapes_that_do_not_fit_are_refused(saved, tmp_path):
-    arrays = read_npz(saved / "effects.npz", "effects saved by leaveout 1")
-    form = np.array("effects saved by leaveout 1")
+    arrays = read_npz(saved / "effects.npz", "leaveout effects 1")
+    form = np.array("leaveout effects 1")
     for change in ({"value": arrays["value"][:2]}, {"status": arrays["status"][:1]},
                    {"groups_offsets": arrays["groups_offsets"][::-1]},
                    {"lower": arrays["lower"].T}):  # fmt: skip

@@ -22,6 +22,7 @@ FLOORS = (
     ("credit", "plot"),
     ("natural", "study"),
     ("paper",),
+    ("theory",),
     ("cli",),
 )
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}

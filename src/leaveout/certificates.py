@@ -599,5 +599,5 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
 
     n, p, outputs = objective.n, objective.p, objective.layout.outputs
-    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 8)
+    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 1)
     return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held))

@@ -49,7 +49,7 @@ def keep_compiled() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from leaveout import datasets, natural, paper, study
+    from leaveout import datasets, natural, paper, study, theory
 
     parser = argparse.ArgumentParser(
         prog="leaveout",
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "Studies that are missing or unfinished are run first, in the folder --studies. Figure 3, "
         "the counterexamples, is of generated data and needs none.",
     )
-    numbers = ", ".join([*paper.FIGURES, *natural.FIGURES])
+    numbers = ", ".join([*paper.FIGURES, *natural.FIGURES, *theory.FIGURES])
     drawn.add_argument("number", help=f"one of: {numbers}")
     drawn.add_argument(
         "--data",
@@ -227,12 +227,14 @@ def _credit(options: argparse.Namespace) -> int:
 
 
 def _figure(options: argparse.Namespace) -> int:
-    from leaveout import natural, paper
+    from leaveout import natural, paper, theory
 
     names = None if options.data is None else options.data.split(",")
-    if options.number in natural.FIGURES:
+    for room in (natural, theory):
+        if options.number not in room.FIGURES:
+            continue
         return _wrote(
-            natural.figure(
+            room.figure(
                 options.number,
                 names,
                 studies=options.studies,

@@ -31,7 +31,7 @@ __all__ = [
     "stream",
 ]
 
-_FORMAT = "effects saved by leaveout 1"
+_FORMAT = "leaveout effects 1"
 _ROWS = ("value", "status", "residual", "steps", "lower", "upper", "certificate")
 # how exactly to retrain what is not narrow enough, and whether to certify by its own Hessian
 _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))

@@ -21,7 +21,7 @@ _DAMAGE = (
 
 
 def read_npz(path: Any, kind: str) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file whose entry `format` is this kind.
+    """The arrays of an .npz file whose entry `format` is this kind, say "leaveout groups 1".
 
     Sizes are taken from the headers and compared with what is stored before anything is allocated.
 
@@ -39,7 +39,7 @@ def read_npz(path: Any, kind: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is damaged, or not a file of leaveout: {error}") from error
     found = arrays.pop("format", None)
     if found is None or found.shape != () or str(found) != kind:
-        raise ValueError(f"{path} does not hold {kind.rsplit(' ', 1)[0]}")
+        raise ValueError(f"{path} does not hold {kind.split()[1]} saved by leaveout")
     return arrays
 
 

@@ -11,10 +11,12 @@ __all__ = [
     "against",
     "bands",
     "canvas",
+    "cones",
     "curves",
     "grid",
     "heat",
     "panels",
+    "ranks",
     "removal",
     "scatter",
     "signs",
@@ -600,3 +602,50 @@ def bands(credit: Any, column: int = 0, *, most: int = 30, ax: Any = None, path:
     ax.legend(loc="lower right", fontsize=8, framealpha=0.8, edgecolor="none")
     write(ax.figure, path)
     return ax.figure
+
+
+def cones(
+    influence: Any, newton: Any, actual: Any, lower: Any, upper: Any, whole: float, *, ax: Any,
+    title: str | None = None,
+) -> None:  # fmt: skip
+    """Effects on the groups' own loss over influence's, each group in its cone.
+
+    Args:
+        influence: (g), for the x axis, logarithmic.
+        newton: (g) Newton's, to second order in the change: inside the cones.
+        actual: (g) retraining's.
+        lower: (g) lower edge of the group's own cone, a multiple of influence.
+        upper: (g) upper edge.
+        whole: upper edge of everybody's cone; its lower edge is 1.
+        ax: matplotlib axes to draw in.
+        title: above the panel.
+    """
+    shown = np.asarray(influence) > 0
+    x, newton, actual = (np.asarray(part)[shown] for part in (influence, newton, actual))
+    lower, upper = np.asarray(lower)[shown], np.asarray(upper)[shown]
+    ax.vlines(
+        x, lower, np.minimum(upper, 1e6), color="0.8", linewidth=1.2, label="own cone", zorder=0
+    )
+    ax.scatter(x, newton / x, s=7, c="#0072B2", linewidths=0, label="Newton", zorder=2)
+    ax.scatter(
+        x, actual / x, s=9, c="#D55E00", marker="x", linewidths=0.6, label="actual", zorder=1
+    )
+    ax.axhline(1, color="0.4", linewidth=1, label="influence")
+    edge = f"{whole:.3g}" if np.isfinite(whole) else "infinity"
+    ax.text(
+        0.03, 0.97, f"the paper's cone: 1 to {edge}", va="top", transform=ax.transAxes, fontsize=9
+    )
+    ax.set(
+        xscale="log", yscale="log", title=title, xlabel="influence on self-loss",
+        ylabel="effect / influence", box_aspect=1,
+    )  # fmt: skip
+    ax.legend(loc="center left", fontsize=8, framealpha=0.75, edgecolor="none")
+
+
+def ranks(series: Any, *, ax: Any, xlabel: str, ylabel: str) -> None:
+    """Curves of a rank correlation against a scale: name to (x, values)."""
+    for (name, (x, values)), (colour, marker) in zip(series.items(), _FOUR, strict=False):
+        ax.plot(x, values, color=colour, marker=marker, markersize=5, label=name)
+    ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel, box_aspect=1)
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right", fontsize=8, frameon=False)

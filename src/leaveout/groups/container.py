@@ -15,7 +15,7 @@ from leaveout.files import read_npz
 
 __all__ = ["UNSEEN", "Groups"]
 
-_FORMAT = "groups saved by leaveout 1"
+_FORMAT = "leaveout groups 1"
 
 #: base weight of a point that the model has not seen: it is added whole by w = -1 / UNSEEN. A power
 #: of two, so that the product is exact, and too small to be heard before.
