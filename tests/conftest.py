@@ -22,6 +22,13 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forgetful():
+    """Drop what a file compiled: thousands of programs exhaust the maps of a process's memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def as_users_run_it():
     """The package as installed: wrong types reach its own checks, not those of the test suite."""

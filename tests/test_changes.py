@@ -74,7 +74,7 @@ def test_reweighting_is_fitting_with_other_weights():
         np.testing.assert_allclose(row, there - fit.flat, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["softmax", "squares"])
+@pytest.mark.parametrize("name", ["logistic", "squares"])
 def test_relabelled_groups_are_as_if_labelled_so(name):
     objective = problem(name, n=N)
     fit, groups = lo.fit(objective), groups_of(N, 3)

@@ -30,11 +30,11 @@ Y = (X[:, 0] + np.random.default_rng(1).normal(size=N) > 0).astype(int)
     ("case", "count"),
     [
         (fuzz.CASES[0], 25),
-        (fuzz.CASES[6], 15),
-        (fuzz.CASES[9], 60),
+        (fuzz.CASES[9], 75),
+        pytest.param(fuzz.CASES[6], 25, marks=pytest.mark.slow),
         pytest.param(fuzz.CASES[18], 25, marks=pytest.mark.slow),
     ],
-    ids=["logistic", "squares", "poisson", "softmax"],
+    ids=["logistic", "poisson", "squares", "softmax"],
 )
 def test_random_problems_are_right_or_refused(case, count):
     """Every route of influence and Newton, retraining, intervals, one by one: plain NumPy's."""
@@ -226,23 +226,6 @@ def test_shapes_that_do_not_fit_are_refused(saved, tmp_path):
 
 
 # ---- studies -------------------------------------------------------------------------------------
-
-
-def test_a_damaged_chunk_is_computed_again_and_the_same(tmp_path):
-    configuration = study.Configuration("wine", per_family=3, l2_over_n=1e-2,
-                                        methods=("influence", "actual"))  # fmt: skip
-    whole = study.run(configuration, tmp_path / "study")
-    chunk = next((tmp_path / "study" / "chunks").glob("actual-*.npz"))
-    chunk.write_bytes(chunk.read_bytes()[:200])
-    (tmp_path / "study" / "summary.json").unlink()
-    said = []
-    again = study.run(configuration, tmp_path / "study", say=said.append)
-    assert any(s.startswith(f"computing {chunk.name} again: ") for s in said)
-    for name, effects in whole.effects.items():
-        np.testing.assert_array_equal(again.effects[name].value, effects.value)
-    (tmp_path / "study" / "summary.json").write_text("{")
-    with pytest.raises(ValueError, match=r"summary.json is damaged: .*delete it"):
-        study.run(configuration, tmp_path / "study")
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):

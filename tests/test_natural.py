@@ -54,7 +54,10 @@ def small_crowd(monkeypatch):
 
 
 def test_the_command_carries_workers_of_any_number(small_crowd, tmp_path, capsys):
-    code = cli.main(["credit", "crowd", "--null", "50", "--out", str(tmp_path / "crowd")])
+    folder = str(tmp_path / "crowd")
+    code = cli.main(
+        ["credit", "crowd", "--null", "50", "--method", "influence,actual", "--out", folder]
+    )
     said = capsys.readouterr().out
     assert code == 0
     assert "1,500 training examples" in said

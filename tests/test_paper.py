@@ -44,6 +44,7 @@ def test_a_figure_is_drawn_with_its_numbers(made):
     assert row["groups"] == len(actual)
 
 
+@pytest.mark.slow
 def test_a_second_figure_takes_the_same_study(made):
     folder, _ = made
     said = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,22 @@ def test_an_interrupted_study_goes_on_bit_for_bit(finished):
     assert any(sentence.startswith("resumed: ") for sentence in said)
     for name, effects in result.effects.items():
         np.testing.assert_array_equal(resumed.effects[name].value, effects.value)
+
+
+def test_a_damaged_chunk_is_computed_again_and_the_same(finished, tmp_path):
+    configuration, folder, whole = finished
+    shutil.copytree(folder, tmp_path / "study")
+    chunk = next((tmp_path / "study" / "chunks").glob("actual-*.npz"))
+    chunk.write_bytes(chunk.read_bytes()[:200])
+    (tmp_path / "study" / "summary.json").unlink()
+    said = []
+    again = study.run(configuration, tmp_path / "study", say=said.append)
+    assert any(s.startswith(f"computing {chunk.name} again: ") for s in said)
+    for name, effects in whole.effects.items():
+        np.testing.assert_array_equal(again.effects[name].value, effects.value)
+    (tmp_path / "study" / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match=r"summary.json is damaged: .*delete it"):
+        study.run(configuration, tmp_path / "study")
 
 
 def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
