@@ -40,7 +40,7 @@ def reweight(groups: Groups, factor: Any) -> Groups:
             f"expected a factor >= 0, one or one for each of {len(groups)} groups, got {factor}"
         )
     each = np.repeat(np.broadcast_to(1 - factor, len(groups)), groups.size)
-    return dataclasses.replace(groups, weights=_weights(groups) * each)
+    return dataclasses.replace(groups, weights=groups.w * each)
 
 
 def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> tuple[Fit, Groups]:
@@ -72,7 +72,7 @@ def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> 
         placed = dataclasses.replace(groups, n=total, indices=groups.indices + objective.n)
     else:
         raise ValueError(f"expected groups of the {count:,} new points, got groups of {groups.n:,}")
-    added = dataclasses.replace(placed, weights=-_weights(placed) / UNSEEN)
+    added = dataclasses.replace(placed, weights=-placed.w / UNSEEN)
     return _extended(fit, more, base), added
 
 
@@ -108,7 +108,7 @@ def relabel(fit: Fit, groups: Groups, y: Any) -> tuple[Fit, Groups]:
         more = jax.tree.map(lambda leaf: leaf[touched], data)
     changed = _extended(fit, more, np.asarray(objective.weights)[touched])
     _warn_if_newton_is_influence(changed, touched, objective)
-    w = _weights(groups)
+    w = groups.w
     rows = np.repeat(np.arange(len(groups)), groups.size)
     points = objective.n + np.searchsorted(touched, groups.indices)
     order = np.argsort(np.concatenate([rows, rows]), kind="stable")
@@ -120,10 +120,6 @@ def relabel(fit: Fit, groups: Groups, y: Any) -> tuple[Fit, Groups]:
         weights=np.concatenate([w, -w / UNSEEN])[order],
     )
     return changed, both
-
-
-def _weights(groups: Groups) -> np.ndarray:
-    return np.ones(groups.indices.size) if groups.weights is None else groups.weights
 
 
 def _encoded(objective: AbstractObjective, examples):

@@ -180,9 +180,8 @@ def few(fit: Fit, groups: Groups) -> bool:
 
 def gradients_of_few(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
-    weights = np.ones(groups.indices.size) if groups.weights is None else groups.weights
     first, design = np.asarray(expansion.first), np.asarray(expansion.design)
-    slopes = first[groups.indices] * weights[:, None]
+    slopes = first[groups.indices] * groups.w[:, None]
     shape = (len(groups), design.shape[0])
     parts = [
         scipy.sparse.csr_matrix((column, groups.indices, groups.offsets), shape) @ design

@@ -305,11 +305,10 @@ def _gradients(fit: Fit, measure):
 
 def group_sums(groups: Groups, values: Float[Array | np.ndarray, "n m"]) -> Float[Array, "g m"]:
     """sum_i w_i values_i for every group: a sparse product on the host, segments when traced."""
-    weights = np.ones(len(groups.indices)) if groups.weights is None else groups.weights
     if is_traced(values):
         rows = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
-        terms = values[groups.indices] * jnp.asarray(weights, values.dtype)[:, None]
+        terms = values[groups.indices] * jnp.asarray(groups.w, values.dtype)[:, None]
         return jax.ops.segment_sum(terms, rows, len(groups))
     shape = (len(groups), len(values))
-    table = scipy.sparse.csr_matrix((weights, groups.indices, groups.offsets), shape)
+    table = scipy.sparse.csr_matrix((groups.w, groups.indices, groups.offsets), shape)
     return jnp.asarray(table @ fetch(values), values.dtype)

@@ -203,6 +203,11 @@ class Groups:
         return np.diff(self.offsets)
 
     @property
+    def w(self) -> np.ndarray:
+        """(nnz) how much of each listed point leaves: `weights`, or ones."""
+        return np.ones(self.indices.size) if self.weights is None else self.weights
+
+    @property
     def alpha(self) -> np.ndarray:
         """(g) share of the training data that leaves: the sum of w, divided by n.
 
@@ -270,7 +275,7 @@ class Groups:
         """All groups of both, one after the other."""
         _same_data(self, other)
         either = self.weights is not None or other.weights is not None
-        weights = np.concatenate([_weights(self), _weights(other)]) if either else None
+        weights = np.concatenate([self.w, other.w]) if either else None
         return Groups(
             self.n,
             np.concatenate([self.indices, other.indices]),
@@ -381,10 +386,6 @@ def _distinct(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     except TypeError:  # labels of several types do not sort: their texts do
         unique, code = np.unique(labels.astype(str), return_inverse=True)
     return np.array([str(label) for label in unique], str), code
-
-
-def _weights(groups: Groups) -> np.ndarray:
-    return np.ones(groups.indices.size) if groups.weights is None else groups.weights
 
 
 def _lists(groups: Groups) -> list[np.ndarray]:
