@@ -248,7 +248,7 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device", "chunks/actual-00000.npz")
 
-    monkeypatch.setattr(study, "_write", full)
+    monkeypatch.setattr(study, "write", full)
     code = cli.main(["study", "wine", "--out", str(tmp_path / "study"), "--groups", "3"])
     assert code == 2
     said = capsys.readouterr().err

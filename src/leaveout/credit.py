@@ -17,6 +17,7 @@ from leaveout.influence import Influence, group_sums, per_point, squared
 from leaveout.measures import as_measures
 from leaveout.newton import Newton
 from leaveout.objective import LinearObjective
+from leaveout.report import aligned
 from leaveout.retrain import Retrain
 
 __all__ = ["Credit", "Null", "credit"]
@@ -146,14 +147,7 @@ class Credit:
                 row += [f"{null.z[i, j]:+.1f}", f"{null.percentile[i, j]:.1f}"]
                 row += [f"{null.q[i, j]:.3f}"]
             rows.append(row)
-        widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-        lines = [
-            "  ".join(
-                cell.ljust(w) if k == 0 else cell.rjust(w)
-                for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
+        lines = aligned(rows, right=True)
         rest = len(self.groups) - most
         more = [f"... and {rest:,} groups of smaller effect"] if rest > 0 else []
         return "\n".join([f"effects on {self.columns[j]}", *lines, *more])
@@ -227,10 +221,10 @@ def credit(
         taken = np.asarray(group_sums(groups, lever))[:, 0]
     if factored:
         own = np.asarray(squared(fit, groups, memory)[0])[:, 0]
-    strata = within if within is not None else code
     place = None
     if null > 0:
-        strata = None if isinstance(strata, str) and strata == "none" else strata
+        alone = isinstance(within, str) and within == "none"
+        strata = None if alone else code if within is None else within
         key = jax.random.key(0) if key is None else key
         place = _null(fit, groups, measures, null_method, strata, int(null), key, memory)
     indicator = np.zeros((groups.n, 0)) if code is None else np.eye(len(classes))[code]

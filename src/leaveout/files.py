@@ -1,16 +1,20 @@
-"""Files of ours, read without trust: no pickle, no surprise in size, one sentence if damaged."""
+"""Files of ours: written whole or not at all, read without trust.
+
+No pickle, no surprise in size, one sentence if damaged.
+"""
 
 import json
 import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["read_json", "read_npz"]
+__all__ = ["read_json", "read_npz", "write"]
 
 _MOST = 2**36  # bytes that the arrays of one file may take
 #: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
@@ -77,3 +81,13 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(Path(path).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it to have it made again") from error
+
+
+def write(path: Path, content: Callable) -> None:
+    """Write a file so that it is there whole or not at all; `content` writes to the open file."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        content(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

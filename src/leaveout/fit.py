@@ -33,6 +33,7 @@ from leaveout.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
 
 __all__ = [
+    "LISTED",
     "Change",
     "Fit",
     "check_groups",
@@ -44,6 +45,7 @@ __all__ = [
     "whitened",
 ]
 
+LISTED = 50  # times as long a number takes in a sum over listed rows as in a dense product
 _DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
 _FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
 #: what to do about a fit, where that differs from what to do about a group
@@ -168,14 +170,10 @@ def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "
 
 
 def few(fit: Fit, groups: Groups) -> bool:
-    """Whether the groups together are so small that their points are best looked at one by one.
-
-    Beside a product with dense weights on a processor: a sum over listed rows takes about 50 times
-    as long a number.
-    """
+    """Whether the groups together are so small that their points are best looked at one by one."""
     alone = jax.default_backend() == "cpu" and devices() == 1 and not is_traced(fit)
     linear = isinstance(fit.objective, LinearObjective)
-    return alone and linear and 50 * groups.indices.size < len(groups) * fit.objective.n
+    return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
 
 
 def gradients_of_few(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:

@@ -18,15 +18,15 @@ import numpy as np
 import scipy.stats
 
 from leaveout import datasets, measures, plot
-from leaveout import objective as _objective
 from leaveout.credit import Credit, credit
 from leaveout.datasets import Dataset
 from leaveout.effects import Effects, load
-from leaveout.files import read_json
+from leaveout.files import read_json, write
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence
 from leaveout.newton import Newton
+from leaveout.objective import suited
 from leaveout.report import compare
 from leaveout.retrain import Retrain
 from leaveout.validation import cross_validate
@@ -158,7 +158,7 @@ def run(
     table.to_parquet(folder / "credit.parquet", index=False)
     report = Report(folder, found.effects, table, summary, found)
     _draw(report, data)
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2))
+    write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
     return report
 
 
@@ -200,10 +200,7 @@ def _groups(data: Dataset, by: str | None) -> Groups:
 
 
 def _objective_of(data: Dataset, question: Question, say):
-    make = _objective.squares
-    if data.labelled:
-        make = _objective.logistic if data.outputs == 1 else _objective.softmax
-    bare = make(data.x, data.y, 1.0, intercept=data.intercept, weights=data.weights)
+    bare = suited(data, weights=data.weights)
     if question.l2_over_n is not None:
         return bare.with_l2(question.l2_over_n * data.n)
     if data.l2 is not None:

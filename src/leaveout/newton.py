@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fit import Change, Fit, check_groups, leaving, whitened
+from leaveout.fit import LISTED, Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
@@ -229,7 +229,9 @@ def _expansion(fit: Fit):
 
 def _by_rows(expansion, width: int) -> bool:
     """Whether gathered rows are cheaper than a product of dense weights with all the data."""
-    return isinstance(expansion, LinearExpansion) and 50 * width < expansion.n and devices() == 1
+    return (
+        isinstance(expansion, LinearExpansion) and LISTED * width < expansion.n and devices() == 1
+    )
 
 
 def _gradients(expansion, block: Block):

@@ -44,6 +44,7 @@ __all__ = [
     "poisson",
     "softmax",
     "squares",
+    "suited",
 ]
 
 
@@ -480,6 +481,14 @@ def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
 def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:
     """Poisson regression with the log link; y >= 0. Further options as in `glm`."""
     return glm(_losses.poisson, x, y, 1, l2, **options)
+
+
+def suited(data: Any, l2: float = 1.0, *, weights=None) -> LinearObjective:
+    """The model of a `Dataset`: logistic or softmax regression of labels, else least squares."""
+    make = squares
+    if data.labelled:
+        make = logistic if data.outputs == 1 else softmax
+    return make(data.x, data.y, l2, intercept=data.intercept, weights=weights)
 
 
 # ---- any loss, any parameters -------------------------------------------------------------------

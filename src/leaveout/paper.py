@@ -33,6 +33,7 @@ __all__ = [
     "TABLE_1",
     "configurations",
     "figure",
+    "study_of",
     "tables",
 ]
 
@@ -172,7 +173,7 @@ def figure(
         return _counterexamples(names, Path(out))
     wanted = configurations(number, names or FIGURES.get(number, ()), per_family)
     names = list(dict.fromkeys(configuration.dataset for configuration in wanted))
-    done = {c: _study(c, Path(studies), progress, say, memory) for c in wanted}
+    done = {c: study_of(c, Path(studies), progress, say, memory) for c in wanted}
     stem = Path(out) / f"figure_{number.replace('.', '')}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
@@ -346,7 +347,7 @@ def _blind(ax) -> list[dict[str, Any]]:
 # ---- studies -------------------------------------------------------------------------------------
 
 
-def _study(configuration: Configuration, where: Path, progress, say, memory) -> Study:
+def study_of(configuration: Configuration, where: Path, progress, say, memory) -> Study:
     """The study of a configuration: the one in `where`, or a new one there."""
     known = {row["configuration"]: row["folder"] for row in study.found(where)}
     folder = known.get(configuration, where / configuration.folder())

@@ -11,6 +11,7 @@ from jaxtyping import Array
 __all__ = [
     "STATISTICS",
     "Comparison",
+    "aligned",
     "compare",
     "jackknife",
 ]
@@ -126,16 +127,27 @@ class Comparison:
                 if by != "all":
                     line.insert(1, level)
                 lines.append(line)
-        widths = [max(len(row[i]) for row in [head, *lines]) for i in range(len(head))]
-        text = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-                for row in [head, *lines]]  # fmt: skip
-        return "\n".join([*text, *self.notes])
+        return "\n".join([*aligned([head, *lines]), *self.notes])
 
     def __str__(self) -> str:
         return self.table()
 
     def __repr__(self) -> str:
         return f"Comparison({len(self.columns)} columns)\n{self.table()}"
+
+
+def aligned(rows: list[list[str]], right: bool = False) -> list[str]:
+    """Lines of text with cells in columns, those after the first flush right if asked."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row):
+        cells = [
+            cell.rjust(width) if right and k else cell.ljust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [line(row) for row in rows]
 
 
 def _number(value) -> str:

@@ -23,13 +23,13 @@ import numpy as np
 
 from leaveout import datasets, measures, plot
 from leaveout import groups as _groups
-from leaveout import objective as _objective
 from leaveout.effects import Effects, load, plan, stream
-from leaveout.files import read_json
+from leaveout.files import read_json, write
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence, per_point
 from leaveout.newton import Newton
+from leaveout.objective import suited
 from leaveout.report import Comparison, compare
 from leaveout.retrain import Retrain
 from leaveout.validation import cross_validate
@@ -251,7 +251,7 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
         self.last = now
-        _write(self.path, lambda file: file.write(json.dumps(self.seconds).encode()))
+        write(self.path, lambda file: file.write(json.dumps(self.seconds).encode()))
 
 
 def _peak_memory() -> float:
@@ -279,7 +279,7 @@ def _claim(folder: Path, configuration: Configuration) -> None:
         raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(path, lambda file: file.write(json.dumps(mine, indent=2).encode()))
+        write(path, lambda file: file.write(json.dumps(mine, indent=2).encode()))
     (folder / "chunks").mkdir(exist_ok=True)
 
 
@@ -313,20 +313,9 @@ def _drop_damaged(folder: Path, name: str, count: int, say) -> None:
                 path.unlink()
 
 
-def _write(path: Path, write: Callable) -> None:
-    """Write a file so that it is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
 def _objective_of(data, configuration: Configuration, folder: Path, say):
     """The objective at the chosen penalty, and how it was chosen."""
-    make = _objective.logistic if data.outputs == 1 else _objective.softmax
-    bare = make(data.x, data.y, 1.0, intercept=data.intercept)
+    bare = suited(data)
     if configuration.l2_over_n is not None:
         return bare.with_l2(configuration.l2_over_n * data.n), None
     if data.l2 is not None:
@@ -347,16 +336,14 @@ def _objective_of(data, configuration: Configuration, folder: Path, say):
             "loss": result.loss.mean(axis=1).tolist(),
             "at_edge": result.at_edge,
         }
-        _write(path, lambda file: file.write(json.dumps(chosen, indent=2).encode()))
+        write(path, lambda file: file.write(json.dumps(chosen, indent=2).encode()))
     chosen = read_json(path)
     return bare.with_l2(chosen["l2"]), chosen
 
 
 def _accuracy(fitted: Fit, data) -> float:
-    objective: Any = fitted.objective
-    scores = np.asarray(objective.scores(fitted.flat, objective.widen(data.x_query)))
-    guess = scores[:, 0] > 0 if scores.shape[1] == 1 else scores.argmax(axis=1)
-    return float(np.mean(guess == np.asarray(objective.encode(data.y_query))))
+    measure = measures.accuracy((data.x_query, data.y_query)).bind(fitted.objective)
+    return float(measure.values(fitted.objective, fitted.flat, None)[0])
 
 
 def _query_points(fitted: Fit, data, configuration: Configuration):
@@ -402,7 +389,7 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
         os.replace(partial, path)
         chunked = [rows.tolist() for rows in plan(fitted, made, memory)]
         text = json.dumps({"chunks": chunked, "notes": list(made.notes)})
-        _write(plan_path, lambda file: file.write(text.encode()))
+        write(plan_path, lambda file: file.write(text.encode()))
     return _read_groups(folder)
 
 
@@ -506,7 +493,7 @@ def _write_results(folder: Path, results, summary) -> None:
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}
     plot.panels(predicted, actual, shown, path=folder / "figure.png")
-    _write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
+    write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
 
 
 def headline(effects: Effects, point: int = 0) -> list[str]:

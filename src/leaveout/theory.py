@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from leaveout import bounds, datasets, measures, paper, plot, study
-from leaveout import objective as _objective
+from leaveout import bounds, datasets, measures, paper, plot
 from leaveout.fit import Fit, fit
+from leaveout.objective import suited
 from leaveout.study import Study
 
 __all__ = ["FIGURES", "figure"]
@@ -48,8 +48,7 @@ def figure(
     number = {"cones": "1", "penalty": "C.2"}[name]
     done: dict[str, list[Study]] = {each: [] for each in names}
     for configuration in paper.configurations(number, names):
-        folder = Path(studies) / configuration.folder()
-        ran = study.run(configuration, folder, say=say, memory=memory)
+        ran = paper.study_of(configuration, Path(studies), None, say, memory)
         done[configuration.dataset].append(ran)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -75,9 +74,7 @@ def figure(
 
 
 def _fitted(name: str, ran: Study) -> Fit:
-    data = datasets.load(name)
-    make = _objective.logistic if data.outputs == 1 else _objective.softmax
-    return fit(make(data.x, data.y, ran.summary["l2"], intercept=data.intercept))
+    return fit(suited(datasets.load(name), ran.summary["l2"]))
 
 
 def _largest(name: str, ran: Study) -> float:

@@ -126,9 +126,7 @@ class Groups:
         crossed, code = np.unique([code for _, code in parts], axis=1, return_inverse=True)
         each = [names[codes] for (names, _), codes in zip(parts, crossed, strict=True)]
         names = [", ".join(row) for row in zip(*each, strict=True)]
-        order = np.argsort(code, kind="stable")
-        offsets = _offsets(code, len(names))
-        return _checked(there.size, present[order], offsets, None, names, kind)
+        return _coded(there.size, present, code, names, kind)
 
     @classmethod
     def from_pairs(cls, examples, labels, *, n: int, weights=None, kind="label") -> "Groups":
@@ -151,10 +149,8 @@ class Groups:
             )
         kept = np.flatnonzero(_there(labels))
         names, code = _distinct(labels[kept])
-        order = np.argsort(code, kind="stable")
-        weights = None if weights is None else np.asarray(weights, float)[kept][order]
-        offsets = _offsets(code, len(names))
-        return _checked(n, examples[kept][order], offsets, weights, names, kind)
+        weights = None if weights is None else np.asarray(weights, float)[kept]
+        return _coded(n, examples[kept], code, names, kind, weights)
 
     @classmethod
     def from_intervals(cls, values, edges, *, kind="interval") -> "Groups":
@@ -175,8 +171,7 @@ class Groups:
             raise ValueError(f"no value lies between {edges[0]} and {edges[-1]}")
         found, code = np.unique(code[inside], return_inverse=True)
         names = [f"[{edges[i]}, {edges[i + 1]})" for i in found]
-        order = np.argsort(code, kind="stable")
-        return _checked(values.size, inside[order], _offsets(code, found.size), None, names, kind)
+        return _coded(values.size, inside, code, names, kind)
 
     @classmethod
     def from_splits(cls, splits, *, n: int, kind="fold") -> "Groups":
@@ -346,6 +341,13 @@ class Groups:
         if weights is not None and np.shape(weights) != indices.shape:
             raise ValueError("its weights do not fit its indices")
         return _checked(int(n), indices, offsets, weights, names, kind, notes)
+
+
+def _coded(n, points, code, names, kind, weights=None) -> "Groups":
+    """Groups of points, each in the group that its code says."""
+    order = np.argsort(code, kind="stable")
+    weights = None if weights is None else weights[order]
+    return _checked(n, points[order], _offsets(code, len(names)), weights, names, kind)
 
 
 def _offsets(rows, count) -> np.ndarray:
