@@ -6,7 +6,7 @@ import pytest
 from benchmarks.adversarial import SHAPES, checks
 
 import leaveout as lo
-from leaveout.certificates import knapsack
+from leaveout.radius import knapsack
 from problems import groups_of, measures_of, problem
 
 METHODS = (lo.Influence(), lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())

@@ -9,7 +9,7 @@ import pytest
 import leaveout as lo
 
 FLOORS = (
-    ("solution", "losses", "models", "memory", "sharding", "files"),
+    ("solution", "losses", "models", "memory", "sharding", "files", "radius"),
     ("inputs",),
     ("datasets", "objective"),
     ("lbfgs", "solvers", "groups", "measures"),

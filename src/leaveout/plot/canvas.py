@@ -1,0 +1,62 @@
+"""What every figure shares: styles, a canvas, and writing it."""
+
+from typing import Any
+
+__all__ = ["FOUR", "LINES", "OTHER", "STYLE", "canvas", "need_matplotlib", "styles", "write"]
+
+#: kind: (colour, marker). Okabe and Ito's palette, which colour-blind readers tell apart, and a
+#: marker of its own for every kind; in the order of the paper's legend.
+STYLE = {
+    "shared feature value": ("#009E73", "s"),
+    "feature clustering": ("#D55E00", "D"),
+    "gradient clustering": ("#CC79A7", "P"),
+    "random within class": ("#F0E442", "^"),
+    "random": ("#000000", "o"),
+    "positive tail": ("#0072B2", ">"),
+    "negative tail": ("#E69F00", "<"),
+}
+FOUR = (("#0072B2", "o"), ("#D55E00", "^"), ("#009E73", "s"), ("#000000", "D"))
+LINES = {
+    "influence": ("#D55E00", "--", None),
+    "Newton": ("#0072B2", "-", None),
+    "actual": ("#000000", "-", "s"),
+}
+OTHER = (("#56B4E9", "v"), ("#999999", "X"), ("#117733", "p"), ("#882255", "h"), ("#332288", "d"))
+
+
+def need_matplotlib():
+    """Matplotlib, or one sentence on how to install it."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError('figures need matplotlib; pip install "leaveout[study]"') from error
+    return matplotlib
+
+
+def styles(kinds) -> dict[str, tuple[str, str]]:
+    """A style for each kind, no two alike while there are five unknown ones or fewer."""
+    unknown = sorted(set(kinds) - set(STYLE))
+    known = {kind: style for kind, style in STYLE.items() if kind in kinds}
+    return known | {kind: OTHER[i % len(OTHER)] for i, kind in enumerate(unknown)}
+
+
+def canvas(down: int, across: int):
+    """A figure with room for square panels, and its axes (down across)."""
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.9 * across, 4.1 * down), layout="constrained", dpi=110)
+    return figure, figure.subplots(down, across, squeeze=False)
+
+
+def write(figure: Any, path: Any) -> None:
+    """Write a figure.
+
+    Args:
+        figure: of matplotlib.
+        path: where to, or several paths; the format goes by the suffix. Nowhere if None.
+    """
+    if path is None:
+        return
+    for each in path if isinstance(path, list | tuple) else [path]:
+        figure.savefig(each)

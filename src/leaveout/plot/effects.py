@@ -1,0 +1,170 @@
+"""Predicted against actual effects, in the manner of the paper."""
+
+from typing import Any
+
+import numpy as np
+
+from leaveout.plot.canvas import need_matplotlib, styles, write
+from leaveout.report import compare
+
+__all__ = ["grid", "panels", "scatter"]
+
+
+def scatter(
+    predicted: Any,
+    actual: Any,
+    *,
+    column: int | str = 0,
+    ax: Any = None,
+    limits: tuple[float, float] | None = None,
+    title: str | None = None,
+):
+    """The paper's panel: a point a group, actual effect against its approximation.
+
+    Both axes share their limits; the grey line is y = x. The border turns red on each side beyond
+    which points lie, and says how many.
+
+    Args:
+        predicted: `Effects`, for the y axis.
+        actual: `Effects` of the same groups and columns, for the x axis.
+        column: position or name of the column shown.
+        ax: matplotlib axes to draw in; default a new figure's.
+        limits: of both axes; default all points with 5 % to spare.
+        title: above the panel.
+
+    Returns:
+        the axes.
+    """
+    need_matplotlib()
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        ax = Figure(figsize=(4, 4), layout="constrained").add_subplot()
+    j = predicted.columns.index(column) if isinstance(column, str) else column
+    x, y, kind = actual.value[:, j], predicted.value[:, j], predicted.groups.kind
+    chosen = styles(kind.tolist())
+    report = compare(predicted, actual, resamples=0)  # refuses other groups or columns
+    if limits is None:
+        low, high = min(x.min(), y.min()), max(x.max(), y.max())
+        pad = 0.05 * ((high - low) or 1.0)
+        limits = (low - pad, high + pad)
+    ax.plot(limits, limits, color="0.6", linewidth=2, alpha=0.8, zorder=0)
+    for name in sorted(set(kind.tolist()), key=lambda name: "tail" not in name):  # tails below
+        mine = kind == name
+        colour, marker = chosen[name]
+        ax.scatter(
+            x[mine], y[mine], s=14, c=colour, marker=marker, label=name, alpha=0.75,
+            linewidths=0.3, edgecolors="white", zorder=1 if "tail" in name else 2,
+        )  # fmt: skip
+    ax.set(xlim=limits, ylim=limits, aspect="equal")
+    ax.set_xlabel(f"actual effect on {predicted.columns[j]}")
+    ax.set_ylabel(predicted.method)
+    if title:
+        ax.set_title(title)
+    outside = {
+        "left": x < limits[0], "right": x > limits[1],
+        "bottom": y < limits[0], "top": y > limits[1],
+    }  # fmt: skip
+    for side, beyond in outside.items():
+        if beyond.any():
+            ax.spines[side].set(color="red", linewidth=2)
+    hidden = int(np.any(list(outside.values()), axis=0).sum())
+    if hidden:
+        ax.text(0.98, 0.02, f"{hidden:,} hidden", color="red", ha="right", transform=ax.transAxes)
+    rank, slope = (
+        "undefined" if np.isnan(v) else f"{v:.3f}" for v in (report.spearman[j], report.slope[j])
+    )
+    ax.text(
+        0.03, 0.97, f"Spearman {rank}\nslope {slope}", va="top", transform=ax.transAxes, fontsize=9,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+    ax.locator_params(nbins=5)
+    ax.ticklabel_format(scilimits=(-3, 4))
+    return ax
+
+
+def panels(predictions: dict[str, Any], actual: Any, columns: Any, *, path: Any = None):
+    """A grid of `scatter` panels: a row for each column of the effects, a column for each method.
+
+    Args:
+        predictions: method name to `Effects`.
+        actual: `Effects` of the same groups.
+        columns: positions or names of the columns to show.
+        path: where to write it, PNG, PDF or SVG by suffix; default nowhere.
+
+    Returns:
+        the matplotlib figure.
+    """
+    cells = [[(each, actual, column) for each in predictions.values()] for column in columns]
+    return grid(cells, titles=list(predictions), path=path)
+
+
+def grid(
+    cells: Any,
+    *,
+    titles: Any = None,
+    rows: Any = None,
+    zoom: bool = False,
+    path: Any = None,
+):
+    """`scatter` panels in rows and columns, with one legend.
+
+    Groups whose solve failed in either are left out. A cell that is None stays empty; the first of
+    them hosts the legend.
+
+    Args:
+        cells: rows of (predicted, actual, column) or None.
+        titles: above each column.
+        rows: beside each row, instead of the methods' names.
+        zoom: cut the limits where a few points would hide the others (they are counted as hidden).
+        path: where to write it, or several paths; the format goes by the suffix.
+
+    Returns:
+        the matplotlib figure.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+
+    down, across = len(cells), max(map(len, cells))
+    figure = Figure(figsize=(3.3 * across + 0.4, 3.2 * down + 0.8), layout="constrained", dpi=110)
+    axes = figure.subplots(down, across, squeeze=False)
+    found, host = {}, None
+    for i, row in enumerate(cells):
+        for j, cell in enumerate(row):
+            ax = axes[i, j]
+            if titles is not None and i == 0:
+                ax.set_title(titles[j])
+            if cell is None:
+                ax.axis("off")
+                host = ax if host is None else host
+                continue
+            predicted, actual, column = cell
+            good = (predicted.status == 0) & (actual.status == 0)
+            predicted, actual = predicted[good], actual[good]
+            limits = _zoomed(predicted, actual, column) if zoom else None
+            scatter(predicted, actual, column=column, ax=ax, limits=limits)
+            if rows is not None:
+                ax.set(xlabel="actual effect", ylabel=rows[i] if j == 0 else "")
+            found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    order = list(styles(found))
+    entries = [found[kind] for kind in order], order
+    if host is not None:
+        host.legend(*entries, loc="center", markerscale=1.8, frameon=False)
+    else:
+        figure.legend(
+            *entries, loc="outside lower center", ncols=min(4, 2 * across), markerscale=1.8,
+            frameon=False,
+        )  # fmt: skip
+    write(figure, path)
+    return figure
+
+
+def _zoomed(predicted, actual, column):
+    """Limits that show all points, or all but 2 % of them if those take most of the room."""
+    j = predicted.columns.index(column) if isinstance(column, str) else column
+    values = np.concatenate([predicted.value[:, j], actual.value[:, j]])
+    low, high = np.quantile(values, [0.005, 0.995])
+    if high - low > 0.5 * (values.max() - values.min()):
+        return None
+    pad = 0.1 * (high - low)
+    return float(low - pad), float(high + pad)

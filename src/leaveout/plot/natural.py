@@ -1,0 +1,163 @@
+"""Natural groups: what they are, what they do, and where they stand."""
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from leaveout.plot.canvas import FOUR, need_matplotlib, write
+
+__all__ = ["against", "bands", "heat"]
+
+
+def against(
+    x: Any,
+    y: Any,
+    *,
+    ax: Any,
+    kinds: Any = None,
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    hide: int = 0,
+) -> None:
+    """What the groups are against what they do: a point a group, the paper's figure 4.
+
+    Args:
+        x: (g) a property of the groups.
+        y: (g) effects.
+        ax: matplotlib axes to draw in.
+        kinds: (g) names of up to four sorts of groups; a colour and marker, and a rank correlation,
+            for each.
+        xlabel: what x is.
+        ylabel: what y is.
+        title: above the panel.
+        hide: groups of the largest x to leave outside the limits; the border says so in red.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    kinds = np.full(x.size, "") if kinds is None else np.asarray(kinds)
+    words = []
+    for i, kind in enumerate(np.unique(kinds)):
+        mine = kinds == kind
+        colour, marker = FOUR[i % len(FOUR)]
+        ax.scatter(
+            x[mine], y[mine], s=22, c=colour, marker=marker, label=str(kind) or None, alpha=0.75,
+            linewidths=0.3, edgecolors="white",
+        )  # fmt: skip
+        if mine.sum() > 2 and np.ptp(x[mine]) > 0 and np.ptp(y[mine]) > 0:
+            name = f"{kind}: " if kind else "Spearman "
+            words.append(f"{name}{np.asarray(spearmanr(x[mine], y[mine]))[0]:.2f}")
+    ax.axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    if 0 < hide < x.size:
+        shown = x < np.sort(x)[-hide]
+        for line, values in ((ax.set_xlim, x[shown]), (ax.set_ylim, y[shown])):
+            pad = 0.06 * (np.ptp(values) or 1.0)
+            line(values.min() - pad, values.max() + pad)
+        ax.spines["right"].set(color="red", linewidth=2)
+        ax.text(0.98, 0.02, f"{hide:,} hidden", color="red", ha="right", transform=ax.transAxes)
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel, box_aspect=1)
+    ax.text(
+        0.03, 0.97, "\n".join(words), va="top", transform=ax.transAxes, fontsize=9,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+    ax.locator_params(nbins=5)
+    if len(np.unique(kinds)) > 1:
+        ax.legend(loc="best", fontsize=8, framealpha=0.75, edgecolor="none")
+
+
+def heat(values: Any, rows: Any, columns: Any, *, title: str | None = None, path: Any = None):
+    """Effects of groups on several measures as colours, groups of like effects side by side.
+
+    The groups are ordered by average linkage of their rows, each divided by its length. Colours end
+    where 98 % of the effects do.
+
+    Args:
+        values: (g m).
+        rows: (g) names of the groups, shown below the map where they are 40 or fewer.
+        columns: (m) names of the measures, beside it.
+        title: above the map.
+        path: as in `grid`.
+
+    Returns:
+        the matplotlib figure.
+    """
+    need_matplotlib()
+    from matplotlib.figure import Figure
+    from scipy.cluster.hierarchy import leaves_list, linkage
+
+    values, rows = np.asarray(values, float), np.asarray(rows)
+    order = np.arange(len(values))
+    if len(values) > 2:
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        order = leaves_list(linkage(values / np.where(length > 0, length, 1.0), "average"))
+    limit = float(np.quantile(np.abs(values), 0.98)) or 1.0
+    named = len(values) <= 40
+    figure = Figure(
+        figsize=(min(2.5 + 0.32 * len(values), 11), 1.6 + 0.3 * len(columns) + 1.2 * named),
+        layout="constrained", dpi=110,
+    )  # fmt: skip
+    ax = figure.add_subplot()
+    image = ax.imshow(
+        values[order].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", rasterized=True
+    )
+    ax.set_yticks(np.arange(len(columns)), list(columns))
+    if named:
+        ax.set_xticks(np.arange(len(rows)), rows[order], rotation=90)
+    else:
+        ax.set_xticks([])
+        ax.set_xlabel(f"{len(rows):,} groups, those of like effects side by side")
+    if title:
+        ax.set_title(title)
+    figure.colorbar(image, ax=ax, label="effect of removal", shrink=0.9)
+    write(figure, path)
+    return figure
+
+
+def bands(credit: Any, column: int = 0, *, most: int = 30, ax: Any = None, path: Any = None):
+    """Each group's effect beside the middle 95 % of random groups of its size and class balance.
+
+    Filled where it stands out after Benjamini and Hochberg at 5 %.
+
+    Args:
+        credit: from `lo.credit`, with a null band.
+        column: which column.
+        most: groups shown, those of the largest |z|.
+        ax: matplotlib axes to draw in; default a new figure's.
+        path: as in `grid`.
+
+    Returns:
+        the matplotlib figure.
+    """
+    need_matplotlib()
+    null = credit.null
+    if null is None or not np.isfinite(null.effect[:, column]).all():
+        raise ValueError(f"{credit.columns[column]} was not compared with random groups")
+    order = np.argsort(-np.abs(null.z[:, column]), kind="stable")[:most][::-1]
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(6, 1.4 + 0.24 * len(order)), layout="constrained", dpi=110)
+        ax = figure.add_subplot()
+    place = np.arange(len(order))
+    low, high = null.low[order, column], null.high[order, column]
+    ax.barh(
+        place, high - low, left=low, height=0.55, color="0.85",
+        label="95 % of random groups like it",
+    )  # fmt: skip
+    stands = null.q[order, column] <= 0.05
+    colour = FOUR[0][0]
+    for which, face, label in ((stands, colour, "q at most 0.05"), (~stands, "white", "above")):
+        if which.any():
+            ax.scatter(
+                null.effect[order[which], column], place[which], s=30, facecolors=face,
+                edgecolors=colour, linewidths=1.2, label=label, zorder=3,
+            )  # fmt: skip
+    ax.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+    ax.set_yticks(
+        place,
+        [f"{credit.groups.names[i]} ({credit.groups.size[i]:,})" for i in order],
+    )
+    ax.set(xlabel=f"{null.method} on {credit.columns[column]}", ylim=(-0.7, len(order) - 0.3))
+    ax.legend(loc="lower right", fontsize=8, framealpha=0.8, edgecolor="none")
+    write(ax.figure, path)
+    return ax.figure
