@@ -16,6 +16,7 @@ from leaveout.solvers.direct import Cholesky, LowRank
 from leaveout.solvers.factor import Block, Factor, Solver, factorise, full_matrix, whiten
 from leaveout.solvers.foreign import Lineax
 from leaveout.solvers.iterative import CG
+from leaveout.solvers.refined import Refined
 
 __all__ = [
     "CG",
@@ -25,6 +26,7 @@ __all__ = [
     "Factor",
     "Lineax",
     "LowRank",
+    "Refined",
     "Solver",
     "as_solver",
     "factorise",

@@ -120,15 +120,13 @@ def _mend(expansion, block: Block, b, x, error, good):
     Their Hessian is rebuilt from the rows that stay (H - H(w) cancels when little curvature is
     left), scaled to unit diagonal, and inverted on its range. Returns x, the error b - A x, status.
     """
-    gauge = expansion.gauge()
 
     def careful(lane):
         indices, weights, right = lane
         if indices is not None:
             weights = jnp.zeros(expansion.n, weights.dtype).at[indices].add(weights)
         stays = 1 - weights
-        left = expansion.hessian(stays) + jnp.diag(expansion.penalty)
-        left = left if gauge is None else left + gauge
+        left = full_matrix(expansion, stays)
         diagonal = jnp.abs(jnp.diagonal(left))
         scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
         values, vectors = jnp.linalg.eigh(left / (scale[:, None] * scale[None]))

@@ -146,9 +146,12 @@ def seen_through(rows: Float[Array, "n p"], scale: Float[Array, "b n"]) -> Calla
     return apply
 
 
-def full_matrix(expansion: AbstractExpansion) -> Float[Array, "p p"]:
-    """H(1) with penalty and gauge."""
-    matrix = expansion.hessian(jnp.ones(expansion.n, expansion.penalty.dtype))
+def full_matrix(
+    expansion: AbstractExpansion, stays: Float[Array, "n"] | None = None
+) -> Float[Array, "p p"]:
+    """H(stays), by default H(1), with penalty and gauge."""
+    stays = jnp.ones(expansion.n, expansion.penalty.dtype) if stays is None else stays
+    matrix = expansion.hessian(stays)
     matrix = matrix + jnp.diag(expansion.penalty)
     gauge = expansion.gauge()
     return matrix if gauge is None else matrix + gauge

@@ -33,13 +33,8 @@ class Lineax:
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
-
-        def matrix(stays):
-            gauge = expansion.gauge()
-            left = expansion.hessian(stays) + jnp.diag(expansion.penalty)
-            return left if gauge is None else left + gauge
-
-        return lambda b: self._solve(matrix, 1 - block.leaves(expansion.n), b)
+        stays = 1 - block.leaves(expansion.n)
+        return lambda b: self._solve(lambda stays: full_matrix(expansion, stays), stays, b)
 
     def _solve(self, matrix, stays, b):
         def solve(lane):

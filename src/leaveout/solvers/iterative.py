@@ -42,7 +42,7 @@ class CG:
 
     def full(self, expansion, factor, b):
         """Rows of H^-1 b."""
-        return self._solve(apply_full(expansion), _jacobi(expansion), b)
+        return self.solve(apply_full(expansion), _jacobi(expansion), b)
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
@@ -50,7 +50,7 @@ class CG:
             return self._whitened(expansion, factor, block)
         apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
         precondition = _jacobi(expansion) if factor is None else factor.solve
-        return lambda b: self._solve(apply, precondition, b)
+        return lambda b: self.solve(apply, precondition, b)
 
     def _whitened(self, expansion, factor, block):
         """The same in coordinates u = lower' x: products with the whitened design, nothing else."""
@@ -58,12 +58,13 @@ class CG:
         lose = seen_through(factor.rows, taken)
 
         def solve(b) -> Solution:
-            solution = self._solve(lambda u: u - lose(u), lambda b: b, factor.whiten(b))
+            solution = self.solve(lambda u: u - lose(u), lambda b: b, factor.whiten(b))
             return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
 
         return solve
 
-    def _solve(self, apply, precondition, b) -> Solution:
+    def solve(self, apply, precondition, b) -> Solution:
+        """Rows of A^-1 b for the map `apply` of rows, A the same or another for every row."""
         rtol = reachable(self.rtol, b.dtype)
         most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
         z = precondition(b)
