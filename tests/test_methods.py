@@ -33,7 +33,7 @@ def groups():
 
 
 def test_the_shelf_of_solvers_was_found():
-    assert {type(s).__name__ for s in SOLVERS} == {"Auto", "CG", "Cholesky", "LowRank"}
+    assert {type(s).__name__ for s in SOLVERS} == {"Auto", "CG", "Cholesky", "LowRank", "Refined"}
 
 
 @pytest.mark.parametrize("solver", SOLVERS + FOREIGN, ids=lambda s: type(s).__name__)
@@ -149,6 +149,15 @@ def test_an_emptied_feature_at_no_penalty_is_singular_never_nan(solver):
     assert np.isfinite(change.value).all()
     with pytest.raises(lo.SolveError, match=r"group '0'.*singular.*raise l2"):
         lo.newton(fitted, groups, solver, throw=True)
+
+
+def test_a_retraining_that_leaves_many_minima_says_so():
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    fitted = lo.fit(lo.squares(x, x[:, 0] ** 2, l2=0.0))
+    groups = lo.Groups.from_indices([np.arange(17), np.arange(15)], n=20)  # 3 stay for 5 of theta
+    change = lo.retrain(fitted, groups)
+    assert change.status.tolist() == [lo.Status.singular, lo.Status.converged]
+    assert np.isfinite(change.value).all()
 
 
 def test_an_emptied_class_has_no_minimum_and_says_so():

@@ -17,7 +17,7 @@ from leaveout.fit import Fit
 from leaveout.inputs import is_traced
 from leaveout.objective import LinearObjective
 from leaveout.sharding import devices
-from leaveout.solvers import Factor, factorise
+from leaveout.solvers import Factor, factorise, full_matrix
 
 __all__ = [
     "Coordinates",
@@ -308,10 +308,7 @@ def _whole_basis(fit: Fit, factor: Factor, own_l2: bool) -> Plain:
 def renewed(fit: Fit, stays, l2, theta) -> Plain:
     """Coordinates around another theta, whitened by the Hessian of what stays there."""
     objective = fit.objective
-    expansion = (objective if l2 is None else objective.with_l2(l2)).at(theta)
-    gauge = expansion.gauge()
-    matrix = expansion.hessian(stays) + jnp.diag(expansion.penalty)
-    matrix = matrix if gauge is None else matrix + gauge
+    matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), stays)
     diagonal = jnp.abs(jnp.diagonal(matrix))
     diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
 

@@ -25,8 +25,10 @@ from leaveout.fit import Change, Fit, check_groups, leaving, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget
+from leaveout.objective import LinearObjective
 from leaveout.sharding import constrain, everywhere, fetch, meshed, place
 from leaveout.solution import Status, raise_unless_converged
+from leaveout.solvers import factorise, full_matrix
 
 __all__ = [
     "Retrain",
@@ -79,7 +81,9 @@ def retrain(
         change = argmin J(.; 1 - w) - theta_hat
 
     The l2 penalty stays what it is. Two matrix products of the size of the data for each
-    evaluation, for all groups in flight together; about 10 to 30 evaluations a group.
+    evaluation, for all groups in flight together; about 10 to 30 evaluations a group. Where a
+    linear model has no penalty, a group that leaves more than one minimum gets one of them and the
+    status `singular` (n p^2 a group to find out).
 
     Args:
         fit: the fitted objective.
@@ -113,11 +117,48 @@ def retrain(
     lanes = _pool_size(fit, len(groups), method, available)
     run = _static if is_traced((fit, start, l2)) else _pooled
     value, residual, steps, status = run(problem, groups, method, start, l2, lanes)
+    if not is_traced(value) and _may_be_flat(fit, l2):
+        flat = _flat(fit, groups, value, l2, lanes)
+        status = jnp.where((status == Status.converged) & flat, Status.singular, status)
+        status = status.astype(jnp.int8)
     change = Change(value, residual, steps, status, fit.objective)
     if throw and not is_traced(change):
         names = [f"group {str(name)!r}" for name in groups.names]
         raise_unless_converged(change.status, change.residual, names)
     return change
+
+
+def _may_be_flat(fit: Fit, l2) -> bool:
+    """Whether more than intercepts go without penalty, so that a minimum need not be the only one.
+
+    An intercept that has lost its curvature is noticed on the way (`_finish`).
+    """
+    objective = fit.objective
+    if fit.factor is None or not isinstance(objective, LinearObjective):
+        return False
+    bare = float(objective.l2) == 0 if l2 is None else bool((np.asarray(fetch(l2)) == 0).any())
+    free = int(np.count_nonzero(~np.asarray(fetch(objective.penalised))))
+    return bare or free > objective.layout.outputs
+
+
+def _flat(fit: Fit, groups: Groups, value, l2, lanes: int):
+    """(g) where the Hessian of what stays is singular at theta_hat + value."""
+    parts = []
+    for at in range(0, len(groups), lanes):
+        rows = np.resize(np.arange(at, min(at + lanes, len(groups))), lanes)
+        flat = _singular(fit, leaving(fit, groups, rows), value[rows], _rows(l2, rows))
+        parts.append(flat[: len(groups) - at])
+    return jnp.concatenate(parts)
+
+
+@eqx.filter_jit
+def _singular(fit: Fit, leaves, value, l2):
+    def one(lane):
+        w, change, l2 = lane
+        objective = fit.objective if l2 is None else fit.objective.with_l2(l2)
+        return ~factorise(full_matrix(objective.at(fit.flat + change), 1 - w))[1]
+
+    return everywhere(jax.lax.map(one, (leaves, value, l2)))
 
 
 def _per_group(values, shape, name):

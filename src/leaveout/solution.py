@@ -37,7 +37,8 @@ _ADVICE = {
     Status.converged: "the solve reached the residual it was asked for",
     Status.singular: (
         "the Hessian of what is left is singular (the group empties a class or a feature, or "
-        "columns are collinear); the smallest solution is returned: raise l2, or drop the column"
+        "columns are collinear), so that many thetas fit it equally well and one of them is "
+        "returned: raise l2, or drop the column"
     ),
     Status.not_positive_definite: (
         "the Hessian of what is left has a negative eigenvalue, so no minimum is near; "
