@@ -18,7 +18,7 @@ from scipy.special import expit, log_softmax
 
 import leaveout as lo
 
-__all__ = ["CASES", "Case", "Problem", "check", "draw"]
+__all__ = ["CASES", "KINDS", "Case", "Problem", "check", "draw"]
 
 
 class Case(NamedTuple):
@@ -40,7 +40,7 @@ CASES = tuple(
     )
     for n, d, intercept in ((30, 3, True), (30, 3, False), (16, 20, True), (16, 20, False))
 )  # fmt: skip
-_KINDS = (
+KINDS = (
     "gauss", "heavy", "sparse", "outlier", "copies", "constant", "collinear", "separable",
 )  # fmt: skip
 _TOLERANCE = 1e-6  # of effects, beside the largest of its column
@@ -78,11 +78,12 @@ class Problem:
         )
 
 
-def draw(case: Case, seed: int) -> Problem:
-    """The problem of this seed."""
+def draw(case: Case, seed: int, kind: str | None = None, l2: float | None = None) -> Problem:
+    """The problem of this seed, its kind of data and penalty drawn as well unless given."""
     rng = np.random.default_rng(seed)
     loss, outputs, n, d, intercept = case
-    kind = _KINDS[rng.integers(len(_KINDS))]
+    drawn = KINDS[rng.integers(len(KINDS))]
+    kind = drawn if kind is None else kind
     x = rng.normal(size=(n, d))
     if kind == "heavy":
         x = rng.standard_t(2.0, size=(n, d))
@@ -102,9 +103,9 @@ def draw(case: Case, seed: int) -> Problem:
     scores = np.clip(scores, -3, 2) if loss == "poisson" else scores
     y = _targets(rng, loss, scores)
     weights = rng.choice([0.0, 0.3, 1.0, 1.0, 1.0, 5.0], size=n)
-    l2 = 0.0 if rng.random() < 0.05 else float(10 ** rng.uniform(-4, 2))
+    penalty = 0.0 if rng.random() < 0.05 else float(10 ** rng.uniform(-4, 2))
     return Problem(
-        loss, kind, x, y, weights, l2, intercept, _groups(rng, y, n),
+        loss, kind, x, y, weights, penalty if l2 is None else l2, intercept, _groups(rng, y, n),
         rng.normal(size=(4, d)),
     )  # fmt: skip
 
@@ -163,19 +164,30 @@ def _derivatives(problem: Problem, scores):
     return parts[0], parts[1][:, None], parts[2][:, None, None]
 
 
-def _expanded(problem: Problem, matrix, weights):
-    """Value, gradient (K q) and Hessian (Kq Kq) of J at a weight matrix (K q)."""
-    design, outputs = problem.design, problem.outputs
-    losses, first, second = _derivatives(problem, design @ matrix.T)
-    free = np.ones(design.shape[1])
-    free[-1] = 0.0 if problem.intercept else 1.0
-    penalty = problem.l2 * free
+def _value(problem: Problem, matrix, weights):
+    """J at a weight matrix (K q)."""
+    losses = _derivatives(problem, problem.design @ matrix.T)[0]
     kept = weights != 0
-    value = np.sum(weights[kept] * losses[kept]) + 0.5 * np.sum(penalty * matrix**2)
+    return np.sum(weights[kept] * losses[kept]) + 0.5 * np.sum(_penalty(problem) * matrix**2)
+
+
+def _penalty(problem: Problem):
+    free = np.ones(problem.design.shape[1])
+    free[-1] = 0.0 if problem.intercept else 1.0
+    return problem.l2 * free
+
+
+def _expanded(problem: Problem, matrix, weights):
+    """Gradient (K q) and Hessian (Kq Kq) of J at a weight matrix (K q)."""
+    design, outputs, penalty = problem.design, problem.outputs, _penalty(problem)
+    _, first, second = _derivatives(problem, design @ matrix.T)
     gradient = (weights[:, None] * first).T @ design + penalty * matrix
-    blocks = np.einsum("n,nkl,np,nq->kplq", weights, second, design, design, optimize=True)
-    size = outputs * design.shape[1]
-    return value, gradient, blocks.reshape(size, size) + np.diag(np.tile(penalty, outputs))
+    scaled = (weights[:, None, None] * second).reshape(len(design), -1, 1) * design[:, None]
+    width = design.shape[1]
+    blocks = (design.T @ scaled.reshape(len(design), -1)).reshape(width, outputs, outputs, width)
+    size = outputs * width
+    hessian = blocks.transpose(1, 0, 2, 3).reshape(size, size)
+    return gradient, hessian + np.diag(np.tile(penalty, outputs))
 
 
 def _minimum(problem: Problem, matrix, weights, free: int):
@@ -184,7 +196,8 @@ def _minimum(problem: Problem, matrix, weights, free: int):
     It is not if H is singular there in more than the `free` directions that the loss cannot see.
     """
     for _ in range(300):
-        value, gradient, hessian = _expanded(problem, matrix, weights)
+        value = _value(problem, matrix, weights)
+        gradient, hessian = _expanded(problem, matrix, weights)
         eigen, vectors = np.linalg.eigh(hessian)
         kept = eigen > 1e-13 * eigen[-1]
         inner = vectors.T @ gradient.ravel()
@@ -197,7 +210,7 @@ def _minimum(problem: Problem, matrix, weights, free: int):
             return matrix, bool(one and lost < 1e-9 * scale) and np.abs(matrix).max() < 1e4
         step, size = step.reshape(matrix.shape), 1.0
         while size > 1e-12 and not (
-            _expanded(problem, matrix - size * step, weights)[0]
+            _value(problem, matrix - size * step, weights)
             <= value - 0.1 * size * decrement + 1e-14 * abs(value)
         ):
             size /= 2
@@ -230,55 +243,112 @@ def check(problem: Problem) -> dict[str, Any]:
     _compare(found, "fit", query @ matrix.T, query @ best.T, reached, np.zeros(1))
 
     groups = lo.Groups.from_weights(problem.w)
-    measure = lo.measures.prediction(problem.query)
+    sure = _routes(found, problem, fit, groups, matrix, query, free)
     stays = problem.weights * (1 - problem.w)
+    measures = [lo.measures.prediction(problem.query), lo.measures.self_loss()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        actual = lo.effects(fit, groups, measures, lo.Retrain(1e-10), certify=True)
+        step = lo.effects(fit, groups, measures, lo.Newton(), certify=True)
+        alone = lo.effects(fit, groups[[4]], measures, lo.Retrain(1e-10))
+        paired = lo.effects(fit, groups, measures, lo.Newton(), memory=_pair(problem))
+        order = np.random.default_rng(0).permutation(len(problem.y))
+        mixed = _mixed(problem, order, groups, measures)
+    before = query @ matrix.T
+    own = _derivatives(problem, problem.design @ matrix.T)[0]
+    for i in range(6):
+        theta, reached = _minimum(problem, matrix, stays[i], free)
+        gone = problem.weights * problem.w[i]
+        change = _derivatives(problem, problem.design @ theta.T)[0] - own
+        truth = query @ theta.T - before, np.atleast_1d(gone @ change)
+        mine = np.split(actual.value[i], [before.size])
+        a, b = _shifted(problem, mine[0].reshape(before.shape)), _shifted(problem, truth[0])
+        _compare(found, f"retrain, group {i}", a, b, reached, actual.status[i : i + 1])
+        lost = 1 + np.abs(gone * change).sum() / max(np.abs(truth[1]).max(), 1e-3)  # it can cancel
+        code = actual.status[i : i + 1]
+        _compare(found, f"self-loss, group {i}", mine[1], truth[1], reached, code, lost)
+        every = np.concatenate([truth[0].ravel(), truth[1]])
+        for name, each in (("retrain", actual), ("newton", step)):
+            if reached and not free and not actual.status[i]:
+                slack = 1e-8 * np.abs(every).max() + 1e-10
+                low, high = each.lower[i] - slack, each.upper[i] + slack
+                found["compared"] += every.size
+                if not ((low <= every) & (every <= high)).all():
+                    found["wrong"].append(f"interval of {name}, group {i}")
+    again = [("alone", alone, actual[[4]], [True])]
+    again += [("in pairs", paired, step, sure), ("examples mixed", mixed, step, sure)]
+    for name, one, other, each in again:
+        for i in range(0 if one is None else len(each)):
+            a, b = (_shifted(problem, effects.value[i, : before.size].reshape(before.shape))
+                    for effects in (one, other))  # fmt: skip
+            _compare(found, f"{name}, group {i}", a, b, each[i], one.status[i] | other.status[i])
+    return found
+
+
+def _routes(found, problem: Problem, fit, groups, matrix, query, free: int) -> list[bool]:
+    """Influence and Newton by every solver, and influence by the adjoint way, beside plain NumPy.
+
+    Returns whether the Newton step of each group is beyond doubt.
+    """
+    objective = fit.objective
     first = _derivatives(problem, problem.design @ matrix.T)[1]
     gradients = np.einsum("gn,nk,nq->gkq", problem.weights * problem.w, first, problem.design)
-    plain = _expanded(problem, matrix, problem.weights)[2]
-
-    for solver in (lo.solvers.Cholesky(), lo.solvers.LowRank(), lo.solvers.CG(), lo.solvers.Auto()):
+    stays = problem.weights * (1 - problem.w)
+    expected = {
+        "influence": _solve(_expanded(problem, matrix, problem.weights)[1], gradients, free),
+        "newton": [
+            _solve(_expanded(problem, matrix, stays[i])[1], gradients[[i]], free)[0]
+            for i in range(6)
+        ],
+    }
+    shelf = lo.solvers
+    for solver in (shelf.Cholesky(), shelf.LowRank(), shelf.CG(), shelf.Refined(), shelf.Auto()):
         for name, verb in (("influence", lo.influence), ("newton", lo.newton)):
-            if name == "influence" and isinstance(solver, lo.solvers.LowRank):
+            if name == "influence" and isinstance(solver, shelf.LowRank):
                 continue
             change = verb(fit, groups, solver)
             for i in range(6):
-                h = plain if name == "influence" else _expanded(problem, matrix, stays[i])[2]
-                eigen, vectors = np.linalg.eigh((h + h.T) / 2)
-                top = np.abs(eigen).max()
-                small = np.abs(eigen) < 1e-11 * top
-                inner = vectors.T @ gradients[i].ravel()
-                inner = np.where(small, 0.0, inner / np.where(small, 1.0, eigen))
-                theirs = query @ (vectors @ inner).reshape(matrix.shape).T
+                theirs, sure = expected[name][i]
                 mine = query @ np.asarray(objective.layout.matrix(change.value[i])).T
+                mine, theirs = _shifted(problem, mine), _shifted(problem, query @ theirs.T)
                 route = f"{name} by {type(solver).__name__}, group {i}"
-                mine, theirs = _shifted(problem, mine), _shifted(problem, theirs)
-                sure = small.sum() == free and not (np.abs(eigen[~small]) < 1e-8 * top).any()
-                loose = 100 if isinstance(solver, lo.solvers.CG) else 1  # it stops at a residual
-                _compare(found, route, mine, theirs, sure, change.status[i : i + 1], loose)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        actual = lo.effects(fit, groups, measure, lo.Retrain(1e-10), certify=True)
-        step = lo.effects(fit, groups, measure, lo.Newton(), certify=True)
-        alone = lo.effects(fit, groups[[4]], measure, lo.Retrain(1e-10))
-    before = query @ matrix.T
+                rough = isinstance(solver, shelf.CG | shelf.Refined)  # they stop at a residual
+                _compare(found, route, mine, theirs, sure, change.status[i], 100 if rough else 1)
+    adjoint = lo.effects(fit, groups, lo.measures.prediction(problem.query), lo.Influence())
     for i in range(6):
-        theta, reached = _minimum(problem, matrix, stays[i], free)
-        truth = query @ theta.T - before
-        mine = actual.value[i].reshape(truth.shape)
-        a, b = _shifted(problem, mine), _shifted(problem, truth)
-        _compare(found, f"retrain, group {i}", a, b, reached, actual.status[i : i + 1])
-        for name, each in (("retrain", actual), ("newton", step)):
-            if reached and not free and not actual.status[i]:
-                slack = 1e-8 * np.abs(truth).max() + 1e-10
-                low, high = each.lower[i] - slack, each.upper[i] + slack
-                found["compared"] += truth.size
-                if not ((low <= truth.ravel()) & (truth.ravel() <= high)).all():
-                    found["wrong"].append(f"interval of {name}, group {i}")
-    one = actual.status[4:5] | alone.status
-    _compare(found, "alone", _shifted(problem, alone.value.reshape(before.shape)),
-             _shifted(problem, actual.value[4].reshape(before.shape)), True, one)  # fmt: skip
-    return found
+        theirs, sure = expected["influence"][i]
+        mine = _shifted(problem, adjoint.value[i].reshape(len(query), -1))
+        theirs = _shifted(problem, query @ theirs.T)
+        _compare(found, f"adjoint influence, group {i}", mine, theirs, sure, adjoint.status[i])
+    return [sure for _, sure in expected["newton"]]
+
+
+def _solve(hessian, gradients, free: int):
+    """For every gradient (K q): H^-1 g on the range of H, and whether H leaves no doubt of it."""
+    eigen, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
+    top = np.abs(eigen).max()
+    small = np.abs(eigen) < 1e-11 * top
+    sure = bool(small.sum() == free and not (np.abs(eigen[~small]) < 1e-8 * top).any())
+    inner = gradients.reshape(len(gradients), -1) @ vectors
+    inner = np.where(small, 0.0, inner / np.where(small, 1.0, eigen)) @ vectors.T
+    return [(row, sure) for row in inner.reshape(gradients.shape)]
+
+
+def _mixed(problem: Problem, order, groups, measures):
+    """The Newton step when the examples come in another order; None if that has no fit."""
+    make, weights = getattr(lo, problem.loss), problem.weights[order]
+    try:
+        fit = lo.fit(make(problem.x[order], problem.y[order], problem.l2,
+                          intercept=problem.intercept, weights=weights))  # fmt: skip
+    except lo.SolveError:
+        return None
+    moved = lo.Groups.from_weights(problem.w[:, order])
+    return lo.effects(fit, moved, measures, lo.Newton())
+
+
+def _pair(problem: Problem) -> int:
+    """Bytes that make `effects` take two groups at a time, or so."""
+    return 20 * (problem.outputs + 3) * (len(problem.y) + 8 * problem.design.shape[1])
 
 
 def _shifted(problem: Problem, scores):

@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -31,17 +33,33 @@ def main(folder: Path, size: str) -> None:
     """Count what was compared, flagged, refused and wrong; and the kills survived."""
     kinds, each, kills = _SIZES[size]
     rows = []
-    for case in CASES[:: len(CASES) // kinds]:
-        command = [sys.executable, "-m", "benchmarks.reliability", json.dumps(case), str(each)]
-        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(ran.stdout.splitlines()[-1]))
-        record(folder, "reliability", rows)  # so far: the next one takes long
+    cores = sorted(os.sched_getaffinity(0))
+    idle = SimpleQueue()
+    for core in cores:
+        idle.put(core)
+    with ThreadPool(len(cores)) as pool:
+        for row in pool.imap(lambda case: _alone(case, each, idle), CASES[:: len(CASES) // kinds]):
+            rows.append(row)
+            record(folder, "reliability", rows)  # so far: the next one takes long
     keys = ("problems", "compared", "flagged", "refused", "wrong")
     total = {"case": "all", **{key: sum(row[key] for row in rows) for key in keys}}
     rows.append(total)
     if kills:
         rows.append(_killed(kills))
     record(folder, "reliability", rows)
+
+
+def _alone(case: Case, count: int, idle: SimpleQueue) -> dict:
+    """`_fuzzed` in a process and on a core of its own: so small programs gain nothing by two."""
+    command = [sys.executable, "-m", "benchmarks.reliability", json.dumps(case), str(count)]
+    core = idle.get()
+    try:
+        ran = subprocess.run(
+            ["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, text=True, check=True
+        )
+    finally:
+        idle.put(core)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def _fuzzed(case: Case, count: int) -> dict:

@@ -187,6 +187,19 @@ def test_linear_functionals_are_certified_like_predictions():
         lo.effects(fit, groups, lo.measures.linear(np.ones((1, 3))))
 
 
+def test_the_loss_of_added_points_is_bounded_from_below():
+    """It is minus a convex function of theta, so that it bends down away from the centre."""
+    fit = lo.fit(problem("logistic", n=40, intercept=False))
+    w = np.zeros((2, 40))
+    w[0, :4], w[1, :4] = -3.0, [-2.0, 0.5, -1.0, 1.0]
+    groups, own = lo.Groups.from_weights(w), lo.measures.self_loss()
+    step = lo.effects(fit, groups, own, lo.Newton(), certify=True)
+    actual = lo.effects(fit, groups, own, lo.Retrain(1e-12)).value
+    assert (step.lower <= actual).all()
+    assert (actual <= step.upper).all()
+    assert (step.width < 0.1 * np.abs(actual)).all()
+
+
 def test_a_tolerance_that_is_not_positive_is_refused():
     objective = problem("logistic", n=40)
     with pytest.raises(ValueError, match="tolerance > 0"):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.measures.container import Measure, around, convex
+from leaveout.measures.container import Measure, around, sound
 from leaveout.measures.queries import excess
 from leaveout.objective import LinearObjective
 
@@ -38,8 +38,10 @@ class _SelfLoss(Measure):
         gradient = objective.pull(objective.weighted(scores, weights)[1])
         apart = jnp.broadcast_to(ball.points * ball.radius, weights.shape)
         bend = excess(objective, scores, objective.y, apart)
-        bend = jnp.sum(jnp.where(weights != 0, weights * bend, 0.0))
-        return convex(values, ball.reach(gradient[None]), bend[None])
+        bend = jnp.where(weights != 0, weights * bend, 0.0)  # what is added bends down
+        up, down = jnp.sum(jnp.maximum(bend, 0.0)), jnp.sum(jnp.minimum(bend, 0.0))
+        lower, upper = around(values, ball.reach(gradient[None]))
+        return sound(lower + down, upper + up)
 
     def steepest(self, objective: Any):
         lengths = jnp.linalg.norm(objective.design, axis=1)
