@@ -157,7 +157,7 @@ def _derivatives(problem: Problem, scores):
         chance = expit(s)
         parts = np.logaddexp(0, s) - y * s, chance - y, chance * expit(-s)
     elif problem.loss == "poisson":
-        rate = np.exp(np.minimum(s, 300))
+        rate = np.exp(np.minimum(s, 700))
         parts = rate - y * s, rate - y, rate
     else:
         parts = (s - y) ** 2 / 2, s - y, np.ones(len(y))
@@ -240,7 +240,8 @@ def check(problem: Problem) -> dict[str, Any]:
     if problem.loss == "softmax":
         free = problem.design.shape[1] if problem.l2 == 0 else int(problem.intercept)
     best, reached = _minimum(problem, matrix, problem.weights, free)
-    _compare(found, "fit", query @ matrix.T, query @ best.T, reached, np.zeros(1))
+    mine, theirs = _shifted(problem, query @ matrix.T), _shifted(problem, query @ best.T)
+    _compare(found, "fit", mine, theirs, reached, np.zeros(1))
 
     groups = lo.Groups.from_weights(problem.w)
     sure = _routes(found, problem, fit, groups, matrix, query, free)

@@ -26,7 +26,7 @@ from benchmarks.fuzz import CASES, Case, check, draw
 from benchmarks.harness import record
 
 #: kinds of problems, problems of each, kills
-_SIZES = {"smoke": (1, 3, 0), "small": (4, 10, 2), "full": (len(CASES), 420, 50)}
+_SIZES = {"smoke": (1, 40, 0), "small": (4, 10, 2), "full": (len(CASES), 420, 50)}
 
 
 def main(folder: Path, size: str) -> None:
@@ -88,7 +88,7 @@ def _killed(kills: int) -> dict:
     rng, killed, runs = np.random.default_rng(0), 0, 0
     with tempfile.TemporaryDirectory() as root:
         command = [sys.executable, "-m", "leaveout.cli", "study", "wine", "--groups", "8"]
-        command += ["--l2", "0.01", "--memory", "0.001", "--out"]
+        command += ["--l2", "0.01", "--memory", "0.004", "--out"]
         begin = time.perf_counter()
         subprocess.run([*command, f"{root}/whole"], check=True, stdout=subprocess.DEVNULL)
         seconds = time.perf_counter() - begin

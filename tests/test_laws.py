@@ -8,6 +8,11 @@ import pytest
 import leaveout as lo
 from problems import LOSSES, groups_of, measures_of, problem, slow_retrain
 
+
+def slow(name):
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 METHODS = [lo.Influence(), lo.Newton(), lo.Retrain(tolerance=1e-11)]
 
 
@@ -130,7 +135,9 @@ def test_relabelling_free_sum_of_gradients_is_minus_the_penalty(fitted):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
-def test_order_and_batching_of_groups_change_nothing(fitted, groups, method):
+@pytest.mark.parametrize("name", ["logistic", "softmax", slow("poisson"), slow("squares")])
+def test_order_and_batching_of_groups_change_nothing(name, groups, method):
+    fitted = lo.fit(problem(name))
     measures = measures_of(fitted.objective)
     whole = lo.effects(fitted, groups, measures, method)
     assert not whole.status.any()

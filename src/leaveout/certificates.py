@@ -13,6 +13,7 @@ lose); not interval arithmetic.
 """
 
 import abc
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -396,6 +397,13 @@ def enclose(fit: Fit, measures, change, leaves, frame: Frame | None = None) -> t
     columns = sum(len(measure.columns(objective)) for measure in measures)
     upper = np.full((len(change), columns), np.inf)
     lower, code = -upper, np.full(len(change), Certificate.uncertified, np.int8)
+    if fit.flat.dtype != jnp.float64:
+        warnings.warn(
+            f"intervals need float64, so in {fit.flat.dtype} there are none; call "
+            'jax.config.update("jax_enable_x64", True) first',
+            stacklevel=4,
+        )
+        return lower, upper, code
     # one kind of ball after the other: see `together` for what two batched factorisations can do
     for shared in ([] if free is None else [free]) + ([] if frame is None else [frame]):
         low, high, found = (

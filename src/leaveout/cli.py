@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
     )
     one.add_argument(
-        "--memory", type=float, metavar="GIB", help="memory for working arrays, in GiB"
+        "--memory", type=float, metavar="GIB", help="memory for the whole process, in GiB"
     )
     one.set_defaults(run=_study)
     worth = commands.add_parser(

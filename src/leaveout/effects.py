@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +17,7 @@ from leaveout.groups import Groups
 from leaveout.influence import Influence, adjoint, group_sums, squared
 from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
-from leaveout.memory import budget, chunks
+from leaveout.memory import budget, chunks, exhausted
 from leaveout.newton import Newton
 from leaveout.retrain import Retrain
 from leaveout.sharding import constrain, everywhere, fetch, meshed
@@ -286,13 +287,7 @@ def effects(
         parts.append(dataclasses.replace(part, groups=groups))  # not a copy of its own
         if progress is not None:
             progress(len(rows))
-    back = np.argsort(np.concatenate(chunked))
-    joined = {
-        name: np.concatenate([getattr(part, name) for part in parts])[back]
-        for name in _ROWS
-        if getattr(parts[0], name) is not None
-    }
-    result = dataclasses.replace(parts[0], groups=groups, **joined)
+    result = _joined(parts, groups, np.argsort(np.concatenate(chunked)))
     if tolerance is not None:
         result = _narrowed(fit, groups, measures, result, tolerance, memory)
     if throw:
@@ -387,22 +382,52 @@ def stream(
     framed = None
     if certify and (full or not isinstance(method, Retrain)):
         framed = frame_within(fit, budget(memory))
-    length = max(map(len, chunked)) if length is None else length
-    for rows in chunked:
-        padded = groups[np.resize(rows, length)]
-        *answer, change = _chunk(fit, padded, bound, method, shared, memory)
-        value, status, residual, steps = (part[: len(rows)] for part in answer)
+    most: int = max(map(len, chunked)) if length is None else length
+
+    def answer(rows) -> Effects:
+        padded = groups[np.resize(rows, most)]
+        *found, change = _chunk(fit, padded, bound, method, shared, memory)
+        value, status, residual, steps = (part[: len(rows)] for part in found)
         bounds = {}
         if certify:
             change = method.change(fit, padded, memory) if change is None else change
-            answer = enclose(fit, bound, change.value, leaving(fit, padded), framed)
-            lower, upper, code = (np.array(part[: len(rows)]) for part in fetch(answer))
+            found = enclose(fit, bound, change.value, leaving(fit, padded), framed)
+            lower, upper, code = (np.array(part[: len(rows)]) for part in fetch(found))
             bounds = {"lower": lower, "upper": upper, "certificate": code}
         if not np.isfinite(value).all():
             broken = ~np.isfinite(value).all(axis=1)
             status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
         part, name = groups[rows], method.name
-        yield rows, Effects(value, status, residual, steps, columns, measure, part, name, **bounds)
+        return Effects(value, status, residual, steps, columns, measure, part, name, **bounds)
+
+    for rows in chunked:
+        parts: list[Effects] = []
+        left = rows
+        while len(left):
+            try:
+                parts.append(answer(left[:most]))
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not exhausted(error) or most == 1:
+                    raise
+                warnings.warn(
+                    f"memory ran out with {most:,} groups at once; going on with "
+                    f"{most // 2:,}: a smaller memory= would do so from the start",
+                    stacklevel=3,
+                )
+                most, memory = most // 2, budget(memory) // 2
+                continue
+            left = left[most:]
+        yield rows, _joined(parts, groups[rows])
+
+
+def _joined(parts: list[Effects], groups: Groups, order: Any = slice(None)) -> Effects:
+    """The effects of the parts one after the other, then put in order."""
+    rows = {
+        name: np.concatenate([getattr(part, name) for part in parts])[order]
+        for name in _ROWS
+        if getattr(parts[0], name) is not None
+    }
+    return dataclasses.replace(parts[0], groups=groups, **rows)
 
 
 @meshed

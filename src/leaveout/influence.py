@@ -15,7 +15,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float
 
-from leaveout.fit import Change, Fit, check_groups, few, gradients_of_few, leaving
+from leaveout.fit import Change, Fit, check_groups, few, gradients_of_few, leaving, say_rounding
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.measures import as_measures
@@ -148,6 +148,7 @@ def influence(
         lambda expansion, gradient: _solve(expansion, fit.factor, gradient, solver), rescaled,
     )  # fmt: skip
     change = Change(joined.value, joined.residual, joined.steps, joined.status, objective)
+    say_rounding(fit, change.residual, getattr(solver, "rtol", 1e-8))
     if throw and not is_traced(fit):
         raise_unless_converged(change.status, change.residual, _names(groups))
     return change
@@ -248,7 +249,10 @@ def adjoint(
     Returns:
         psi (n m), residual (m), steps (m), status (m).
     """
-    return _adjoint(_expansion(fit, rescaled), fit.factor, gradients, as_solver(solver))
+    solver = as_solver(solver)
+    answer = _adjoint(_expansion(fit, rescaled), fit.factor, gradients, solver)
+    say_rounding(fit, answer[1], getattr(solver, "rtol", 1e-8))
+    return answer
 
 
 @eqx.filter_jit

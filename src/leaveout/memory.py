@@ -1,6 +1,10 @@
 """How much fits at once: chunk lengths from a budget in bytes."""
 
+import contextlib
 import os
+import resource
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,6 +13,9 @@ __all__ = [
     "bucket",
     "budget",
     "chunks",
+    "exhausted",
+    "most_resident",
+    "resident",
 ]
 
 
@@ -46,3 +53,25 @@ def chunks(
     if length > 1:
         length = 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
     return [order[at : at + length] for at in range(0, len(order), length)]
+
+
+def exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the host or of a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def resident() -> int:
+    """Bytes that this process has in memory now; the most it ever had, where that is all one knows.
+
+    Used by those who plan for a process as a whole.
+    """
+    with contextlib.suppress(OSError):
+        pages = Path("/proc/self/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return most_resident()
+
+
+def most_resident() -> int:
+    """The most bytes that this process had in memory at once."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

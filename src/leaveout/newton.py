@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fit import LISTED, Change, Fit, check_groups, leaving, whitened
+from leaveout.fit import LISTED, Change, Fit, check_groups, leaving, say_rounding, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
@@ -171,6 +171,7 @@ def newton(
         leaf[back] for leaf in (joined.value, joined.residual, joined.steps, joined.status)
     )
     change = Change(value, residual, steps, status, objective)
+    say_rounding(fit, residual, getattr(solver, "rtol", 1e-8))
     if throw and not is_traced(fit):
         raise_unless_converged(status, residual, [f"group {str(n)!r}" for n in groups.names])
     return change

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from leaveout import lbfgs
 from leaveout.coordinates import Coordinates, Plain, around, renewed
-from leaveout.fit import Change, Fit, check_groups, leaving, whitened
+from leaveout.fit import Change, Fit, check_groups, leaving, say_rounding, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget
@@ -122,6 +122,7 @@ def retrain(
         status = jnp.where((status == Status.converged) & flat, Status.singular, status)
         status = status.astype(jnp.int8)
     change = Change(value, residual, steps, status, fit.objective)
+    say_rounding(fit, residual, method.tolerance)
     if throw and not is_traced(change):
         names = [f"group {str(name)!r}" for name in groups.names]
         raise_unless_converged(change.status, change.residual, names)

@@ -28,6 +28,7 @@ from leaveout.files import read_json, write
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence, per_point
+from leaveout.memory import budget, most_resident, resident
 from leaveout.newton import Newton
 from leaveout.objective import suited
 from leaveout.report import Comparison, compare
@@ -128,7 +129,10 @@ def run(
         out: the folder; default `configuration.folder()` in the current one.
         progress: called after each chunk.
         say: called with a sentence at each stage.
-        memory: bytes that working arrays may take.
+        memory: bytes that the process may take in all: half of what is left once the model is
+            fitted goes to working arrays, the rest to what compiling takes and the allocator keeps.
+            Default: a quarter of what is free, for working arrays. Kept with the plan of chunks, so
+            that a study goes on as it began.
 
     Raises:
         ValueError: if the folder holds a study of another configuration, or another process is at
@@ -157,7 +161,7 @@ def _run(configuration: Configuration, folder: Path, progress, say, memory) -> S
         f"Newton decrement {float(fitted.residual):.1e}"
     )
     query, losses = _query_points(fitted, data, configuration)
-    made, chunked = _make_groups(fitted, data, query, configuration, folder, memory, say)
+    made, chunked, room = _make_groups(fitted, data, query, configuration, folder, memory, say)
     clock.lap("groups")
     for note in made.notes:
         say(note)
@@ -170,7 +174,7 @@ def _run(configuration: Configuration, folder: Path, progress, say, memory) -> S
     resumed = 0
     for name in configuration.methods:
         _drop_damaged(folder, name, len(chunked), say)
-        resumed += _run_method(fitted, made, wanted, name, chunked, folder, clock, progress, memory)
+        resumed += _run_method(fitted, made, wanted, name, chunked, folder, clock, progress, room)
     if resumed:
         say(f"resumed: {resumed} finished chunks were taken from {folder}")
     results = _collect(folder, configuration, made, chunked)
@@ -190,7 +194,7 @@ def _run(configuration: Configuration, folder: Path, progress, say, memory) -> S
         "retrain_evaluations": _quantiles(results["actual"].steps),
         "seconds": clock.seconds | {"total": sum(clock.seconds.values())},
         "resumed_chunks": resumed,
-        "peak_memory_gib": _peak_memory(),
+        "peak_memory_gib": most_resident() / 2**30,
         "versions": {name: _version(name) for name in ("leaveout", "jax", "numpy")},
         "device": str(jax.devices()[0]),
         "comparison": {name: c.to_json() for name, c in comparisons.items()},
@@ -211,7 +215,7 @@ def read(folder: str | os.PathLike) -> Study:
         raise FileNotFoundError(f"{folder} holds no finished study; run `leaveout study` first")
     summary = read_json(folder / "summary.json")
     configuration = _configuration(folder)
-    made, chunked = _read_groups(folder)
+    made, chunked, _ = _read_groups(folder)
     results = _collect(folder, configuration, made, chunked)
     return Study(folder, results, _comparisons(results), summary, len(chunked) * len(results))
 
@@ -252,15 +256,6 @@ class _Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
         self.last = now
         write(self.path, lambda file: file.write(json.dumps(self.seconds).encode()))
-
-
-def _peak_memory() -> float:
-    """The most memory this process had resident, in GiB."""
-    import resource
-    import sys
-
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _claim(folder: Path, configuration: Configuration) -> None:
@@ -387,10 +382,21 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
         partial = folder / "groups.partial.npz"
         made.save(partial)
         os.replace(partial, path)
-        chunked = [rows.tolist() for rows in plan(fitted, made, memory)]
-        text = json.dumps({"chunks": chunked, "notes": list(made.notes)})
+        room = _room(memory, say)
+        chunked = [rows.tolist() for rows in plan(fitted, made, room)]
+        text = json.dumps({"chunks": chunked, "notes": list(made.notes), "memory": room})
         write(plan_path, lambda file: file.write(text.encode()))
     return _read_groups(folder)
+
+
+def _room(memory, say) -> int:
+    """Bytes for working arrays, of `memory` for the whole process."""
+    if memory is None:
+        return budget()
+    left = budget(memory) - resident()
+    if left <= 0:
+        say(f"{resident() / 2**30:.1f} GiB are in use already, more than --memory: small chunks")
+    return max(left // 2, budget(memory) // 4)
 
 
 def _key(seed: int, purpose: int):
@@ -406,7 +412,7 @@ def _groups_of_data(name: str, seed: int, num: int) -> Groups:
 def _read_groups(folder: Path):
     saved = read_json(folder / "plan.json")
     made = dataclasses.replace(Groups.load(folder / "groups.npz"), notes=tuple(saved["notes"]))
-    return made, [np.asarray(rows) for rows in saved["chunks"]]
+    return made, [np.asarray(rows) for rows in saved["chunks"]], budget(saved.get("memory"))
 
 
 @eqx.filter_jit
