@@ -13,6 +13,8 @@ from leaveout.solution import SolveError, Status
 
 __all__ = ["keep_compiled", "main"]
 
+_COLUMNS = 8  # of effects whose correlations are printed
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
@@ -213,12 +215,17 @@ def _credit(options: argparse.Namespace) -> int:
     report = natural.run(question, options.out, say=print, memory=_bytes(options))
     if report.credit is not None:
         print(f"\n{report.credit.table()}")
-    for row in report.summary["comparison"]:
-        if row["spearman"] is not None:
+    compared = [row for row in report.summary["comparison"] if row["spearman"] is not None]
+    shown = list(dict.fromkeys(row["column"] for row in compared))[:_COLUMNS]
+    for row in compared:
+        if row["column"] in shown:
             print(
                 f"{row['method']:<9} against actual, {row['column']}: Spearman "
                 f"{row['spearman']:.3f}, slope {row['slope']:.3f}"
             )
+    columns = len({row["column"] for row in compared})
+    if columns > len(shown):
+        print(f"... and {columns - len(shown)} columns more, in summary.json")
     for name, count in report.summary["not_converged"].items():
         if count:
             print(f"{name}: {count:,} groups did not converge; see the status in the table")
