@@ -256,11 +256,18 @@ class LinearExpansion(AbstractExpansion):
         return jnp.sum(self.first * self.scores(vector), axis=1)
 
     def dots(self, vectors):
-        """The same for several vectors: one matrix product an output, its rows scaled before."""
+        """The same for several vectors: one matrix product an output.
+
+        Its slopes scale the inputs or the product, whichever has fewer columns: no more than one
+        array of either size an output is in memory.
+        """
         parts = jax.vmap(self.layout.matrix)(vectors)  # (m K q)
+        before = len(vectors) > self.layout.width
         terms = [
-            (self.first[:, k, None] * self.design) @ parts[:, k].T
-            for k in range(self.layout.outputs)
+            (slope * self.design) @ parts[:, k].T
+            if before
+            else slope * (self.design @ parts[:, k].T)
+            for k, slope in enumerate(jnp.split(self.first, self.layout.outputs, axis=1))
         ]
         return sum(terms[1:], terms[0])
 
