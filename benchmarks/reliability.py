@@ -26,7 +26,7 @@ from benchmarks.fuzz import CASES, Case, check, draw
 from benchmarks.harness import record
 
 #: kinds of problems, problems of each, kills
-_SIZES = {"smoke": (1, 40, 0), "small": (4, 10, 2), "full": (len(CASES), 420, 50)}
+_SIZES = {"smoke": (1, 75, 0), "small": (4, 10, 2), "full": (len(CASES), 420, 50)}
 
 
 def main(folder: Path, size: str) -> None:

@@ -31,7 +31,7 @@ Y = (X[:, 0] + np.random.default_rng(1).normal(size=N) > 0).astype(int)
 @pytest.mark.parametrize(
     ("case", "count"),
     [
-        (fuzz.CASES[0], 60),
+        (fuzz.CASES[0], 25),
         pytest.param(fuzz.CASES[9], 75, marks=pytest.mark.slow),
         pytest.param(fuzz.CASES[6], 25, marks=pytest.mark.slow),
         pytest.param(fuzz.CASES[18], 25, marks=pytest.mark.slow),
@@ -245,14 +245,12 @@ def test_float32_says_what_it_did_not_reach():
     with jax.enable_x64(False):
         fit = lo.fit(lo.logistic(X, Y, l2=1.0))
         groups, measure = lo.Groups.from_indices([[0], [1, 2]], n=N), lo.measures.prediction(X[:2])
-        with pytest.warns(UserWarning, match="where 1e-08 was asked .the condition number of H"):
-            actual = lo.effects(fit, groups, measure, lo.Retrain())
-        assert (actual.residual > 1e-8).all()
         with (
             pytest.warns(UserWarning, match="intervals need float64"),
-            pytest.warns(UserWarning, match="was asked"),
+            pytest.warns(UserWarning, match="where 1e-08 was asked .the condition number of H"),
         ):
             found = lo.effects(fit, groups, measure, lo.Retrain(), certify=True)
+        assert (found.residual > 1e-8).all()
         assert np.isinf(found.width).all()
         loose = lo.effects(fit, groups, measure, lo.Retrain(1e-3))
     exact = lo.effects(fitted(), groups, measure, lo.Retrain()).value

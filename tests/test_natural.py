@@ -53,6 +53,7 @@ def small_crowd(monkeypatch):
     monkeypatch.setitem(shelf, "crowd", lambda: lo.datasets.crowd(1_500, 8, workers=12))
 
 
+@pytest.mark.slow
 def test_the_command_carries_workers_of_any_number(small_crowd, tmp_path, capsys):
     folder = str(tmp_path / "crowd")
     code = cli.main(
