@@ -224,12 +224,10 @@ def _minimum(problem: Problem, matrix, weights, free: int):
 def check(problem: Problem) -> dict[str, Any]:
     """What was compared, what was refused or flagged, and what was wrong in silence."""
     found: dict[str, Any] = {"compared": 0, "flagged": 0, "refused": 0, "wrong": []}
-    options = {"intercept": problem.intercept, "weights": problem.weights}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            make = getattr(lo, problem.loss)
-            fit = lo.fit(make(problem.x, problem.y, problem.l2, **options))
+            fit = _fit(problem)
     except (lo.SolveError, ValueError) as error:
         found["refused"] = str(error).split(":")[0]
         return found
@@ -335,12 +333,17 @@ def _solve(hessian, gradients, free: int):
     return [(row, sure) for row in inner.reshape(gradients.shape)]
 
 
+def _fit(problem: Problem, order: Any = slice(None)) -> lo.Fit:
+    """The library's fit, the examples in another order."""
+    x, y, weights = problem.x[order], problem.y[order], problem.weights[order]
+    make = getattr(lo, problem.loss)
+    return lo.fit(make(x, y, problem.l2, intercept=problem.intercept, weights=weights))
+
+
 def _mixed(problem: Problem, order, groups, measures):
     """The Newton step when the examples come in another order; None if that has no fit."""
-    make, weights = getattr(lo, problem.loss), problem.weights[order]
     try:
-        fit = lo.fit(make(problem.x[order], problem.y[order], problem.l2,
-                          intercept=problem.intercept, weights=weights))  # fmt: skip
+        fit = _fit(problem, order)
     except lo.SolveError:
         return None
     moved = lo.Groups.from_weights(problem.w[:, order])

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import leaveout as lo
 
-__all__ = ["cores", "environment", "fit_of", "penalty", "record", "timed"]
+__all__ = ["cores", "drawn", "environment", "fit_of", "penalty", "record", "timed"]
 
 #: data set to l2 / n: the choice of cross-validation, where there is one
 _L2_OVER_N = {
@@ -39,6 +40,14 @@ def fit_of(name: str) -> tuple[lo.datasets.Dataset, lo.Fit]:
     data = lo.datasets.load(name)
     make = lo.logistic if data.outputs == 1 else lo.softmax
     return data, lo.fit(make(data.x, data.y, l2=penalty(data)))
+
+
+def drawn(n: int, d: int, outputs: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Gaussian inputs, and labels of a linear model: 0.0 and 1.0, or `outputs` classes."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((n, d))
+    scores = x @ rng.standard_normal((d, outputs)) / np.sqrt(d) + rng.gumbel(size=(n, outputs))
+    return x, (scores[:, 0] > 0.5).astype(float) if outputs == 1 else np.argmax(scores, axis=1)
 
 
 def timed(call: Callable[[], Any], repeats: int = 5) -> tuple[Any, dict[str, float]]:

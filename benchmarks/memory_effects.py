@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.harness import fit_of, record
+from leaveout.memory import most_resident, resident
 
 _MIB = 2**20
 _BUDGET = {"breast_cancer": 16, "diabetes": 256, "mnist_small": 1024}  # MiB
@@ -84,19 +84,19 @@ def _forget_peak() -> int:
     """Bytes resident now; the peak is counted from here where the system lets it be."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what is free, but kept, would hide growth
-    with contextlib.suppress(OSError):
+    try:
         Path("/proc/self/clear_refs").write_text("5")
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return _peak()
+    except OSError:
+        return most_resident()
+    return resident()
 
 
 def _peak() -> int:
-    """The most bytes that were resident at once."""
+    """The most bytes that were resident at once since `_forget_peak`."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most
+    return most_resident()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from benchmarks.harness import record, timed
+from benchmarks.harness import drawn, record, timed
 from leaveout.fit import whitened
 from leaveout.solvers import CG, Auto, Block, Cholesky, LowRank
 
@@ -61,12 +61,8 @@ def main(folder: Path, size: str) -> None:
 
 
 def _fit(n: int, d: int, outputs: int) -> lo.Fit:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, d))
-    scores = x @ rng.standard_normal((d, outputs)) / np.sqrt(d) + rng.gumbel(size=(n, outputs))
-    if outputs == 1:
-        return lo.fit(lo.logistic(x, scores[:, 0] > 0.5, l2=1e-3 * n))
-    return lo.fit(lo.softmax(x, np.argmax(scores, axis=1), l2=1e-3 * n))
+    x, y = drawn(n, d, outputs)
+    return lo.fit((lo.logistic if outputs == 1 else lo.softmax)(x, y, l2=1e-3 * n))
 
 
 def _routes(fit: lo.Fit, group: int):

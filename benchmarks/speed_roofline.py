@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import leaveout as lo
-from benchmarks.harness import record, timed
+from benchmarks.harness import drawn, record, timed
 from leaveout.coordinates import around
 from leaveout.fit import whitened
 
@@ -48,13 +48,13 @@ def main(folder: Path, size: str) -> None:
     _, seconds = timed(lambda: square @ square)
     roof = 2 * side**3 / seconds["median"]
     rows = [{"what": "matrix product", "shape": f"{side} x {side}", "gflops": roof / 1e9}]
-    x, y = _data(n, d)
+    x, y = drawn(n, d)
     rows += [
         _evaluation("lo.glm, own loss", lo.glm(_own, x, y, l2=1.0), groups, roof),
         _evaluation("lo.logistic", lo.logistic(x, y, l2=1.0), groups, roof),
         _evaluation("lo.Objective", lo.Objective(_one, (x, y), np.zeros(d), l2=1.0), groups, roof),
     ]
-    x_many, y_many = _data(n_many, d_many, 10)
+    x_many, y_many = drawn(n_many, d_many, 10)
     many = _evaluation("lo.softmax, K=10", lo.softmax(x_many, y_many, l2=1.0), groups_many, roof)
     whole = _retraining(lo.fit(lo.logistic(x, y, l2=1.0)), 2 * groups, roof)
     # what a retraining loses beside its evaluations, measured with one output, holds for several
@@ -76,14 +76,6 @@ def _own(score, y):
 
 def _one(theta, example):
     return _own(example[0] @ theta, example[1])
-
-
-def _data(n: int, d: int, outputs: int = 1):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((n, d))
-    scores = x @ rng.standard_normal((d, outputs)) / np.sqrt(d) + rng.gumbel(size=(n, outputs))
-    y = (scores[:, 0] > 0).astype(float) if outputs == 1 else np.argmax(scores, axis=1)
-    return x, y
 
 
 def _evaluation(what: str, objective, groups: int, roof: float) -> dict:

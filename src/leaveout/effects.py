@@ -27,6 +27,7 @@ __all__ = [
     "Effects",
     "Method",
     "effects",
+    "joined",
     "load",
     "plan",
     "stream",
@@ -287,7 +288,7 @@ def effects(
         parts.append(dataclasses.replace(part, groups=groups))  # not a copy of its own
         if progress is not None:
             progress(len(rows))
-    result = _joined(parts, groups, np.argsort(np.concatenate(chunked)))
+    result = joined(parts, groups, np.argsort(np.concatenate(chunked)))
     if tolerance is not None:
         result = _narrowed(fit, groups, measures, result, tolerance, memory)
     if throw:
@@ -417,10 +418,10 @@ def stream(
                 most, memory = most // 2, budget(memory) // 2
                 continue
             left = left[most:]
-        yield rows, _joined(parts, groups[rows])
+        yield rows, joined(parts, groups[rows])
 
 
-def _joined(parts: list[Effects], groups: Groups, order: Any = slice(None)) -> Effects:
+def joined(parts: list[Effects], groups: Groups, order: Any = slice(None)) -> Effects:
     """The effects of the parts one after the other, then put in order."""
     rows = {
         name: np.concatenate([getattr(part, name) for part in parts])[order]

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -73,5 +72,7 @@ def resident() -> int:
 
 def most_resident() -> int:
     """The most bytes that this process had in memory at once."""
+    import resource  # not on every system
+
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

@@ -23,7 +23,7 @@ import numpy as np
 
 from leaveout import datasets, measures, plot
 from leaveout import groups as _groups
-from leaveout.effects import Effects, load, plan, stream
+from leaveout.effects import Effects, joined, load, plan, stream
 from leaveout.files import read_json, write
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
@@ -456,11 +456,7 @@ def _collect(folder: Path, configuration: Configuration, made, chunked) -> dict[
     results = {}
     for name in configuration.methods:
         parts = [load(_chunk_path(folder, name, i)) for i in range(len(chunked))]
-        joined = {
-            field: np.concatenate([getattr(part, field) for part in parts])[back]
-            for field in ("value", "status", "residual", "steps")
-        }
-        results[name] = dataclasses.replace(parts[0], groups=made, **joined)
+        results[name] = joined(parts, made, back)
     return results
 
 

@@ -18,6 +18,7 @@ from leaveout.solvers.factor import (
     judge,
     reachable,
     relative,
+    unit_diagonal,
 )
 
 __all__ = ["Cholesky", "LowRank", "together"]
@@ -127,9 +128,8 @@ def _mend(expansion, block: Block, b, x, error, good):
             weights = jnp.zeros(expansion.n, weights.dtype).at[indices].add(weights)
         stays = 1 - weights
         left = full_matrix(expansion, stays)
-        diagonal = jnp.abs(jnp.diagonal(left))
-        scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
-        values, vectors = jnp.linalg.eigh(left / (scale[:, None] * scale[None]))
+        scaled, scale = unit_diagonal(left)
+        values, vectors = jnp.linalg.eigh(scaled)
         floor = 10 * scale.size * jnp.finfo(scale.dtype).eps * jnp.max(jnp.abs(values))
         kept = jnp.abs(values) > floor
         inner = vectors.T @ (right / scale)

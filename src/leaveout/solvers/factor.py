@@ -27,6 +27,7 @@ __all__ = [
     "reachable",
     "relative",
     "seen_through",
+    "unit_diagonal",
     "white_rows",
     "whiten",
 ]
@@ -161,6 +162,13 @@ def factorise(matrix: Float[Array, "p p"]) -> tuple[Factor, Bool[Array, ""]]:
     """The factor of a matrix, and whether it is numerically positive definite."""
     lower = jnp.linalg.cholesky(matrix)
     return Factor(lower), is_definite(lower, jnp.diagonal(matrix))
+
+
+def unit_diagonal(matrix: Float[Array, "p p"]) -> tuple[Float[Array, "p p"], Float[Array, "p"]]:
+    """A symmetric matrix scaled to a diagonal of 1 and -1 (or 0), and the scale: D^-1 A D^-1, D."""
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    return matrix / (scale[:, None] * scale[None]), scale
 
 
 def is_definite(lower, scale):

@@ -1,13 +1,20 @@
 """Factors in float32, answers in float64."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from leaveout.sharding import over_lanes
 from leaveout.solvers.direct import together
-from leaveout.solvers.factor import apply_full, apply_reduced, full_matrix
+from leaveout.solvers.factor import (
+    Factor,
+    apply_full,
+    apply_reduced,
+    full_matrix,
+    unit_diagonal,
+)
 from leaveout.solvers.iterative import CG
 
 __all__ = ["Refined"]
@@ -35,7 +42,8 @@ class Refined:
     def full(self, expansion, factor, b):
         """Rows of H^-1 b."""
         matrix = full_matrix(_single(expansion)) if factor is None else _product(factor)
-        return self._conjugate(apply_full(expansion), *_rough(matrix), b)
+        lower, scale = _rough(matrix)
+        return self._conjugate(apply_full(expansion), Factor(lower).solve, scale[None], b)
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
@@ -53,20 +61,17 @@ class Refined:
         batch = together(len(block.weights), 16 * whole.size)
         lower, scale = over_lanes(leaves, lambda own: _rough(whole - own), lanes, batch)
         apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
-        return lambda b: self._conjugate(apply, lower, scale, b)
+        each = jax.vmap(lambda own, r: Factor(own).solve(r[None])[0])
+        return lambda b: self._conjugate(apply, partial(each, lower), scale, b)
 
-    def _conjugate(self, apply, lower, scale, b):
+    def _conjugate(self, apply, solve, scale, b):
+        """CG on `apply`, preconditioned by `solve` in float32, in coordinates of unit diagonal."""
+
         def precondition(r):
             size = jnp.max(jnp.abs(r), axis=1, keepdims=True)
             size = jnp.where(size > 0, size, 1.0)  # float32 has no numbers below 1e-45
-            right = (r / size).astype(jnp.float32) / jnp.atleast_2d(scale)
-            if lower.ndim == 2:
-                x = jax.scipy.linalg.cho_solve((lower, True), right.T).T
-            else:
-                x = jax.vmap(lambda own, b: jax.scipy.linalg.cho_solve((own, True), b))(
-                    lower, right
-                )
-            return (x / jnp.atleast_2d(scale)).astype(b.dtype) * size
+            x = solve((r / size).astype(jnp.float32) / scale) / scale
+            return x.astype(b.dtype) * size
 
         return CG(self.rtol, self.max_steps).solve(apply, precondition, b)
 
@@ -89,9 +94,8 @@ def _rough(matrix):
 
     Where even that is not definite, the identity.
     """
-    diagonal = jnp.abs(jnp.diagonal(matrix))
-    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    scaled, scale = unit_diagonal(matrix)
     eye = jnp.eye(len(matrix), dtype=matrix.dtype)
     lift = len(matrix) * jnp.finfo(matrix.dtype).eps
-    lower = jnp.linalg.cholesky(matrix / (scale[:, None] * scale[None]) + lift * eye)
+    lower = jnp.linalg.cholesky(scaled + lift * eye)
     return jnp.where(jnp.all(jnp.isfinite(lower)), lower, eye), scale
