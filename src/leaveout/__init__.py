@@ -40,6 +40,7 @@ from leaveout.credit import credit as credit
 from leaveout.effects import Effects as Effects
 from leaveout.effects import effects as effects
 from leaveout.effects import load as load
+from leaveout.estimators import from_sklearn as from_sklearn
 from leaveout.fit import (
     Change as Change,
 )
@@ -49,9 +50,7 @@ from leaveout.fit import (
 from leaveout.fit import (
     fit as fit,
 )
-from leaveout.fit import (
-    from_sklearn as from_sklearn,
-)
+from leaveout.general import Objective as Objective
 from leaveout.groups import Groups as Groups
 from leaveout.held_out import HeldOut as HeldOut
 from leaveout.held_out import cross_validate_groups as cross_validate_groups
@@ -72,9 +71,6 @@ from leaveout.newton import Krylov as Krylov
 from leaveout.newton import Newton as Newton
 from leaveout.newton import NewtonChebyshev as NewtonChebyshev
 from leaveout.newton import newton as newton
-from leaveout.objective import (
-    Objective as Objective,
-)
 from leaveout.objective import (
     glm as glm,
 )
