@@ -5,7 +5,8 @@ and the gradient of many groups at once contains two products with the data, u r
 transpose: they are timed bare, and `share` is their time over that of the whole evaluation.
 
 - lo.glm with a user's own loss: automatic differentiation of the loss at the score;
-- lo.logistic, whose loss says that it is convex, so that no values are needed;
+- the same loss said to be convex (`losses.Loss(own, convex=True)`): gradients only, since a search
+  along a line does without values; lo.logistic says so itself;
 - lo.Objective: the general route, one loss of all parameters an example;
 - lo.softmax, ten outputs, in its own coordinates (two products with a p x p basis on top).
 
@@ -49,8 +50,10 @@ def main(folder: Path, size: str) -> None:
     roof = 2 * side**3 / seconds["median"]
     rows = [{"what": "matrix product", "shape": f"{side} x {side}", "gflops": roof / 1e9}]
     x, y = drawn(n, d)
+    convex = lo.losses.Loss(_own, convex=True)
     rows += [
         _evaluation("lo.glm, own loss", lo.glm(_own, x, y, l2=1.0), groups, roof),
+        _evaluation("lo.glm, own loss, convex", lo.glm(convex, x, y, l2=1.0), groups, roof),
         _evaluation("lo.logistic", lo.logistic(x, y, l2=1.0), groups, roof),
         _evaluation("lo.Objective", lo.Objective(_one, (x, y), np.zeros(d), l2=1.0), groups, roof),
     ]
@@ -58,7 +61,7 @@ def main(folder: Path, size: str) -> None:
     many = _evaluation("lo.softmax, K=10", lo.softmax(x_many, y_many, l2=1.0), groups_many, roof)
     whole = _retraining(lo.fit(lo.logistic(x, y, l2=1.0)), 2 * groups, roof)
     # what a retraining loses beside its evaluations, measured with one output, holds for several
-    several = many["attained"] * whole["attained"] / rows[2]["attained"]
+    several = many["attained"] * whole["attained"] / rows[3]["attained"]
     rows += [many, whole]
     for what, count, evaluations, n, q, outputs in _COUNTED:
         work = count * evaluations * 4 * n * q * outputs

@@ -27,7 +27,16 @@ __all__ = [
     "renewed",
 ]
 
-_CACHED = 2048  # examples in a block on a processor: all lanes' scores of it stay in its cache
+_CACHED = 512  # examples in a block on a processor: all lanes' scores of it stay in its cache
+
+
+def _count_blocks(n: int) -> int:
+    """Into how many blocks n examples are cut.
+
+    Only on a processor; over several devices they are cut already, and one block is one all-reduce.
+    """
+    on_host = jax.default_backend() == "cpu"
+    return -(-n // _CACHED) if on_host and devices() == 1 else 1
 
 
 def _second_derivative(loss):
@@ -207,16 +216,44 @@ class Plain(eqx.Module):
     def _objective(self, l2):
         return self.fit.objective if l2 is None else self.fit.objective.with_l2(l2)
 
-    def function(self, stays, l2):
-        """U (b p) to values (b) and gradients (b p)."""
-        scale = self._scale(l2)
+    def _sums(self, theta, stays):
+        """Weighted losses summed (b), and their gradients (b p), block by block of examples."""
+        bare, count = self.fit.objective.with_l2(0.0), _count_blocks(self.fit.objective.n)
+        length = -(-bare.n // count)
 
-        def evaluate(theta, stays, l2):
-            return self._objective(l2).value_and_gradient(theta, stays)
+        def of(block):
+            # the last block begins early enough to be full: what it has seen before stays out
+            start = jnp.minimum(block * length, bare.n - length)
+
+            def cut(leaf, axis=0):
+                return jax.lax.dynamic_slice_in_dim(leaf, start, length, axis)
+
+            some = eqx.tree_at(lambda o: o.examples, bare, jax.tree.map(cut, bare.examples))
+            new = start + jnp.arange(length) >= block * length
+            kept = jnp.where(new[None], cut(stays, 1), 0.0)
+            return jax.vmap(some.value_and_gradient)(theta, kept)
+
+        if count == 1:
+            return jax.vmap(bare.value_and_gradient)(theta, stays)
+        zeros = jnp.zeros(len(theta), theta.dtype), jnp.zeros_like(theta)
+
+        def add(total, block):
+            return jax.tree.map(jnp.add, total, of(block)), None
+
+        return jax.lax.scan(add, zeros, jnp.arange(count))[0]
+
+    def function(self, stays, l2):
+        """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
+        scale, objective = self._scale(l2), self.fit.objective
+        convex = isinstance(objective, LinearObjective) and objective.loss.convex
+        weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
+        penalty = jnp.where(objective.penalised[None], weight, 0.0)
 
         def function(u):
-            axes = (0, 0, None if l2 is None else 0)
-            value, pull = jax.vmap(evaluate, in_axes=axes)(self.theta(u, l2), stays, l2)
+            theta = self.theta(u, l2)
+            value, pull = self._sums(theta, stays)
+            value = None if convex else value + 0.5 * jnp.sum(penalty * theta**2, axis=1)
+            pull = pull + penalty * theta
             pull = pull if self.basis is None else pull @ self.basis
             return value, pull if scale is None else pull * scale
 
@@ -258,9 +295,7 @@ def around(fit: Fit, own_l2: bool) -> Coordinates:
     objective: Any = fit.objective
     penalty = objective.penalty
     free = slice(None) if is_traced(penalty) else np.flatnonzero(np.asarray(penalty) == 0)
-    on_host = jax.default_backend() == "cpu"
-    # over several devices the examples are cut already, and one block is one all-reduce
-    blocks = -(-objective.n // _CACHED) if on_host and devices() == 1 else 1
+    blocks = _count_blocks(objective.n)
     return _in_blocks(fit, factor, objective.design[:, free], penalty[free] == 0, blocks)
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 __all__ = [
     "Layout",
     "Linear",
+    "pairs",
 ]
 
 
@@ -90,3 +91,11 @@ class Layout:
     def penalised(self) -> np.ndarray:
         """(p) True for weights, False for the intercept."""
         return np.arange(self.size) < self.outputs * self.features
+
+
+def pairs(outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs k <= l of outputs: each one's k, its l, and (K K) its place, in either order."""
+    rows, columns = np.triu_indices(outputs)
+    place = np.zeros((outputs, outputs), int)
+    place[rows, columns] = place[columns, rows] = np.arange(rows.size)
+    return rows, columns, place

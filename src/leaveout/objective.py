@@ -29,7 +29,7 @@ from leaveout.inputs import (
     encode,
 )
 from leaveout.losses import Loss
-from leaveout.models import Layout
+from leaveout.models import Layout, pairs
 
 __all__ = [
     "AbstractExpansion",
@@ -235,17 +235,15 @@ class LinearExpansion(AbstractExpansion):
     def hessian(self, weights):
         """sum_i weights_i s_i hess loss_i: K (K + 1) / 2 products of q x n by n x q."""
         outputs, width = self.layout.outputs, self.layout.width
-        rows, columns = np.triu_indices(outputs)
+        rows, columns, place = pairs(outputs)
 
         def block(pair):
             scale = weights * self.second[:, pair[0], pair[1]]
             return self.design.T @ (scale[:, None] * self.design)
 
-        pairs = jnp.stack([jnp.asarray(rows), jnp.asarray(columns)], 1)
-        upper = block(pairs[0])[None] if outputs == 1 else jax.lax.map(block, pairs)
-        index = np.zeros((outputs, outputs), int)
-        index[rows, columns] = index[columns, rows] = np.arange(rows.size)
-        blocks = upper[index]  # (K K q q)
+        each = jnp.stack([jnp.asarray(rows), jnp.asarray(columns)], 1)
+        upper = block(each[0])[None] if outputs == 1 else jax.lax.map(block, each)
+        blocks = upper[place]  # (K K q q)
         matrix = blocks.transpose(0, 2, 1, 3).reshape(outputs * width, outputs * width)
         order = self.layout.order()
         return matrix if outputs == 1 else matrix[order][:, order]
@@ -420,9 +418,11 @@ def glm(
 
     Args:
         loss: `loss(scores, y)` to a scalar, of ONE example, pure JAX; scores is () if outputs is
-            1, else (outputs). A `losses.Loss` also checks and codes the targets.
+            1, else (outputs). A `losses.Loss` also checks and codes the targets, and can say that
+            it is convex: then retraining needs gradients only, which is up to twice as fast.
         x: (n d) inputs.
-        y: (n ...) targets, passed to the loss one by one.
+        y: (n ...) targets, or a PyTree of them, passed to the loss one by one. What else an example
+            has, an offset say, goes in here: `y={"count": count, "offset": offset}`.
         outputs: K, scores per example.
         l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C.
         intercept: fit a bias, which is not penalised.
