@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 from leaveout.fit import Fit
 from leaveout.inputs import is_traced
+from leaveout.models import pairs
 from leaveout.objective import LinearObjective
 from leaveout.radius import Points, ball_around, ball_centred
 from leaveout.solution import Certificate
@@ -143,19 +144,23 @@ def penalty_ball(
     scores = objective.scores(theta)
     a = objective.weights * stays
     _, slopes = objective.weighted(scores, a)
-    gradient = objective.pull(slopes) + objective.penalty * theta
+    outputs, through = objective.layout.outputs, [slopes]
+    rows, columns, place = pairs(outputs)
+    low = _lower_curvature(objective, scores, a) if free_intercept else None
+    if low is not None:  # it goes through the data together with the slopes: one product for both
+        through.append(low[:, rows, columns])
+    sums = jnp.concatenate(through, axis=1).T @ objective.design
+    gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
     x = objective.x
     middle = jnp.mean(x, axis=0)
     farthest = jnp.sqrt(jnp.max(jnp.sum((x - middle[None]) ** 2, axis=1)))
     l2 = objective.l2
-    if not free_intercept:
+    if low is None:
         longest = jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)) / l2)
         radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest
         radius = jnp.where(l2 > 0, radius, jnp.inf)
         return PenaltyBall(theta, radius, np.sqrt(2) * longest, None, None, None, l2)
-    outputs = objective.layout.outputs
-    low = _lower_curvature(objective, scores, a)
     total = jnp.sum(low, axis=0)
     if objective.loss.shift_invariant:
         total = total + jnp.trace(total) / outputs  # pins the common shift, which nothing sees
@@ -163,7 +168,7 @@ def penalty_ball(
     values, vectors = (total[0], jnp.ones((1, 1))) if outputs == 1 else jnp.linalg.eigh(total)
     root = vectors / jnp.sqrt(values)[None] @ vectors.T
     bend = vectors * jnp.sqrt(values)[None] @ vectors.T
-    pull = jnp.einsum("nkl,nd->kld", low, x)
+    pull = sums[outputs:][place][..., : objective.layout.features]
     shift = root @ (root @ pull.reshape(outputs, -1))
     ball = PenaltyBall(theta, jnp.zeros(()), jnp.zeros(()), root, bend, shift, l2)
     # how far apart two scores of an example can get, in radii

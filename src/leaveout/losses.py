@@ -78,10 +78,10 @@ def _rising(radius):
 
 
 def _logistic_envelope(score, y, radius):
-    far = jnp.abs(score)
+    far = jnp.where(score >= 0, score, -score)  # as in the loss: compilers share the exponential
     tail = jnp.exp(-far)
     near = jnp.exp(-jnp.maximum(far - radius, 0.0))
-    low = tail * _falling(radius) / ((1 + tail) * (1 + jnp.exp(-far - radius)))  # exact
+    low = tail * _falling(radius) / ((1 + tail) * (1 + tail * jnp.exp(-radius)))  # exact
     second = tail / (1 + tail) ** 2
     # the third derivative is at most the second, which is largest where the score is nearest 0
     high = jnp.where(second > 0, second * _rising(radius), jnp.inf)
