@@ -1,9 +1,10 @@
 """Random problems, whole: does anything wrong leave the library without a word?
 
-A problem is a loss (logistic, softmax of 2, 3 or 6 classes, squares, Poisson), data of one of eight
-kinds (Gaussian, heavy-tailed, sparse binary, an outlier, duplicates, a constant column, columns
-that add up, separable), unequal base weights with zeros, a penalty from 0 to 1e2, an intercept or
-none, and six groups: one point, a random set, one class, all but a few, fractions, an addition.
+A problem is a loss (logistic, softmax of 2, 3 or 6 classes, squares, Poisson, and a user's own:
+rates with an exposure, that is Poisson with an offset), data of one of eight kinds (Gaussian,
+heavy-tailed, sparse binary, an outlier, duplicates, a constant column, columns that add up,
+separable), unequal base weights with zeros, a penalty from 0 to 1e2, an intercept or none, and six
+groups: one point, a random set, one class, all but a few, fractions, an addition.
 `check` fits it, removes the groups by every route, and compares with plain NumPy: H and its solves
 by LU, retraining by damped Newton to rounding. What has status 0 must be right; what is refused
 must say why.
@@ -13,6 +14,7 @@ import dataclasses
 import warnings
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import expit, log_softmax
 
@@ -36,7 +38,7 @@ CASES = tuple(
     Case(loss, outputs, n, d, intercept)
     for loss, outputs in (
         ("logistic", 1), ("squares", 1), ("poisson", 1),
-        ("softmax", 2), ("softmax", 3), ("softmax", 6),
+        ("softmax", 2), ("softmax", 3), ("softmax", 6), ("rates", 1),
     )
     for n, d, intercept in ((30, 3, True), (30, 3, False), (16, 20, True), (16, 20, False))
 )  # fmt: skip
@@ -48,12 +50,13 @@ _TOLERANCE = 1e-6  # of effects, beside the largest of its column
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """One problem: how it was drawn, its data, groups w (6 n) and queries."""
+    """One problem: how it was drawn, its data (offsets, of rates), groups w (6 n) and queries."""
 
     loss: str
     kind: str
     x: np.ndarray
     y: np.ndarray
+    offset: np.ndarray
     weights: np.ndarray
     l2: float
     intercept: bool
@@ -100,13 +103,14 @@ def draw(case: Case, seed: int, kind: str | None = None, l2: float | None = None
     scores = x @ rng.normal(size=(d, outputs)) / np.sqrt(d)
     if kind == "separable":
         scores = scores * 30
-    scores = np.clip(scores, -3, 2) if loss == "poisson" else scores
-    y = _targets(rng, loss, scores)
+    scores = np.clip(scores, -3, 2) if loss in ("poisson", "rates") else scores
+    offset = rng.normal(size=n) if loss == "rates" else np.zeros(n)
+    y = _targets(rng, loss, scores + offset[:, None])
     weights = rng.choice([0.0, 0.3, 1.0, 1.0, 1.0, 5.0], size=n)
     penalty = 0.0 if rng.random() < 0.05 else float(10 ** rng.uniform(-4, 2))
     return Problem(
-        loss, kind, x, y, weights, penalty if l2 is None else l2, intercept, _groups(rng, y, n),
-        rng.normal(size=(4, d)),
+        loss, kind, x, y, offset, weights, penalty if l2 is None else l2, intercept,
+        _groups(rng, y, n), rng.normal(size=(4, d)),
     )  # fmt: skip
 
 
@@ -114,7 +118,7 @@ def _targets(rng, loss: str, scores) -> np.ndarray:
     n = len(scores)
     if loss == "squares":
         return scores[:, 0] + rng.normal(size=n)
-    if loss == "poisson":
+    if loss in ("poisson", "rates"):
         return rng.poisson(np.exp(scores[:, 0])).astype(float)
     if loss == "logistic":
         y = (rng.random(n) < expit(scores[:, 0])).astype(int)
@@ -152,11 +156,11 @@ def _derivatives(problem: Problem, scores):
         one = np.eye(problem.outputs)[y]
         second = chance[:, :, None] * (np.eye(problem.outputs) - chance[:, None])
         return -logs[np.arange(len(y)), y], chance - one, second
-    s = scores[:, 0]
+    s = scores[:, 0] + problem.offset
     if problem.loss == "logistic":
         chance = expit(s)
         parts = np.logaddexp(0, s) - y * s, chance - y, chance * expit(-s)
-    elif problem.loss == "poisson":
+    elif problem.loss in ("poisson", "rates"):
         rate = np.exp(np.minimum(s, 700))
         parts = rate - y * s, rate - y, rate
     else:
@@ -336,8 +340,16 @@ def _solve(hessian, gradients, free: int):
 def _fit(problem: Problem, order: Any = slice(None)) -> lo.Fit:
     """The library's fit, the examples in another order."""
     x, y, weights = problem.x[order], problem.y[order], problem.weights[order]
-    make = getattr(lo, problem.loss)
-    return lo.fit(make(x, y, problem.l2, intercept=problem.intercept, weights=weights))
+    options: Any = {"l2": problem.l2, "intercept": problem.intercept, "weights": weights}
+    if problem.loss == "rates":
+        return lo.fit(lo.glm(_rates, x, {"count": y, "offset": problem.offset[order]}, **options))
+    return lo.fit(getattr(lo, problem.loss)(x, y, **options))
+
+
+def _rates(score, y):
+    """What a user would write: Poisson regression with an exposure."""
+    score = score + y["offset"]
+    return jnp.exp(score) - y["count"] * score
 
 
 def _mixed(problem: Problem, order, groups, measures):

@@ -4,6 +4,7 @@ What must not happen is a wrong number in silence; `benchmarks/reliability.py` i
 """
 
 import io
+import platform
 import subprocess
 import sys
 import threading
@@ -20,8 +21,8 @@ from benchmarks import fuzz
 from hypothesis import strategies
 
 import leaveout as lo
-from leaveout import cli, study
-from leaveout.files import read_npz
+from leaveout import cli, memory, study
+from leaveout.files import read_json, read_npz, read_parquet
 
 N = 50
 X = np.random.default_rng(0).normal(size=(N, 3))
@@ -35,8 +36,9 @@ Y = (X[:, 0] + np.random.default_rng(1).normal(size=N) > 0).astype(int)
         pytest.param(fuzz.CASES[9], 75, marks=pytest.mark.slow),
         pytest.param(fuzz.CASES[6], 25, marks=pytest.mark.slow),
         pytest.param(fuzz.CASES[18], 25, marks=pytest.mark.slow),
+        pytest.param(fuzz.CASES[24], 75, marks=pytest.mark.slow),
     ],
-    ids=["logistic", "poisson", "squares", "softmax"],
+    ids=["logistic", "poisson", "squares", "softmax", "offsets"],
 )
 def test_random_problems_are_right_or_refused(case, count):
     """Every route of influence and Newton, retraining, intervals, one by one: plain NumPy's."""
@@ -205,6 +207,17 @@ def test_running_out_of_memory_becomes_a_smaller_chunk_and_a_note():
         lo.effects(fit, groups, measure, Other())
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep less")
+def test_freed_memory_goes_back_to_the_system():
+    blocks = [np.ones(2**13) for _ in range(3_000)]  # 64 KiB each: from the heap
+    above = np.ones(2**13)  # so that the heap cannot shrink from its end
+    del blocks
+    kept = memory.resident()
+    memory.give_back()
+    assert above[0] == 1
+    assert memory.resident() < kept - 100 * 2**20
+
+
 # ---- theta that is no optimum, float32 ---------------------------------------------------------
 
 
@@ -334,6 +347,43 @@ def test_shapes_that_do_not_fit_are_refused(saved, tmp_path):
             lo.load(tmp_path / "effects.npz")
 
 
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"", "Expecting value"),
+        (b'{"chunks": [[0', "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (b"[" * 100_000, "recursion"),
+        (b"[[0, 1]]", "expected an object with chunks, notes"),
+        (b'{"chunks": [[0]]}', "expected an object with chunks, notes"),
+    ],
+    ids=["empty", "truncated", "binary", "deep", "list", "partial"],
+)
+def test_damaged_json_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "plan.json"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=sentence) as error:
+        read_json(path, "chunks", "notes")
+    assert str(path) in str(error.value)
+
+
+def test_damaged_or_hostile_parquet_is_refused(tmp_path):
+    path = tmp_path / "credit.parquet"
+    frame = pd.DataFrame({"group": ["a", "b"], "effect on f": [0.5, -1.0]})
+    frame.to_parquet(path, index=False)
+    pd.testing.assert_frame_equal(read_parquet(path, 2), frame)
+    content = path.read_bytes()
+    for cut in (0, 3, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:cut])
+        with pytest.raises(ValueError, match=r"credit\.parquet is damaged"):
+            read_parquet(path, 2)
+    # ten million rows in 35 kB: known from the footer, never expanded
+    pd.DataFrame({"group": np.zeros(10**7, np.int8)}).to_parquet(path, index=False)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=r"it has 10,000,000 rows .* not 2"):
+        read_parquet(path, 2)
+
+
 # ---- studies -------------------------------------------------------------------------------------
 
 
@@ -351,6 +401,18 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
         with pytest.raises(ValueError, match="another process is at work in"):
             study.run(configuration, tmp_path / "study")
         other.stdin.close()
+
+
+def test_a_folder_that_contradicts_itself_is_refused(tmp_path):
+    study._claim(tmp_path / "study", study.Configuration("wine"))
+    (tmp_path / "study" / "configuration.json").write_text('{"dataset": "wino", "methods": []}')
+    with pytest.raises(ValueError, match=r"configuration\.json is damaged: unknown dataset 'wino'"):
+        study.found(tmp_path)
+    lo.Groups.from_indices([[0], [1], [2]], n=9).save(tmp_path / "groups.npz")
+    for chunks in ("[[0, 1]]", "[[0, 1], [1, 2]]", "[[0, 1, 7]]", '["ab"]', "[]"):
+        (tmp_path / "plan.json").write_text(f'{{"notes": [], "chunks": {chunks}}}')
+        with pytest.raises(ValueError, match=r"its chunks are not those of groups\.npz"):
+            study._read_groups(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,11 @@ def test_a_damaged_chunk_is_computed_again_and_the_same(finished, tmp_path):
 
 def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
     configuration = study.Configuration("wine", per_family=8, l2_over_n=1e-2)
-    settings = {"memory": 4e6}  # small: many chunks
+    settings = {"memory": 8e6}  # small: many chunks
     whole = study.run(configuration, tmp_path / "whole", **settings)
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "leaveout.cli", "study", "wine", "--groups", "8"]
-    command += ["--l2", "1e-2", "--out", str(folder), "--memory", str(4e6 / 2**30)]
+    command += ["--l2", "1e-2", "--out", str(folder), "--memory", str(8e6 / 2**30)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while len(list(folder.glob("chunks/*[0-9].npz"))) < 4:  # in the middle of a method

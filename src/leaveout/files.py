@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_json", "read_npz", "write"]
+__all__ = ["read_json", "read_npz", "read_parquet", "write"]
 
 _MOST = 2**36  # bytes that the arrays of one file may take
 #: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
@@ -71,16 +71,42 @@ def _check(archive: zipfile.ZipFile, path) -> None:
         raise ValueError(f"its arrays take {total:,} bytes")
 
 
-def read_json(path: str | os.PathLike) -> Any:
-    """What a JSON file of ours holds.
+def read_json(path: str | os.PathLike, *keys: str) -> dict[str, Any]:
+    """The object that a JSON file of ours holds, with at least these keys.
 
     Raises:
         ValueError: if it is damaged.
     """
     try:
-        return json.loads(Path(path).read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = json.loads(Path(path).read_text())
+        if not isinstance(found, dict) or not found.keys() >= set(keys):
+            raise ValueError(f"expected an object with {', '.join(keys) or 'names and values'}")
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}; delete it to have it made again") from error
+    return found
+
+
+def read_parquet(path: str | os.PathLike, rows: int) -> Any:
+    """A pandas table of so many rows from a Parquet file of ours.
+
+    Sizes are taken from its footer before anything is allocated.
+
+    Raises:
+        ValueError: if it is damaged, or another table.
+    """
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            footer = file.metadata
+            size = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
+            if footer.num_rows != rows or size > _MOST:
+                raise ValueError(f"it has {footer.num_rows:,} rows ({size:,} bytes), not {rows:,}")
+            return file.read().to_pandas()
+    except (OSError, ValueError) as error:
+        if not Path(path).is_file():
+            raise
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 def write(path: Path, content: Callable) -> None:

@@ -21,7 +21,7 @@ from leaveout import datasets, measures, plot
 from leaveout.credit import Credit, credit
 from leaveout.datasets import Dataset
 from leaveout.effects import Effects, load
-from leaveout.files import read_json, write
+from leaveout.files import read_json, read_parquet, write
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence
@@ -122,7 +122,7 @@ def run(
     folder = Path(question.folder() if out is None else out)
     asked = json.loads(json.dumps(dataclasses.asdict(question)))
     if (folder / "summary.json").exists():
-        if read_json(folder / "summary.json")["question"] != asked:
+        if read_json(folder / "summary.json", "question")["question"] != asked:
             raise ValueError(f"{folder} answers another question; choose another folder")
         say(f"{folder} is finished; nothing to compute")
         return read(folder)
@@ -167,9 +167,8 @@ def read(folder: str | os.PathLike) -> Report:
 
     Raises:
         FileNotFoundError: if the folder holds none.
+        ValueError: if a file of it is damaged.
     """
-    import pandas as pd
-
     folder = Path(folder)
     if not (folder / "summary.json").exists():
         raise FileNotFoundError(f"{folder} holds no finished study of natural groups")
@@ -178,11 +177,13 @@ def read(folder: str | os.PathLike) -> Report:
         for path in sorted(folder.glob("effects_*.npz"))
     }
     order = [name for name in ("influence", "Newton", "actual") if name in effects]
+    if not order:
+        raise ValueError(f"{folder} is damaged: it has a summary, but no effects")
     return Report(
         folder,
         {name: effects[name] for name in order},
-        pd.read_parquet(folder / "credit.parquet"),
-        read_json(folder / "summary.json"),
+        read_parquet(folder / "credit.parquet", len(effects[order[0]].groups)),
+        read_json(folder / "summary.json", "question", "comparison"),
     )
 
 

@@ -28,7 +28,7 @@ from leaveout.files import read_json, write
 from leaveout.fit import Fit, fit
 from leaveout.groups import Groups
 from leaveout.influence import Influence, per_point
-from leaveout.memory import budget, most_resident, resident
+from leaveout.memory import budget, give_back, most_resident, resident
 from leaveout.newton import Newton
 from leaveout.objective import suited
 from leaveout.report import Comparison, compare
@@ -129,8 +129,9 @@ def run(
         out: the folder; default `configuration.folder()` in the current one.
         progress: called after each chunk.
         say: called with a sentence at each stage.
-        memory: bytes that the process may take in all: half of what is left once the model is
-            fitted goes to working arrays, the rest to what compiling takes and the allocator keeps.
+        memory: bytes that the process may take in all: a third of what is left once the model is
+            fitted is for working arrays, the rest for what they are copied to, for factors, for
+            compiling and for what the allocator keeps.
             Default: a quarter of what is free, for working arrays. Kept with the plan of chunks, so
             that a study goes on as it began.
 
@@ -209,6 +210,7 @@ def read(folder: str | os.PathLike) -> Study:
 
     Raises:
         FileNotFoundError: if the folder holds no finished study.
+        ValueError: if a file of it is damaged.
     """
     folder = Path(folder)
     if not (folder / "summary.json").exists():
@@ -228,7 +230,7 @@ def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
         configuration = _configuration(folder)
         chunks = len(list((folder / "chunks").glob("*-*[0-9].npz")))
         planned = folder / "plan.json"
-        total = len(read_json(planned)["chunks"]) if planned.exists() else None
+        total = len(read_json(planned, "chunks")["chunks"]) if planned.exists() else None
         finished = (folder / "summary.json").exists()
         state = "finished" if finished else "begun"
         if not finished and total is not None:
@@ -238,8 +240,12 @@ def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
 
 
 def _configuration(folder: Path) -> Configuration:
-    fields = read_json(folder / "configuration.json")
-    return Configuration(**fields | {"methods": tuple(fields["methods"])})
+    path = folder / "configuration.json"
+    fields = read_json(path, "dataset", "methods")
+    try:
+        return Configuration(**fields | {"methods": tuple(fields["methods"])})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 class _Clock:
@@ -332,7 +338,7 @@ def _objective_of(data, configuration: Configuration, folder: Path, say):
             "at_edge": result.at_edge,
         }
         write(path, lambda file: file.write(json.dumps(chosen, indent=2).encode()))
-    chosen = read_json(path)
+    chosen = read_json(path, "l2")
     return bare.with_l2(chosen["l2"]), chosen
 
 
@@ -393,10 +399,11 @@ def _room(memory, say) -> int:
     """Bytes for working arrays, of `memory` for the whole process."""
     if memory is None:
         return budget()
+    give_back()
     left = budget(memory) - resident()
     if left <= 0:
         say(f"{resident() / 2**30:.1f} GiB are in use already, more than --memory: small chunks")
-    return max(left // 2, budget(memory) // 4)
+    return max(left // 3, budget(memory) // 8)
 
 
 def _key(seed: int, purpose: int):
@@ -410,9 +417,17 @@ def _groups_of_data(name: str, seed: int, num: int) -> Groups:
 
 
 def _read_groups(folder: Path):
-    saved = read_json(folder / "plan.json")
+    saved = read_json(folder / "plan.json", "notes", "chunks")
     made = dataclasses.replace(Groups.load(folder / "groups.npz"), notes=tuple(saved["notes"]))
-    return made, [np.asarray(rows) for rows in saved["chunks"]], budget(saved.get("memory"))
+    try:
+        chunks = [np.asarray(rows, int) for rows in saved["chunks"]]
+        whole = np.array_equal(np.sort(np.concatenate(chunks)), np.arange(len(made)))
+    except (TypeError, ValueError):
+        whole = False
+    if not whole:
+        path = folder / "plan.json"
+        raise ValueError(f"{path} is damaged: its chunks are not those of groups.npz")
+    return made, chunks, budget(saved.get("memory"))
 
 
 @eqx.filter_jit
@@ -443,6 +458,7 @@ def _run_method(fitted, made, wanted, name, chunked, folder: Path, clock, progre
         partial = path.with_suffix(".partial.npz")
         part.save(partial)
         os.replace(partial, path)
+        give_back()
         clock.lap(name)
         done += len(rows)
         if progress is not None:
