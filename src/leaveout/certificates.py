@@ -128,6 +128,7 @@ def penalty_ball(
     stays: Float[Array, "n"],
     *,
     free_intercept: bool,
+    extent: tuple | None = None,
 ) -> PenaltyBall:
     """The ball around theta that the penalty alone gives; convex losses only.
 
@@ -140,6 +141,7 @@ def penalty_ball(
         theta: where the gradient is taken.
         stays: what stays of each example, 1 - w.
         free_intercept: the intercepts, and nothing else, are free of the penalty.
+        extent: of the data, where it is known already.
     """
     scores = objective.scores(theta)
     a = objective.weights * stays
@@ -152,12 +154,10 @@ def penalty_ball(
     sums = jnp.concatenate(through, axis=1).T @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
-    x = objective.x
-    middle = jnp.mean(x, axis=0)
-    farthest = jnp.sqrt(jnp.max(jnp.sum((x - middle[None]) ** 2, axis=1)))
+    middle, farthest, length = _extent(objective) if extent is None else extent
     l2 = objective.l2
     if low is None:
-        longest = jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)) / l2)
+        longest = length / jnp.sqrt(l2)
         radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest
         radius = jnp.where(l2 > 0, radius, jnp.inf)
         return PenaltyBall(theta, radius, np.sqrt(2) * longest, None, None, None, l2)
@@ -179,6 +179,13 @@ def penalty_ball(
     radius = jnp.linalg.norm(radius) * (1 + _SLACK) + noise * longest
     shown = (longest * radius <= _REACH) & (l2 > 0) & jnp.all(values > 0)
     return PenaltyBall(theta, jnp.where(shown, radius, jnp.inf), longest, root, bend, shift, l2)
+
+
+def _extent(objective: LinearObjective) -> tuple:
+    """The middle (d) of the inputs, how far one is from it, and the longest row of the design."""
+    middle = jnp.mean(objective.x, axis=0)
+    farthest = jnp.sqrt(jnp.max(jnp.sum((objective.x - middle[None]) ** 2, axis=1)))
+    return middle, farthest, jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)))
 
 
 def _lower_curvature(objective, scores, a) -> Float[Array, "n K K"]:
@@ -436,6 +443,7 @@ def _free_intercept(objective) -> bool | None:
 def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
     """Intervals from one kind of ball: the Hessian's if `shared` is a frame, else the penalty's."""
     objective: Any = fit.objective
+    extent = _extent(objective)  # once, not once a lane
 
     def one(lane):
         change, w = lane
@@ -443,7 +451,7 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         if isinstance(shared, Frame):
             ball: AbstractBall = hessian_ball(shared, theta, stays, fresh=True, exact=False)
         else:
-            ball = penalty_ball(objective, theta, stays, free_intercept=shared)
+            ball = penalty_ball(objective, theta, stays, free_intercept=shared, extent=extent)
         known = jnp.isfinite(ball.radius)
         parts = [measure.enclose(objective, ball, w) for measure in measures]
         lower, upper = (jnp.concatenate(sides) for sides in zip(*parts, strict=True))
