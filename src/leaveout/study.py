@@ -241,9 +241,10 @@ def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
 
 def _configuration(folder: Path) -> Configuration:
     path = folder / "configuration.json"
-    fields = read_json(path, "dataset", "methods")
+    fields: dict[str, Any] = read_json(path, "dataset", "methods")
     try:
-        return Configuration(**fields | {"methods": tuple(fields["methods"])})
+        fields["methods"] = tuple(fields["methods"])
+        return Configuration(**fields)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -421,13 +422,11 @@ def _read_groups(folder: Path):
     made = dataclasses.replace(Groups.load(folder / "groups.npz"), notes=tuple(saved["notes"]))
     try:
         chunks = [np.asarray(rows, int) for rows in saved["chunks"]]
-        whole = np.array_equal(np.sort(np.concatenate(chunks)), np.arange(len(made)))
+        if np.array_equal(np.sort(np.concatenate(chunks)), np.arange(len(made))):
+            return made, chunks, budget(saved.get("memory"))
     except (TypeError, ValueError):
-        whole = False
-    if not whole:
-        path = folder / "plan.json"
-        raise ValueError(f"{path} is damaged: its chunks are not those of groups.npz")
-    return made, chunks, budget(saved.get("memory"))
+        pass
+    raise ValueError(f"{folder / 'plan.json'} is damaged: its chunks are not those of groups.npz")
 
 
 @eqx.filter_jit
