@@ -330,7 +330,7 @@ def _solve(hessian, gradients, free: int):
     """For every gradient (K q): H^-1 g on the range of H, and whether H leaves no doubt of it."""
     eigen, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
     top = np.abs(eigen).max()
-    small = np.abs(eigen) < 1e-11 * top
+    small = np.abs(eigen) <= 1e-11 * top
     sure = bool(small.sum() == free and not (np.abs(eigen[~small]) < 1e-8 * top).any())
     inner = gradients.reshape(len(gradients), -1) @ vectors
     inner = np.where(small, 0.0, inner / np.where(small, 1.0, eigen)) @ vectors.T
