@@ -45,6 +45,7 @@ CASES = tuple(
 KINDS = (
     "gauss", "heavy", "sparse", "outlier", "copies", "constant", "collinear", "separable",
 )  # fmt: skip
+_COUNTS = ("poisson", "rates")  # losses of counts
 _TOLERANCE = 1e-6  # of effects, beside the largest of its column
 
 
@@ -103,7 +104,7 @@ def draw(case: Case, seed: int, kind: str | None = None, l2: float | None = None
     scores = x @ rng.normal(size=(d, outputs)) / np.sqrt(d)
     if kind == "separable":
         scores = scores * 30
-    scores = np.clip(scores, -3, 2) if loss in ("poisson", "rates") else scores
+    scores = np.clip(scores, -3, 2) if loss in _COUNTS else scores
     offset = rng.normal(size=n) if loss == "rates" else np.zeros(n)
     y = _targets(rng, loss, scores + offset[:, None])
     weights = rng.choice([0.0, 0.3, 1.0, 1.0, 1.0, 5.0], size=n)
@@ -118,7 +119,7 @@ def _targets(rng, loss: str, scores) -> np.ndarray:
     n = len(scores)
     if loss == "squares":
         return scores[:, 0] + rng.normal(size=n)
-    if loss in ("poisson", "rates"):
+    if loss in _COUNTS:
         return rng.poisson(np.exp(scores[:, 0])).astype(float)
     if loss == "logistic":
         y = (rng.random(n) < expit(scores[:, 0])).astype(int)
@@ -160,7 +161,7 @@ def _derivatives(problem: Problem, scores):
     if problem.loss == "logistic":
         chance = expit(s)
         parts = np.logaddexp(0, s) - y * s, chance - y, chance * expit(-s)
-    elif problem.loss in ("poisson", "rates"):
+    elif problem.loss in _COUNTS:
         rate = np.exp(np.minimum(s, 700))
         parts = rate - y * s, rate - y, rate
     else:

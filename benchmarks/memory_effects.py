@@ -10,7 +10,6 @@ to 32 MiB, and what is resident is then up to twice what is in use.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import subprocess
@@ -20,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.harness import fit_of, record
-from leaveout.memory import most_resident, resident
+from leaveout.memory import give_back, most_resident, resident
 
 _MIB = 2**20
 _BUDGET = {"breast_cancer": 16, "diabetes": 256, "mnist_small": 1024}  # MiB
@@ -82,8 +81,7 @@ def _measure(name: str, method: str, count: int) -> dict:
 
 def _forget_peak() -> int:
     """Bytes resident now; the peak is counted from here where the system lets it be."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what is free, but kept, would hide growth
+    give_back()  # what is free, but kept, would hide growth
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -39,6 +39,20 @@ def _count_blocks(n: int) -> int:
     return -(-n // _CACHED) if on_host and devices() == 1 else 1
 
 
+def _added(term, inputs):
+    """The sum of `term` over the leading axis of the inputs, one entry after the other."""
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    if len(jax.tree.leaves(inputs)[0]) == 1:
+        return term(first)
+    shapes = jax.eval_shape(term, first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total, each):
+        return jax.tree.map(jnp.add, total, term(each)), None
+
+    return jax.lax.scan(add, zeros, inputs)[0]
+
+
 def _second_derivative(loss):
     return jax.grad(jax.grad(loss))
 
@@ -84,16 +98,7 @@ class _Blocks(eqx.Module):
             block, stays = inputs
             return term(block, stays, u @ block.rows.T)
 
-        first = jax.tree.map(lambda leaf: leaf[0], (self, stays))
-        if len(self.scores) == 1:
-            return of(first)
-        shapes = jax.eval_shape(of, first)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-        def add(total, inputs):
-            return jax.tree.map(jnp.add, total, of(inputs)), None
-
-        return jax.lax.scan(add, zeros, (self, stays))[0]
+        return _added(of, (self, stays))
 
 
 class Whitened(eqx.Module):
@@ -235,12 +240,7 @@ class Plain(eqx.Module):
 
         if count == 1:
             return jax.vmap(bare.value_and_gradient)(theta, stays)
-        zeros = jnp.zeros(len(theta), theta.dtype), jnp.zeros_like(theta)
-
-        def add(total, block):
-            return jax.tree.map(jnp.add, total, of(block)), None
-
-        return jax.lax.scan(add, zeros, jnp.arange(count))[0]
+        return _added(of, jnp.arange(count))
 
     def function(self, stays, l2):
         """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
