@@ -333,3 +333,10 @@ def test_families_do_not_disturb_each_other():
     assert whole.notes == again.notes
     assert len(set(whole.kind.tolist())) == 7
     assert len(whole.notes) == 6
+
+
+def test_dense_weights_need_no_copy_on_a_processor():
+    dense = lo.Groups.from_indices([[0, 2], [1]], n=3).dense()
+    np.testing.assert_array_equal(dense, [[1, 0, 1], [0, 1, 0]])
+    if jax.default_backend() == "cpu":
+        assert jax.device_put(dense).unsafe_buffer_pointer() == dense.ctypes.data

@@ -162,10 +162,13 @@ def everywhere(tree: Any) -> Any:
 
 
 def place(values: np.ndarray, dtype, *axes) -> jax.Array:
-    """An array of the host on the devices, its leading dimensions over these axes."""
+    """An array of the host on the devices, its leading dimensions over these axes.
+
+    Not to be written to afterwards: a processor takes it as it is where `memory.zeros` made it.
+    """
     values = np.asarray(values, dtype)
     if devices() == 1:
-        return jnp.asarray(values)
+        return jax.device_put(values)
     try:
         mesh = jax.sharding.get_mesh()
     except ValueError:  # inside jit a mesh has no devices to put anything on

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from leaveout.files import read_npz
+from leaveout.memory import zeros
 
 __all__ = ["UNSEEN", "Groups"]
 
@@ -244,7 +245,7 @@ class Groups:
     def dense(self, rows: Any = slice(None)) -> np.ndarray:
         """(b n) w of some groups, all by default: for the chunk in flight only."""
         part = self[rows]
-        out = np.zeros((len(part), self.n))
+        out = zeros((len(part), self.n))
         lanes = np.repeat(np.arange(len(part)), part.size)
         out[lanes, part.indices] = 1.0 if part.weights is None else part.weights
         return out
