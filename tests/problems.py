@@ -4,14 +4,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import leaveout as lo
 
-__all__ = ["LOSSES", "groups_of", "measures_of", "problem", "slow_retrain"]
+__all__ = ["LOSSES", "USUAL", "groups_of", "measures_of", "problem", "slow_retrain"]
 
 LOSSES = sorted(
     name for name in lo.losses.__all__ if isinstance(getattr(lo.losses, name), lo.losses.Loss)
 )
+
+#: the same for suites in which every loss goes many ways: rates only in the slow run
+USUAL = [pytest.param(n, marks=pytest.mark.slow) if n == "poisson" else n for n in LOSSES]
 
 
 def problem(name="logistic", n=60, d=4, outputs=3, l2=0.5, seed=0, **options):

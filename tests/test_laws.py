@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import LOSSES, groups_of, measures_of, problem, slow_retrain
+from problems import USUAL, groups_of, measures_of, problem, slow_retrain
 
 
 def slow(name):
@@ -16,7 +16,7 @@ def slow(name):
 METHODS = [lo.Influence(), lo.Newton(), lo.Retrain(tolerance=1e-11)]
 
 
-@pytest.fixture(scope="module", params=LOSSES)
+@pytest.fixture(scope="module", params=USUAL)
 def fitted(request):
     return lo.fit(problem(request.param))
 

@@ -13,7 +13,7 @@ from leaveout import lbfgs
 from leaveout.fit import few, whitened
 from leaveout.influence import squared
 from leaveout.solvers.direct import _together
-from problems import LOSSES, groups_of, measures_of, problem
+from problems import USUAL, groups_of, measures_of, problem
 
 SOLVERS = [
     getattr(lo.solvers, name)()
@@ -27,7 +27,7 @@ FOREIGN = [
 ]
 
 
-@pytest.fixture(scope="module", params=LOSSES)
+@pytest.fixture(scope="module", params=USUAL)
 def fitted(request):
     return lo.fit(problem(request.param))
 
