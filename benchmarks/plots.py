@@ -11,7 +11,12 @@ __all__ = ["draw"]
 def draw(folder: Path) -> list[Path]:
     """Draw what has been recorded in a folder; the paths written."""
     written = []
-    for name, make in (("accuracy_certificates", _cost), ("speed_methods", _speed)):
+    drawings = {
+        "accuracy_certificates": _cost,
+        "speed_methods": _speed,
+        "speed_scaling": _scaling,
+    }
+    for name, make in drawings.items():
         path = folder / f"{name}.json"
         if path.exists():
             figure = make(json.loads(path.read_text())["rows"])
@@ -64,3 +69,24 @@ def _speed(rows: list[dict]):
         ax.set_yticks(list(place), [row["method"] for row in mine], fontsize=7)
         ax.set(xscale="log", title=name, xlabel="ms a group (hollow: effects miss 1e-6)")
     return figure
+
+
+def _scaling(rows: list[dict]):
+    """Milliseconds a group against what is varied, a panel for each."""
+    names = list(dict.fromkeys(row["sweep"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, axes = plot.canvas(1, len(names))
+    for ax, name in zip(axes[0], names, strict=True):
+        for i, method in enumerate(methods):
+            mine = [row for row in rows if row["sweep"] == name and row["method"] == method]
+            ax.plot(
+                [row[name] for row in mine], [row["ms_a_group"] for row in mine], color=f"C{i}",
+                marker="osD"[i], label=method,
+            )  # fmt: skip
+        ax.set(xscale="log", yscale="log", xlabel=_LABELS[name], ylabel="ms a group", box_aspect=1)
+        ax.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+_LABELS = {"groups": "groups", "n": "examples", "d": "features", "alpha": "share that leaves"}
