@@ -146,12 +146,12 @@ def penalty_ball(
     scores = objective.scores(theta)
     a = objective.weights * stays
     _, slopes = objective.weighted(scores, a)
-    outputs, through = objective.layout.outputs, [slopes]
+    outputs, through = objective.layout.outputs, [slopes.T]
     rows, columns, place = pairs(outputs)
     low = _lower_curvature(objective, scores, a) if free_intercept else None
     if low is not None:  # it goes through the data together with the slopes: one product for both
-        through.append(low[:, rows, columns])
-    sums = jnp.concatenate(through, axis=1).T @ objective.design
+        through.append(low[:, rows, columns].T)
+    sums = jnp.concatenate(through) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
     middle, farthest, length = _extent(objective) if extent is None else extent
