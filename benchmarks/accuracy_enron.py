@@ -38,11 +38,12 @@ def _part(data, split: int, words: int):
     x, y = np.concatenate([data.x, data.x_query]), np.concatenate([data.y, data.y_query])
     order = np.random.RandomState(split).permutation(len(y)) if split else np.arange(len(y))
     x, y = x[order], y[order]
-    often = np.argsort(-np.count_nonzero(x[: data.n], axis=0), kind="stable")[:words]
-    x = x[:, np.sort(often)]
+    often = np.argsort(-np.count_nonzero(x[: data.n], axis=0), kind="stable")
+    kept = np.sort(often[:words])
+    x = x[:, kept]
     return dataclasses.replace(
         data, x=x[: data.n], y=y[: data.n], x_query=x[data.n :], y_query=y[data.n :],
-        feature_names=tuple(data.feature_names[i] for i in np.sort(often)), labels={},
+        feature_names=tuple(data.feature_names[i] for i in kept), labels={},
         query_labels={},
     )  # fmt: skip
 

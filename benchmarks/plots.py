@@ -7,6 +7,8 @@ from leaveout import plot
 
 __all__ = ["draw"]
 
+_LABELS = {"groups": "groups", "n": "examples", "d": "features", "alpha": "share that leaves"}
+
 
 def draw(folder: Path) -> list[Path]:
     """Draw what has been recorded in a folder; the paths written."""
@@ -87,6 +89,3 @@ def _scaling(rows: list[dict]):
         ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
-
-
-_LABELS = {"groups": "groups", "n": "examples", "d": "features", "alpha": "share that leaves"}
