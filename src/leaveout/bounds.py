@@ -30,6 +30,7 @@ from leaveout.measures import as_measures
 from leaveout.newton import newton
 from leaveout.objective import LinearObjective
 from leaveout.retrain import Retrain
+from leaveout.sharding import meshed
 from leaveout.solvers import Factor
 from leaveout.solvers.direct import together
 from leaveout.solvers.factor import leverage
@@ -79,6 +80,7 @@ class Constants(eqx.Module):
     whole: Float[Array, ""]
 
 
+@meshed
 def constants(fit: Fit) -> Constants:
     """The constants of section 4 at a fit. One eigendecomposition of p x p, n p^2 to form it.
 
@@ -140,6 +142,7 @@ def _check_dense(fit: Fit) -> None:
 # ---- proposition 1 -------------------------------------------------------------------------------
 
 
+@meshed
 def newton_gap(
     fit: Fit, groups: Groups, measures: Any, *, sigma: str = "zero"
 ) -> Float[np.ndarray, "g m"]:
@@ -214,6 +217,7 @@ class Parts(eqx.Module):
     rest: Float[np.ndarray, "g m"]
 
 
+@meshed
 def decompose(
     fit: Fit, groups: Groups, measures: Any, retrain: Retrain = Retrain(1e-10), *, memory=None
 ) -> Parts:
@@ -267,6 +271,7 @@ def _terms(fit: Fit, measures, change, leaves):
 # ---- the spectrum of S and D(w) ------------------------------------------------------------------
 
 
+@meshed
 def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
     """Eigenvalues s of S(w), ascending; those of D(w) are s / (1 - s) and lie in [0, mu/(1 - mu)].
 
@@ -280,6 +285,7 @@ def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
     return _shares(fit, leaving(fit, groups))
 
 
+@meshed
 def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
     """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1."""
     return jnp.clip(spectrum(fit, groups)[:, -1], 0.0, 1.0)
@@ -318,6 +324,7 @@ class Cone(eqx.Module):
     upper: Float[np.ndarray, "g"]
 
 
+@meshed
 def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos") -> Cone:
     """The cone of proposition 3 (self-loss), or of proposition 4 (copies of one point).
 
@@ -372,6 +379,7 @@ def _along(fit: Fit, leaves):
     return jax.lax.map(one, leaves)
 
 
+@meshed
 def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     """d(w) of proposition 4: Newton over influence when a group is copies of one point.
 
@@ -390,6 +398,7 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     return 1 / (1 - weight * own[first])
 
 
+@meshed
 def prediction_gap(
     fit: Fit, groups: Groups, measures: Any, *, of: str = "group"
 ) -> Float[np.ndarray, "g m"]:
@@ -461,6 +470,7 @@ class Trust(eqx.Module):
     light: Int8[np.ndarray, "g"]
 
 
+@meshed
 def trust(fit: Fit, groups: Groups) -> Trust:
     """Whether influence can be believed, group by group, before anything is solved for them.
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PyTree
 from leaveout.fit import Fit
 from leaveout.inputs import is_traced
 from leaveout.objective import LinearObjective
-from leaveout.sharding import devices
+from leaveout.sharding import devices, on_host
 from leaveout.solvers import Factor, factorise, full_matrix
 
 __all__ = [
@@ -35,8 +35,7 @@ def _count_blocks(n: int) -> int:
 
     Only on a processor; over several devices they are cut already, and one block is one all-reduce.
     """
-    on_host = jax.default_backend() == "cpu"
-    return -(-n // _CACHED) if on_host and devices() == 1 else 1
+    return -(-n // _CACHED) if on_host() and devices() == 1 else 1
 
 
 def _added(term, inputs):

@@ -27,7 +27,7 @@ from leaveout.objective import (
     LinearObjective,
 )
 from leaveout.path import path
-from leaveout.sharding import devices, everywhere, fetch, meshed, place
+from leaveout.sharding import devices, everywhere, fetch, meshed, on_host, place
 from leaveout.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
 
@@ -235,7 +235,7 @@ def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "
 
 def few(fit: Fit, groups: Groups) -> bool:
     """Whether the groups together are so small that their points are best looked at one by one."""
-    alone = jax.default_backend() == "cpu" and devices() == 1 and not is_traced(fit)
+    alone = on_host() and devices() == 1 and not is_traced(fit)
     linear = isinstance(fit.objective, LinearObjective)
     return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from leaveout import lbfgs
 from leaveout.memory import chunks
 from leaveout.objective import LinearObjective
+from leaveout.sharding import meshed
 from leaveout.solution import Solution, Status
 from leaveout.solvers import factorise
 
@@ -25,6 +26,7 @@ _RENEWALS = 4
 _HELD = 2**29  # bytes of working arrays
 
 
+@meshed
 def path(
     objective: LinearObjective,
     grid: Float[np.ndarray, "l"],

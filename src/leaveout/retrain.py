@@ -26,7 +26,7 @@ from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget
 from leaveout.objective import LinearObjective
-from leaveout.sharding import constrain, everywhere, fetch, meshed, place
+from leaveout.sharding import constrain, everywhere, fetch, meshed, on_host, place
 from leaveout.solution import Status, raise_unless_converged
 from leaveout.solvers import factorise, full_matrix
 
@@ -176,7 +176,7 @@ def _per_group(values, shape, name):
 def _pool_size(fit: Fit, count: int, method: Retrain, available: int) -> int:
     objective = fit.objective
     each = 8 * (objective.n * objective.numbers + objective.p * (2 * method.history + 16))
-    if jax.default_backend() == "cpu":
+    if on_host():
         available = min(available, _HOST)  # more would only be slower
     fits = max(available // each, 1)
     return int(min(bucket(count, 8), _LANES, 1 << (int(fits).bit_length() - 1)))

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from leaveout.objective import LinearObjective
 from leaveout.path import path
+from leaveout.sharding import meshed
 
 __all__ = ["CrossValidation", "cross_validate"]
 
@@ -48,6 +49,7 @@ class CrossValidation:
         return self.best in (0, len(self.grid) - 1)
 
 
+@meshed
 def cross_validate(
     objective: LinearObjective,
     grid,

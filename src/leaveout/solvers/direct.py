@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leaveout.objective import LinearExpansion
-from leaveout.sharding import over_lanes
+from leaveout.sharding import on_host, over_lanes
 from leaveout.solution import Solution, Status
 from leaveout.solvers.factor import (
     Block,
@@ -110,7 +110,7 @@ def together(lanes: int, bytes_each: int) -> int:
     batched LAPACK calls at once can wait for ever for each other's threads (seen in jaxlib 0.10 on
     two cores, where each waits in the pool it runs on).
     """
-    room = 2**23 if jax.default_backend() == "cpu" else 2**28
+    room = 2**23 if on_host() else 2**28
     most = int(np.clip(room // bytes_each, 1, lanes))
     return max(size for size in range(1, most + 1) if lanes % size == 0)
 

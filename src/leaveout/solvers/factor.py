@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leaveout.objective import AbstractExpansion, LinearExpansion
-from leaveout.sharding import constrain, devices, rowwise
+from leaveout.sharding import constrain, devices, on_host, rowwise
 from leaveout.solution import Solution, Status
 
 __all__ = [
@@ -131,7 +131,7 @@ def seen_through(rows: Float[Array, "n p"], scale: Float[Array, "b n"]) -> Calla
     products stays in cache.
     """
     n, p = rows.shape
-    least = -(-n // 2048) if jax.default_backend() == "cpu" and devices() == 1 else 1
+    least = -(-n // 2048) if on_host() and devices() == 1 else 1
     count = next((k for k in range(least, 2 * least) if n % k == 0), 1)
     if count == 1:
         return lambda u: ((u @ rows.T) * scale) @ rows
