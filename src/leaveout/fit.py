@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, PyTree
 from leaveout import lbfgs
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
+from leaveout.memory import bucket
 from leaveout.objective import (
     AbstractExpansion,
     AbstractObjective,
@@ -227,10 +228,29 @@ def _filled_up(objective: AbstractObjective, n: int) -> bool:
 
 def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "b n"]:
     """What leaves with some of the groups, all by default, laid where the data is."""
+    if not on_host() and devices() == 1:
+        return _spread(groups[rows], fit.objective.n, fit.objective.weights.dtype)
     leaves = groups.dense(rows)
     if groups.n < fit.objective.n:
         leaves = np.pad(leaves, ((0, 0), (0, fit.objective.n - groups.n)))
     return place(leaves, fit.objective.weights.dtype, "groups", "data")
+
+
+def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:
+    """The same on an accelerator, from lists: they are what travels, not the zeros between."""
+    length = bucket(groups.indices.size)
+    lanes = np.repeat(np.arange(len(groups), dtype=np.int32), groups.size)
+    points, weights = groups.indices.astype(np.int32), groups.w.astype(dtype)
+    padded = [
+        np.pad(part, (0, length - part.size), constant_values=filler)
+        for part, filler in ((lanes, len(groups)), (points, 0), (weights, 0))
+    ]
+    return _written((len(groups), n), *padded)
+
+
+@eqx.filter_jit
+def _written(shape, lanes, points, weights):
+    return jnp.zeros(shape, weights.dtype).at[lanes, points].set(weights, mode="drop")
 
 
 def few(fit: Fit, groups: Groups) -> bool:

@@ -16,7 +16,7 @@ from leaveout.groups import Groups
 from leaveout.inputs import is_traced
 from leaveout.memory import bucket, budget, chunks
 from leaveout.objective import LinearExpansion
-from leaveout.sharding import devices, everywhere, meshed, place
+from leaveout.sharding import devices, everywhere, meshed, on_host, place
 from leaveout.solution import Solution, raise_unless_converged
 from leaveout.solvers import CG, Auto, Block, as_solver
 
@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _LANES = 64  # groups solved together; four times as many where all look at the same data
+_WIDE = 4  # times as many again on an accelerator
 _NARROWEST = (
     64  # points to which small lists are padded, unless all are smaller: it saves compiling
 )
@@ -211,7 +212,7 @@ def _blocks(fit: Fit, expansion, groups: Groups, solver, available: int):
         taken = 8 * (4 * (width or n) + (2 + fit.objective.numbers) * looks + 6 * p)
         taken += 8 * p * p * (not isinstance(chosen, CG))  # the group's factor
         lanes = max(_LANES, _LANES * _NARROWEST // width) if width else 4 * _LANES
-        runs = chunks(rows, taken, available, lanes)
+        runs = chunks(rows, taken, available, lanes if on_host() else _WIDE * lanes)
         for run in runs:  # a ragged end fills up to the shape that is compiled already
             yield run, len(runs[0]) if len(runs) > 1 else bucket(len(run)), width, chosen
 

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _LANES = 512  # groups in flight at most: products are wide enough to run at full speed
+_WIDE = 4  # times as many on an accelerator, which waits longer for each kernel
 _BURST = 16  # evaluations at most between two looks at which lanes are done
 _HOST = 2**30  # bytes of a pool on a processor
 _HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
@@ -176,10 +177,11 @@ def _per_group(values, shape, name):
 def _pool_size(fit: Fit, count: int, method: Retrain, available: int) -> int:
     objective = fit.objective
     each = 8 * (objective.n * objective.numbers + objective.p * (2 * method.history + 16))
+    most = _LANES * _WIDE
     if on_host():
-        available = min(available, _HOST)  # more would only be slower
+        available, most = min(available, _HOST), _LANES  # more would only be slower
     fits = max(available // each, 1)
-    return int(min(bucket(count, 8), _LANES, 1 << (int(fits).bit_length() - 1)))
+    return int(min(bucket(count, 8), most, 1 << (int(fits).bit_length() - 1)))
 
 
 class _Lanes(eqx.Module):

@@ -104,13 +104,13 @@ def _together(expansion, block: Block) -> int:
 
 
 def together(lanes: int, bytes_each: int) -> int:
-    """Lanes to be factorised in one batch: as many as stay in a processor's cache.
+    """Lanes to be factorised in one batch: as many as stay in a processor's cache, or fill a GPU.
 
     A divisor of their number: a remainder would be a second batch beside the first, and two
     batched LAPACK calls at once can wait for ever for each other's threads (seen in jaxlib 0.10 on
     two cores, where each waits in the pool it runs on).
     """
-    room = 2**23 if on_host() else 2**28
+    room = 2**23 if on_host() else 2**30
     most = int(np.clip(room // bytes_each, 1, lanes))
     return max(size for size in range(1, most + 1) if lanes % size == 0)
 
@@ -218,7 +218,10 @@ class LowRank:
             return white, *jax.scipy.linalg.lu_factor(system)
 
         lanes = block.indices, block.weights
-        white, lu, pivots = over_lanes(seen, factors, lanes, None)
+        inner = block.indices.shape[1] * outputs
+        many = together(len(block.indices), 16 * inner * (outputs * width + 2 * inner))
+        batch = None if on_host() else many
+        white, lu, pivots = over_lanes(seen, factors, lanes, batch)
 
         def one(inputs):
             rows, curvature, white, lu, pivots, right = inputs
@@ -232,7 +235,7 @@ class LowRank:
 
         def solve(b) -> Solution:
             inputs = lanes, white, lu, pivots, b
-            x, error = over_lanes(lambda lane: (*seen(lane[0]), *lane[1:]), one, inputs, None)
+            x, error = over_lanes(lambda lane: (*seen(lane[0]), *lane[1:]), one, inputs, batch)
             good = _regular(lu) & jnp.all(jnp.isfinite(x), axis=1)
             x, error = jnp.where(good[:, None], x, 0.0), jnp.where(good[:, None], error, b)
             good &= relative(error, b, factor.solve) <= reachable(self.rtol, b.dtype)
