@@ -1,7 +1,8 @@
-"""Run the benchmarks: `python -m benchmarks [--smoke | --full] [--peers] [--only FILE]`.
+"""Run the benchmarks: `python -m benchmarks [--smoke | --full] [--device gpu] [--only FILE]`.
 
 Rivals that are not installed run in environments of their own, which --full and --peers make;
-otherwise those not made yet are skipped.
+otherwise those not made yet are skipped. On a GPU none run: what is timed there is ourselves, and
+the results go to a folder of their own.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from leaveout.cli import keep_compiled
 
 jax.config.update("jax_enable_x64", True)
 _KINDS = ("accuracy_", "memory_", "reliability", "speed_")
+_ON_DEVICE = ("speed_roofline", "speed_large", "speed_scaling")
 
 
 def main() -> None:
@@ -25,21 +27,36 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="the paper's sizes: an hour or more")
     parser.add_argument("--peers", action="store_true", help="install rivals (torch: 1 GB)")
     parser.add_argument("--only", help="run one file, such as speed_influence")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument(
+        "--device", choices=("cpu", "gpu", "tpu"), default="cpu", help="where to compute"
+    )
+    parser.add_argument("--out", type=Path, help="a folder; default benchmarks/results")
     options = parser.parse_args()
     size = "smoke" if options.smoke else "full" if options.full else "small"
-    if options.peers or options.full:
+    there = _computing_on(options.device)
+    out = options.out or Path(__file__).parent / "results" / there
+    if options.peers or (options.full and not there):
         for name in environments.ENVIRONMENTS:
             environments.make(name)
     if not options.full:  # which reports what compiling takes
         keep_compiled()
     here = Path(__file__).parent
     for path in sorted(p for kind in _KINDS for p in here.glob(f"{kind}*.py")):
-        if options.only not in (None, path.stem):
+        if options.only not in (None, path.stem) or (there and path.stem not in _ON_DEVICE):
             continue
-        importlib.import_module(f"benchmarks.{path.stem}").main(options.out, size)
-    for path in draw(options.out):
+        importlib.import_module(f"benchmarks.{path.stem}").main(out, size)
+    for path in draw(out):
         print(f"drew {path}")
+
+
+def _computing_on(device: str) -> str:
+    """The folder of results of a device: none for processors, which JAX is told to use."""
+    if device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+        return ""
+    if jax.default_backend() != device:
+        raise SystemExit(f"--device {device}: JAX finds no {device} here, only a cpu")
+    return device
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import leaveout as lo
 from benchmarks.harness import drawn, record, timed
 from leaveout.coordinates import around
 from leaveout.fit import whitened
+from leaveout.sharding import on_host
 
 _SHAPES = {  # n, d, groups at once; the same for ten outputs; side of the square product
     "smoke": ((600, 10, 16), (300, 8, 8), 256),
@@ -63,7 +64,7 @@ def main(folder: Path, size: str) -> None:
     # what a retraining loses beside its evaluations, measured with one output, holds for several
     several = many["attained"] * whole["attained"] / rows[3]["attained"]
     rows += [many, whole]
-    for what, count, evaluations, n, q, outputs in _COUNTED:
+    for what, count, evaluations, n, q, outputs in _COUNTED if on_host() else ():
         work = count * evaluations * 4 * n * q * outputs
         share = whole["attained"] if outputs == 1 else several
         rows.append(
