@@ -24,6 +24,7 @@ __all__ = [
     "Plain",
     "Whitened",
     "around",
+    "free_columns",
     "renewed",
 ]
 
@@ -179,12 +180,14 @@ class Plain(eqx.Module):
     """Any objective: theta = theta_hat + basis @ (scale * u).
 
     scale is 1 / sqrt(1 + (l2 - l2_hat) bends) in the directions `basis`, so that a lane with its
-    own l2 is as well conditioned as the others.
+    own l2 is as well conditioned as the others. `free` are the columns of a linear model's design
+    of which a parameter has no penalty.
     """
 
     fit: Fit
     basis: Float[Array, "p p"] | None
     bends: Float[Array, "p"] | None
+    free: tuple[int, ...] = eqx.field(static=True)
 
     def _scale(self, l2):
         """(b p) lengths of the coordinates of lanes with penalties l2 (b)."""
@@ -217,11 +220,8 @@ class Plain(eqx.Module):
 
     unlay = lay
 
-    def _objective(self, l2):
-        return self.fit.objective if l2 is None else self.fit.objective.with_l2(l2)
-
-    def _sums(self, theta, stays):
-        """Weighted losses summed (b), and their gradients (b p), block by block of examples."""
+    def _sum(self, term, stays):
+        """Sum of term(objective of a block without penalty, what stays of the block (b l))."""
         bare, count = self.fit.objective.with_l2(0.0), _count_blocks(self.fit.objective.n)
         length = -(-bare.n // count)
 
@@ -234,12 +234,9 @@ class Plain(eqx.Module):
 
             some = eqx.tree_at(lambda o: o.examples, bare, jax.tree.map(cut, bare.examples))
             new = start + jnp.arange(length) >= block * length
-            kept = jnp.where(new[None], cut(stays, 1), 0.0)
-            return jax.vmap(some.value_and_gradient)(theta, kept)
+            return term(some, jnp.where(new[None], cut(stays, 1), 0.0))
 
-        if count == 1:
-            return jax.vmap(bare.value_and_gradient)(theta, stays)
-        return _added(of, jnp.arange(count))
+        return term(bare, stays) if count == 1 else _added(of, jnp.arange(count))
 
     def function(self, stays, l2):
         """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
@@ -250,7 +247,9 @@ class Plain(eqx.Module):
 
         def function(u):
             theta = self.theta(u, l2)
-            value, pull = self._sums(theta, stays)
+            value, pull = self._sum(
+                lambda some, stays: jax.vmap(some.value_and_gradient)(theta, stays), stays
+            )
             value = None if convex else value + 0.5 * jnp.sum(penalty * theta**2, axis=1)
             pull = pull + penalty * theta
             pull = pull if self.basis is None else pull @ self.basis
@@ -260,25 +259,54 @@ class Plain(eqx.Module):
 
     def curvature(self, u, stays, l2):
         """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
-
-        def along(theta, change, stays, l2):
-            gradient = lambda t: self._objective(l2).value_and_gradient(t, stays)[1]  # noqa: E731
-            return jax.jvp(gradient, (theta,), (change,))[1] @ change
-
-        axes = (0, 0, 0, None if l2 is None else 0)
-        theta, change = self.theta(u, l2), self._turn(u, l2)
-        bend = jax.vmap(along, in_axes=axes)(theta, change, stays, l2)
         objective = self.fit.objective
+        linear = isinstance(objective, LinearObjective)
+
+        def sums(theta, change, stays):
+            def term(some, stays):
+                one = self._own_curvature if linear else _bend
+                return jax.vmap(one, in_axes=(None, 0, 0, 0))(some, theta, change, stays)
+
+            return self._sum(term, stays)
+
+        theta, change = self.theta(u, l2), self._turn(u, l2)
+        bend, left = sums(theta, change, stays)
+        weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
+        bend += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
         if not isinstance(objective, LinearObjective):
-            return bend, jnp.ones((len(u), 0)), jnp.ones(0)
-        free = objective.penalty == 0
-        whole = jnp.where(free, objective.at(self.fit.flat).diagonal(jnp.ones(objective.n)), 0.0)
+            return bend, left, left[0]
+        whole = sums(self.fit.flat[None], change[:1], jnp.ones((1, objective.n)))[1][0]
+        bare = objective.layout.matrix(objective.penalty)[:, np.array(self.free, int)] == 0
+        return bend, left, jnp.where(bare.reshape(-1), whole, 0.0)
 
-        def left(lane):
-            theta, stays = lane
-            return jnp.where(free, objective.at(theta).diagonal(stays), 0.0)
+    def _own_curvature(self, objective, theta, change, stays):
+        """Along a change: () the losses' curvature, and (K f) that of `free` parameters alone."""
+        scores, moved = objective.scores(theta), objective.scores(change)
+        weights = (objective.weights * stays)[:, None]
+        eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
 
-        return bend, jax.lax.map(left, (theta, stays)), whole
+        def point(scores, moved, y):
+            _, bend = jax.linearize(lambda s: jax.grad(objective.point_loss)(s, y), scores)
+
+            def along(direction):
+                return jnp.sum(direction * bend(direction))
+
+            return along(moved), jax.vmap(along)(eye)
+
+        bend, own = jax.vmap(point)(scores, moved, objective.y)
+        # 0 * inf is NaN: the removed are not heard
+        bend = jnp.where(weights != 0, weights * bend[:, None], 0.0)
+        own = jnp.where(weights != 0, weights * own, 0.0)
+        return jnp.sum(bend), (own.T @ objective.design[:, np.array(self.free, int)] ** 2).ravel()
+
+
+def _bend(objective, theta, change, stays):
+    """Along a change: () the curvature of losses, and none of single parameters."""
+
+    def gradient(theta):
+        return objective.value_and_gradient(theta, stays)[1]
+
+    return jax.jvp(gradient, (theta,), (change,))[1] @ change, jnp.ones(0)
 
 
 Coordinates = Whitened | Plain
@@ -287,20 +315,29 @@ Coordinates = Whitened | Plain
 def around(fit: Fit, own_l2: bool) -> Coordinates:
     """Coordinates around an optimum; `own_l2` if every lane has its own penalty."""
     factor = fit.factor
+    free = free_columns(fit.objective)
     if factor is None:
-        return Plain(fit, None, None)
+        return Plain(fit, None, None, free)
     if factor.rows is None or own_l2:
-        return _whole_basis(fit, factor, own_l2)
-    objective: Any = fit.objective
-    penalty = objective.penalty
-    free = slice(None) if is_traced(penalty) else np.flatnonzero(np.asarray(penalty) == 0)
-    blocks = _count_blocks(objective.n)
-    return _in_blocks(fit, factor, objective.design[:, free], penalty[free] == 0, blocks)
+        return _whole_basis(fit, factor, free, own_l2)
+    return _in_blocks(fit, factor, free, _count_blocks(fit.objective.n))
+
+
+def free_columns(objective) -> tuple[int, ...]:
+    """Columns of a linear model's design of which a parameter has no penalty; all where traced."""
+    if not isinstance(objective, LinearObjective):
+        return ()
+    if is_traced(objective.penalty):
+        return tuple(range(objective.layout.width))
+    penalty = np.asarray(objective.layout.matrix(np.asarray(objective.penalty)))
+    return tuple(np.flatnonzero((penalty == 0).any(axis=0)).tolist())
 
 
 @eqx.filter_jit
-def _in_blocks(fit: Fit, factor: Factor, columns, free, count: int) -> Whitened:
+def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
     objective: Any = fit.objective
+    chosen = np.array(free, int)
+    bare = objective.penalty[chosen] == 0
     expansion: Any = fit.expansion()
     length = -(-objective.n // count)
 
@@ -316,7 +353,7 @@ def _in_blocks(fit: Fit, factor: Factor, columns, free, count: int) -> Whitened:
         losses=cut(objective.losses(fit.flat)),
         first=cut(expansion.first[:, 0]),
         second=cut(expansion.second[:, 0, 0]),
-        squares=cut(columns**2 * free[None]),
+        squares=cut(objective.design[:, chosen] ** 2 * bare[None]),
     )
     rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
     return Whitened(fit, Factor(factor.lower), blocks, rest)
@@ -328,18 +365,18 @@ def _basis(factor: Factor) -> Float[Array, "p p"]:
 
 
 @eqx.filter_jit
-def _whole_basis(fit: Fit, factor: Factor, own_l2: bool) -> Plain:
+def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) -> Plain:
     basis = _basis(factor)
     if not own_l2:
-        return Plain(fit, basis, None)
+        return Plain(fit, basis, None, free)
     # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
     mask = fit.objective.penalised.astype(basis.dtype)
     bends, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
-    return Plain(fit, basis @ turn, jnp.maximum(bends, 0.0))
+    return Plain(fit, basis @ turn, jnp.maximum(bends, 0.0), free)
 
 
 @eqx.filter_jit
-def renewed(fit: Fit, stays, l2, theta) -> Plain:
+def renewed(fit: Fit, free: tuple[int, ...], stays, l2, theta) -> Plain:
     """Coordinates around another theta, whitened by the Hessian of what stays there."""
     objective = fit.objective
     matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), stays)
@@ -356,4 +393,4 @@ def renewed(fit: Fit, stays, l2, theta) -> Plain:
     _, factor, _ = jax.lax.while_loop(
         lambda carry: ~carry[2] & (carry[0] < 1.0), lift, (first, *attempt(jnp.zeros_like(first)))
     )
-    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), _basis(factor), None)
+    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), _basis(factor), None, free)

@@ -229,7 +229,7 @@ def _filled_up(objective: AbstractObjective, n: int) -> bool:
 def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "b n"]:
     """What leaves with some of the groups, all by default, laid where the data is."""
     if not on_host() and devices() == 1:
-        return _spread(groups[rows], fit.objective.n, fit.objective.weights.dtype)
+        return _spread(groups[rows], fit.objective.n, np.dtype(fit.objective.weights.dtype))
     leaves = groups.dense(rows)
     if groups.n < fit.objective.n:
         leaves = np.pad(leaves, ((0, 0), (0, fit.objective.n - groups.n)))
@@ -238,19 +238,22 @@ def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "
 
 def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:
     """The same on an accelerator, from lists: they are what travels, not the zeros between."""
-    length = bucket(groups.indices.size)
-    lanes = np.repeat(np.arange(len(groups), dtype=np.int32), groups.size)
-    points, weights = groups.indices.astype(np.int32), groups.w.astype(dtype)
-    padded = [
-        np.pad(part, (0, length - part.size), constant_values=filler)
-        for part, filler in ((lanes, len(groups)), (points, 0), (weights, 0))
-    ]
-    return _written((len(groups), n), *padded)
+
+    def filled(values, dtype, filler):
+        out = np.full(bucket(values.size), filler, dtype)
+        out[: values.size] = values
+        return out
+
+    points = filled(groups.indices, np.int32, n)
+    weights = None if groups.weights is None else filled(groups.weights, dtype, 0)
+    return _written((len(groups), n), groups.size.astype(np.int32), points, weights, dtype)
 
 
 @eqx.filter_jit
-def _written(shape, lanes, points, weights):
-    return jnp.zeros(shape, weights.dtype).at[lanes, points].set(weights, mode="drop")
+def _written(shape, sizes, points, weights, dtype):
+    lanes = jnp.repeat(jnp.arange(shape[0]), sizes, total_repeat_length=points.size)
+    values = jnp.ones((), dtype) if weights is None else weights
+    return jnp.zeros(shape, dtype).at[lanes, points].set(values, mode="drop")
 
 
 def few(fit: Fit, groups: Groups) -> bool:

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout import lbfgs
-from leaveout.coordinates import Coordinates, Plain, around, renewed
+from leaveout.coordinates import Coordinates, Plain, around, free_columns, renewed
 from leaveout.fit import Change, Fit, check_groups, leaving, say_rounding, whitened
 from leaveout.groups import Groups
 from leaveout.inputs import is_traced
@@ -415,9 +415,9 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, method: Retrai
     one = eqx.tree_at(lambda lanes: lanes.force, one, force)
     theta, stays = problem.fit.flat + jnp.asarray(change), problem.unlay(one.stays)
     one = eqx.tree_at(lambda lanes: lanes.stays, one, stays)
-    spent = int(one.state.evaluations[0])
+    spent, free = int(one.state.evaluations[0]), free_columns(problem.fit.objective)
     while True:
-        own = renewed(problem.fit, stays[0], None if one.l2 is None else one.l2[0], theta)
+        own = renewed(problem.fit, free, stays[0], None if one.l2 is None else one.l2[0], theta)
         state = _initialise(jnp.zeros_like(one.state.point), one.state.goal, history=method.history)
         fresh = eqx.tree_at(lambda lanes: lanes.state, one, state)
         most = min(_HARD, max(method.max_steps - spent, 1))
@@ -428,7 +428,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, method: Retrai
         still = not bool(fresh.state.point.any())
         if code == Status.converged or spent >= method.max_steps or still:
             break
-    whole = Plain(problem.fit, own.basis, None)  # the way from theta_hat
+    whole = Plain(problem.fit, own.basis, None, free)  # the way from theta_hat
     fresh = eqx.tree_at(
         lambda lanes: (lanes.state.point, lanes.state.evaluations),
         fresh,

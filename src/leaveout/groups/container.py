@@ -229,18 +229,25 @@ class Groups:
     def __getitem__(self, rows) -> "Groups":
         """Some of the groups: an integer, a slice, integers or booleans (g)."""
         rows = np.atleast_1d(np.arange(len(self))[rows])
-        lengths = self.size[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
-        flat = np.repeat(self.offsets[rows], lengths) + inside
         return dataclasses.replace(
             self,
-            indices=self.indices[flat],
-            offsets=offsets,
-            weights=None if self.weights is None else self.weights[flat],
+            indices=self._listed(self.indices, rows),
+            offsets=np.concatenate([[0], np.cumsum(self.size[rows])]),
+            weights=None if self.weights is None else self._listed(self.weights, rows),
             names=self.names[rows],
             kind=self.kind[rows],
         )
+
+    def _listed(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """What some groups list, one after the other: of neighbours no copy, else run by run."""
+        if not len(rows):
+            return values[:0]
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        new = np.flatnonzero(np.append(True, starts[1:] != ends[:-1]))  # where a run begins
+        last = np.append(new[1:], len(rows)) - 1
+        runs = zip(starts[new].tolist(), ends[last].tolist(), strict=True)
+        parts = [values[start:end] for start, end in runs]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def dense(self, rows: Any = slice(None)) -> np.ndarray:
         """(b n) w of some groups, all by default: for the chunk in flight only."""
