@@ -27,6 +27,9 @@ FOREIGN = [
 ]
 
 
+of_processors = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a way of processors")
+
+
 @pytest.fixture(scope="module", params=USUAL)
 def fitted(request):
     return lo.fit(problem(request.param))
@@ -78,6 +81,7 @@ def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
     np.testing.assert_allclose(dense, other, atol=1e-9)
 
 
+@of_processors
 @pytest.mark.usefixtures("as_users_run_it")
 @pytest.mark.parametrize("lanes", [1, 5, 7, 8, 12, 13])
 def test_batched_factorisations_leave_no_remainder(lanes):
@@ -429,6 +433,7 @@ def test_bad_input_gets_one_sentence(call, sentence):
         call(lo.fit(problem("logistic")), groups_of(60))
 
 
+@of_processors
 @pytest.mark.parametrize("name", ["logistic", "softmax"])
 @pytest.mark.parametrize("weights", [None, "fractional"])
 def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):

@@ -291,7 +291,7 @@ class Plain(eqx.Module):
             def along(direction):
                 return jnp.sum(direction * bend(direction))
 
-            return along(moved), jax.vmap(along)(eye)
+            return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
 
         bend, own = jax.vmap(point)(scores, moved, objective.y)
         # 0 * inf is NaN: the removed are not heard
