@@ -1,4 +1,4 @@
-"""How much of what the processor can do do we reach? And what would a graphics card?
+"""How much of what the device can do do we reach?
 
 The roof is a square matrix product in float64, timed in the same run. An evaluation of the value
 and the gradient of many groups at once contains two products with the data, u rows' and its
@@ -10,9 +10,7 @@ transpose: they are timed bare, and `share` is their time over that of the whole
 - lo.Objective: the general route, one loss of all parameters an example;
 - lo.softmax, ten outputs, in its own coordinates (two products with a p x p basis on top).
 
-`attained` is the rate of the bare products, and of a whole retraining, over the roof. Rows that
-begin with "projected" were NOT measured: they are the operations that this library counted on
-two cores, at the share attained here, at the float64 rate in the data sheet of an NVIDIA H200.
+`attained` is the rate of the bare products, and of a whole retraining, over the roof.
 """
 
 from pathlib import Path
@@ -26,21 +24,12 @@ import leaveout as lo
 from benchmarks.harness import drawn, record, timed
 from leaveout.coordinates import around
 from leaveout.fit import whitened
-from leaveout.sharding import on_host
 
 _SHAPES = {  # n, d, groups at once; the same for ten outputs; side of the square product
     "smoke": ((600, 10, 16), (300, 8, 8), 256),
     "small": ((20_000, 127, 256), (5_000, 100, 64), 2048),
     "full": ((20_000, 127, 512), (20_000, 200, 128), 4096),
 }
-_H200 = 67e12  # float64 operations a second, matrix products, by its data sheet
-#: evaluations (or steps of CG) a group that studies of this library took, with their shapes
-_COUNTED = (
-    ("1,700 retrainings of Diabetes", 1_700, 8.7, 20_000, 128, 1),
-    ("1,640 retrainings of MNIST", 1_640, 10.3, 55_000, 785, 10),
-    ("1,640 Newton steps of MNIST", 1_640, 9.3, 55_000, 785, 10),
-    ("387 retrainings, n=392,702, d=600, K=3", 387, 5.1, 392_702, 601, 3),
-)
 
 
 def main(folder: Path, size: str) -> None:
@@ -59,18 +48,10 @@ def main(folder: Path, size: str) -> None:
         _evaluation("lo.Objective", lo.Objective(_one, (x, y), np.zeros(d), l2=1.0), groups, roof),
     ]
     x_many, y_many = drawn(n_many, d_many, 10)
-    many = _evaluation("lo.softmax, K=10", lo.softmax(x_many, y_many, l2=1.0), groups_many, roof)
-    whole = _retraining(lo.fit(lo.logistic(x, y, l2=1.0)), 2 * groups, roof)
-    # what a retraining loses beside its evaluations, measured with one output, holds for several
-    several = many["attained"] * whole["attained"] / rows[3]["attained"]
-    rows += [many, whole]
-    for what, count, evaluations, n, q, outputs in _COUNTED if on_host() else ():
-        work = count * evaluations * 4 * n * q * outputs
-        share = whole["attained"] if outputs == 1 else several
-        rows.append(
-            {"what": f"projected to one H200: {what}", "tera_operations": work / 1e12,
-             "at_share": share, "seconds": work / (share * _H200)}
-        )  # fmt: skip
+    rows.append(
+        _evaluation("lo.softmax, K=10", lo.softmax(x_many, y_many, l2=1.0), groups_many, roof)
+    )
+    rows.append(_retraining(lo.fit(lo.logistic(x, y, l2=1.0)), 2 * groups, roof))
     record(folder, "speed_roofline", rows)
 
 
