@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int8
 
-from leaveout.certificates import DENSE, apart, spread
+from leaveout.certificates import DENSE, spread
 from leaveout.effects import effects
 from leaveout.fit import Fit, check_groups, leaving
 from leaveout.groups import Groups
@@ -29,6 +29,7 @@ from leaveout.influence import Influence
 from leaveout.measures import as_measures
 from leaveout.newton import newton
 from leaveout.objective import LinearObjective
+from leaveout.radius import widest
 from leaveout.retrain import Retrain
 from leaveout.sharding import meshed
 from leaveout.solvers import Factor
@@ -510,7 +511,7 @@ def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
     """
     expansion: Any = fit.expansion()
     gram = leverage(expansion, _factor(fit))
-    return jnp.einsum("nkl,nkl->n", gram, expansion.second), jnp.max(apart(gram))
+    return jnp.einsum("nkl,nkl->n", gram, expansion.second), jnp.max(widest(gram))
 
 
 @eqx.filter_jit

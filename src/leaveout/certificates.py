@@ -26,7 +26,7 @@ from leaveout.fit import Fit
 from leaveout.inputs import is_traced
 from leaveout.models import pairs
 from leaveout.objective import LinearObjective
-from leaveout.radius import Points, ball_around, ball_centred
+from leaveout.radius import Points, ball_around, ball_centred, widest
 from leaveout.solution import Certificate
 from leaveout.solvers import Factor
 from leaveout.solvers.direct import together
@@ -38,7 +38,6 @@ __all__ = [
     "Frame",
     "HessianBall",
     "PenaltyBall",
-    "apart",
     "enclose",
     "frame",
     "frame_within",
@@ -147,10 +146,9 @@ def penalty_ball(
     a = objective.weights * stays
     _, slopes = objective.weighted(scores, a)
     outputs, through = objective.layout.outputs, [slopes.T]
-    rows, columns, place = pairs(outputs)
     low = _lower_curvature(objective, scores, a) if free_intercept else None
     if low is not None:  # it goes through the data together with the slopes: one product for both
-        through.append(low[:, rows, columns].T)
+        through.append(low)
     sums = jnp.concatenate(through) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
@@ -161,7 +159,8 @@ def penalty_ball(
         radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest
         radius = jnp.where(l2 > 0, radius, jnp.inf)
         return PenaltyBall(theta, radius, np.sqrt(2) * longest, None, None, None, l2)
-    total = jnp.sum(low, axis=0)
+    place = pairs(outputs)[2]
+    total = jnp.sum(low, axis=1)[place]
     if objective.loss.shift_invariant:
         total = total + jnp.trace(total) / outputs  # pins the common shift, which nothing sees
     # one eigendecomposition and no other call to LAPACK, none for one output: see `enclose`
@@ -188,15 +187,25 @@ def _extent(objective: LinearObjective) -> tuple:
     return middle, farthest, jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)))
 
 
-def _lower_curvature(objective, scores, a) -> Float[Array, "n K K"]:
-    """Below a_i times every chord of the slopes from `scores` to less than 1 away."""
+def _lower_curvature(objective, scores, a) -> Float[Array, "r n"]:
+    """Below a_i times every chord of the slopes from `scores` to less than 1 away.
+
+    Of the matrix (K K) of each example the entries k <= l, in the order of `pairs`, the examples
+    last: what is summed over them is then contiguous, and only half the matrix is ever formed.
+    """
     envelope: Any = objective.loss.envelope
-    if objective.layout.outputs == 1:
-        low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(scores[:, 0], objective.y)
-        return jnp.where(a != 0, a * low, 0.0)[:, None, None]
-    low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(scores, objective.y)
-    second = jax.vmap(jax.hessian(objective.point_loss))(scores, objective.y)
-    return jnp.where(a != 0, a * low, 0.0)[:, None, None] * second
+    one = objective.layout.outputs == 1
+    low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(
+        scores[:, 0] if one else scores, objective.y
+    )
+    low = jnp.where(a != 0, a * low, 0.0)
+    if one:
+        return low[None]
+    slopes = jax.vmap(jax.grad(objective.point_loss), in_axes=(1, 0), out_axes=1)
+    _, bend = jax.linearize(lambda s: slopes(s, objective.y), scores.T)
+    eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
+    entries = [bend(jnp.broadcast_to(e[:, None], scores.T.shape))[k:] for k, e in enumerate(eye)]
+    return low[None] * jnp.concatenate(entries)
 
 
 # ---- the Hessian's metric ------------------------------------------------------------------------
@@ -377,15 +386,7 @@ def _lengths(rows, inside, inverse, exact: bool):
         largest = jnp.sqrt(jnp.sqrt(jnp.linalg.norm(square @ square)))
         gram = jnp.einsum("nkp,nlp->nkl", rows, rows) * largest
     # no example makes up more than the whole metric
-    return jnp.minimum(jnp.einsum("nkl,nkl->n", inside, gram), 1.0), apart(gram)
-
-
-def apart(gram: Float[Array, "n K K"]) -> Float[Array, "n"]:
-    """The largest |x_k - x_l| of K rows, from their products; of one row its length."""
-    squares = jnp.diagonal(gram, axis1=1, axis2=2)
-    if gram.shape[1] > 1:
-        squares = squares[:, :, None] + squares[:, None, :] - 2 * gram
-    return jnp.sqrt(jnp.maximum(jnp.max(squares.reshape(len(gram), -1), axis=1), 0.0))
+    return jnp.minimum(jnp.einsum("nkl,nkl->n", inside, gram), 1.0), widest(gram)
 
 
 # ---- effects -------------------------------------------------------------------------------------
@@ -465,5 +466,5 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
 
     n, p, outputs = objective.n, objective.p, objective.layout.outputs
-    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 1)
+    held = 8 * n * outputs * (p if isinstance(shared, Frame) else (outputs + 3) // 2)
     return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held))

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, convex, sound
 from leaveout.objective import LinearObjective
+from leaveout.radius import widest
 
 __all__ = ["excess", "loss", "margin", "prediction", "queries", "subsets"]
 
@@ -169,14 +170,13 @@ def _apart(objective, ball, x) -> Float[Array, "m"]:
     layout = objective.layout
     if layout.outputs == 1:
         return ball.reach(jax.vmap(lambda row: layout.flat(row[None]))(x))
-    rows, columns = np.triu_indices(layout.outputs, 1)
-    pairs = np.eye(layout.outputs)[rows] - np.eye(layout.outputs)[columns]
+    eye = jnp.eye(layout.outputs, dtype=x.dtype)
 
     def one(row):
-        vectors = jax.vmap(lambda pair: layout.flat(pair[:, None] * row[None]))(jnp.asarray(pairs))
-        return jnp.max(ball.reach(vectors))
+        white = ball.whiten(jax.vmap(lambda e: layout.flat(e[:, None] * row[None]))(eye))
+        return widest((white @ white.T)[None])[0] * ball.radius
 
-    return jax.lax.map(one, x)
+    return jax.lax.map(one, x, batch_size=min(16, len(x)))
 
 
 def excess(objective, scores, y, apart) -> Float[Array, "m"]:
