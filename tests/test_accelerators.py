@@ -17,14 +17,10 @@ def accelerator(monkeypatch):
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-def _changes(objective, groups, solver):
-    fit = lo.fit(objective)
-    newton, retrained = lo.newton(fit, groups, solver), lo.retrain(fit, groups, lo.Retrain(1e-10))
-    return [lo.influence(fit, groups).value, newton.value, retrained.value]
-
-
-@pytest.mark.parametrize("classes", [2, 3])
-def test_changes_are_those_of_a_processor(accelerator, classes):
+@pytest.mark.parametrize(
+    ("classes", "solver"), [(2, lo.solvers.Cholesky()), (3, lo.solvers.LowRank())]
+)
+def test_changes_are_right(accelerator, classes, solver):
     rng = np.random.default_rng(classes)
     x = rng.standard_normal((173, 4))
     scores = x @ rng.standard_normal((4, classes)) + rng.gumbel(size=(173, classes))
@@ -33,11 +29,26 @@ def test_changes_are_those_of_a_processor(accelerator, classes):
     lists = [[3], rng.choice(173, 20, replace=False), rng.choice(173, 60, replace=False)]
     groups = lo.Groups.from_indices(lists, n=173)
     groups += lo.Groups.from_weights(rng.uniform(size=(2, 173)))
-    solver = lo.solvers.LowRank() if classes == 3 else lo.solvers.Cholesky()
-    on_host = _changes(objective, groups, solver)
+    w = groups.dense()
     accelerator()
-    for found, expected in zip(_changes(objective, groups, solver), on_host, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-8 * np.abs(expected).max())
+    fit = lo.fit(objective)
+    stays = np.concatenate([np.ones((1, 173)), 1 - w])
+    whole, *left = jax.jit(jax.vmap(objective.hessian, (None, 0)))(fit.flat, stays)
+    gradient = jax.jit(jax.vmap(objective.gradient))
+    pull = gradient(jnp.tile(fit.flat, (5, 1)), 1 - w)
+    influence = [_solve(whole, -g) for g in pull]
+    np.testing.assert_allclose(lo.influence(fit, groups).value, influence, atol=1e-9)
+    step = [_solve(own, -g) for own, g in zip(left, pull, strict=True)]
+    np.testing.assert_allclose(lo.newton(fit, groups, solver).value, step, atol=1e-9)
+    change = lo.retrain(fit, groups, lo.Retrain(1e-10))
+    assert not change.status.any()
+    remains = gradient(fit.flat[None] + change.value, 1 - w)
+    assert np.abs(remains).max() < 1e-8 * np.abs(pull).max()
+
+
+def _solve(matrix, b):
+    """The smallest solution: softmax does not see a shift of all intercepts."""
+    return np.linalg.lstsq(np.asarray(matrix), np.asarray(b), rcond=1e-12)[0]
 
 
 def test_products_of_float32_are_not_rounded_further(accelerator):
@@ -50,9 +61,8 @@ def test_products_of_float32_are_not_rounded_further(accelerator):
     x = np.random.default_rng(0).standard_normal((97, 3))
     y = (x[:, 0] > 0).astype(float)
     accelerator()
-    fit = lo.fit(lo.glm(loss, x, y, l2=1.0))
-    lo.retrain(fit, lo.Groups.from_indices([[0, 1]], n=97))
-    assert heard.count("float32") > 2
+    lo.fit(lo.glm(loss, x, y, l2=1.0))
+    assert "float32" in heard
     heard.clear()
     with jax.default_matmul_precision("tensorfloat32"):
         lo.fit(lo.glm(loss, x[:50], y[:50], l2=1.0))
