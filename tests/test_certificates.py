@@ -1,11 +1,15 @@
 """Certificates: an interval that must hold the effect of retraining."""
 
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from benchmarks.adversarial import SHAPES, checks
 
 import leaveout as lo
+from leaveout.certificates import penalty_ball
 from leaveout.radius import knapsack
 from problems import groups_of, measures_of, problem
 
@@ -158,6 +162,38 @@ def test_a_users_loss_with_an_envelope_is_certified():
     assert (effects.lower - 1e-9 <= actual).all()
     assert (actual <= effects.upper + 1e-9).all()
     assert np.isfinite(effects.width).all()
+
+
+def test_laplacian_losses_are_ones():
+    named = [(n, getattr(lo.losses, n)) for n in lo.losses.__all__ if n != "Loss"]
+    laplacian = [loss for _, loss in named if loss.laplacian]
+    assert laplacian
+    scores = jnp.asarray(np.random.default_rng(0).normal(size=(100, 5)) * 4)
+    for loss in laplacian:
+        assert loss.shift_invariant
+        second = jax.vmap(jax.hessian(lambda s, loss=loss: loss(s, 2)))(scores)
+        np.testing.assert_allclose(second.sum(axis=2), 0.0, atol=1e-14)
+        assert (second - second * jnp.eye(5)[None] <= 0).all()
+
+
+def test_edges_to_one_score_hold_what_all_edges_hold():
+    x, y = np.asarray(problem("softmax").x), np.asarray(problem("softmax").y)
+    whole = dataclasses.replace(lo.losses.softmax, laplacian=False)
+    groups, f = groups_of(60, 4), lo.measures.prediction(x[:3])
+    stays = jnp.asarray(1 - groups.dense()[-1])
+    intercepts = np.random.default_rng(0).normal(size=(20, 3))
+    changes = jnp.asarray(np.pad(intercepts, ((0, 0), (12, 0))))
+    lengths = []
+    for loss in (lo.losses.softmax, whole):
+        fit = lo.fit(lo.glm(loss, x, y, 3, l2=0.5))
+        effects = lo.effects(fit, groups, f, lo.Retrain(1e-6), certify=True)
+        actual = lo.effects(fit, groups, f, lo.Retrain(1e-12)).value
+        assert (effects.lower <= actual).all()
+        assert (actual <= effects.upper).all()
+        ball = penalty_ball(fit.objective, fit.flat, stays, free_intercept=True)
+        lengths.append(jax.vmap(ball.size)(changes))
+    assert (lengths[0] < lengths[1]).all()  # a metric that is less, and not much
+    assert (lengths[1] < 2 * lengths[0]).all()
 
 
 def test_certified_effects_survive_saving_and_tables(tmp_path):

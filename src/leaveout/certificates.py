@@ -14,6 +14,7 @@ lose); not interval arithmetic.
 
 import abc
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -145,29 +146,29 @@ def penalty_ball(
     scores = objective.scores(theta)
     a = objective.weights * stays
     _, slopes = objective.weighted(scores, a)
-    outputs, through = objective.layout.outputs, [slopes.T]
-    low = _lower_curvature(objective, scores, a) if free_intercept else None
-    if low is not None:  # it goes through the data together with the slopes: one product for both
+    outputs, through, matrices = objective.layout.outputs, [slopes.T], None
+    if free_intercept:  # it goes through the data together with the slopes: one product for both
+        low, matrices = _lower_curvature(objective, scores, a, slopes)
         through.append(low)
     sums = jnp.concatenate(through) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
     middle, farthest, length = _extent(objective) if extent is None else extent
     l2 = objective.l2
-    if low is None:
+    if matrices is None:
         longest = length / jnp.sqrt(l2)
         radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest
         radius = jnp.where(l2 > 0, radius, jnp.inf)
         return PenaltyBall(theta, radius, np.sqrt(2) * longest, None, None, None, l2)
-    place = pairs(outputs)[2]
-    total = jnp.sum(low, axis=1)[place]
+    curvature = matrices(sums[outputs:])
+    total = curvature[..., -1]
     if objective.loss.shift_invariant:
         total = total + jnp.trace(total) / outputs  # pins the common shift, which nothing sees
     # one eigendecomposition and no other call to LAPACK, none for one output: see `enclose`
     values, vectors = (total[0], jnp.ones((1, 1))) if outputs == 1 else jnp.linalg.eigh(total)
     root = vectors / jnp.sqrt(values)[None] @ vectors.T
     bend = vectors * jnp.sqrt(values)[None] @ vectors.T
-    pull = sums[outputs:][place][..., : objective.layout.features]
+    pull = curvature[..., : objective.layout.features]
     shift = root @ (root @ pull.reshape(outputs, -1))
     ball = PenaltyBall(theta, jnp.zeros(()), jnp.zeros(()), root, bend, shift, l2)
     # how far apart two scores of an example can get, in radii
@@ -187,25 +188,47 @@ def _extent(objective: LinearObjective) -> tuple:
     return middle, farthest, jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)))
 
 
-def _lower_curvature(objective, scores, a) -> Float[Array, "r n"]:
-    """Below a_i times every chord of the slopes from `scores` to less than 1 away.
+def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"], Callable]:
+    """Below a_i times every chord of the slopes from `scores` to less than 1 away, in r numbers.
 
-    Of the matrix (K K) of each example the entries k <= l, in the order of `pairs`, the examples
-    last: what is summed over them is then contiguous, and only half the matrix is ever formed.
+    The examples come last: what is summed over them is then contiguous. The second value makes
+    matrices (K K m) of sums (r m).
+
+    A Laplacian is at least what its edges to one score make up, K of the K (K + 1) / 2 numbers; the
+    score is the one whose slopes are largest, which is where softmax has most curvature. Otherwise
+    the entries k <= l of the matrix.
     """
     envelope: Any = objective.loss.envelope
-    one = objective.layout.outputs == 1
-    low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(
-        scores[:, 0] if one else scores, objective.y
-    )
-    low = jnp.where(a != 0, a * low, 0.0)
-    if one:
-        return low[None]
-    slopes = jax.vmap(jax.grad(objective.point_loss), in_axes=(1, 0), out_axes=1)
-    _, bend = jax.linearize(lambda s: slopes(s, objective.y), scores.T)
-    eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
-    entries = [bend(jnp.broadcast_to(e[:, None], scores.T.shape))[k:] for k, e in enumerate(eye)]
-    return low[None] * jnp.concatenate(entries)
+    outputs = objective.layout.outputs
+    place = pairs(outputs)[2]
+    given = scores[:, 0] if outputs == 1 else scores
+    low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(given, objective.y)
+    low = jnp.where(a != 0, a * low, 0.0)[None]
+    if outputs == 1:
+        return low, lambda sums: sums[place]
+
+    def gradients(scores):
+        return jax.vmap(jax.grad(objective.point_loss), (1, 0), 1)(scores, objective.y)
+
+    _, bend = jax.linearize(gradients, scores.T)
+    eye = jnp.eye(outputs, dtype=scores.dtype)
+
+    def column(direction):
+        return bend(jnp.broadcast_to(direction[:, None], scores.T.shape))
+
+    if objective.loss.laplacian:
+        hub = eye[jnp.argmax(jnp.sum(jnp.abs(slopes), axis=0))]
+        return low * jnp.maximum(-column(hub), 0.0), lambda sums: _star(hub, sums)
+    entries = [column(e)[k:] for k, e in enumerate(eye)]
+    return low * jnp.concatenate(entries), lambda sums: sums[place]
+
+
+def _star(hub: Float[Array, "K"], edges: Float[Array, "K m"]) -> Float[Array, "K K m"]:
+    """Laplacians of edges from each score to the one at which `hub` is 1."""
+    eye = jnp.eye(len(hub), dtype=edges.dtype)[..., None]
+    spokes = hub[:, None, None] * edges[None]
+    whole = (hub[:, None] * hub[None])[..., None] * jnp.sum(edges, axis=0)[None, None]
+    return eye * edges[:, None] - spokes - spokes.swapaxes(0, 1) + whole
 
 
 # ---- the Hessian's metric ------------------------------------------------------------------------
@@ -466,5 +489,5 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
 
     n, p, outputs = objective.n, objective.p, objective.layout.outputs
-    held = 8 * n * outputs * (p if isinstance(shared, Frame) else (outputs + 3) // 2)
+    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 2)
     return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held))

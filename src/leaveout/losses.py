@@ -34,6 +34,9 @@ class Loss:
             log-likelihood of; used for synthetic data and by the shelf's own tests.
         shift_invariant: True if adding a constant to all scores changes nothing (softmax): the
             Hessian is then singular along that shift, and solvers pin it.
+        laplacian: True if, beside that, its second derivative by two different scores is never
+            positive: its Hessian is then the Laplacian of a graph between scores, and what some of
+            the edges make up is a lower bound of it, which makes certificates cheap.
         convex: True if the loss is convex in the scores: retraining then searches along a line by
             slopes alone, which saves the values, and errors can be bounded.
         envelope: `envelope(scores, y, radius)` to (low, high): how the curvature can change, which
@@ -49,6 +52,7 @@ class Loss:
     targets: Literal["binary", "classes", "counts", "real", "any"] = "any"
     sample: Callable | None = None
     shift_invariant: bool = False
+    laplacian: bool = False
     convex: bool = False
     envelope: Callable | None = None
     slope: float = math.inf
@@ -133,6 +137,7 @@ softmax = Loss(
     "classes",
     lambda key, scores: jax.random.categorical(key, scores),
     shift_invariant=True,
+    laplacian=True,
     convex=True,
     envelope=_softmax_envelope,
     slope=math.sqrt(2),
