@@ -41,10 +41,12 @@ def main() -> None:
     if not options.full:  # which reports what compiling takes
         keep_compiled()
     here = Path(__file__).parent
-    for path in sorted(p for kind in _KINDS for p in here.glob(f"{kind}*.py")):
-        if options.only not in (None, path.stem) or (there and path.stem not in _ON_DEVICE):
-            continue
-        importlib.import_module(f"benchmarks.{path.stem}").main(out, size)
+    found = sorted(p.stem for kind in _KINDS for p in here.glob(f"{kind}*.py"))
+    if options.only is not None and options.only not in found:
+        raise SystemExit(f"--only {options.only}: expected one of {', '.join(found)}")
+    chosen = [options.only] if options.only else _ON_DEVICE if there else found
+    for name in chosen:
+        importlib.import_module(f"benchmarks.{name}").main(out, size)
     for path in draw(out):
         print(f"drew {path}")
 
@@ -55,7 +57,7 @@ def _computing_on(device: str) -> str:
         jax.config.update("jax_platforms", "cpu")
         return ""
     if jax.default_backend() != device:
-        raise SystemExit(f"--device {device}: JAX finds no {device} here, only a cpu")
+        raise SystemExit(f"--device {device}: JAX computes on {jax.default_backend()} here")
     return device
 
 

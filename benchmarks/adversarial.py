@@ -25,6 +25,7 @@ SHAPES = (
     ("logistic", 1, 80, 8),
     ("logistic", 1, 20, 30),
     ("softmax", 3, 40, 4),
+    ("softmax", 5, 40, 3),
     ("poisson", 1, 40, 4),
     ("squares", 1, 30, 5),
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from leaveout.sharding import on_host
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def test_changes_are_right(accelerator, classes, solver):
     groups += lo.Groups.from_weights(rng.uniform(size=(2, 173)))
     w = groups.dense()
     accelerator()
+    assert not on_host()
     fit = lo.fit(objective)
     stays = np.concatenate([np.ones((1, 173)), 1 - w])
     whole, *left = jax.jit(jax.vmap(objective.hessian, (None, 0)))(fit.flat, stays)

@@ -10,7 +10,7 @@ from benchmarks.adversarial import SHAPES, checks
 
 import leaveout as lo
 from leaveout.certificates import penalty_ball
-from leaveout.radius import knapsack
+from leaveout.radius import knapsack, widest
 from problems import groups_of, measures_of, problem
 
 METHODS = (lo.Influence(), lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())
@@ -164,36 +164,49 @@ def test_a_users_loss_with_an_envelope_is_certified():
     assert np.isfinite(effects.width).all()
 
 
-def test_laplacian_losses_are_ones():
-    named = [(n, getattr(lo.losses, n)) for n in lo.losses.__all__ if n != "Loss"]
-    laplacian = [loss for _, loss in named if loss.laplacian]
-    assert laplacian
+def test_categorical_losses_have_the_curvature_of_one():
     scores = jnp.asarray(np.random.default_rng(0).normal(size=(100, 5)) * 4)
-    for loss in laplacian:
-        assert loss.shift_invariant
+    losses = [getattr(lo.losses, name) for name in lo.losses.__all__ if name != "Loss"]
+    categorical = [loss for loss in losses if loss.categorical]
+    assert categorical
+    for loss in categorical:
+        p = jax.nn.softmax(scores)
         second = jax.vmap(jax.hessian(lambda s, loss=loss: loss(s, 2)))(scores)
-        np.testing.assert_allclose(second.sum(axis=2), 0.0, atol=1e-14)
-        assert (second - second * jnp.eye(5)[None] <= 0).all()
+        expected = p[:, :, None] * jnp.eye(5)[None] - p[:, :, None] * p[:, None]
+        np.testing.assert_allclose(second, expected, atol=1e-14)
+    with pytest.raises(ValueError, match="state these too"):
+        lo.losses.Loss(lambda s, y: 0.0, categorical=True)
 
 
-def test_edges_to_one_score_hold_what_all_edges_hold():
-    x, y = np.asarray(problem("softmax").x), np.asarray(problem("softmax").y)
-    whole = dataclasses.replace(lo.losses.softmax, laplacian=False)
-    groups, f = groups_of(60, 4), lo.measures.prediction(x[:3])
-    stays = jnp.asarray(1 - groups.dense()[-1])
-    intercepts = np.random.default_rng(0).normal(size=(20, 3))
-    changes = jnp.asarray(np.pad(intercepts, ((0, 0), (12, 0))))
-    lengths = []
-    for loss in (lo.losses.softmax, whole):
-        fit = lo.fit(lo.glm(loss, x, y, 3, l2=0.5))
-        effects = lo.effects(fit, groups, f, lo.Retrain(1e-6), certify=True)
-        actual = lo.effects(fit, groups, f, lo.Retrain(1e-12)).value
-        assert (effects.lower <= actual).all()
-        assert (actual <= effects.upper).all()
-        ball = penalty_ball(fit.objective, fit.flat, stays, free_intercept=True)
-        lengths.append(jax.vmap(ball.size)(changes))
-    assert (lengths[0] < lengths[1]).all()  # a metric that is less, and not much
-    assert (lengths[1] < 2 * lengths[0]).all()
+@pytest.mark.parametrize("outputs", [2, 3, 6])
+def test_the_penaltys_metric_is_below_the_curvature_of_what_stays(outputs):
+    objective, rng = problem("softmax", outputs=outputs, l2=0.3), np.random.default_rng(outputs)
+    fit = lo.fit(objective)
+    stays = jnp.asarray(rng.uniform(0, 1.5, size=60) * (rng.uniform(size=60) < 0.8))
+    ball = penalty_ball(objective, fit.flat, stays, free_intercept=True)
+    changes = rng.normal(size=(50, objective.p))
+    changes[:, -outputs:] -= changes[:, -outputs:].mean(axis=1, keepdims=True)  # seen by no score
+    bent = np.asarray(objective.hessian(fit.flat, stays))
+    curvature = np.einsum("ij,jk,ik->i", changes, bent, changes)
+    sizes = np.asarray(jax.vmap(ball.size)(jnp.asarray(changes))) ** 2
+    assert (sizes <= curvature).all()
+    assert (sizes > 0.1 * curvature).any()
+
+
+def test_losses_of_several_outputs_prove_nothing_unless_categorical():
+    softmax = dataclasses.replace(lo.losses.softmax, categorical=False)
+    some = problem("softmax")
+    fit = lo.fit(lo.glm(softmax, some.x, some.y, 3, l2=0.5))
+    effects = lo.effects(fit, groups_of(60, 3), measures_of(some)[:2], certify=True)
+    assert (effects.certificate == lo.Certificate.uncertified).all()
+
+
+def test_the_widest_pair_is_found_from_products():
+    rows = np.random.default_rng(0).normal(size=(7, 5, 40))
+    found = widest(jnp.asarray(np.einsum("nkp,nlp->nkl", rows, rows)))
+    expected = np.linalg.norm(rows[:, :, None] - rows[:, None], axis=3).max(axis=(1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert (np.asarray(found) >= expected).all()
 
 
 def test_certified_effects_survive_saving_and_tables(tmp_path):

@@ -10,6 +10,7 @@ import scipy.optimize
 
 import leaveout as lo
 from leaveout import lbfgs
+from leaveout.coordinates import around
 from leaveout.fit import few, whitened
 from leaveout.influence import squared
 from leaveout.solvers.direct import _together
@@ -455,3 +456,31 @@ def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):
         np.testing.assert_allclose(own[i, 0], g @ np.linalg.solve(h, g), rtol=1e-10)
     assert not first.status.any()
     assert not step.status.any()
+
+
+def test_curvature_at_the_end_is_that_of_the_hessian():
+    some = problem("softmax", n=600, l2=0.5)  # more than one block, the last one not full
+    fit, rng = lo.fit(some), np.random.default_rng(0)
+    stays, l2 = jnp.asarray(rng.uniform(size=(4, 600))), jnp.asarray([0.1, 0.5, 1.0, 5.0])
+    coordinates = around(fit, own_l2=True)
+    u = jnp.asarray(rng.normal(size=(4, some.p)))
+    bend, left, whole = coordinates.curvature(u, stays, l2)
+    theta = coordinates.theta(u, l2)
+    hessian = jax.jit(lambda theta, stays, l2: some.with_l2(l2).hessian(theta, stays))
+    for i in range(4):
+        own, change = np.asarray(hessian(theta[i], stays[i], l2[i])), theta[i] - fit.flat
+        np.testing.assert_allclose(bend[i], change @ own @ change, rtol=1e-10)
+        np.testing.assert_allclose(left[i], np.diagonal(own)[-3:], rtol=1e-10)
+    before = np.asarray(hessian(fit.flat, jnp.ones(600), 0.5))
+    np.testing.assert_allclose(whole, np.diagonal(before)[-3:], rtol=1e-10)
+
+
+def test_a_penalty_of_its_own_holds_what_a_group_leaves_bare():
+    rng = np.random.default_rng(0)
+    x = np.c_[rng.normal(size=80), np.arange(80) < 10]  # only the group has the second feature
+    y = rng.integers(2, size=80)
+    fit, groups = lo.fit(lo.logistic(x, y, l2=0.0)), lo.Groups.from_indices([np.arange(10)], n=80)
+    assert lo.retrain(fit, groups).status[0] == lo.Status.no_minimum
+    change = lo.retrain(fit, groups, l2=np.ones(1))
+    assert change.status[0] == lo.Status.converged
+    np.testing.assert_allclose(fit.flat[1] + change.value[0, 1], 0.0, atol=1e-6)

@@ -503,6 +503,7 @@ def trust(fit: Fit, groups: Groups) -> Trust:
     return Trust(taken, mu, share, nu, missed, moved, error, light)
 
 
+@meshed
 @eqx.filter_jit
 def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
     """Every example's leverage, tr(H^-1 H_i), and the longest difference of scores in H^-1.

@@ -4,8 +4,8 @@ Given any theta near the minimum of what a group leaves behind, its remaining gr
 how fast the curvature can change, the minimum lies in a ball around it. Two metrics serve:
 
 - the penalty's: l2 bends everything that is penalised, and a free intercept is bent by what stays,
-  after the weights are centred. Two and a half products with the data for each group; nothing is
-  factorised. Tight where the gradient is small, as after retraining.
+  after the weights are centred. Two and a half products with the data for each group, three of
+  several outputs; nothing is factorised. Tight where the gradient is small, as after retraining.
 - the Hessian's of what stays, factorised for each group: far tighter per unit of gradient.
 
 Computed in float64 and inflated for rounding (a relative 1e-9, and what a sum of so many terms can
@@ -25,9 +25,9 @@ from jaxtyping import Array, Float
 
 from leaveout.fit import Fit
 from leaveout.inputs import is_traced
-from leaveout.models import pairs
+from leaveout.measures.queries import AT_ONCE
 from leaveout.objective import LinearObjective
-from leaveout.radius import Points, ball_around, ball_centred, widest
+from leaveout.radius import SUMMED, Points, ball_around, ball_centred, widest
 from leaveout.solution import Certificate
 from leaveout.solvers import Factor
 from leaveout.solvers.direct import together
@@ -50,7 +50,6 @@ __all__ = [
 DENSE = 2000  # parameters up to which a matrix of p x p is formed and factorised for each group
 _REACH = 1.0  # change in scores within which the intercept's curvature is bounded
 _SLACK = 1e-9  # relative inflation for rounding
-_SUMMED = 32  # units of rounding that a sum of many terms may lose, relative to their sizes
 
 
 class AbstractBall(eqx.Module):
@@ -146,13 +145,13 @@ def penalty_ball(
     scores = objective.scores(theta)
     a = objective.weights * stays
     _, slopes = objective.weighted(scores, a)
-    outputs, through, matrices = objective.layout.outputs, [slopes.T], None
+    outputs = objective.layout.outputs
+    low, matrices = slopes.T[:0], None
     if free_intercept:  # it goes through the data together with the slopes: one product for both
         low, matrices = _lower_curvature(objective, scores, a, slopes)
-        through.append(low)
-    sums = jnp.concatenate(through) @ objective.design
+    sums = jnp.concatenate([slopes.T, low]) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
-    noise = _SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
+    noise = SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
     middle, farthest, length = _extent(objective) if extent is None else extent
     l2 = objective.l2
     if matrices is None:
@@ -160,7 +159,7 @@ def penalty_ball(
         radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest
         radius = jnp.where(l2 > 0, radius, jnp.inf)
         return PenaltyBall(theta, radius, np.sqrt(2) * longest, None, None, None, l2)
-    curvature = matrices(sums[outputs:])
+    curvature = matrices(sums[outputs:])  # (K K q)
     total = curvature[..., -1]
     if objective.loss.shift_invariant:
         total = total + jnp.trace(total) / outputs  # pins the common shift, which nothing sees
@@ -194,33 +193,25 @@ def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"],
     The examples come last: what is summed over them is then contiguous. The second value makes
     matrices (K K m) of sums (r m).
 
-    A Laplacian is at least what its edges to one score make up, K of the K (K + 1) / 2 numbers; the
-    score is the one whose slopes are largest, which is where softmax has most curvature. Otherwise
-    the entries k <= l of the matrix.
+    Of several outputs the loss is categorical: its Hessian is the Laplacian of a graph between
+    scores, with edges p_k p_l, and at least what the edges to one score make up. That score is
+    the one whose slopes are largest, which is where most of the curvature is.
     """
     envelope: Any = objective.loss.envelope
     outputs = objective.layout.outputs
-    place = pairs(outputs)[2]
     given = scores[:, 0] if outputs == 1 else scores
     low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(given, objective.y)
     low = jnp.where(a != 0, a * low, 0.0)[None]
     if outputs == 1:
-        return low, lambda sums: sums[place]
+        return low, lambda sums: sums[None]
 
     def gradients(scores):
         return jax.vmap(jax.grad(objective.point_loss), (1, 0), 1)(scores, objective.y)
 
     _, bend = jax.linearize(gradients, scores.T)
-    eye = jnp.eye(outputs, dtype=scores.dtype)
-
-    def column(direction):
-        return bend(jnp.broadcast_to(direction[:, None], scores.T.shape))
-
-    if objective.loss.laplacian:
-        hub = eye[jnp.argmax(jnp.sum(jnp.abs(slopes), axis=0))]
-        return low * jnp.maximum(-column(hub), 0.0), lambda sums: _star(hub, sums)
-    entries = [column(e)[k:] for k, e in enumerate(eye)]
-    return low * jnp.concatenate(entries), lambda sums: sums[place]
+    hub = jax.nn.one_hot(jnp.argmax(jnp.sum(jnp.abs(slopes), axis=0)), outputs, dtype=scores.dtype)
+    edges = -bend(jnp.broadcast_to(hub[:, None], scores.T.shape))  # and minus p_k (1 - p_k) at k
+    return low * jnp.maximum(edges, 0.0), lambda sums: _star(hub, sums)
 
 
 def _star(hub: Float[Array, "K"], edges: Float[Array, "K m"]) -> Float[Array, "K K m"]:
@@ -310,7 +301,7 @@ def frame_within(fit: Fit, available: int) -> Frame | None:
     if fit.factor is None or not isinstance(objective, LinearObjective):
         return None
     size = 8 * objective.n * objective.layout.outputs * objective.p
-    if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
+    if not _bounded(objective) or objective.p > DENSE or size > available / 4:
         return None
     return frame(objective, fit.flat, fit.factor)
 
@@ -364,7 +355,7 @@ def hessian_ball(
 
     own, length = _lengths(rows, inside, inverse, exact)
     eps = jnp.finfo(rows.dtype).eps
-    noise = _SUMMED * eps * jnp.sum(jnp.abs(slopes).sum(axis=1) * length)
+    noise = SUMMED * eps * jnp.sum(jnp.abs(slopes).sum(axis=1) * length)
     start = jnp.linalg.norm(inverse_root @ residual) * (1 + _SLACK) + noise
     step = inverse @ residual
     shifted = spread(rows @ step)
@@ -377,7 +368,7 @@ def hessian_ball(
     radius = ball_centred(points, start, rho)
     # what is lost in the gradient, in the solve, and in writing the centre down
     radius = radius * (1 + _SLACK) + _rounding(lower) * start + noise
-    radius += _SUMMED * eps * jnp.linalg.norm(jnp.abs(factor.lower).T @ jnp.abs(theta))
+    radius += SUMMED * eps * jnp.linalg.norm(jnp.abs(factor.lower).T @ jnp.abs(theta))
     radius = jnp.where(jnp.all(jnp.isfinite(inverse_root)) & jnp.isfinite(radius), radius, jnp.inf)
     centre = theta - factor.unwhiten(step[None])[0]
     return HessianBall(centre, radius, length, factor, lower, inverse_root)
@@ -450,6 +441,12 @@ def enclose(fit: Fit, measures, change, leaves, frame: Frame | None = None) -> t
     return lower, upper, code
 
 
+def _bounded(objective: LinearObjective) -> bool:
+    """Whether the loss states how its curvature can change, in a form that is made use of."""
+    loss = objective.loss
+    return loss.envelope is not None and (objective.layout.outputs == 1 or loss.categorical)
+
+
 def _free_intercept(objective) -> bool | None:
     """Whether the intercepts are free; None where the penalty's ball does not exist."""
     if not isinstance(objective, LinearObjective) or not objective.loss.convex:
@@ -459,7 +456,7 @@ def _free_intercept(objective) -> bool | None:
     penalised = np.asarray(objective.penalised)
     if penalised.all():
         return False
-    bounded = objective.loss.envelope is not None
+    bounded = _bounded(objective)
     return True if bounded and (penalised == objective.layout.penalised()).all() else None
 
 
@@ -480,7 +477,7 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         parts = [measure.enclose(objective, ball, w) for measure in measures]
         lower, upper = (jnp.concatenate(sides) for sides in zip(*parts, strict=True))
         before = jnp.concatenate([m.values(objective, fit.flat, w) for m in measures])
-        slack = _SUMMED * jnp.finfo(before.dtype).eps * jnp.abs(before)
+        slack = SUMMED * jnp.finfo(before.dtype).eps * jnp.abs(before)
         lower = jnp.where(known, lower - before - slack, -jnp.inf)
         upper = jnp.where(known, upper - before + slack, jnp.inf)
         close = ball.radius <= ball.size(ball.centre - fit.flat)
@@ -489,5 +486,5 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
 
     n, p, outputs = objective.n, objective.p, objective.layout.outputs
-    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 2)
+    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 2) + AT_ONCE
     return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held))

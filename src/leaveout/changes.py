@@ -18,6 +18,7 @@ from leaveout.fit import Fit, check_groups
 from leaveout.groups import UNSEEN, Groups
 from leaveout.inputs import check_tree, check_weights
 from leaveout.objective import AbstractObjective, LinearExpansion, LinearObjective
+from leaveout.sharding import meshed
 
 __all__ = ["add", "relabel", "reweight"]
 
@@ -76,6 +77,7 @@ def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> 
     return _extended(fit, more, base), added
 
 
+@meshed
 def relabel(fit: Fit, groups: Groups, y: Any) -> tuple[Fit, Groups]:
     """A fit and groups that give each group's points other targets: they leave and come back.
 

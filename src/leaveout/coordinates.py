@@ -163,7 +163,11 @@ class Whitened(eqx.Module):
         return function
 
     def curvature(self, u, stays, l2):
-        """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
+        """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
+
+        Returns:
+            (b), (b f) and (f).
+        """
         objective: Any = self.fit.objective
 
         def term(block, stays, moved):
@@ -258,7 +262,11 @@ class Plain(eqx.Module):
         return function
 
     def curvature(self, u, stays, l2):
-        """Along each u: (b) its own Hessian's, and whether a parameter without penalty lost all."""
+        """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
+
+        Returns:
+            (b), (b f) and (f).
+        """
         objective = self.fit.objective
         linear = isinstance(objective, LinearObjective)
 
@@ -276,7 +284,11 @@ class Plain(eqx.Module):
         if not isinstance(objective, LinearObjective):
             return bend, left, left[0]
         whole = sums(self.fit.flat[None], change[:1], jnp.ones((1, objective.n)))[1][0]
-        bare = objective.layout.matrix(objective.penalty)[:, np.array(self.free, int)] == 0
+        columns = np.array(self.free, int)
+        bare = objective.layout.matrix(objective.penalty)[:, columns] == 0
+        if l2 is not None:  # a penalty of its own holds a lane's parameters
+            held = objective.layout.matrix(objective.penalised.astype(float))[:, columns] > 0
+            left = jnp.where(held.reshape(1, -1) & (l2[:, None] > 0), jnp.inf, left)
         return bend, left, jnp.where(bare.reshape(-1), whole, 0.0)
 
     def _own_curvature(self, objective, theta, change, stays):

@@ -12,6 +12,7 @@ from leaveout.fit import Fit, check_groups
 from leaveout.groups import Groups
 from leaveout.influence import group_sums
 from leaveout.newton import Newton
+from leaveout.sharding import meshed
 
 __all__ = ["HeldOut", "cross_validate_groups", "own_losses"]
 
@@ -94,6 +95,7 @@ def cross_validate_groups(
     )
 
 
+@meshed
 def own_losses(fit: Fit, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """Each group's loss at theta, sum of s w loss, and the sum of s w: (g) each."""
     both = np.stack([np.asarray(part) for part in _losses(fit)], axis=1)[: groups.n]

@@ -34,16 +34,17 @@ class Loss:
             log-likelihood of; used for synthetic data and by the shelf's own tests.
         shift_invariant: True if adding a constant to all scores changes nothing (softmax): the
             Hessian is then singular along that shift, and solvers pin it.
-        laplacian: True if, beside that, its second derivative by two different scores is never
-            positive: its Hessian is then the Laplacian of a graph between scores, and what some of
-            the edges make up is a lower bound of it, which makes certificates cheap.
+        categorical: True if its derivatives by the scores, from the second on, are the cumulants of
+            which of K categories is drawn (softmax, whatever its targets): what certificates of
+            several outputs rest on.
         convex: True if the loss is convex in the scores: retraining then searches along a line by
             slopes alone, which saves the values, and errors can be bounded.
         envelope: `envelope(scores, y, radius)` to (low, high): how the curvature can change, which
             is what certificates rest on. For one output, bounds on the chord
             (loss'(s + d) - loss'(s)) / d over |d| <= radius; bounds on the second derivative there
-            serve. For several, bounds on the same chord relative to the Hessian at `scores`, over
-            displacements whose entries differ by at most `radius`. None: no certificates.
+            serve. For several, of categorical losses only, bounds on the same chord relative to the
+            Hessian at `scores`, over displacements whose entries differ by at most `radius`. None:
+            no certificates.
         slope: the largest length its gradient by the scores can have, anywhere.
         third: the largest third derivative by the scores, anywhere, as a multilinear form.
     """
@@ -52,11 +53,15 @@ class Loss:
     targets: Literal["binary", "classes", "counts", "real", "any"] = "any"
     sample: Callable | None = None
     shift_invariant: bool = False
-    laplacian: bool = False
+    categorical: bool = False
     convex: bool = False
     envelope: Callable | None = None
     slope: float = math.inf
     third: float = math.inf
+
+    def __post_init__(self):
+        if self.categorical and not (self.shift_invariant and self.convex):
+            raise ValueError("a categorical loss is shift_invariant and convex; state these too")
 
     def __call__(self, scores, y):
         """The loss of one example."""
@@ -137,7 +142,7 @@ softmax = Loss(
     "classes",
     lambda key, scores: jax.random.categorical(key, scores),
     shift_invariant=True,
-    laplacian=True,
+    categorical=True,
     convex=True,
     envelope=_softmax_envelope,
     slope=math.sqrt(2),

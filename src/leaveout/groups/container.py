@@ -247,7 +247,11 @@ class Groups:
         last = np.append(new[1:], len(rows)) - 1
         runs = zip(starts[new].tolist(), ends[last].tolist(), strict=True)
         parts = [values[start:end] for start, end in runs]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if len(parts) > 1:
+            return np.concatenate(parts)
+        view = parts[0]
+        view.flags.writeable = False
+        return view
 
     def dense(self, rows: Any = slice(None)) -> np.ndarray:
         """(b n) w of some groups, all by default: for the chunk in flight only."""

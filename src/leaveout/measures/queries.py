@@ -15,7 +15,10 @@ from leaveout.measures.container import Measure, around, convex, sound
 from leaveout.objective import LinearObjective
 from leaveout.radius import widest
 
-__all__ = ["excess", "loss", "margin", "prediction", "queries", "subsets"]
+__all__ = ["AT_ONCE", "excess", "loss", "margin", "prediction", "queries", "subsets"]
+
+
+AT_ONCE = 2**20  # bytes of queries of several outputs whose reach is found together
 
 
 class _PerExample(Measure):
@@ -176,7 +179,8 @@ def _apart(objective, ball, x) -> Float[Array, "m"]:
         white = ball.whiten(jax.vmap(lambda e: layout.flat(e[:, None] * row[None]))(eye))
         return widest((white @ white.T)[None])[0] * ball.radius
 
-    return jax.lax.map(one, x, batch_size=min(16, len(x)))
+    held = 8 * layout.outputs * layout.size
+    return jax.lax.map(one, x, batch_size=int(np.clip(AT_ONCE // held, 1, len(x))))
 
 
 def excess(objective, scores, y, apart) -> Float[Array, "m"]:
@@ -185,7 +189,7 @@ def excess(objective, scores, y, apart) -> Float[Array, "m"]:
     By the loss's envelope; of several outputs at most an eighth of the squared range (Popoviciu).
     """
     if objective.layout.outputs > 1:
-        return apart**2 / 8 if objective.loss.shift_invariant else jnp.full(apart.shape, jnp.inf)
+        return apart**2 / 8 if objective.loss.categorical else jnp.full(apart.shape, jnp.inf)
     if objective.loss.envelope is None:
         return jnp.full(apart.shape, jnp.inf)
     _, high = jax.vmap(objective.loss.envelope)(scores[:, 0], y, apart)

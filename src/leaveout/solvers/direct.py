@@ -220,7 +220,7 @@ class LowRank:
         lanes = block.indices, block.weights
         inner = block.indices.shape[1] * outputs
         many = together(len(block.indices), 16 * inner * (outputs * width + 2 * inner))
-        batch = None if on_host() else many
+        batch = None if on_host() else many  # a processor's cores share one lane's products
         white, lu, pivots = over_lanes(seen, factors, lanes, batch)
 
         def one(inputs):
