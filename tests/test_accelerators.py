@@ -19,7 +19,11 @@ def accelerator(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("classes", "solver"), [(2, lo.solvers.Cholesky()), (3, lo.solvers.LowRank())]
+    ("classes", "solver"),
+    [
+        pytest.param(2, lo.solvers.Cholesky(), marks=pytest.mark.slow),
+        (3, lo.solvers.LowRank()),
+    ],
 )
 def test_changes_are_right(accelerator, classes, solver):
     rng = np.random.default_rng(classes)

@@ -178,7 +178,7 @@ def test_categorical_losses_have_the_curvature_of_one():
         lo.losses.Loss(lambda s, y: 0.0, categorical=True)
 
 
-@pytest.mark.parametrize("outputs", [2, 3, 6])
+@pytest.mark.parametrize("outputs", [slow(2), slow(3), 6])
 def test_the_penaltys_metric_is_below_the_curvature_of_what_stays(outputs):
     objective, rng = problem("softmax", outputs=outputs, l2=0.3), np.random.default_rng(outputs)
     fit = lo.fit(objective)
@@ -193,12 +193,20 @@ def test_the_penaltys_metric_is_below_the_curvature_of_what_stays(outputs):
     assert (sizes > 0.1 * curvature).any()
 
 
-def test_losses_of_several_outputs_prove_nothing_unless_categorical():
+def test_other_losses_of_several_outputs_prove_predictions_only():
     softmax = dataclasses.replace(lo.losses.softmax, categorical=False)
-    some = problem("softmax")
+    some, groups = problem("softmax"), groups_of(60, 3)
     fit = lo.fit(lo.glm(softmax, some.x, some.y, 3, l2=0.5))
-    effects = lo.effects(fit, groups_of(60, 3), measures_of(some)[:2], certify=True)
-    assert (effects.certificate == lo.Certificate.uncertified).all()
+    x, y = np.asarray(some.x[:2]), np.asarray(some.y[:2])
+    measures = [lo.measures.prediction(x), lo.measures.loss((x, y))]
+    effects = lo.effects(fit, groups, measures, lo.Retrain(), certify=True)
+    actual = lo.effects(fit, groups, measures[0], lo.Retrain(1e-12)).value
+    assert np.isfinite(effects.width[:, :6]).all()
+    assert (effects.lower[:, :6] <= actual).all()
+    assert (actual <= effects.upper[:, :6]).all()
+    assert np.isinf(effects.width[:, 6:]).all()
+    rough = lo.effects(fit, groups, measures[0], lo.Influence(), certify=True)
+    assert (rough.certificate == lo.Certificate.uncertified).any()
 
 
 def test_the_widest_pair_is_found_from_products():

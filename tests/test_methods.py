@@ -435,8 +435,15 @@ def test_bad_input_gets_one_sentence(call, sentence):
 
 
 @of_processors
-@pytest.mark.parametrize("name", ["logistic", "softmax"])
-@pytest.mark.parametrize("weights", [None, "fractional"])
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("logistic", None),
+        ("softmax", "fractional"),
+        pytest.param("logistic", "fractional", marks=pytest.mark.slow),
+        pytest.param("softmax", None, marks=pytest.mark.slow),
+    ],
+)
 def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):
     """Where lists of rows serve instead of products with all the data, the answers are the same."""
     objective = problem(name, n=400, l2=0.5)

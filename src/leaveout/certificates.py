@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 from leaveout.fit import Fit
 from leaveout.inputs import is_traced
 from leaveout.measures.queries import AT_ONCE
+from leaveout.models import pairs
 from leaveout.objective import LinearObjective
 from leaveout.radius import SUMMED, Points, ball_around, ball_centred, widest
 from leaveout.solution import Certificate
@@ -193,9 +194,10 @@ def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"],
     The examples come last: what is summed over them is then contiguous. The second value makes
     matrices (K K m) of sums (r m).
 
-    Of several outputs the loss is categorical: its Hessian is the Laplacian of a graph between
-    scores, with edges p_k p_l, and at least what the edges to one score make up. That score is
-    the one whose slopes are largest, which is where most of the curvature is.
+    The Hessian of a categorical loss is the Laplacian of a graph between scores, with edges
+    p_k p_l, and at least what the edges to one score make up: K of K (K + 1) / 2 numbers. That
+    score is the one whose slopes are largest, which is where most of the curvature is. Of other
+    losses the entries k <= l, in the order of `pairs`.
     """
     envelope: Any = objective.loss.envelope
     outputs = objective.layout.outputs
@@ -209,9 +211,17 @@ def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"],
         return jax.vmap(jax.grad(objective.point_loss), (1, 0), 1)(scores, objective.y)
 
     _, bend = jax.linearize(gradients, scores.T)
-    hub = jax.nn.one_hot(jnp.argmax(jnp.sum(jnp.abs(slopes), axis=0)), outputs, dtype=scores.dtype)
-    edges = -bend(jnp.broadcast_to(hub[:, None], scores.T.shape))  # and minus p_k (1 - p_k) at k
-    return low * jnp.maximum(edges, 0.0), lambda sums: _star(hub, sums)
+    eye = jnp.eye(outputs, dtype=scores.dtype)
+
+    def column(direction):
+        return bend(jnp.broadcast_to(direction[:, None], scores.T.shape))
+
+    if objective.loss.categorical:
+        hub = eye[jnp.argmax(jnp.sum(jnp.abs(slopes), axis=0))]
+        edges = jnp.maximum(-column(hub), 0.0)  # none from the score to itself
+        return low * edges, lambda sums: _star(hub, sums)
+    entries = [column(e)[k:] for k, e in enumerate(eye)]
+    return low * jnp.concatenate(entries), lambda sums: sums[pairs(outputs)[2]]
 
 
 def _star(hub: Float[Array, "K"], edges: Float[Array, "K m"]) -> Float[Array, "K K m"]:
@@ -301,8 +311,10 @@ def frame_within(fit: Fit, available: int) -> Frame | None:
     if fit.factor is None or not isinstance(objective, LinearObjective):
         return None
     size = 8 * objective.n * objective.layout.outputs * objective.p
-    if not _bounded(objective) or objective.p > DENSE or size > available / 4:
+    if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
         return None
+    if objective.layout.outputs > 1 and not objective.loss.categorical:
+        return None  # `Points` takes the curvature for a variance
     return frame(objective, fit.flat, fit.factor)
 
 
@@ -441,12 +453,6 @@ def enclose(fit: Fit, measures, change, leaves, frame: Frame | None = None) -> t
     return lower, upper, code
 
 
-def _bounded(objective: LinearObjective) -> bool:
-    """Whether the loss states how its curvature can change, in a form that is made use of."""
-    loss = objective.loss
-    return loss.envelope is not None and (objective.layout.outputs == 1 or loss.categorical)
-
-
 def _free_intercept(objective) -> bool | None:
     """Whether the intercepts are free; None where the penalty's ball does not exist."""
     if not isinstance(objective, LinearObjective) or not objective.loss.convex:
@@ -456,7 +462,7 @@ def _free_intercept(objective) -> bool | None:
     penalised = np.asarray(objective.penalised)
     if penalised.all():
         return False
-    bounded = _bounded(objective)
+    bounded = objective.loss.envelope is not None
     return True if bounded and (penalised == objective.layout.penalised()).all() else None
 
 
@@ -486,5 +492,6 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
 
     n, p, outputs = objective.n, objective.p, objective.layout.outputs
-    held = 8 * n * outputs * (p if isinstance(shared, Frame) else 2) + AT_ONCE
+    each = p if isinstance(shared, Frame) else 2 if objective.loss.categorical else outputs
+    held = 8 * n * outputs * each + AT_ONCE
     return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held))

@@ -35,16 +35,15 @@ class Loss:
         shift_invariant: True if adding a constant to all scores changes nothing (softmax): the
             Hessian is then singular along that shift, and solvers pin it.
         categorical: True if its derivatives by the scores, from the second on, are the cumulants of
-            which of K categories is drawn (softmax, whatever its targets): what certificates of
-            several outputs rest on.
+            which of K categories is drawn (softmax, whatever its targets). Certificates of others
+            of several outputs are for predictions after retraining only.
         convex: True if the loss is convex in the scores: retraining then searches along a line by
             slopes alone, which saves the values, and errors can be bounded.
         envelope: `envelope(scores, y, radius)` to (low, high): how the curvature can change, which
             is what certificates rest on. For one output, bounds on the chord
             (loss'(s + d) - loss'(s)) / d over |d| <= radius; bounds on the second derivative there
-            serve. For several, of categorical losses only, bounds on the same chord relative to the
-            Hessian at `scores`, over displacements whose entries differ by at most `radius`. None:
-            no certificates.
+            serve. For several, bounds on the same chord relative to the Hessian at `scores`, over
+            displacements whose entries differ by at most `radius`. None: no certificates.
         slope: the largest length its gradient by the scores can have, anywhere.
         third: the largest third derivative by the scores, anywhere, as a multilinear form.
     """
