@@ -178,6 +178,17 @@ def test_cross_validation_agrees_with_scikit_learn():
     assert result.l2 == grid[np.argmax(np.mean(expected, axis=1))]
 
 
+def test_examples_without_weight_are_no_part_of_cross_validation():
+    rng = np.random.default_rng(0)
+    x, y, number = rng.normal(size=(40, 3)), rng.integers(2, size=40), np.arange(40) % 4
+    there = np.r_[np.ones(40), np.zeros(3)]
+    objective = lo.logistic(np.r_[x, x[:3]], np.r_[y, 1 - y[:3]], weights=there)
+    found = lo.cross_validate(objective, [1.0], folds=np.r_[number, 0, 1, 1])
+    alone = lo.cross_validate(lo.logistic(x, y), [1.0], folds=number)
+    np.testing.assert_allclose(found.accuracy, alone.accuracy, rtol=1e-12)
+    np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-7)
+
+
 @pytest.mark.slow
 def test_cross_validation_by_loss_folds_and_edges():
     objective = problem("poisson")

@@ -168,5 +168,5 @@ def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -
             "the curvature of this loss does not depend on the target, so that lo.Newton() equals "
             "lo.Influence() for relabelled groups and can be as wrong; lo.NewtonChebyshev() and "
             "lo.Retrain() see what it misses",
-            stacklevel=3,
+            stacklevel=4,
         )
