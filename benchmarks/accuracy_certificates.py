@@ -23,6 +23,7 @@ _METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Kr
             lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())  # fmt: skip
 _FEWER = {"digits": 60, "fishdog": 16, "mnist_small": 100}  # groups, where a Hessian is large
 _QUERIES = 10
+_LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)  # of l2 / n
 
 
 def main(folder: Path, size: str) -> None:
@@ -49,16 +50,16 @@ def main(folder: Path, size: str) -> None:
         record(folder, "accuracy_trust", trust)
     if size == "full":
         record(folder, "accuracy_trust", trust + _occupations())
+    steps = []
+    for name in names:
+        if name != "mnist_small":  # too large for a Hessian of each group
+            steps += _penalties(name, 20 if size == "smoke" else _FEWER.get(name, 200))
+            record(folder, "accuracy_penalties", steps)
 
 
 def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
     data, fit = fit_of(name)
-    query = data.x_query[:_QUERIES]
-    measures = [
-        lo.measures.prediction(query),
-        lo.measures.loss((query, data.y_query[:_QUERIES])),
-    ]
-    groups = _groups(data, fit, query, count)
+    measures, groups = _measures(data), _groups(data, fit, count)
     memory = 2**31
     actual = lo.effects(fit, groups, measures, lo.Retrain(1e-11), memory=memory).value
     rms = np.sqrt(np.mean(actual**2, axis=0))
@@ -75,16 +76,9 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
             lambda m=method: lo.effects(fit, groups, measures, m, certify=True, memory=memory),
             repeats,
         )
-        slack = 1e-9 * rms + 1e-12
-        outside = (actual < proven.lower - slack) | (actual > proven.upper + slack)
-        width, known = proven.width / rms, np.isfinite(proven.width).all(axis=1)
         rows.append({
             "data": name, "method": method.name, "groups": count,
-            "median_error": float(np.median(np.abs(np.asarray(plain) - actual) / rms)),
-            "finite": float(known.mean()),
-            "certified": float(np.mean(proven.certificate == lo.Certificate.certified)),
-            "median_half_width": float(np.median(width[known])) if known.any() else None,
-            "violations": int(outside.sum()), "checked": int(np.isfinite(width).sum()),
+            **_proven(np.asarray(plain), proven, actual),
             "ms_a_group": 1e3 * alone["median"] / count,
             "ms_a_group_certified": 1e3 * with_bounds["median"] / count,
         })  # fmt: skip
@@ -106,11 +100,48 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
     return rows, [] if big else _lights(name, fit, groups, measures, actual)
 
 
-def _groups(data, fit, query, count: int) -> lo.Groups:
-    """Random groups, and groups from both tails of influence on one query's loss."""
+def _penalties(name: str, count: int) -> list[dict]:
+    """What one Newton-Chebyshev step proves, at each of several penalties."""
+    data, rows = lo.datasets.load(name), []
+    objective = lo.objective.suited(data)
+    for level in _LEVELS:
+        fit = lo.fit(objective.with_l2(level * data.n))
+        groups, measures = _groups(data, fit, count), _measures(data)
+        actual = lo.effects(fit, groups, measures, lo.Retrain(1e-11)).value
+        proven = lo.effects(fit, groups, measures, lo.NewtonChebyshev(), certify=True)
+        row = {"data": name, "l2_over_n": level, "groups": count}
+        rows.append(row | _proven(proven.value, proven, actual))
+    return rows
+
+
+def _proven(value, proven: lo.Effects, actual) -> dict:
+    """Errors, and what intervals prove, as shares of each column's root mean square effect."""
+    rms = np.sqrt(np.mean(actual**2, axis=0))
+    slack = 1e-9 * rms + 1e-12
+    outside = (actual < proven.lower - slack) | (actual > proven.upper + slack)
+    width, known = proven.width / rms, np.isfinite(proven.width).all(axis=1)
+    return {
+        "median_error": float(np.median(np.abs(value - actual) / rms)),
+        "finite": float(known.mean()),
+        "certified": float(np.mean(proven.certificate == lo.Certificate.certified)),
+        "median_half_width": float(np.median(width[known])) if known.any() else None,
+        "violations": int(outside.sum()), "checked": int(np.isfinite(width).sum()),
+    }  # fmt: skip
+
+
+def _measures(data) -> list:
+    query = data.x_query[:_QUERIES]
+    return [
+        lo.measures.prediction(query),
+        lo.measures.loss((query, data.y_query[:_QUERIES])),
+    ]
+
+
+def _groups(data, fit, count: int) -> lo.Groups:
+    """Random groups, and groups from both tails of influence on the first query's loss."""
     keys = jax.random.split(jax.random.key(0))
     random = lo.groups.random(keys[0], data, sizes=lo.groups.sizes(data.n, count // 2))
-    pull = lo.per_point(fit, lo.measures.loss((query[:1], data.y_query[:1])))
+    pull = lo.per_point(fit, lo.measures.loss((data.x_query[:1], data.y_query[:1])))
     return random + lo.groups.tails(keys[1], pull, num=count // 4)
 
 
