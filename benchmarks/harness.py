@@ -41,8 +41,7 @@ def penalty(data: lo.datasets.Dataset) -> float:
 def fit_of(name: str) -> tuple[lo.datasets.Dataset, lo.Fit]:
     """A data set, and its logistic or softmax regression at that l2."""
     data = lo.datasets.load(name)
-    make = lo.logistic if data.outputs == 1 else lo.softmax
-    return data, lo.fit(make(data.x, data.y, l2=penalty(data)))
+    return data, lo.fit(lo.objective.suited(data, penalty(data)))
 
 
 def drawn(n: int, d: int, outputs: int = 1) -> tuple[np.ndarray, np.ndarray]:

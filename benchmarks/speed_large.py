@@ -42,8 +42,7 @@ def main(folder: Path, size: str) -> None:
 def _measure(name: str, share: int) -> list[dict]:
     data, groups = _problem(name)
     groups = groups[_spread(groups, len(groups) // share)]
-    make = lo.logistic if data.outputs == 1 else lo.softmax
-    objective = make(data.x, data.y, l2=penalty(data))
+    objective = lo.objective.suited(data, penalty(data))
     fit, seconds = timed(lambda: lo.fit(objective), 1)
     row = {"data": name, "n": objective.n, "p": objective.p}
     rows = [row | {"method": "fit", "seconds": seconds["median"], "first": seconds["first"]}]

@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from leaveout.objective import LinearObjective
 from leaveout.path import path
-from leaveout.sharding import meshed
+from leaveout.sharding import fetch, meshed
 
 __all__ = ["CrossValidation", "cross_validate"]
 
@@ -83,7 +83,9 @@ def cross_validate(
     criterion = criterion or ("accuracy" if labelled else "loss")
     if criterion not in ("accuracy", "loss") or (criterion == "accuracy" and not labelled):
         raise ValueError(f'criterion must be "loss", or "accuracy" for labels; got {criterion!r}')
-    held = _folds(objective.n, folds, key)  # (f n) True where held out
+    # (f n) True where held out; examples without weight fill up sharded data, and are not there
+    held = _folds(objective.n, folds, key) & (fetch(objective.weights) > 0)[None]
+    held = held[held.any(axis=1)]
     fits = path(objective, grid, (~held).astype(objective.weights.dtype))
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))
     accuracy = np.asarray(accuracy) if labelled else None
@@ -125,7 +127,6 @@ def _held_out(objective, points, held):
         scores = objective.scores(theta)
         guess = scores[:, 0] > 0 if scores.shape[1] == 1 else jnp.argmax(scores, axis=1)
         right = guess.astype(jnp.int32) == jnp.asarray(objective.y, jnp.int32)
-        out &= objective.weights > 0  # those that fill up sharded data are not there
         count = jnp.sum(out)
         losses = jnp.where(out, objective.losses(theta), 0.0)
         return jnp.sum(right & out) / count, jnp.sum(losses) / count
