@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from leaveout import lbfgs
 from leaveout.memory import chunks
-from leaveout.objective import LinearObjective
+from leaveout.objective import LinearObjective, crossproduct
 from leaveout.sharding import meshed
 from leaveout.solution import Solution, Status
 from leaveout.solvers import factorise
@@ -106,7 +106,7 @@ def _basis(problem, theta, stays):
     curvature = jnp.mean(jnp.diagonal(expansion.second, axis1=1, axis2=2), axis=1)
     curvature = jnp.maximum(stays * curvature, 0.0)
     penalty = jnp.mean(problem.layout.matrix(problem.penalty), axis=0)
-    matrix = problem.design.T @ (curvature[:, None] * problem.design) + jnp.diag(penalty)
+    matrix = crossproduct(curvature[:, None] * problem.design, problem.design) + jnp.diag(penalty)
     scale = jnp.sqrt(jnp.diagonal(matrix))
     scale = jnp.where(scale > 0, scale, 1.0)
     eye = jnp.eye(scale.size, dtype=scale.dtype)
