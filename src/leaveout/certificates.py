@@ -27,7 +27,7 @@ from leaveout.fit import Fit
 from leaveout.inputs import is_traced
 from leaveout.measures.queries import AT_ONCE
 from leaveout.models import pairs
-from leaveout.objective import LinearObjective
+from leaveout.objective import LinearObjective, crossproduct
 from leaveout.radius import SUMMED, Points, ball_around, ball_centred, widest
 from leaveout.solution import Certificate
 from leaveout.solvers import Factor
@@ -322,7 +322,7 @@ def _seen(rows, curvature):
     """sum_i X_i' C_i X_i in the coordinates of the rows (n K p)."""
     n, outputs, p = rows.shape
     bent = jnp.einsum("nkl,nlp->nkp", curvature, rows)
-    return rows.reshape(n * outputs, p).T @ bent.reshape(n * outputs, p)
+    return crossproduct(bent.reshape(n * outputs, p), rows.reshape(n * outputs, p))
 
 
 def hessian_ball(
@@ -342,7 +342,7 @@ def hessian_ball(
         fresh: take the Hessian at `theta` (n p^2 more) instead of at the anchor, where it is that
             of the Newton step.
         exact: measure every example in the metric (n p^2 more) instead of bounding its length by
-            the metric's least eigenvalue.
+            the metric's least eigenvalue (2 p^3 more).
 
     Returns:
         The ball around theta - M^-1 gradient. Costs p^3 for the factor besides.
@@ -408,8 +408,9 @@ def _lengths(rows, inside, inverse, exact: bool):
         gram = jnp.einsum("nkp,nlp->nkl", turned, rows)
     else:
         # M^-1 <= |M^-1| I, and |M^-1|^4 is at most the Frobenius norm of its fourth power
-        square = inverse @ inverse
-        largest = jnp.sqrt(jnp.sqrt(jnp.linalg.norm(square @ square)))
+        # (squared in a loop: as one expression XLA squares anew for every tile of what is summed)
+        fourth = jax.lax.fori_loop(0, 2, lambda _, power: power @ power, inverse)
+        largest = jnp.sqrt(jnp.sqrt(jnp.linalg.norm(fourth)))
         gram = jnp.einsum("nkp,nlp->nkl", rows, rows) * largest
     # no example makes up more than the whole metric
     return jnp.minimum(jnp.einsum("nkl,nkl->n", inside, gram), 1.0), widest(gram)
@@ -470,13 +471,15 @@ def _free_intercept(objective) -> bool | None:
 def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
     """Intervals from one kind of ball: the Hessian's if `shared` is a frame, else the penalty's."""
     objective: Any = fit.objective
+    n, p, outputs = objective.n, objective.p, objective.layout.outputs
     extent = _extent(objective)  # once, not once a lane
 
     def one(lane):
         change, w = lane
         theta, stays = fit.flat + change, 1 - w
         if isinstance(shared, Frame):
-            ball: AbstractBall = hessian_ball(shared, theta, stays, fresh=True, exact=False)
+            exact = n * outputs <= 2 * p  # no dearer then
+            ball: AbstractBall = hessian_ball(shared, theta, stays, fresh=True, exact=exact)
         else:
             ball = penalty_ball(objective, theta, stays, free_intercept=shared, extent=extent)
         known = jnp.isfinite(ball.radius)
@@ -491,7 +494,6 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
         known &= jnp.any(jnp.isfinite(lower) & jnp.isfinite(upper))
         return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
 
-    n, p, outputs = objective.n, objective.p, objective.layout.outputs
     each = p if isinstance(shared, Frame) else 2 if objective.loss.categorical else outputs
     held = 8 * n * outputs * each + AT_ONCE
     return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held))
