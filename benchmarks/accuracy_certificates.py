@@ -20,8 +20,7 @@ from benchmarks.adversarial import SHAPES, checks
 from benchmarks.harness import fit_of, record, timed
 
 _METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Krylov(1),
-            lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())  # fmt: skip
-_FEWER = {"digits": 60, "fishdog": 16, "mnist_small": 100}  # groups, where a Hessian is large
+            lo.Newton(), lo.NewtonChebyshev(), lo.Newton(steps=2), lo.Retrain())  # fmt: skip
 _QUERIES = 10
 _LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)  # of l2 / n
 
@@ -42,9 +41,9 @@ def main(folder: Path, size: str) -> None:
         "small": ["breast_cancer"],
         "full": ["breast_cancer", "diabetes", "cdr", "digits", "mnist_small", "fishdog"],
     }[size]
-    ladder, trust = [], []
+    ladder, trust, count = [], [], 20 if size == "smoke" else 200
     for name in names:
-        more, light = _measure(name, 20 if size == "smoke" else _FEWER.get(name, 200))
+        more, light = _measure(name, count)
         ladder, trust = ladder + more, trust + light
         record(folder, "accuracy_certificates", ladder)
         record(folder, "accuracy_trust", trust)
@@ -53,7 +52,7 @@ def main(folder: Path, size: str) -> None:
     steps = []
     for name in names:
         if name != "mnist_small":  # too large for a Hessian of each group
-            steps += _penalties(name, 20 if size == "smoke" else _FEWER.get(name, 200))
+            steps += _penalties(name, count)
             record(folder, "accuracy_penalties", steps)
 
 

@@ -30,6 +30,7 @@ METHODS = {
     "influence": lo.Influence(),
     "Newton": lo.Newton(),
     "Newton by CG": lo.Newton(lo.solvers.CG(rtol=1e-13)),
+    "two Newton steps": lo.Newton(steps=2),
     "actual": lo.Retrain(tolerance=1e-13),
 }
 

@@ -214,6 +214,7 @@ def test_bad_options_are_named():
         (lo.NewtonChebyshev(), 3),
         (lo.NewtonChebyshev(lo.solvers.CG()), 3),
         (lo.NewtonChebyshev(lo.solvers.LowRank()), 3),
+        (lo.Newton(steps=2), 4),
     ],
 )
 def test_errors_shrink_with_the_part_removed_at_their_order(method, order):

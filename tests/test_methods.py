@@ -74,6 +74,52 @@ def test_every_solver_gives_the_dense_influence(fitted, groups, solver):
     np.testing.assert_allclose(change.value, jnp.linalg.solve(matrix, gradients.T).T, atol=1e-9)
 
 
+def test_a_second_newton_step_is_the_dense_one(fitted, groups):
+    objective = fitted.objective
+    first, both = (lo.newton(fitted, groups, steps=k) for k in (1, 2))
+    assert not both.status.any()
+    for change, row, w in zip(first.value, both.value, groups.dense(), strict=True):
+        theta, stays = fitted.flat + change, jnp.asarray(1 - w)
+        gauge = objective.at(theta).gauge()
+        matrix = objective.hessian(theta, stays) + (0.0 if gauge is None else gauge)
+        down = jnp.linalg.solve(matrix, objective.gradient(theta, stays))
+        np.testing.assert_allclose(row, change - down, atol=1e-9)
+
+
+def test_further_newton_steps_of_any_objective_are_those_of_the_linear_model(groups):
+    linear = problem("logistic")
+
+    def loss(theta, example):
+        x, y = example
+        score = theta.weight @ x + theta.bias
+        return jax.nn.softplus(score) - y * score
+
+    theta = linear.tree(linear.initial())
+    data = np.asarray(linear.x), np.asarray(linear.y, float)
+    own = lo.Objective(loss, data, theta, l2=0.5, weights=np.asarray(linear.weights),
+                       penalised=np.asarray(linear.penalised))  # fmt: skip
+    fits = [lo.fit(each) for each in (linear, own)]
+    ours, theirs = (lo.newton(fit, groups, steps=3) for fit in fits)
+    assert not theirs.status.any()
+    np.testing.assert_allclose(theirs.value, ours.value, atol=1e-7)
+
+
+def test_further_newton_steps_are_damped():
+    # the first example holds theta where the next twenty are wrong and as good as straight
+    x, y = np.repeat([[1.0], [5.0], [3.0]], [1, 20, 5], axis=0), np.repeat([1, 0, 1], [1, 20, 5])
+    weights = np.where(np.arange(26) == 0, 840.0, 1.0)
+    objective = lo.logistic(x, y, l2=1e-4, intercept=False, weights=weights)
+    fitted, groups = lo.fit(objective), lo.Groups.from_indices([[0]], n=26)
+    changes = [lo.newton(fitted, groups, steps=k).value for k in (1, 2, 3, 4, 30)]
+    stays = 1 - jnp.asarray(groups.dense()[0])
+    places = [fitted.flat + change[0] for change in changes]
+    values = [float(objective.value(theta, stays)) for theta in places]
+    assert values == sorted(values, reverse=True)
+    down = objective.gradient(places[0], stays) / objective.hessian(places[0], stays)[0]
+    assert objective.value(places[0] - down, stays) > 10 * values[0]  # where a full step ends
+    np.testing.assert_allclose(changes[-1], lo.retrain(fitted, groups).value, rtol=1e-6)
+
+
 def test_a_group_larger_than_half_is_built_from_what_stays(fitted):
     rng = np.random.default_rng(3)
     large = lo.Groups.from_indices([rng.choice(60, 50, replace=False)], n=60)
@@ -413,6 +459,7 @@ def test_effects_survive_saving(tmp_path, fitted, groups):
     [
         (lambda f, g: lo.newton(f, groups_of(50)), "made for n=50 examples.*has n=60"),
         (lambda f, g: lo.newton(f.objective, g), "expected a Fit"),
+        (lambda f, g: lo.newton(f, g, steps=0), "at least one step, got steps=0"),
         (lambda f, g: lo.influence(f, np.ones((2, 60))), r"expected lo\.Groups"),
         (lambda f, g: lo.retrain(f, g, l2=np.ones(3)), r"l2 of shape \(9,\)"),
         (lambda f, g: lo.retrain(f, g, l2=-np.ones(9)), "penalties >= 0, got -1"),

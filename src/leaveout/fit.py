@@ -37,6 +37,7 @@ __all__ = [
     "Change",
     "Fit",
     "check_groups",
+    "damped",
     "few",
     "fit",
     "gradients_of_few",
@@ -425,19 +426,31 @@ def _shifted(objective, theta, shift):
 
 @eqx.filter_jit
 def _line_search(objective, theta, gradient, factor):
-    """One damped Newton step: the first of 1, 1/2, 1/4, ... that lowers J enough."""
+    """One damped Newton step."""
     direction = -factor.solve(gradient[None])[0]
-    slope = gradient @ direction
-    value = objective.value(theta)
+    length = damped(objective, theta, direction, objective.value(theta), gradient @ direction)
+    return theta + length * direction
+
+
+def damped(objective, theta, direction, value, slope, stays=None):
+    """The first of 1, 1/2, 1/4, ... by which a direction lowers J(.; stays) enough.
+
+    Args:
+        objective: J.
+        theta: (p) where the direction begins.
+        direction: (p).
+        value: J at theta.
+        slope: of J along the direction there.
+        stays: (n) what stays of each example; default all.
+    """
     slack = 1e2 * jnp.finfo(theta.dtype).eps * jnp.abs(value)
 
     def too_long(length):
-        new = objective.value(theta + length * direction)
+        new = objective.value(theta + length * direction, stays)
         enough = new <= value + 1e-4 * length * slope + slack
         return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
 
-    length = jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
-    return theta + length * direction
+    return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
 
 
 def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:

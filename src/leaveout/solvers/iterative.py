@@ -47,14 +47,25 @@ class CG:
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
         if factor is not None and factor.rows is not None:
-            return self._whitened(expansion, factor, block)
+            taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
+            return self.whitened(factor, taken)
         apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
+        return self.near(expansion, factor, apply)
+
+    def near(self, expansion, factor, apply):
+        """The map b to rows of A^-1 b, in the metric of H; `apply` is A, a map of rows."""
         precondition = _jacobi(expansion) if factor is None else factor.solve
         return lambda b: self.solve(apply, precondition, b)
 
-    def _whitened(self, expansion, factor, block):
-        """The same in coordinates u = lower' x: products with the whitened design, nothing else."""
-        taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
+    def whitened(self, factor, taken):
+        """The map b to rows of (H - X' diag(taken) X)^-1 b, for a factor that holds X's rows.
+
+        In coordinates u = lower' x: products with the whitened design, nothing else.
+
+        Args:
+            factor: of H, with `rows`.
+            taken: (b n) curvature that each example loses.
+        """
         lose = seen_through(factor.rows, taken)
 
         def solve(b) -> Solution:
