@@ -310,19 +310,53 @@ def test_running_out_of_steps_is_a_status():
     assert np.isfinite(change.value).all()
 
 
+def rosenbrock(points):
+    def one(z):
+        return jnp.sum(100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2)
+
+    return jax.vmap(jax.value_and_grad(one))(points)
+
+
 def test_lbfgs_minimises_hard_functions_lane_by_lane():
-    def rosenbrock(points):
-        def one(z):
-            return jnp.sum(100 * (z[1:] - z[:-1] ** 2) ** 2 + (1 - z[:-1]) ** 2)
-
-        return jax.vmap(jax.value_and_grad(one))(points)
-
     start = jnp.array([[-1.2, 1.0, -0.5], [1.0, 1.0, 1.0], [0.9, 0.8, 0.7], [3.0, -2.0, 1.0]])
     goal = jnp.full(4, 1e-9)
     answer = lbfgs.minimise(rosenbrock, start, goal, first_step=jnp.full(4, 1e-3))
     assert not answer.status.any()
     np.testing.assert_allclose(answer.value, 1.0, atol=1e-8)
     assert int(answer.steps[1]) == 1  # a lane that starts at its minimum spends one evaluation
+
+
+def two_loops(state, lane, history):
+    """Nocedal and Wright, algorithm 7.4, as printed."""
+    newest_last = (np.arange(history) + int(state.slot)) % history
+    moves, turns, curvature = (
+        np.asarray(part)[lane][newest_last] for part in (state.moves, state.turns, state.curvature)
+    )
+    q, first = np.array(state.gradient[lane]), np.zeros(history)
+    for i in reversed(range(history)):
+        first[i] = curvature[i] * (moves[i] @ q)
+        q -= first[i] * turns[i]
+    r = float(state.scale[lane]) * q
+    for i in range(history):
+        r += moves[i] * (first[i] - curvature[i] * (turns[i] @ r))
+    return r
+
+
+def test_lbfgs_directions_are_those_of_the_two_loop_recursion():
+    # lanes that reject steps, a ring that goes round, and a lane begun anew over old pairs
+    start = 2 * jax.random.normal(jax.random.key(0), (6, 7))
+    begin = lbfgs.initialise(start, jnp.full(6, 1e-12), history=4, first_step=jnp.full(6, 1e-2))
+    state, gaps = begin, 0
+    for k in range(30):
+        state = lbfgs.advance(rosenbrock, state, 1)
+        if k == 15:
+            state = lbfgs.restart(state, jnp.arange(6) == 2, begin, jnp.arange(6))
+            continue
+        for lane, found in enumerate(lbfgs._apply_inverse(state, state.gradient)):
+            expected = two_loops(state, lane, 4)
+            np.testing.assert_allclose(found, expected, atol=1e-8 * np.linalg.norm(expected))
+        gaps += int(jnp.sum(state.curvature == 0))
+    assert gaps > 100
 
 
 def test_one_bad_lane_does_not_poison_the_others():

@@ -44,6 +44,8 @@ class State(eqx.Module):
         moves, turns: (b m p) the history, differences of iterates (Nocedal and Wright's s) and of
             gradients (their y): a ring whose next place, `slot`, is the same for all lanes.
         curvature: (b m) 1 / (s . y), zero where a lane has no pair (their rho).
+        across, between: (b m m) s_i . y_j where pair i is not newer than j, and y_i . y_j.
+        along, against: (b m) s_i . gradient and y_i . gradient.
         scale: (b) s . y / y . y of a lane's newest pair (their gamma), 1 before there is one.
         slot: () the place of the ring that is written next.
         force: (b) the norm of the gradient at the first point.
@@ -66,6 +68,10 @@ class State(eqx.Module):
     moves: Float[Array, "b m p"]
     turns: Float[Array, "b m p"]
     curvature: Float[Array, "b m"]
+    across: Float[Array, "b m m"]
+    between: Float[Array, "b m m"]
+    along: Float[Array, "b m"]
+    against: Float[Array, "b m"]
     scale: Float[Array, "b"]
     slot: Int[Array, ""]
     force: Float[Array, "b"]
@@ -98,6 +104,8 @@ def initialise(
     lanes, size = start.shape
     pairs = jnp.zeros((lanes, history, size), start.dtype)
     blank, zeros, ones = jnp.zeros_like(start), pairs[:, 0, 0], jnp.ones(lanes, start.dtype)
+    each = jnp.zeros((lanes, history), start.dtype)
+    products = jnp.zeros((lanes, history, history), start.dtype)
     return State(
         point=start,
         value=zeros,
@@ -107,7 +115,11 @@ def initialise(
         step=ones if first_step is None else first_step,
         moves=pairs,
         turns=pairs,
-        curvature=pairs[:, :, 0],
+        curvature=each,
+        across=products,
+        between=products,
+        along=each,
+        against=each,
         scale=ones,
         slot=jnp.int32(0),
         force=zeros,
@@ -216,9 +228,9 @@ def _step(function, state: State, relative, floor) -> State:
         lower = value < state.value - slack
     accept = state.running & finite & (good | (norm <= goal) | fresh)
 
-    state = _remember(state, accept & ~fresh, trial - state.point, gradient - state.gradient)
     point = jnp.where(accept[:, None], trial, state.point)
     kept_gradient = jnp.where(accept[:, None], gradient, state.gradient)
+    state = _remember(state, point, kept_gradient)
     direction = -_apply_inverse(state, kept_gradient)
     new_slope = jnp.sum(direction * kept_gradient, axis=1)
     uphill = ~(new_slope < 0)
@@ -246,6 +258,10 @@ def _step(function, state: State, relative, floor) -> State:
         moves=state.moves,
         turns=state.turns,
         curvature=state.curvature,
+        across=state.across,
+        between=state.between,
+        along=state.along,
+        against=state.against,
         scale=state.scale,
         slot=state.slot,
         force=force,
@@ -259,49 +275,65 @@ def _step(function, state: State, relative, floor) -> State:
     )
 
 
-def _remember(state: State, accept, move, turn) -> State:
-    """The state with the newest pair of every accepting lane in the ring."""
+def _remember(state: State, point, gradient) -> State:
+    """The state with the pair of every lane that has moved in the ring, and its products."""
+    move, turn = point - state.point, gradient - state.gradient
     product, length = jnp.sum(move * turn, axis=1), jnp.sum(turn**2, axis=1)
-    keep = accept & (product > 1e-12 * jnp.linalg.norm(move, axis=1) * jnp.sqrt(length))
+    keep = product > 1e-12 * jnp.linalg.norm(move, axis=1) * jnp.sqrt(length)
 
-    def write(ring, newest):
+    def write(ring, newest, axis=1):
         newest = jnp.where(keep.reshape((-1,) + (1,) * (newest.ndim - 1)), newest, 0.0)
-        return jax.lax.dynamic_update_index_in_dim(ring, newest, state.slot, 1)
+        return jax.lax.dynamic_update_index_in_dim(ring, newest, state.slot, axis)
 
-    scale = jnp.where(keep, product / jnp.where(keep, length, 1.0), state.scale)
+    # written before it is read: otherwise it would be copied
+    moves, turns = write(state.moves, move), write(state.turns, turn)
+    along, against = (jnp.einsum("bmp,bp->bm", pairs, gradient) for pairs in (moves, turns))
+    across, between = write(along - state.along, product), write(against - state.against, length)
     return eqx.tree_at(
-        lambda s: (s.moves, s.turns, s.curvature, s.scale, s.slot),
+        lambda s: (
+            s.moves, s.turns, s.curvature, s.across, s.between, s.along, s.against, s.scale, s.slot,
+        ),
         state,
         (
-            write(state.moves, move),
-            write(state.turns, turn),
+            moves,
+            turns,
             write(state.curvature, 1 / jnp.where(keep, product, 1.0)),
-            scale,
+            write(state.across, across, 2),
+            write(write(state.between, between, 2), between),
+            along,
+            against,
+            jnp.where(keep, product / jnp.where(keep, length, 1.0), state.scale),
             (state.slot + 1) % state.moves.shape[1],
         ),
-    )
+    )  # fmt: skip
 
 
 def _apply_inverse(state: State, gradient):
-    """The two-loop recursion: the approximate inverse Hessian times the gradient."""
+    """The two-loop recursion: the approximate inverse Hessian times the gradient.
+
+    Its loops run over inner products that are known (Chen, Wang and Zhou 2014): the history is
+    read twice and nothing as long as a gradient is written in between.
+    """
     count = state.moves.shape[1]
 
-    def pair(age):
-        place = (state.slot - 1 - age) % count
+    def aged(products, *axes):
+        """Newest first: the ring's places slot - 1, slot - 2, ..."""
+        for axis in axes:
+            products = jnp.roll(jnp.flip(products, axis), state.slot, axis)
+        return products
 
-        def take(ring):
-            return jax.lax.dynamic_index_in_dim(ring, place, 1, keepdims=False)
-
-        return take(state.moves), take(state.turns), take(state.curvature)
-
-    coefficients = []
+    curvature = aged(state.curvature, 1)
+    across, between = aged(state.across, 1, 2), aged(state.between, 1, 2)
+    along, against = aged(state.along, 1), aged(state.against, 1)
+    first = jnp.zeros_like(along)
     for age in range(count):
-        move, turn, curvature = pair(age)
-        coefficients.append(curvature * jnp.sum(move * gradient, axis=1))
-        gradient = gradient - coefficients[-1][:, None] * turn
-    gradient = state.scale[:, None] * gradient
+        left = along[:, age] - jnp.sum(first * across[:, age], axis=1)
+        first = first.at[:, age].set(curvature[:, age] * left)
+    seen = state.scale[:, None] * (against - jnp.einsum("bij,bj->bi", between, first))
+    change = jnp.zeros_like(along)
     for age in reversed(range(count)):
-        move, turn, curvature = pair(age)
-        correction = coefficients[age] - curvature * jnp.sum(turn * gradient, axis=1)
-        gradient = gradient + correction[:, None] * move
-    return gradient
+        left = seen[:, age] + jnp.sum(change * across[:, :, age], axis=1)
+        change = change.at[:, age].set(first[:, age] - curvature[:, age] * left)
+    first, change = (jnp.roll(jnp.flip(c, 1), state.slot, 1) for c in (first, change))
+    turned = gradient - jnp.einsum("bm,bmp->bp", first, state.turns)
+    return state.scale[:, None] * turned + jnp.einsum("bm,bmp->bp", change, state.moves)
