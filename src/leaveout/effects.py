@@ -392,7 +392,8 @@ def stream(
         bounds = {}
         if certify:
             change = method.change(fit, padded, memory) if change is None else change
-            found = enclose(fit, bound, change.value, leaving(fit, padded), framed)
+            gone = leaving(fit, padded)
+            found = enclose(fit, bound, len(columns), change.value, gone, framed)
             lower, upper, code = (np.array(part[: len(rows)]) for part in fetch(found))
             bounds = {"lower": lower, "upper": upper, "certificate": code}
         if not np.isfinite(value).all():

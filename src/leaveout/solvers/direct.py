@@ -103,14 +103,16 @@ def _together(expansion, block: Block) -> int:
     return together(lanes, 8 * (4 * p * p + 3 * k * row))
 
 
-def together(lanes: int, bytes_each: int) -> int:
+def together(lanes: int, bytes_each: int, room: int = 2**23) -> int:
     """Lanes to be factorised in one batch: as many as stay in a processor's cache, or fill a GPU.
+
+    `room` are the bytes of that cache.
 
     A divisor of their number: a remainder would be a second batch beside the first, and two
     batched LAPACK calls at once can wait for ever for each other's threads (seen in jaxlib 0.10 on
     two cores, where each waits in the pool it runs on).
     """
-    room = 2**23 if on_host() else 2**30
+    room = room if on_host() else 2**30
     most = int(np.clip(room // bytes_each, 1, lanes))
     return max(size for size in range(1, most + 1) if lanes % size == 0)
 
