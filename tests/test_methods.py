@@ -110,7 +110,7 @@ def test_further_newton_steps_are_damped():
     weights = np.where(np.arange(26) == 0, 840.0, 1.0)
     objective = lo.logistic(x, y, l2=1e-4, intercept=False, weights=weights)
     fitted, groups = lo.fit(objective), lo.Groups.from_indices([[0]], n=26)
-    changes = [lo.newton(fitted, groups, steps=k).value for k in (1, 2, 3, 4, 30)]
+    changes = [lo.newton(fitted, groups, steps=k).value for k in (1, 2, 30)]
     stays = 1 - jnp.asarray(groups.dense()[0])
     places = [fitted.flat + change[0] for change in changes]
     values = [float(objective.value(theta, stays)) for theta in places]
@@ -346,9 +346,10 @@ def test_lbfgs_directions_are_those_of_the_two_loop_recursion():
     # lanes that reject steps, a ring that goes round, and a lane begun anew over old pairs
     start = 2 * jax.random.normal(jax.random.key(0), (6, 7))
     begin = lbfgs.initialise(start, jnp.full(6, 1e-12), history=4, first_step=jnp.full(6, 1e-2))
+    step = jax.jit(lambda state: lbfgs.advance(rosenbrock, state, 1))
     state, gaps = begin, 0
     for k in range(30):
-        state = lbfgs.advance(rosenbrock, state, 1)
+        state = step(state)
         if k == 15:
             state = lbfgs.restart(state, jnp.arange(6) == 2, begin, jnp.arange(6))
             continue

@@ -316,24 +316,27 @@ def _apply_inverse(state: State, gradient):
     """
     count = state.moves.shape[1]
 
-    def aged(products, *axes):
-        """Newest first: the ring's places slot - 1, slot - 2, ..."""
-        for axis in axes:
+    def aged(products):
+        """Newest first, lanes last: the ring's places slot - 1, slot - 2, ..."""
+        for axis in range(1, products.ndim):
             products = jnp.roll(jnp.flip(products, axis), state.slot, axis)
-        return products
+        return jnp.moveaxis(products, 0, -1)
 
-    curvature = aged(state.curvature, 1)
-    across, between = aged(state.across, 1, 2), aged(state.between, 1, 2)
-    along, against = aged(state.along, 1), aged(state.against, 1)
-    first = jnp.zeros_like(along)
-    for age in range(count):
-        left = along[:, age] - jnp.sum(first * across[:, age], axis=1)
-        first = first.at[:, age].set(curvature[:, age] * left)
-    seen = state.scale[:, None] * (against - jnp.einsum("bij,bj->bi", between, first))
-    change = jnp.zeros_like(along)
-    for age in reversed(range(count)):
-        left = seen[:, age] + jnp.sum(change * across[:, :, age], axis=1)
-        change = change.at[:, age].set(first[:, age] - curvature[:, age] * left)
-    first, change = (jnp.roll(jnp.flip(c, 1), state.slot, 1) for c in (first, change))
-    turned = gradient - jnp.einsum("bm,bmp->bp", first, state.turns)
-    return state.scale[:, None] * turned + jnp.einsum("bm,bmp->bp", change, state.moves)
+    curvature, across, between = aged(state.curvature), aged(state.across), aged(state.between)
+    along, against = aged(state.along), aged(state.against)
+
+    def forth(age, first):
+        left = along[age] - jnp.sum(first * across[age], axis=0)
+        return first.at[age].set(curvature[age] * left)
+
+    def back(step, change):
+        age = count - 1 - step
+        left = seen[age] + jnp.sum(change * across[:, age], axis=0)
+        return change.at[age].set(first[age] - curvature[age] * left)
+
+    first = jax.lax.fori_loop(0, count, forth, jnp.zeros_like(along))
+    seen = state.scale[None] * (against - jnp.sum(between * first[None], axis=1))
+    change = jax.lax.fori_loop(0, count, back, jnp.zeros_like(along))
+    first, change = (jnp.roll(jnp.flip(c, 0), state.slot, 0) for c in (first, change))
+    turned = gradient - jnp.einsum("mb,bmp->bp", first, state.turns)
+    return state.scale[:, None] * turned + jnp.einsum("mb,bmp->bp", change, state.moves)
