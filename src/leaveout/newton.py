@@ -269,16 +269,16 @@ def _gradients(expansion, block: Block):
 @eqx.filter_jit
 def _solve_block(fit: Fit, expansion, block, solver, chebyshev: bool, steps: int = 1) -> Solution:
     solve = solver.reduced(expansion, fit.factor, block)
-    first = solve(_gradients(expansion, block))
-    if not chebyshev and steps == 1:
-        return everywhere(first)
+    step = solve(_gradients(expansion, block))
     stays = 1 - block.leaves(expansion.n)
     if chebyshev:
-        bend = jax.vmap(lambda v, a: fit.objective.bend(fit.flat, v, a))(first.value, stays)
+        bend = jax.vmap(lambda v, a: fit.objective.bend(fit.flat, v, a))(step.value, stays)
         more = solve(bend)
-        first = _followed(first, more, first.value - more.value / 2)
-    step = lambda _, last: _further(fit, expansion, last, stays)  # noqa: E731
-    return everywhere(jax.lax.fori_loop(1, steps, step, first))
+        step = _followed(step, more, step.value - more.value / 2)
+    if steps > 1:
+        further = lambda _, last: _further(fit, expansion, last, stays)  # noqa: E731
+        step = jax.lax.fori_loop(1, steps, further, step)
+    return everywhere(step)
 
 
 def _followed(last: Solution, more: Solution, value) -> Solution:
