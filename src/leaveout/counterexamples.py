@@ -20,6 +20,8 @@ from leaveout.measures import prediction
 from leaveout.newton import Newton, newton
 from leaveout.objective import LinearObjective, logistic
 from leaveout.retrain import Retrain
+from leaveout.solvers import Auto
+from leaveout.solvers.factor import reachable
 
 __all__ = [
     "Counterexample",
@@ -105,7 +107,8 @@ def gauss4(guard: float = 0.0) -> Counterexample:
     data = datasets.gauss4()
     fitted = _fitted(data.x, data.y, data.l2)
     pairs = Groups.from_indices(list(itertools.combinations(range(data.n), 2)), n=data.n)
-    first, second = (np.asarray(verb(fitted, pairs).value) for verb in (influence, newton))
+    solver = Auto(reachable(1e-8, fitted.flat.dtype))  # it is run in float32 too
+    first, second = (np.asarray(verb(fitted, pairs, solver).value) for verb in (influence, newton))
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosine = np.sum(first * second, axis=1) / (lengths + guard)
     lowest = np.argsort(cosine, kind="stable")[:_PAIRS]

@@ -283,6 +283,7 @@ def _with_interval(p, a, rng, resamples):
     many = np.concatenate(
         [_statistics(p[part], a[part]) for part in np.array_split(draws, -(-draws.size // 10**6))]
     )
+    many = np.where(np.isfinite(many), many, np.nan)  # a resample that has no such statistic
     defined = np.isfinite(many).mean(axis=0) > 0.9
     low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
     if defined.any():
