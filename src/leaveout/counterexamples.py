@@ -27,6 +27,7 @@ __all__ = [
     "Counterexample",
     "blind_query",
     "blind_spot",
+    "changes",
     "gauss4",
     "ortho2",
     "reversal",
@@ -59,6 +60,13 @@ class Counterexample:
         less rounding where queries are long.
         """
         return effects(self.fit, self.groups, prediction(self.x_query), method)
+
+
+def changes(fit: Fit, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """Changes in theta (g p) by influence and by Newton, asking of float32 what it reaches."""
+    solver = Auto(reachable(1e-8, fit.flat.dtype))
+    first, second = (np.asarray(verb(fit, groups, solver).value) for verb in (influence, newton))
+    return first, second
 
 
 def ortho2() -> Counterexample:
@@ -107,8 +115,7 @@ def gauss4(guard: float = 0.0) -> Counterexample:
     data = datasets.gauss4()
     fitted = _fitted(data.x, data.y, data.l2)
     pairs = Groups.from_indices(list(itertools.combinations(range(data.n), 2)), n=data.n)
-    solver = Auto(reachable(1e-8, fitted.flat.dtype))  # it is run in float32 too
-    first, second = (np.asarray(verb(fitted, pairs, solver).value) for verb in (influence, newton))
+    first, second = changes(fitted, pairs)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     cosine = np.sum(first * second, axis=1) / (lengths + guard)
     lowest = np.argsort(cosine, kind="stable")[:_PAIRS]

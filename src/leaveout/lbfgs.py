@@ -13,6 +13,7 @@ when differences of the function drown in rounding) together with a bound on the
 function has one: of a convex function gradients are enough.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import equinox as eqx
@@ -248,22 +249,14 @@ def _step(function, state: State, relative, floor) -> State:
     broken = state.running & ~finite & (stalled | fresh)
     status = jnp.where(stalled, Status.stalled, state.status)
     status = jnp.where(broken, Status.nonfinite, status).astype(jnp.int8)
-    return State(
+    return dataclasses.replace(
+        state,
         point=point,
         value=jnp.where(accept, value, state.value),
         gradient=kept_gradient,
         direction=jnp.where(accept[:, None], direction, state.direction),
         slope=jnp.where(accept, new_slope, state.slope),
         step=jnp.where(fresh, state.step, step),
-        moves=state.moves,
-        turns=state.turns,
-        curvature=state.curvature,
-        across=state.across,
-        between=state.between,
-        along=state.along,
-        against=state.against,
-        scale=state.scale,
-        slot=state.slot,
         force=force,
         goal=goal,
         best=jnp.where(improved, jnp.minimum(norm, state.best), state.best),
@@ -289,23 +282,18 @@ def _remember(state: State, point, gradient) -> State:
     moves, turns = write(state.moves, move), write(state.turns, turn)
     along, against = (jnp.einsum("bmp,bp->bm", pairs, gradient) for pairs in (moves, turns))
     across, between = write(along - state.along, product), write(against - state.against, length)
-    return eqx.tree_at(
-        lambda s: (
-            s.moves, s.turns, s.curvature, s.across, s.between, s.along, s.against, s.scale, s.slot,
-        ),
+    return dataclasses.replace(
         state,
-        (
-            moves,
-            turns,
-            write(state.curvature, 1 / jnp.where(keep, product, 1.0)),
-            write(state.across, across, 2),
-            write(write(state.between, between, 2), between),
-            along,
-            against,
-            jnp.where(keep, product / jnp.where(keep, length, 1.0), state.scale),
-            (state.slot + 1) % state.moves.shape[1],
-        ),
-    )  # fmt: skip
+        moves=moves,
+        turns=turns,
+        curvature=write(state.curvature, 1 / jnp.where(keep, product, 1.0)),
+        across=write(state.across, across, 2),
+        between=write(write(state.between, between, 2), between),
+        along=along,
+        against=against,
+        scale=jnp.where(keep, product / jnp.where(keep, length, 1.0), state.scale),
+        slot=(state.slot + 1) % state.moves.shape[1],
+    )
 
 
 def _apply_inverse(state: State, gradient):

@@ -276,8 +276,7 @@ def _solve_block(fit: Fit, expansion, block, solver, chebyshev: bool, steps: int
         more = solve(bend)
         step = _followed(step, more, step.value - more.value / 2)
     if steps > 1:
-        further = lambda _, last: _further(fit, expansion, last, stays)  # noqa: E731
-        step = jax.lax.fori_loop(1, steps, further, step)
+        step = jax.lax.fori_loop(1, steps, lambda _, s: _further(fit, expansion, s, stays), step)
     return everywhere(step)
 
 

@@ -18,12 +18,11 @@ from leaveout import counterexamples, plot, study
 from leaveout.counterexamples import Counterexample
 from leaveout.effects import Effects
 from leaveout.groups import Groups
-from leaveout.influence import Influence, influence
+from leaveout.influence import Influence
 from leaveout.inputs import float_type
-from leaveout.newton import Newton, newton
+from leaveout.newton import Newton
 from leaveout.report import compare
 from leaveout.retrain import Retrain
-from leaveout.solvers import Auto
 from leaveout.study import Configuration, Study, headline
 
 __all__ = [
@@ -192,7 +191,6 @@ def figure(
 
 _THIRD = 2  # of the queries that the released code draws, the one that it shows
 _GUARD = 1e-4
-_ROUGH = Auto(rtol=1e-4)  # a residual that float32 reaches
 _TILT = 0.05
 _SHARES = np.linspace(0, 1, 21)
 
@@ -306,8 +304,8 @@ def _literal(here, there) -> list[dict[str, Any]]:
         rounded = counterexamples.gauss4(_GUARD)
         # as released, the changes in float32; their products with the query in float64
         products = [
-            np.asarray(verb(rounded.fit, rounded.groups, _ROUGH).value, float) @ rounded.x_query.T
-            for verb in (influence, newton)
+            change.astype(float) @ rounded.x_query.T
+            for change in counterexamples.changes(rounded.fit, rounded.groups)
         ]
     again = Counterexample(example.fit, rounded.groups, rounded.x_query)
     exact = _pair(again)
