@@ -51,9 +51,8 @@ def main(folder: Path, size: str) -> None:
         record(folder, "accuracy_trust", trust + _occupations())
     steps = []
     for name in names:
-        if name != "mnist_small":  # too large for a Hessian of each group
-            steps += _penalties(name, count)
-            record(folder, "accuracy_penalties", steps)
+        steps += _penalties(name, count)
+        record(folder, "accuracy_penalties", steps)
 
 
 def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
