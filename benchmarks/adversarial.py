@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import leaveout as lo
-from leaveout.certificates import frame, hessian_ball, penalty_ball
+from leaveout.certify.balls import frame, hessian_ball, penalty_ball
 from leaveout.solvers import factorise, full_matrix
 
 __all__ = ["SHAPES", "checks"]

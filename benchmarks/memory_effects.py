@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.harness import fit_of, record
-from leaveout.memory import give_back, most_resident, resident
+from leaveout.runtime.memory import give_back, most_resident, resident
 
 _MIB = 2**20
 _BUDGET = {"breast_cancer": 16, "diabetes": 256, "mnist_small": 1024}  # MiB

@@ -87,7 +87,7 @@ def _killed(kills: int) -> dict:
     """A study of wine, killed at random moments."""
     rng, killed, runs = np.random.default_rng(0), 0, 0
     with tempfile.TemporaryDirectory() as root:
-        command = [sys.executable, "-m", "leaveout.cli", "study", "wine", "--groups", "8"]
+        command = [sys.executable, "-m", "leaveout", "study", "wine", "--groups", "8"]
         command += ["--l2", "0.01", "--memory", "0.008", "--out"]
         begin = time.perf_counter()
         subprocess.run([*command, f"{root}/whole"], check=True, stdout=subprocess.DEVNULL)

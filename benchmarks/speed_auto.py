@@ -14,7 +14,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import drawn, record, timed
-from leaveout.fit import whitened
+from leaveout.fitting.optimum import whitened
 from leaveout.solvers import CG, Auto, Block, Cholesky, LowRank
 
 _GRIDS = {  # (n, d, K), groups at once

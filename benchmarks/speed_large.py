@@ -18,7 +18,8 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import penalty, record, timed
-from leaveout.sharding import on_host
+from leaveout.objectives.linear import suited
+from leaveout.runtime.sharding import on_host
 
 _CASES = {
     "smoke": ("breast_cancer",),
@@ -42,7 +43,7 @@ def main(folder: Path, size: str) -> None:
 def _measure(name: str, share: int) -> list[dict]:
     data, groups = _problem(name)
     groups = groups[_spread(groups, len(groups) // share)]
-    objective = lo.objective.suited(data, penalty(data))
+    objective = suited(data, penalty(data))
     fit, seconds = timed(lambda: lo.fit(objective), 1)
     row = {"data": name, "n": objective.n, "p": objective.p}
     rows = [row | {"method": "fit", "seconds": seconds["median"], "first": seconds["first"]}]

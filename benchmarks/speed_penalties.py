@@ -14,7 +14,8 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import record, timed
-from leaveout import paper
+from leaveout.objectives.linear import suited
+from leaveout.studies.koh2019 import figures as paper
 
 _CASES = {  # data set to groups
     "smoke": {"breast_cancer": 20},
@@ -33,7 +34,7 @@ def main(folder: Path, size: str) -> None:
 
 def _measure(name: str, count: int) -> list[dict]:
     data = lo.datasets.load(name)
-    objective = lo.objective.suited(data)
+    objective = suited(data)
     grid = data.n * np.array(paper.SWEEP)
     sizes = lo.groups.sizes(data.n, count)
     groups = lo.groups.random(jax.random.key(0), data, sizes=sizes)

@@ -22,8 +22,8 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import drawn, record, timed
-from leaveout.coordinates import around
-from leaveout.fit import whitened
+from leaveout.fitting.optimum import whitened
+from leaveout.methods.coordinates import around
 
 _SHAPES = {  # n, d, groups at once; the same for ten outputs; side of the square product
     "smoke": ((600, 10, 16), (300, 8, 8), 256),

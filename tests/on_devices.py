@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from leaveout import lbfgs
-from leaveout.coordinates import around
-from leaveout.fit import leaving, whitened
-from leaveout.newton import _block, _blocks, _expansion, _solve_block
-from leaveout.sharding import meshed
+from leaveout.fitting import lbfgs
+from leaveout.fitting.optimum import leaving, whitened
+from leaveout.methods.coordinates import around
+from leaveout.methods.group_newton import _block, _blocks, _expansion, _solve_block
+from leaveout.runtime.sharding import meshed
 from problems import groups_of, problem
 
 jax.config.update("jax_enable_x64", True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from leaveout.sharding import on_host
+from leaveout.runtime.sharding import on_host
 
 
 @pytest.fixture

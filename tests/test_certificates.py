@@ -9,8 +9,8 @@ import pytest
 from benchmarks.adversarial import SHAPES, checks
 
 import leaveout as lo
-from leaveout.certificates import penalty_ball
-from leaveout.radius import knapsack, widest
+from leaveout.certify.balls import penalty_ball
+from leaveout.certify.radius import knapsack, widest
 from problems import groups_of, measures_of, problem
 
 METHODS = (lo.Influence(), lo.Newton(), lo.NewtonChebyshev(), lo.Retrain())

@@ -63,7 +63,7 @@ def test_a_study_compiles_each_kernel_a_handful_of_times_and_another_one_nothing
 
 _START = """
 import jax
-from leaveout.cli import keep_compiled
+from leaveout.studies.cli.main import keep_compiled
 keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.split("/")[-1]))

@@ -8,7 +8,9 @@ import pytest
 import scipy.stats
 
 import leaveout as lo
-from leaveout import cli, counterexamples, paper
+from leaveout.studies.cli import main as cli
+from leaveout.studies.koh2019 import counterexamples
+from leaveout.studies.koh2019 import figures as paper
 from problems import groups_of, problem
 
 THIRD = 2  # of 100 queries, the one the paper shows

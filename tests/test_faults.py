@@ -21,8 +21,10 @@ from benchmarks import fuzz
 from hypothesis import strategies
 
 import leaveout as lo
-from leaveout import cli, memory, study
-from leaveout.files import read_json, read_npz, read_parquet
+from leaveout.runtime import memory
+from leaveout.runtime.files import read_json, read_npz, read_parquet
+from leaveout.studies import removal as study
+from leaveout.studies.cli import main as cli
 
 N = 50
 X = np.random.default_rng(0).normal(size=(N, 3))

@@ -16,7 +16,7 @@ from sklearn.linear_model import (
 from sklearn.model_selection import KFold
 
 import leaveout as lo
-from leaveout.path import path
+from leaveout.fitting.paths import path
 from problems import LOSSES, problem
 
 

@@ -9,10 +9,10 @@ import pytest
 import scipy.optimize
 
 import leaveout as lo
-from leaveout import lbfgs
-from leaveout.coordinates import around
-from leaveout.fit import few, whitened
-from leaveout.influence import squared
+from leaveout.fitting import lbfgs
+from leaveout.fitting.optimum import few, whitened
+from leaveout.methods.coordinates import around
+from leaveout.methods.first_order import squared
 from leaveout.solvers.direct import _together
 from problems import USUAL, groups_of, measures_of, problem
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 import leaveout as lo
-from leaveout import cli, natural
+from leaveout.studies import natural
+from leaveout.studies.cli import main as cli
 
 
 @pytest.fixture(scope="module")

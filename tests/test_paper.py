@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from leaveout import cli, paper, study
+from leaveout.studies import removal as study
+from leaveout.studies.cli import main as cli
+from leaveout.studies.koh2019 import figures as paper
 
 GROUPS = 3
 NAME = "breast_cancer"

@@ -8,7 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import leaveout as lo
-from leaveout import study
+from leaveout.studies import removal as study
 
 L2_OVER_N = 10 ** (-4 + 1 / 3)  # 2.15e-4, the paper's choice
 

@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from leaveout.datasets.source import File, Origin, cached, find, member, where
+from leaveout.studies.datasets.source import File, Origin, cached, find, member, where
 
 CONTENT = b"a table\n" * 50_000
 PIN = hashlib.sha256(CONTENT).hexdigest()

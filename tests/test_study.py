@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 import leaveout as lo
-from leaveout import cli, study
+from leaveout.studies import removal as study
+from leaveout.studies.cli import main as cli
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
     settings = {"memory": 8e6}  # small: many chunks
     whole = study.run(configuration, tmp_path / "whole", **settings)
     folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "leaveout.cli", "study", "wine", "--groups", "8"]
+    command = [sys.executable, "-m", "leaveout", "study", "wine", "--groups", "8"]
     command += ["--l2", "1e-2", "--out", str(folder), "--memory", str(8e6 / 2**30)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from leaveout import paper, theory
-from leaveout.study import Configuration
+from leaveout.studies.koh2019 import cones as theory
+from leaveout.studies.koh2019 import figures as paper
+from leaveout.studies.removal import Configuration
 
 
 @pytest.mark.slow

@@ -8,19 +8,7 @@ compares effects.
 from importlib.metadata import version as _version
 
 from leaveout import (
-    bounds as bounds,
-)
-from leaveout import (
-    counterexamples as counterexamples,
-)
-from leaveout import (
-    datasets as datasets,
-)
-from leaveout import (
     groups as groups,
-)
-from leaveout import (
-    losses as losses,
 )
 from leaveout import (
     measures as measures,
@@ -31,71 +19,83 @@ from leaveout import (
 from leaveout import (
     solvers as solvers,
 )
-from leaveout.changes import add as add
-from leaveout.changes import relabel as relabel
-from leaveout.changes import reweight as reweight
-from leaveout.credit import Credit as Credit
-from leaveout.credit import Null as Null
-from leaveout.credit import credit as credit
-from leaveout.effects import Effects as Effects
-from leaveout.effects import effects as effects
-from leaveout.effects import load as load
-from leaveout.estimators import from_sklearn as from_sklearn
-from leaveout.fit import (
+from leaveout.analysis import (
+    propositions as bounds,  # noqa: F401
+)
+from leaveout.analysis.compare import Comparison as Comparison
+from leaveout.analysis.compare import compare as compare
+from leaveout.analysis.compare import jackknife as jackknife
+from leaveout.analysis.credit import Credit as Credit
+from leaveout.analysis.credit import Null as Null
+from leaveout.analysis.credit import credit as credit
+from leaveout.analysis.cross_validation import HeldOut as HeldOut
+from leaveout.analysis.cross_validation import cross_validate_groups as cross_validate_groups
+from leaveout.attribution.verb import Effects as Effects
+from leaveout.attribution.verb import effects as effects
+from leaveout.attribution.verb import load as load
+from leaveout.fitting.edits import add as add
+from leaveout.fitting.edits import relabel as relabel
+from leaveout.fitting.edits import reweight as reweight
+from leaveout.fitting.optimum import (
     Change as Change,
 )
-from leaveout.fit import (
+from leaveout.fitting.optimum import (
     Fit as Fit,
 )
-from leaveout.fit import (
+from leaveout.fitting.optimum import (
     fit as fit,
 )
-from leaveout.general import Objective as Objective
+from leaveout.fitting.penalties import CrossValidation as CrossValidation
+from leaveout.fitting.penalties import cross_validate as cross_validate
+from leaveout.fitting.sklearn import from_sklearn as from_sklearn
 from leaveout.groups import Groups as Groups
-from leaveout.held_out import HeldOut as HeldOut
-from leaveout.held_out import cross_validate_groups as cross_validate_groups
-from leaveout.influence import (
+from leaveout.methods.first_order import (
     Influence as Influence,
 )
-from leaveout.influence import (
+from leaveout.methods.first_order import (
     SecondOrder as SecondOrder,
 )
-from leaveout.influence import (
+from leaveout.methods.first_order import (
     influence as influence,
 )
-from leaveout.influence import (
+from leaveout.methods.first_order import (
     per_point as per_point,
 )
-from leaveout.models import Linear as Linear
-from leaveout.newton import Krylov as Krylov
-from leaveout.newton import Newton as Newton
-from leaveout.newton import NewtonChebyshev as NewtonChebyshev
-from leaveout.newton import newton as newton
-from leaveout.objective import (
+from leaveout.methods.group_newton import Krylov as Krylov
+from leaveout.methods.group_newton import Newton as Newton
+from leaveout.methods.group_newton import NewtonChebyshev as NewtonChebyshev
+from leaveout.methods.group_newton import newton as newton
+from leaveout.methods.retraining import Retrain as Retrain
+from leaveout.methods.retraining import retrain as retrain
+from leaveout.objectives import (
+    losses as losses,
+)
+from leaveout.objectives.general import Objective as Objective
+from leaveout.objectives.layout import Linear as Linear
+from leaveout.objectives.linear import (
     glm as glm,
 )
-from leaveout.objective import (
+from leaveout.objectives.linear import (
     logistic as logistic,
 )
-from leaveout.objective import (
+from leaveout.objectives.linear import (
     poisson as poisson,
 )
-from leaveout.objective import (
+from leaveout.objectives.linear import (
     softmax as softmax,
 )
-from leaveout.objective import (
+from leaveout.objectives.linear import (
     squares as squares,
 )
-from leaveout.report import Comparison as Comparison
-from leaveout.report import compare as compare
-from leaveout.report import jackknife as jackknife
-from leaveout.retrain import Retrain as Retrain
-from leaveout.retrain import retrain as retrain
-from leaveout.sharding import shard as shard
-from leaveout.solution import Certificate as Certificate
-from leaveout.solution import SolveError as SolveError
-from leaveout.solution import Status as Status
-from leaveout.validation import CrossValidation as CrossValidation
-from leaveout.validation import cross_validate as cross_validate
+from leaveout.runtime.sharding import shard as shard
+from leaveout.runtime.solution import Certificate as Certificate
+from leaveout.runtime.solution import SolveError as SolveError
+from leaveout.runtime.solution import Status as Status
+from leaveout.studies import (
+    datasets as datasets,
+)
+from leaveout.studies.koh2019 import (
+    counterexamples as counterexamples,
+)
 
 __version__ = _version("leaveout")

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from leaveout.files import read_npz
-from leaveout.memory import zeros
+from leaveout.runtime.files import read_npz
+from leaveout.runtime.memory import zeros
 
 __all__ = ["UNSEEN", "Groups"]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from leaveout.objective import AbstractObjective
+from leaveout.objectives.linear import AbstractObjective
 
 __all__ = [
     "Ball",

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
 from leaveout.measures.queries import excess
-from leaveout.objective import LinearObjective
+from leaveout.objectives.linear import LinearObjective
 
 __all__ = ["linear", "parameter", "self_loss"]
 

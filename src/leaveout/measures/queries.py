@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from leaveout.certify.radius import widest
 from leaveout.measures.container import Measure, around, convex, sound
-from leaveout.objective import LinearObjective
-from leaveout.radius import widest
+from leaveout.objectives.linear import LinearObjective
 
 __all__ = ["AT_ONCE", "excess", "loss", "margin", "prediction", "queries", "subsets"]
 

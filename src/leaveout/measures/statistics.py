@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure
 from leaveout.measures.queries import queries, subsets
-from leaveout.objective import LinearObjective
+from leaveout.objectives.linear import LinearObjective
 
 __all__ = ["accuracy", "auroc", "calibration_error"]
 

@@ -1,10 +1,10 @@
 """Figures, with matplotlib only when one is drawn."""
 
-from leaveout.plot.canvas import canvas, write
 from leaveout.plot.effects import grid, panels, scatter
 from leaveout.plot.natural import against, bands, heat
-from leaveout.plot.sweep import curves, ranks, sweep
-from leaveout.plot.theory import cones, removal, signs
+from leaveout.plot.style import canvas, write
+from leaveout.studies.koh2019.plot_sweep import curves, ranks, sweep
+from leaveout.studies.koh2019.plot_theory import cones, removal, signs
 
 __all__ = [
     "against",

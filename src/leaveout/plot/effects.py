@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from leaveout.plot.canvas import need_matplotlib, styles, write
-from leaveout.report import compare
+from leaveout.analysis.compare import compare
+from leaveout.plot.style import need_matplotlib, styles, write
 
 __all__ = ["grid", "panels", "scatter"]
 

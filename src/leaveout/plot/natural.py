@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from leaveout.plot.canvas import FOUR, need_matplotlib, write
+from leaveout.plot.style import FOUR, need_matplotlib, write
 
 __all__ = ["against", "bands", "heat"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import lineax as lx
 
-from leaveout.objective import AbstractExpansion, LinearExpansion
+from leaveout.objectives.linear import AbstractExpansion, LinearExpansion
 from leaveout.solvers.direct import Cholesky, LowRank
 from leaveout.solvers.factor import Block, Factor, Solver
 from leaveout.solvers.foreign import Lineax

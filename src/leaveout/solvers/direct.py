@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.objective import LinearExpansion
-from leaveout.sharding import on_host, over_lanes
-from leaveout.solution import Solution, Status
+from leaveout.objectives.linear import LinearExpansion
+from leaveout.runtime.sharding import on_host, over_lanes
+from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
     Block,
     apply_full,

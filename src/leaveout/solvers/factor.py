@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from leaveout.objective import AbstractExpansion, LinearExpansion
-from leaveout.sharding import constrain, devices, on_host, rowwise
-from leaveout.solution import Solution, Status
+from leaveout.objectives.linear import AbstractExpansion, LinearExpansion
+from leaveout.runtime.sharding import constrain, devices, on_host, rowwise
+from leaveout.runtime.solution import Solution, Status
 
 __all__ = [
     "Block",

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import lineax as lx
 
-from leaveout.sharding import over_lanes
-from leaveout.solution import Status
+from leaveout.runtime.sharding import over_lanes
+from leaveout.runtime.solution import Status
 from leaveout.solvers.factor import full_matrix, judge, reachable, relative
 
 __all__ = ["Lineax"]

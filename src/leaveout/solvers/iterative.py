@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from leaveout.objective import LinearExpansion
-from leaveout.solution import Solution, Status
+from leaveout.objectives.linear import LinearExpansion
+from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
     apply_full,
     apply_reduced,

@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from leaveout.sharding import over_lanes
+from leaveout.runtime.sharding import over_lanes
 from leaveout.solvers.direct import together
 from leaveout.solvers.factor import (
     Factor,

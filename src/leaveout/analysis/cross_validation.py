@@ -1,0 +1,109 @@
+"""The error on held-out groups without fitting anew: from the effects on their own loss."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from leaveout import measures
+from leaveout.attribution.verb import Method, effects
+from leaveout.fitting.optimum import Fit, check_groups
+from leaveout.groups import Groups
+from leaveout.methods.first_order import group_sums
+from leaveout.methods.group_newton import Newton
+from leaveout.runtime.sharding import meshed
+
+__all__ = ["HeldOut", "cross_validate_groups", "own_losses"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HeldOut:
+    """The loss of every group under the model that was fitted without it.
+
+    Attributes:
+        loss: (g) sum over the group of s w loss, once it has left.
+        training_loss: (g) the same while it is in.
+        weight: (g) sum of s w, what a mean divides by.
+        status: (g) `Status` codes of the changes behind it.
+        groups: what was held out.
+        method: name of the method.
+    """
+
+    loss: np.ndarray
+    training_loss: np.ndarray
+    weight: np.ndarray
+    status: np.ndarray
+    groups: Groups
+    method: str
+
+    @property
+    def mean(self) -> float:
+        """The cross-validated error: the mean held-out loss over all points of all groups."""
+        return float(self.loss.sum() / self.weight.sum())
+
+    @property
+    def training_mean(self) -> float:
+        """The mean loss of the same points while they are in: what optimism would report."""
+        return float(self.training_loss.sum() / self.weight.sum())
+
+    @property
+    def standard_error(self) -> float:
+        """Of `mean`, from how the groups differ (their losses per weight, weighted)."""
+        share = self.weight / self.weight.sum()
+        spread = self.loss / self.weight - self.mean
+        count = len(self.loss)
+        return float(np.sqrt(np.sum((share * spread) ** 2) * count / max(count - 1, 1)))
+
+    def __repr__(self) -> str:
+        return (
+            f"HeldOut({self.method}: {len(self.loss):,} groups, mean loss {self.mean:.6g} +- "
+            f"{self.standard_error:.2g}, in training {self.training_mean:.6g})"
+        )
+
+
+def cross_validate_groups(
+    fit: Fit, groups: Groups, method: Method = Newton(), *, memory=None, throw: bool = False
+) -> HeldOut:
+    """Cross-validate by groups: what each loses under the model without it.
+
+    k folds (`groups.folds`, `Groups.from_splits`), one natural group after another, or every point
+    (`groups.singles`), from the fit to all data. Retraining gives the truth; influence estimates
+    from below: its effect on the group's own loss, g(w)' H^-1 g(w), is short of Newton's and, to
+    that order, of the true one, the more the larger the group.
+
+    Args:
+        fit: the fitted objective.
+        groups: what is held out, one after another.
+        method: `Influence()`, `Newton()`, `NewtonChebyshev()` or `Retrain()`.
+        memory: as in `effects`.
+        throw: as in `effects`.
+
+    Source: Koh et al. (2019), section 4.3 (self-loss); Pregibon (1981) and Beirami et al. (2017)
+    for single points.
+    """
+    check_groups(fit, groups)
+    change = effects(fit, groups, measures.self_loss(), method, memory=memory, throw=throw)
+    training, weight = own_losses(fit, groups)
+    return HeldOut(
+        loss=training + change.value[:, 0],
+        training_loss=training,
+        weight=weight,
+        status=change.status,
+        groups=groups,
+        method=change.method,
+    )
+
+
+@meshed
+def own_losses(fit: Fit, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    """Each group's loss at theta, sum of s w loss, and the sum of s w: (g) each."""
+    both = np.stack([np.asarray(part) for part in _losses(fit)], axis=1)[: groups.n]
+    sums = np.asarray(group_sums(groups, both))
+    return sums[:, 0], sums[:, 1]
+
+
+@eqx.filter_jit
+def _losses(fit: Fit) -> Any:
+    objective = fit.objective
+    return objective.weights * objective.losses(fit.flat), objective.weights

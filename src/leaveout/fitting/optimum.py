@@ -1,0 +1,589 @@
+"""Fitting: theta at a true optimum, with the proof beside it.
+
+Influence, Newton steps and retraining all start from theta_hat = argmin J(.; 1). If theta is not
+an optimum they answer another question, so `fit` measures how far it is: the Newton decrement
+(g' H^-1 g)^1/2, beside the sandwich length (sum_i |g_i|^2 in H^-1)^1/2, which is how far theta_hat
+itself moves when the sample is drawn again, in the same norm.
+"""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Bool, Float, Int, Int8, PyTree
+
+from leaveout.fitting import lbfgs
+from leaveout.fitting.paths import path
+from leaveout.groups import Groups
+from leaveout.objectives.checks import is_traced
+from leaveout.objectives.linear import (
+    AbstractExpansion,
+    AbstractObjective,
+    LinearExpansion,
+    LinearObjective,
+)
+from leaveout.runtime.memory import bucket
+from leaveout.runtime.sharding import devices, everywhere, fetch, meshed, on_host, place
+from leaveout.runtime.solution import SolveError, Status
+from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
+
+__all__ = [
+    "LISTED",
+    "Change",
+    "Fit",
+    "check_groups",
+    "damped",
+    "few",
+    "fit",
+    "gradients_of_few",
+    "leaving",
+    "say_rounding",
+    "whitened",
+]
+
+LISTED = 50  # times as long a number takes in a sum over listed rows as in a dense product
+_DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
+_FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
+#: what to do about a fit, where that differs from what to do about a group
+_ADVICE = {
+    Status.singular: "the Hessian is singular (columns that add up to others, or a constant one "
+    "beside the intercept, without a penalty); raise l2, or drop the column",
+    Status.no_minimum: "the loss keeps falling towards infinite parameters (the classes can be "
+    "separated, or one is empty); raise l2",
+}
+_SURE = 1e-9  # sandwich lengths from an optimum at which no effect is in question
+_ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
+_SAMPLE = 256  # groups that stand for all where it is
+_NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
+
+
+class Fit(eqx.Module):
+    """An optimum of an objective.
+
+    Attributes:
+        objective: what was minimised.
+        flat: (p) theta as a flat vector; `theta` is the PyTree.
+        factor: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
+        residual: the Newton decrement at theta: (g' H^-1 g)^1/2.
+        spread: the sandwich length, the natural unit for `residual`.
+        steps: Newton steps (or L-BFGS evaluations) taken.
+        status: how it ended.
+    """
+
+    objective: AbstractObjective
+    flat: Float[Array, "p"]
+    factor: Factor | None
+    residual: Float[Array, ""]
+    spread: Float[Array, ""]
+    steps: Int[Array, ""]
+    status: Int8[Array, ""]
+
+    @property
+    def theta(self) -> PyTree:
+        """The parameters as the PyTree the objective was made with."""
+        return self.objective.tree(self.flat)
+
+    def expansion(self) -> AbstractExpansion:
+        """Every loss to second order around theta."""
+        return self.objective.at(self.flat)
+
+
+class Change(eqx.Module):
+    """What removing each of g groups does to theta: theta_without - theta.
+
+    Attributes:
+        value: (g p) changes, flat, in units of theta.
+        residual: (g) what was reached; the verb says in which norm.
+        steps: (g) iterations or evaluations spent, 0 for a direct solve.
+        status: (g) `Status` codes.
+        objective: whose theta it is.
+    """
+
+    value: Float[Array, "g p"]
+    residual: Float[Array, "g"]
+    steps: Int[Array, "g"]
+    status: Int8[Array, "g"]
+    objective: AbstractObjective
+
+    def tree(self) -> PyTree:
+        """The changes as the PyTree of parameters, each leaf with a leading axis g."""
+        if isinstance(self.objective, LinearObjective):
+            return jax.vmap(self.objective.tree)(self.value)
+        trees = jax.vmap(lambda v: eqx.filter(self.objective.tree(v), eqx.is_inexact_array))
+        return trees(self.value)
+
+
+def whitened(fit: Fit, available: int, gram: bool = False) -> Fit:
+    """The fit with the design in whitened coordinates beside its factor, where that serves.
+
+    It serves linear models of one output, and is done where it fits: n p numbers (and n^2 for the
+    `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is.
+    """
+    objective, factor = fit.objective, fit.factor
+    if factor is None or not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
+        return fit
+    if factor.rows is None and 8 * objective.n * objective.p > available / 4:
+        return fit
+    gram = gram and factor.gram is None and 8 * objective.n**2 <= available / 4
+    if factor.rows is not None and not gram:
+        return fit
+    factor = whiten(factor, objective.design, gram)
+    return eqx.tree_at(lambda f: f.factor, fit, factor, is_leaf=lambda leaf: leaf is None)
+
+
+def check_groups(fit: Fit, groups: Groups) -> None:
+    """Refuse groups that were made for other data, and a theta too far from its optimum for them.
+
+    How far is too far depends on the groups: the Newton decrement at theta is compared with the
+    root mean square of |g(w)| in the norm of H^-1, the first-order changes in theta in the norm of
+    H. A hundredth is warned of, for effects are then wrong by up to that share; where it is the
+    longer of the two, there is no answer.
+
+    Raises:
+        ValueError: with both counts of examples.
+        SolveError: with both lengths.
+    """
+    if not isinstance(fit, Fit):
+        raise ValueError(f"expected a Fit from lo.fit(objective), got {type(fit).__name__}")
+    if not isinstance(groups, Groups):
+        raise ValueError(
+            f"expected lo.Groups, got {type(groups).__name__}; make them with "
+            "lo.Groups.from_masks, .from_indices, .from_labels or .from_weights"
+        )
+    if groups.n != fit.objective.n and not _filled_up(fit.objective, groups.n):
+        raise ValueError(
+            f"groups were made for n={groups.n:,} examples but the objective has "
+            f"n={fit.objective.n:,}; rebuild them from this data"
+        )
+    if len(groups) == 0:
+        raise ValueError("expected at least one group, got none")
+    if not is_traced(fit):
+        _check_optimum(fit, groups)
+
+
+@meshed
+def _check_optimum(fit: Fit, groups: Groups) -> None:
+    decrement, spread = float(fetch(fit.residual)), float(fetch(fit.spread))
+    if decrement <= _SURE * spread:
+        return
+    rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
+    if fit.factor is None:  # as of groups drawn at random
+        lengths = spread * np.sqrt(groups.size[rows] / fit.objective.n)
+    else:
+        lengths = np.asarray(fetch(_lengths(fit, leaving(fit, groups, rows))))
+    predicted = float(np.sqrt(np.mean(lengths**2)))
+    if decrement <= 0.01 * predicted or predicted == 0:
+        return
+    told = (
+        f"theta is not at its optimum: the Newton decrement there is {decrement:.1e}, where the "
+        f"predicted changes are {predicted:.1e} long (root mean square, both in the norm of H)"
+    )
+    again = "train on with lo.fit(fit.objective, theta=fit.theta), or raise l2"
+    if not decrement <= predicted:
+        raise SolveError(f"{told}, so that it would drown them; {again}")
+    warnings.warn(
+        f"{told}: effects can be wrong by {100 * decrement / predicted:.0f} %; {again}",
+        stacklevel=4,
+    )
+
+
+@eqx.filter_jit
+def _lengths(fit: Fit, leaves):
+    """|g(w)| in the norm of H^-1, one group at a time."""
+    expansion: Any = fit.expansion()
+    factor: Any = fit.factor
+
+    def one(w):
+        return jnp.linalg.norm(factor.whiten(expansion.gradient(w)[None]))
+
+    return everywhere(jax.lax.map(one, leaves))
+
+
+def say_rounding(fit: Fit, residual, asked: float) -> None:
+    """Warn where rounding in float32 ends solves before they reach what was asked."""
+    if is_traced((fit, residual)) or fit.flat.dtype == jnp.float64:
+        return
+    reached = np.asarray(fetch(residual))
+    reached = reached[np.isfinite(reached)]
+    if reached.size and not reached.max() <= asked:
+        inflation = np.nan if fit.factor is None else float(fetch(fit.factor.inflation()))
+        warnings.warn(
+            f"in {fit.flat.dtype}, residuals of {reached.max():.1e} are what was reached where "
+            f"{asked:.0e} was asked (the condition number of H is at least {inflation:.1e}); call "
+            'jax.config.update("jax_enable_x64", True) first, or ask for less',
+            stacklevel=4,
+        )
+
+
+def _filled_up(objective: AbstractObjective, n: int) -> bool:
+    """Whether the examples beyond the first n have no weight: `sharding.shard` puts them there."""
+    if n > objective.n or is_traced(objective.weights):
+        return False
+    return not bool(jnp.any(objective.weights[n:]))
+
+
+def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "b n"]:
+    """What leaves with some of the groups, all by default, laid where the data is."""
+    if not on_host() and devices() == 1:
+        return _spread(groups[rows], fit.objective.n, np.dtype(fit.objective.weights.dtype))
+    leaves = groups.dense(rows)
+    if groups.n < fit.objective.n:
+        leaves = np.pad(leaves, ((0, 0), (0, fit.objective.n - groups.n)))
+    return place(leaves, fit.objective.weights.dtype, "groups", "data")
+
+
+def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:
+    """The same on an accelerator, from lists: they are what travels, not the zeros between."""
+
+    def filled(values, dtype, filler):
+        out = np.full(bucket(values.size), filler, dtype)
+        out[: values.size] = values
+        return out
+
+    points = filled(groups.indices, np.int32, n)
+    weights = None if groups.weights is None else filled(groups.weights, dtype, 0)
+    return _written((len(groups), n), groups.size.astype(np.int32), points, weights, dtype)
+
+
+@eqx.filter_jit
+def _written(shape, sizes, points, weights, dtype):
+    lanes = jnp.repeat(jnp.arange(shape[0]), sizes, total_repeat_length=points.size)
+    values = jnp.ones((), dtype) if weights is None else weights
+    return jnp.zeros(shape, dtype).at[lanes, points].set(values, mode="drop")
+
+
+def few(fit: Fit, groups: Groups) -> bool:
+    """Whether the groups together are so small that their points are best looked at one by one."""
+    alone = on_host() and devices() == 1 and not is_traced(fit)
+    linear = isinstance(fit.objective, LinearObjective)
+    return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
+
+
+def gradients_of_few(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:
+    """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
+    first, design = np.asarray(expansion.first), np.asarray(expansion.design)
+    slopes = first[groups.indices] * groups.w[:, None]
+    shape = (len(groups), design.shape[0])
+    parts = [
+        scipy.sparse.csr_matrix((column, groups.indices, groups.offsets), shape) @ design
+        for column in slopes.T
+    ]
+    return jax.vmap(expansion.layout.flat)(jnp.asarray(np.stack(parts, axis=1), first.dtype))
+
+
+@meshed
+def fit(
+    objective: AbstractObjective,
+    theta: PyTree | None = None,
+    *,
+    tolerance: float = 1e-6,
+    max_steps: int = 200,
+    throw: bool = True,
+) -> Fit:
+    """Minimise an objective to rounding, or check and polish a theta trained elsewhere.
+
+    Damped Newton steps, continued until the decrement no longer falls; L-BFGS first where p is too
+    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step.
+
+    Args:
+        objective: what to minimise.
+        theta: parameters trained elsewhere, as their PyTree (or flat); refused if further than a
+            tenth of a sandwich length from the optimum. Default: start from scratch.
+        tolerance: the decrement that counts as an optimum, in sandwich lengths.
+        max_steps: Newton steps at most.
+        throw: raise when the optimum was not reached; otherwise `Fit.status` says so.
+
+    Raises:
+        SolveError: if no optimum was found, or `theta` is not near one.
+        ValueError: if theta does not have the objective's parameters.
+    """
+    if not isinstance(objective, AbstractObjective):
+        raise ValueError(
+            f"expected an objective such as lo.logistic(x, y, l2=1.0), got {objective!r}"
+        )
+    elsewhere = theta is not None
+    start = objective.initial() if theta is None else _as_flat(objective, theta)
+    dense = objective.p <= _DENSE
+    result = (_newton if dense else _large)(objective, start, tolerance, max_steps, elsewhere)
+    if is_traced(result.flat):
+        return result
+    if dense:
+        _warn_precision(result)
+    broken = _broken(objective, result.flat)
+    if broken and int(result.status) == Status.converged:  # derivatives may not show it
+        result = eqx.tree_at(lambda r: r.status, result, jnp.int8(Status.nonfinite))
+    if throw and int(result.status):
+        code = Status(int(result.status))
+        why = broken or _ADVICE.get(code, code.advice)
+        raise SolveError(
+            f"no optimum: {code.name} after {int(result.steps)} steps at Newton decrement "
+            f"{float(result.residual):.1e} ({float(result.residual / result.spread):.1e} sandwich "
+            f"lengths, {tolerance:.0e} asked): {why}"
+        )
+    return result
+
+
+def _broken(objective, theta) -> str:
+    """Which example has a loss that is no number, if any."""
+    losses = np.asarray(fetch(_losses(objective, theta)))
+    bad = np.flatnonzero(~np.isfinite(losses) & (np.asarray(fetch(objective.weights)) > 0))
+    if not bad.size:
+        return ""
+    return (
+        f"the loss of example {bad[0]} is {losses[bad[0]]} ({bad.size:,} such examples); check "
+        "that example, and the loss"
+    )
+
+
+@eqx.filter_jit
+def _losses(objective, theta):
+    return everywhere(objective.losses(theta))
+
+
+def _as_flat(objective, theta):
+    if isinstance(theta, np.ndarray | jax.Array) and theta.shape == (objective.p,):
+        flat = jnp.asarray(theta, objective.weights.dtype)
+    else:
+        flat = objective.flat(theta)
+    if not is_traced(flat) and not bool(jnp.all(jnp.isfinite(flat))):
+        raise ValueError("theta must be finite, but it has NaN or infinite entries")
+    return flat
+
+
+class _Place(eqx.Module):
+    """A theta, and what was found there: the gradient, the factor of H, whether H is definite."""
+
+    theta: Float[Array, "p"]
+    gradient: Float[Array, "p"]
+    factor: Factor
+    definite: Bool[Array, ""]
+    decrement: Float[Array, ""]
+
+
+@eqx.filter_jit
+def _assess(objective, theta) -> _Place:
+    factor, definite = factorise(full_matrix(objective.at(theta)))
+    gradient = objective.gradient(theta)
+    decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
+    return everywhere(_Place(theta, gradient, factor, definite, decrement))
+
+
+@eqx.filter_jit
+def _sandwich(objective, place: _Place):
+    """The sandwich length (sum_i |g_i|^2 in H^-1)^1/2, without an n x p array.
+
+    The trace of H^-1 sum_i g_i g_i' costs as much as a Hessian and a full inverse; where p is large
+    it is the mean of |sum_i z_i g_i|^2 over random signs z, good to a few per cent: it only says
+    what is small.
+    """
+    expansion = objective.at(place.theta)
+    if objective.p <= _FAR:
+        trace = jnp.trace(place.factor.solve(_scatter(objective, expansion)))
+    else:
+        signs = jax.random.rademacher(jax.random.key(0), (64, objective.n), place.theta.dtype)
+        sums = jax.lax.map(expansion.gradient, signs, batch_size=8)
+        trace = jnp.sum(place.factor.whiten(sums) ** 2) / len(signs)
+    return jnp.sqrt(jnp.maximum(trace, 0.0))
+
+
+def _scatter(objective, expansion):
+    """sum_i g_i g_i' (p p)."""
+    if isinstance(objective, LinearObjective):
+        first = expansion.first
+        squared = dataclasses.replace(expansion, second=first[:, :, None] * first[:, None, :])
+        return squared.hessian(jnp.ones(objective.n, first.dtype))
+    eye = jnp.eye(objective.p, dtype=objective.weights.dtype)
+    jacobian = jax.lax.map(expansion.dot, eye)  # (p n)
+    return jacobian @ jacobian.T
+
+
+@eqx.filter_jit
+def _shifted(objective, theta, shift):
+    """The factor of H shifted by a multiple of its diagonal until it is positive definite."""
+    matrix = full_matrix(objective.at(theta))
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
+
+    def indefinite(carry):
+        return ~carry[2] & (carry[0] < 1e12)
+
+    def raise_shift(carry):
+        shift = jnp.maximum(10 * carry[0], 1e-8)
+        factor, definite = factorise(matrix + jnp.diag(shift * diagonal))
+        return shift, factor, definite
+
+    first = factorise(matrix + jnp.diag(shift * diagonal))
+    shift, factor, _ = jax.lax.while_loop(
+        indefinite, raise_shift, (jnp.asarray(shift, theta.dtype), *first)
+    )
+    return factor, shift
+
+
+@eqx.filter_jit
+def _line_search(objective, theta, gradient, factor):
+    """One damped Newton step."""
+    direction = -factor.solve(gradient[None])[0]
+    length = damped(objective, theta, direction, objective.value(theta), gradient @ direction)
+    return theta + length * direction
+
+
+def damped(objective, theta, direction, value, slope, stays=None):
+    """The first of 1, 1/2, 1/4, ... by which a direction lowers J(.; stays) enough.
+
+    Args:
+        objective: J.
+        theta: (p) where the direction begins.
+        direction: (p).
+        value: J at theta.
+        slope: of J along the direction there.
+        stays: (n) what stays of each example; default all.
+    """
+    slack = 1e2 * jnp.finfo(theta.dtype).eps * jnp.abs(value)
+
+    def too_long(length):
+        new = objective.value(theta + length * direction, stays)
+        enough = new <= value + 1e-4 * length * slope + slack
+        return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
+
+    return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
+
+
+def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
+    """Damped Newton on a dense Hessian, to the rounding floor.
+
+    Every step forms one Hessian; the sandwich length, as costly, is measured when the decrement
+    first stops falling, which is when it is needed.
+    """
+    if not elsewhere and isinstance(objective, LinearObjective) and objective.p > _FAR:
+        start = path(objective, np.asarray(objective.l2)[None], jnp.ones((1, objective.n)))
+        place = _assess(objective, start.value[0, 0])
+    else:
+        place = _assess(objective, begin)
+    spread = None
+    if elsewhere:
+        spread = _sandwich(objective, place)
+        _refuse_far(objective, bool(place.definite), float(place.decrement), float(spread))
+    best, shift, steps, waiting = place, 0.0, 0, 0
+    while steps < max_steps:
+        if bool(place.definite) and shift < 1e-12:
+            factor = place.factor
+        else:
+            factor, used = _shifted(objective, place.theta, shift)
+            shift = 0.1 * float(used)
+        theta = _line_search(objective, place.theta, place.gradient, factor)
+        steps += 1
+        place = _assess(objective, theta)
+        if not bool(jnp.isfinite(place.decrement) & place.definite) and steps < max_steps // 2:
+            if not bool(jnp.all(jnp.isfinite(theta))):
+                break
+            continue
+        better = bool(place.decrement < 0.5 * best.decrement)
+        better = better or not bool(jnp.isfinite(best.decrement))
+        if better or bool(place.decrement <= best.decrement):
+            best = place
+        waiting = 0 if better else waiting + 1
+        if waiting:
+            spread = _sandwich(objective, best)
+            small = bool(best.decrement <= tolerance * spread)
+            done = waiting > 1 or bool(best.decrement <= _ROUNDED * spread)
+            if waiting >= 20 or (small and done):
+                break
+            if small:  # J itself may be too flat for its rounding: once without looking at it
+                theta = best.theta - best.factor.solve(best.gradient[None])[0]
+                undamped = _assess(objective, theta)
+                steps += 1
+                best = undamped if bool(undamped.decrement < best.decrement) else best
+                place = best
+    spread = _sandwich(objective, best) if spread is None else spread
+    status = _verdict(best, begin, spread, tolerance, steps >= max_steps, elsewhere)
+    return Fit(
+        objective=objective,
+        flat=best.theta,
+        factor=best.factor,
+        residual=best.decrement,
+        spread=spread,
+        steps=jnp.int32(steps),
+        status=jnp.int8(status),
+    )
+
+
+def _verdict(best: _Place, begin, spread, tolerance, spent, elsewhere) -> Status:
+    """How a fit ended."""
+    step = best.factor.solve(best.gradient[None])[0]
+    moving = bool(jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.theta - begin))
+    if not bool(jnp.isfinite(best.decrement)):
+        return Status.singular
+    if not bool(best.definite):
+        return Status.no_minimum if moving else Status.singular
+    if not bool(best.decrement <= tolerance * spread):
+        if spent:
+            return Status.max_steps
+        return Status.no_minimum if moving else Status.stalled
+    if moving and not elsewhere and bool(jnp.any(best.theta != begin)):
+        return Status.no_minimum
+    return Status.converged
+
+
+def _refuse_far(objective, definite: bool, decrement: float, spread: float) -> None:
+    if not definite or not np.isfinite(decrement):
+        raise SolveError(
+            "theta is not near a minimum: the Hessian there is not positive definite; "
+            "train it further, or let lo.fit(objective) find the optimum"
+        )
+    if decrement > _NEAR * spread:
+        raise SolveError(
+            f"theta is not near an optimum of this objective: its Newton decrement is "
+            f"{decrement:.2g}, {decrement / spread:.2g} sandwich lengths where {_NEAR} is the most "
+            "that is polished; check that l2 = 1 / C, the intercept, the weights and the data are "
+            "those it was trained with, train it to a tighter tolerance, or call "
+            "lo.fit(objective) without theta"
+        )
+
+
+def _large(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
+    """L-BFGS where a dense Hessian is too large, the decrement by conjugate gradients."""
+
+    @eqx.filter_jit
+    def assess(objective, theta):
+        gradient = objective.gradient(theta)
+        step = CG(1e-6).full(objective.at(theta), None, gradient[None]).value[0]
+        return jnp.sqrt(jnp.maximum(gradient @ step, 0.0))
+
+    @eqx.filter_jit
+    def minimise(objective, theta, goal):
+        def function(points):
+            return jax.vmap(objective.value_and_gradient)(points)
+
+        return lbfgs.minimise(function, theta[None], goal[None], max_steps=100 * max_steps)
+
+    scale = jnp.linalg.norm(objective.gradient(jnp.zeros_like(theta)))
+    spread = jnp.sqrt(jnp.asarray(float(objective.p)))  # the sandwich length of a true model
+    if elsewhere:
+        _refuse_far(objective, True, float(assess(objective, theta)), float(spread))
+    solution = minimise(objective, theta, 1e-12 * scale)
+    theta = solution.value[0]
+    decrement = assess(objective, theta)
+    reached = decrement <= tolerance * spread
+    status = jnp.where(reached, Status.converged, solution.status[0])
+    status = jnp.where(~reached & (status == 0), Status.inaccurate, status).astype(jnp.int8)
+    return Fit(objective, theta, None, decrement, spread, solution.steps[0], status)
+
+
+def _warn_precision(result: Fit) -> None:
+    if result.factor is None or result.flat.dtype == jnp.float64:
+        return
+    inflation = float(result.factor.inflation())
+    eps = float(jnp.finfo(result.flat.dtype).eps)
+    if not inflation * eps <= 1e-3:  # NaN where the factorisation broke down
+        digits = 0 if not np.isfinite(inflation) else max(0, -np.log10(inflation * eps))
+        warnings.warn(
+            f"the Hessian is too ill-conditioned for {result.flat.dtype}: the variance inflation "
+            f"of a parameter is {inflation:.1e}, so about {digits:.0f} digits survive; call "
+            'jax.config.update("jax_enable_x64", True) first, or raise l2',
+            stacklevel=3,
+        )

@@ -1,0 +1,408 @@
+"""Coordinates in which retraining is easy: theta_hat at the origin, the Hessian near the identity.
+
+Each knows the objective of what stays, its gradient, and the way back to theta; all for a batch of
+b lanes. `Whitened` serves linear models of one output, `Plain` any objective, a penalty of its own
+for each lane, and other points than theta_hat (`renewed`).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from leaveout.fitting.optimum import Fit
+from leaveout.objectives.checks import is_traced
+from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.sharding import devices, on_host
+from leaveout.solvers import Factor, factorise, full_matrix
+
+__all__ = [
+    "Coordinates",
+    "Plain",
+    "Whitened",
+    "around",
+    "free_columns",
+    "renewed",
+]
+
+_CACHED = 512  # examples in a block on a processor: all lanes' scores of it stay in its cache
+
+
+def _count_blocks(n: int) -> int:
+    """Into how many blocks n examples are cut.
+
+    Only on a processor; over several devices they are cut already, and one block is one all-reduce.
+    """
+    return -(-n // _CACHED) if on_host() and devices() == 1 else 1
+
+
+def _added(term, inputs):
+    """The sum of `term` over the leading axis of the inputs, one entry after the other."""
+    first = jax.tree.map(lambda leaf: leaf[0], inputs)
+    if len(jax.tree.leaves(inputs)[0]) == 1:
+        return term(first)
+    shapes = jax.eval_shape(term, first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def add(total, each):
+        return jax.tree.map(jnp.add, total, term(each)), None
+
+    return jax.lax.scan(add, zeros, inputs)[0]
+
+
+def _second_derivative(loss):
+    return jax.grad(jax.grad(loss))
+
+
+class _Blocks(eqx.Module):
+    """The examples of a linear model of one output, cut into k blocks of length l.
+
+    The last block is filled up with examples of no weight. Without the leading axis: one block.
+
+    Attributes:
+        rows: (k l p) the design in whitened coordinates.
+        y: targets, leading axes (k l).
+        weights, scores, losses, first, second: (k l) s, m, phi, s phi' and s phi'' at theta_hat.
+        squares: (k l f) squared columns of the design whose parameters have no penalty.
+    """
+
+    rows: Float[Array, "... l p"]
+    y: PyTree
+    weights: Float[Array, "... l"]
+    scores: Float[Array, "... l"]
+    losses: Float[Array, "... l"]
+    first: Float[Array, "... l"]
+    second: Float[Array, "... l"]
+    squares: Float[Array, "... l f"]
+
+    def at(self, objective, scores, derivative):
+        """Losses (b l) of one block, or a derivative of them, at scores (b l)."""
+
+        def loss(score, y):
+            return objective.point_loss(score[None], y)
+
+        return jax.vmap(jax.vmap(derivative(loss)), in_axes=(0, None))(scores, self.y)
+
+    def left(self, stays, values):
+        """Values (b l) weighted by what stays (b l); 0 * inf is NaN: the removed are not heard."""
+        weights = self.weights[None] * stays
+        return jnp.where(weights != 0, weights * values, 0.0)
+
+    def sum(self, term, u, stays):
+        """Sum over blocks of term(block, what stays in it (b l), change in scores (b l))."""
+
+        def of(inputs):
+            block, stays = inputs
+            return term(block, stays, u @ block.rows.T)
+
+        return _added(of, (self, stays))
+
+
+class Whitened(eqx.Module):
+    """A linear model of one output, in coordinates u that make H(1) the identity.
+
+    With eta = rows u the change in scores, the gradient of J(.; a) with respect to u is
+
+        u + rest - rows' (phi''(m) eta + phi'(m) - a phi'(m + eta)),
+
+    m the scores at theta_hat: neither theta nor the penalty appears.
+
+    Attributes:
+        fit: whose factor is `factor`.
+        blocks: the examples.
+        rest: (p) what is left of the gradient at theta_hat.
+    """
+
+    fit: Fit
+    factor: Factor
+    blocks: _Blocks
+    rest: Float[Array, "p"]
+
+    def theta(self, u, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.fit.flat[None] + self.factor.unwhiten(u)
+
+    def push(self, theta, l2):
+        """Parameters (b p) to coordinates."""
+        return (theta - self.fit.flat[None]) @ self.factor.lower
+
+    def lay(self, stays):
+        """What stays (b n), laid out in blocks (k b l)."""
+        count, length = self.blocks.scores.shape
+        stays = jnp.pad(stays, ((0, 0), (0, count * length - stays.shape[1])))
+        return stays.reshape(-1, count, length).transpose(1, 0, 2)
+
+    def unlay(self, stays):
+        """The inverse of `lay`: (b n)."""
+        return stays.transpose(1, 0, 2).reshape(stays.shape[1], -1)[:, : self.fit.objective.n]
+
+    def function(self, stays, l2):
+        """U (b p) to values (b), less that at theta_hat, and gradients (b p)."""
+        objective: Any = self.fit.objective
+
+        def term(block, stays, moved):
+            scores, bent = block.scores[None] + moved, block.second[None] * moved
+            slopes = block.left(stays, block.at(objective, scores, jax.grad))
+            pull = (bent + block.first[None] - slopes) @ block.rows
+            if objective.loss.convex:
+                return pull, None
+            losses = block.at(objective, scores, lambda loss: loss)
+            gained = block.left(stays, losses - block.losses[None])
+            return pull, jnp.sum(gained - moved * (0.5 * bent + block.first[None]), axis=1)
+
+        def function(u):
+            pull, gained = self.blocks.sum(term, u, stays)
+            gradient = u + self.rest[None] - pull
+            if gained is None:
+                return None, gradient
+            return 0.5 * jnp.sum(u**2, axis=1) + u @ self.rest + gained, gradient
+
+        return function
+
+    def curvature(self, u, stays, l2):
+        """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
+
+        Returns:
+            (b), (b f) and (f).
+        """
+        objective: Any = self.fit.objective
+
+        def term(block, stays, moved):
+            scores = block.scores[None] + moved
+            left = block.left(stays, block.at(objective, scores, _second_derivative))
+            bend = jnp.sum((left - block.second[None]) * moved**2, axis=1)
+            return bend, left @ block.squares, block.second @ block.squares
+
+        bend, left, whole = self.blocks.sum(term, u, stays)
+        return jnp.sum(u**2, axis=1) + bend, left, whole
+
+
+class Plain(eqx.Module):
+    """Any objective: theta = theta_hat + basis @ (scale * u).
+
+    scale is 1 / sqrt(1 + (l2 - l2_hat) bends) in the directions `basis`, so that a lane with its
+    own l2 is as well conditioned as the others. `free` are the columns of a linear model's design
+    of which a parameter has no penalty.
+    """
+
+    fit: Fit
+    basis: Float[Array, "p p"] | None
+    bends: Float[Array, "p"] | None
+    free: tuple[int, ...] = eqx.field(static=True)
+
+    def _scale(self, l2):
+        """(b p) lengths of the coordinates of lanes with penalties l2 (b)."""
+        if self.bends is None or l2 is None:
+            return None
+        grown = 1 + (l2 - self.fit.objective.l2)[:, None] * self.bends[None]
+        return 1 / jnp.sqrt(jnp.maximum(grown, 1e-12))
+
+    def _turn(self, u, l2):
+        """Coordinates (b p) to changes in theta."""
+        scale = self._scale(l2)
+        u = u if scale is None else u * scale
+        return u if self.basis is None else u @ self.basis.T
+
+    def theta(self, u, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.fit.flat[None] + self._turn(u, l2)
+
+    def push(self, theta, l2):
+        """Parameters (b p) to coordinates."""
+        delta = theta - self.fit.flat[None]
+        if self.basis is None:
+            return delta
+        u, scale = jnp.linalg.solve(self.basis, delta.T).T, self._scale(l2)
+        return u if scale is None else u / scale
+
+    def lay(self, stays):
+        """What stays (b n), as it is."""
+        return stays
+
+    unlay = lay
+
+    def _sum(self, term, stays):
+        """Sum of term(objective of a block without penalty, what stays of the block (b l))."""
+        bare, count = self.fit.objective.with_l2(0.0), _count_blocks(self.fit.objective.n)
+        length = -(-bare.n // count)
+
+        def of(block):
+            # the last block begins early enough to be full: what it has seen before stays out
+            start = jnp.minimum(block * length, bare.n - length)
+
+            def cut(leaf, axis=0):
+                return jax.lax.dynamic_slice_in_dim(leaf, start, length, axis)
+
+            some = eqx.tree_at(lambda o: o.examples, bare, jax.tree.map(cut, bare.examples))
+            new = start + jnp.arange(length) >= block * length
+            return term(some, jnp.where(new[None], cut(stays, 1), 0.0))
+
+        return term(bare, stays) if count == 1 else _added(of, jnp.arange(count))
+
+    def function(self, stays, l2):
+        """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
+        scale, objective = self._scale(l2), self.fit.objective
+        convex = isinstance(objective, LinearObjective) and objective.loss.convex
+        weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
+        penalty = jnp.where(objective.penalised[None], weight, 0.0)
+
+        def function(u):
+            theta = self.theta(u, l2)
+            value, pull = self._sum(
+                lambda some, stays: jax.vmap(some.value_and_gradient)(theta, stays), stays
+            )
+            value = None if convex else value + 0.5 * jnp.sum(penalty * theta**2, axis=1)
+            pull = pull + penalty * theta
+            pull = pull if self.basis is None else pull @ self.basis
+            return value, pull if scale is None else pull * scale
+
+        return function
+
+    def curvature(self, u, stays, l2):
+        """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
+
+        Returns:
+            (b), (b f) and (f).
+        """
+        objective = self.fit.objective
+        linear = isinstance(objective, LinearObjective)
+
+        def sums(theta, change, stays):
+            def term(some, stays):
+                one = self._own_curvature if linear else _bend
+                return jax.vmap(one, in_axes=(None, 0, 0, 0))(some, theta, change, stays)
+
+            return self._sum(term, stays)
+
+        theta, change = self.theta(u, l2), self._turn(u, l2)
+        bend, left = sums(theta, change, stays)
+        weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
+        bend += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
+        if not isinstance(objective, LinearObjective):
+            return bend, left, left[0]
+        whole = sums(self.fit.flat[None], change[:1], jnp.ones((1, objective.n)))[1][0]
+        columns = np.array(self.free, int)
+        bare = objective.layout.matrix(objective.penalty)[:, columns] == 0
+        if l2 is not None:  # a penalty of its own holds a lane's parameters
+            held = objective.layout.matrix(objective.penalised.astype(float))[:, columns] > 0
+            left = jnp.where(held.reshape(1, -1) & (l2[:, None] > 0), jnp.inf, left)
+        return bend, left, jnp.where(bare.reshape(-1), whole, 0.0)
+
+    def _own_curvature(self, objective, theta, change, stays):
+        """Along a change: () the losses' curvature, and (K f) that of `free` parameters alone."""
+        scores, moved = objective.scores(theta), objective.scores(change)
+        weights = (objective.weights * stays)[:, None]
+        eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
+
+        def point(scores, moved, y):
+            _, bend = jax.linearize(lambda s: jax.grad(objective.point_loss)(s, y), scores)
+
+            def along(direction):
+                return jnp.sum(direction * bend(direction))
+
+            return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
+
+        bend, own = jax.vmap(point)(scores, moved, objective.y)
+        # 0 * inf is NaN: the removed are not heard
+        bend = jnp.where(weights != 0, weights * bend[:, None], 0.0)
+        own = jnp.where(weights != 0, weights * own, 0.0)
+        return jnp.sum(bend), (own.T @ objective.design[:, np.array(self.free, int)] ** 2).ravel()
+
+
+def _bend(objective, theta, change, stays):
+    """Along a change: () the curvature of losses, and none of single parameters."""
+
+    def gradient(theta):
+        return objective.value_and_gradient(theta, stays)[1]
+
+    return jax.jvp(gradient, (theta,), (change,))[1] @ change, jnp.ones(0)
+
+
+Coordinates = Whitened | Plain
+
+
+def around(fit: Fit, own_l2: bool) -> Coordinates:
+    """Coordinates around an optimum; `own_l2` if every lane has its own penalty."""
+    factor = fit.factor
+    free = free_columns(fit.objective)
+    if factor is None:
+        return Plain(fit, None, None, free)
+    if factor.rows is None or own_l2:
+        return _whole_basis(fit, factor, free, own_l2)
+    return _in_blocks(fit, factor, free, _count_blocks(fit.objective.n))
+
+
+def free_columns(objective) -> tuple[int, ...]:
+    """Columns of a linear model's design of which a parameter has no penalty; all where traced."""
+    if not isinstance(objective, LinearObjective):
+        return ()
+    if is_traced(objective.penalty):
+        return tuple(range(objective.layout.width))
+    penalty = np.asarray(objective.layout.matrix(np.asarray(objective.penalty)))
+    return tuple(np.flatnonzero((penalty == 0).any(axis=0)).tolist())
+
+
+@eqx.filter_jit
+def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
+    objective: Any = fit.objective
+    chosen = np.array(free, int)
+    bare = objective.penalty[chosen] == 0
+    expansion: Any = fit.expansion()
+    length = -(-objective.n // count)
+
+    def cut(values):
+        padding = [(0, count * length - objective.n)] + [(0, 0)] * (values.ndim - 1)
+        return jnp.pad(values, padding).reshape(count, length, *values.shape[1:])
+
+    blocks = _Blocks(
+        rows=cut(factor.rows),
+        y=jax.tree.map(cut, objective.y),
+        weights=cut(objective.weights),
+        scores=cut(objective.scores(fit.flat)[:, 0]),
+        losses=cut(objective.losses(fit.flat)),
+        first=cut(expansion.first[:, 0]),
+        second=cut(expansion.second[:, 0, 0]),
+        squares=cut(objective.design[:, chosen] ** 2 * bare[None]),
+    )
+    rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
+    return Whitened(fit, Factor(factor.lower), blocks, rest)
+
+
+def _basis(factor: Factor) -> Float[Array, "p p"]:
+    """lower^-T: the changes in theta of unit coordinates, as columns."""
+    return factor.unwhiten(jnp.eye(len(factor.lower), dtype=factor.lower.dtype)).T
+
+
+@eqx.filter_jit
+def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) -> Plain:
+    basis = _basis(factor)
+    if not own_l2:
+        return Plain(fit, basis, None, free)
+    # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
+    mask = fit.objective.penalised.astype(basis.dtype)
+    bends, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
+    return Plain(fit, basis @ turn, jnp.maximum(bends, 0.0), free)
+
+
+@eqx.filter_jit
+def renewed(fit: Fit, free: tuple[int, ...], stays, l2, theta) -> Plain:
+    """Coordinates around another theta, whitened by the Hessian of what stays there."""
+    objective = fit.objective
+    matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), stays)
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
+
+    def attempt(shift):
+        return factorise(matrix + jnp.diag(shift * diagonal))
+
+    def lift(carry):
+        return (100 * carry[0], *attempt(100 * carry[0]))
+
+    first = jnp.asarray(1e-14, theta.dtype)
+    _, factor, _ = jax.lax.while_loop(
+        lambda carry: ~carry[2] & (carry[0] < 1.0), lift, (first, *attempt(jnp.zeros_like(first)))
+    )
+    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), _basis(factor), None, free)

@@ -1,0 +1,503 @@
+"""The objective: J(theta; v) = sum_i s_i v_i loss_i(theta) + l2/2 |theta_penalised|^2, a SUM.
+
+s are base weights (default 1), v says what stays (1 stays, 0 leaves). theta is flat (p)
+everywhere inside the library; `tree` and `flat` translate at its edge. Gradients, Hessian-vector
+products and Hessians come from automatic differentiation of the loss. Linear models differentiate
+the loss at its score, where it is cheap, and contract with the data by matrix products;
+`general.Objective` differentiates the whole sum.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, PyTree
+
+from leaveout.objectives import losses as _losses
+from leaveout.objectives.checks import (
+    check_data,
+    check_l2,
+    check_penalised,
+    check_scalar,
+    check_weights,
+    encode,
+)
+from leaveout.objectives.layout import Layout, pairs
+from leaveout.objectives.losses import Loss
+
+__all__ = [
+    "AbstractExpansion",
+    "AbstractObjective",
+    "LinearExpansion",
+    "LinearObjective",
+    "crossproduct",
+    "glm",
+    "is_parameter",
+    "logistic",
+    "poisson",
+    "softmax",
+    "squares",
+    "suited",
+]
+
+
+def is_parameter(leaf: Any) -> bool:
+    """Whether a leaf of theta is trained: an inexact array, or a float."""
+    return eqx.is_inexact_array(leaf) or isinstance(leaf, float | np.floating)
+
+
+class AbstractExpansion(eqx.Module):
+    """Every example's loss to second order around one theta; base weights are already inside.
+
+    `weights` are (n) and multiply the examples: ones for the whole data, w for what a group takes
+    away, 1 - w for what it leaves. Nothing here contains the penalty; `penalty` holds it.
+    """
+
+    penalty: eqx.AbstractVar[Float[Array, "p"]]
+
+    @property
+    @abc.abstractmethod
+    def n(self) -> int:
+        """Number of examples."""
+
+    @abc.abstractmethod
+    def gradient(self, weights: Float[Array, "n"]) -> Float[Array, "p"]:
+        """sum_i weights_i s_i grad loss_i."""
+
+    @abc.abstractmethod
+    def hvp(self, weights: Float[Array, "n"], vector: Float[Array, "p"]) -> Float[Array, "p"]:
+        """sum_i weights_i s_i hess loss_i vector."""
+
+    @abc.abstractmethod
+    def hessian(self, weights: Float[Array, "n"]) -> Float[Array, "p p"]:
+        """sum_i weights_i s_i hess loss_i."""
+
+    @abc.abstractmethod
+    def dot(self, vector: Float[Array, "p"]) -> Float[Array, "n"]:
+        """s_i grad loss_i . vector, for every example."""
+
+    def dots(self, vectors: Float[Array, "m p"]) -> Float[Array, "n m"]:
+        """The same for several vectors."""
+        return jax.vmap(self.dot, out_axes=1)(vectors)
+
+    @abc.abstractmethod
+    def restrict(self, rows) -> "AbstractExpansion":
+        """The expansion of the examples `rows` (integers) only."""
+
+    @abc.abstractmethod
+    def gauge(self) -> Float[Array, "p p"] | None:
+        """A matrix that pins the directions in which the loss cannot change, or None."""
+
+
+class AbstractObjective(eqx.Module):
+    """What every objective offers; `Objective` and `LinearObjective` implement it."""
+
+    weights: eqx.AbstractVar[Float[Array, "n"]]
+    l2: eqx.AbstractVar[Float[Array, ""]]
+    penalised: eqx.AbstractVar[Bool[Array, "p"]]
+
+    @property
+    @abc.abstractmethod
+    def examples(self) -> PyTree:
+        """The fields that hold one entry an example, base weights among them."""
+
+    @abc.abstractmethod
+    def losses(self, theta: Float[Array | np.ndarray, "p"]) -> Float[Array, "n"]:
+        """Each example's loss, without base weights."""
+
+    @abc.abstractmethod
+    def at(self, theta: Float[Array | np.ndarray, "p"]) -> AbstractExpansion:
+        """Every loss to second order around theta."""
+
+    @abc.abstractmethod
+    def tree(self, theta: Float[Array | np.ndarray, "p"]) -> PyTree:
+        """Flat theta as the PyTree of parameters the user knows."""
+
+    @abc.abstractmethod
+    def initial(self) -> Float[Array, "p"]:
+        """Where a fit starts from."""
+
+    @abc.abstractmethod
+    def value_and_gradient(
+        self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None
+    ) -> tuple[Float[Array, ""], Float[Array, "p"]]:
+        """J(theta; stays) and its gradient."""
+
+    @property
+    def n(self) -> int:
+        """Number of training examples."""
+        return self.weights.shape[0]
+
+    @property
+    def p(self) -> int:
+        """Number of parameters."""
+        return self.penalised.shape[0]
+
+    @property
+    def numbers(self) -> int:
+        """Numbers held for each example while J is evaluated or differentiated: plans memory."""
+        return 14
+
+    @property
+    def penalty(self) -> Float[Array, "p"]:
+        """The diagonal of the penalty's Hessian: l2 where penalised, 0 elsewhere."""
+        return jnp.where(self.penalised, self.l2, 0.0)
+
+    def flat(self, theta: PyTree) -> Float[Array, "p"]:
+        """A PyTree of parameters as the flat vector."""
+        flat, _ = ravel_pytree(eqx.filter(theta, is_parameter))
+        if flat.shape != (self.p,):
+            raise ValueError(
+                f"expected a theta of {self.p} parameters shaped like "
+                f"{jax.tree.map(jnp.shape, self.tree(self.initial()))}, got {flat.size}; "
+                "pass the parameters of this very model"
+            )
+        return flat.astype(self.weights.dtype)
+
+    def value(self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None):
+        """J(theta; stays): the sum of losses plus the penalty."""
+        return self.value_and_gradient(theta, stays)[0]
+
+    def gradient(
+        self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None
+    ):
+        """The gradient (p) of J(.; stays) at theta."""
+        return self.value_and_gradient(theta, stays)[1]
+
+    def hvp(self, theta, vector, stays=None) -> Float[Array, "p"]:
+        """The Hessian of J(.; stays) at theta times a vector."""
+        stays = jnp.ones_like(self.weights) if stays is None else stays
+        return self.at(theta).hvp(stays, vector) + self.penalty * vector
+
+    def hessian(self, theta, stays=None) -> Float[Array, "p p"]:
+        """The Hessian of J(.; stays) at theta; costs n p^2 for a linear model, p HVPs otherwise."""
+        stays = jnp.ones_like(self.weights) if stays is None else stays
+        return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
+
+    def bend(self, theta, vector, stays=None) -> Float[Array, "p"]:
+        """The third derivative of J(.; stays) at theta, contracted twice with a vector.
+
+        Forward over forward mode through the gradient: about two gradients' work.
+        """
+
+        def along(theta):
+            return jax.jvp(lambda t: self.gradient(t, stays), (theta,), (vector,))[1]
+
+        return jax.jvp(along, (theta,), (vector,))[1]
+
+    def with_l2(self, l2):
+        """The same objective under another penalty (a number, or traced)."""
+        return eqx.tree_at(lambda o: o.l2, self, jnp.asarray(l2, self.weights.dtype))
+
+
+def crossproduct(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, "p q"]:
+    """X' Y, X written down transposed first: products on a processor run up to twice as fast so."""
+    return jax.lax.optimization_barrier(x.T) @ y
+
+
+# ---- linear models ------------------------------------------------------------------------------
+
+
+class LinearExpansion(AbstractExpansion):
+    """Second-order expansion of losses of linear scores; one matrix product per contraction.
+
+    Attributes:
+        design: (n q) inputs, the intercept's ones last.
+        first: (n K) s_i times the derivative of the loss at the scores.
+        second: (n K K) s_i times its second derivative.
+    """
+
+    design: Float[Array, "n q"]
+    first: Float[Array, "n K"]
+    second: Float[Array, "n K K"]
+    penalty: Float[Array, "p"]
+    layout: Layout = eqx.field(static=True)
+    shift_invariant: bool = eqx.field(static=True)
+
+    @property
+    def n(self):
+        """Number of examples."""
+        return self.design.shape[0]
+
+    def gradient(self, weights):
+        """sum_i weights_i s_i grad loss_i."""
+        return self.layout.flat((weights[:, None] * self.first).T @ self.design)
+
+    def scores(self, vector: Float[Array, "p"]) -> Float[Array, "n K"]:
+        """The change in scores when theta changes by `vector`."""
+        return self.design @ self.layout.matrix(vector).T
+
+    def hvp(self, weights, vector):
+        """sum_i weights_i s_i hess loss_i vector."""
+        moved = jnp.einsum("nkl,nl->nk", self.second, self.scores(vector))
+        return self.layout.flat((weights[:, None] * moved).T @ self.design)
+
+    def hessian(self, weights):
+        """sum_i weights_i s_i hess loss_i: K (K + 1) / 2 products of q x n by n x q."""
+        outputs, width = self.layout.outputs, self.layout.width
+        rows, columns, place = pairs(outputs)
+
+        def block(pair):
+            scale = weights * self.second[:, pair[0], pair[1]]
+            return crossproduct(scale[:, None] * self.design, self.design)
+
+        each = jnp.stack([jnp.asarray(rows), jnp.asarray(columns)], 1)
+        upper = block(each[0])[None] if outputs == 1 else jax.lax.map(block, each)
+        blocks = upper[place]  # (K K q q)
+        matrix = blocks.transpose(0, 2, 1, 3).reshape(outputs * width, outputs * width)
+        order = self.layout.order()
+        return matrix if outputs == 1 else matrix[order][:, order]
+
+    def dot(self, vector):
+        """s_i grad loss_i . vector, for every example."""
+        return jnp.sum(self.first * self.scores(vector), axis=1)
+
+    def dots(self, vectors):
+        """The same for several vectors: one matrix product an output.
+
+        Its slopes scale the inputs or the product, whichever has fewer columns: no more than one
+        array of either size an output is in memory.
+        """
+        parts = jax.vmap(self.layout.matrix)(vectors)  # (m K q)
+        before = len(vectors) > self.layout.width
+        terms = [
+            (slope * self.design) @ parts[:, k].T
+            if before
+            else slope * (self.design @ parts[:, k].T)
+            for k, slope in enumerate(jnp.split(self.first, self.layout.outputs, axis=1))
+        ]
+        return sum(terms[1:], terms[0])
+
+    def restrict(self, rows):
+        """The expansion of the examples `rows` only."""
+        return dataclasses.replace(
+            self, design=self.design[rows], first=self.first[rows], second=self.second[rows]
+        )
+
+    def diagonal(self, weights) -> Float[Array, "p"]:
+        """The diagonal of `hessian`, at the cost of one product."""
+        curvature = jnp.diagonal(self.second, axis1=1, axis2=2)
+        return self.layout.flat((weights[:, None] * curvature).T @ self.design**2)
+
+    def gauge(self):
+        """Pins the common shift of all classes wherever nothing penalises it (see `Layout`)."""
+        if not self.shift_invariant:
+            return None
+        outputs, order = self.layout.outputs, self.layout.order()
+        trace = jnp.trace(self.second, axis1=1, axis2=2)
+        free = self.layout.matrix(self.penalty)[0] == 0
+        scale = jnp.where(free, trace @ self.design**2 / outputs, 0.0)
+        matrix = jnp.kron(jnp.full((outputs, outputs), 1 / outputs), jnp.diag(scale))
+        return matrix[order][:, order]
+
+
+class LinearObjective(AbstractObjective):
+    """Losses of the scores of a linear model; made by `glm`, `logistic`, `softmax`, ...
+
+    Attributes:
+        design: (n q) inputs with a last column of ones if there is an intercept.
+        y: (n ...) coded targets.
+        weights: (n) base weights s.
+        l2: () the penalty, sum convention (scikit-learn's 1 / C).
+        penalised: (p) which entries of theta it falls on.
+        loss: the loss of one example.
+        layout: where weight and bias lie in theta.
+        classes: the labels that the codes 0..K-1 stand for, or None.
+    """
+
+    design: Float[Array, "n q"]
+    y: PyTree
+    weights: Float[Array, "n"]
+    l2: Float[Array, ""]
+    penalised: Bool[Array, "p"]
+    loss: Loss = eqx.field(static=True)
+    layout: Layout = eqx.field(static=True)
+    classes: tuple | None = eqx.field(static=True)
+
+    @property
+    def numbers(self) -> int:
+        """Scores, slopes and a temporary of them, the weights and the losses."""
+        return 3 * self.layout.outputs + 2
+
+    @property
+    def examples(self):
+        """Inputs, targets and base weights."""
+        return self.design, self.y, self.weights
+
+    @property
+    def x(self) -> Float[Array, "n d"]:
+        """Inputs without the intercept's column."""
+        return self.design[:, : self.layout.features]
+
+    def initial(self):
+        """Zeros: a linear model has no better guess."""
+        return jnp.zeros(self.layout.size, self.design.dtype)
+
+    def tree(self, theta):
+        """Flat theta as `Linear(weight, bias)`."""
+        return self.layout.tree(theta)
+
+    def widen(self, x) -> Float[Array, "m q"]:
+        """Inputs (m d) with the intercept's column of ones appended if the model has one."""
+        x = jnp.asarray(x, self.design.dtype)
+        if x.ndim != 2 or x.shape[1] != self.layout.features:
+            raise ValueError(
+                f"expected inputs of shape (m, {self.layout.features}), got {x.shape}; "
+                "give one row per example with the columns the model was fitted on"
+            )
+        if not self.layout.intercept:
+            return x
+        return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+
+    def scores(self, theta, design=None) -> Float[Array, "m K"]:
+        """Scores of every example, one column an output."""
+        return (self.design if design is None else design) @ self.layout.matrix(theta).T
+
+    def encode(self, y):
+        """Targets in the user's labels, coded as in training."""
+        return encode(y, self.loss, self.classes)
+
+    def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
+        """The loss of one example, its scores always given as (K)."""
+        value = self.loss(scores[0] if self.layout.outputs == 1 else scores, y)
+        return jnp.asarray(value, scores.dtype)
+
+    def losses(self, theta):
+        """Each example's loss, without base weights."""
+        return jax.vmap(self.point_loss)(self.scores(theta), self.y)
+
+    def weighted(self, scores, weights) -> tuple[Float[Array, "n"], Float[Array, "n K"]]:
+        """Each example's loss at these scores, and its slopes there, times its weight."""
+        values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(scores, self.y)
+        # 0 * inf is NaN: a removed example must not be heard, whatever its loss
+        kept = weights != 0
+        values = jnp.where(kept, weights * values, 0.0)
+        return values, jnp.where(kept[:, None], weights[:, None] * slopes, 0.0)
+
+    def pull(self, slopes: Float[Array, "n K"]) -> Float[Array, "p"]:
+        """Slopes at the scores as a gradient in theta: one matrix product."""
+        return self.layout.flat(slopes.T @ self.design)
+
+    def value_and_gradient(self, theta, stays=None):
+        """J(theta; stays) and its gradient: two matrix products and autodiff at the score."""
+        weights = self.weights if stays is None else self.weights * stays
+        values, slopes = self.weighted(self.scores(theta), weights)
+        penalty = self.penalty
+        value = jnp.sum(values) + 0.5 * jnp.sum(penalty * theta**2)
+        return value, self.pull(slopes) + penalty * theta
+
+    def at(self, theta) -> LinearExpansion:
+        """Every loss to second order around theta."""
+        scores = self.scores(theta)
+        first = jax.vmap(jax.grad(self.point_loss))(scores, self.y)
+        second = jax.vmap(jax.hessian(self.point_loss))(scores, self.y)
+        return LinearExpansion(
+            design=self.design,
+            first=self.weights[:, None] * first,
+            second=self.weights[:, None, None] * second,
+            penalty=self.penalty,
+            layout=self.layout,
+            shift_invariant=self.loss.shift_invariant,
+        )
+
+
+def glm(
+    loss: Callable,
+    x,
+    y,
+    outputs: int = 1,
+    l2: float = 1.0,
+    *,
+    intercept: bool = True,
+    weights=None,
+    penalised=None,
+) -> LinearObjective:
+    """The objective of a linear model under any loss of its scores.
+
+        J(theta) = sum_i s_i loss(weight @ x_i + bias, y_i) + l2/2 |weight|^2
+
+    Args:
+        loss: `loss(scores, y)` to a scalar, of ONE example, pure JAX; scores is () if outputs is
+            1, else (outputs). A `losses.Loss` also checks and codes the targets, and can say that
+            it is convex: then retraining needs gradients only, which is up to twice as fast.
+        x: (n d) inputs.
+        y: (n ...) targets, or a PyTree of them, passed to the loss one by one. What else an example
+            has, an offset say, goes in here: `y={"count": count, "offset": offset}`.
+        outputs: K, scores per example.
+        l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C.
+        intercept: fit a bias, which is not penalised.
+        weights: (n) base weights s_i >= 0; default 1.
+        penalised: which parameters l2 falls on: booleans shaped like `Linear(weight, bias)` or
+            flat (p); default the weight only.
+
+    Raises:
+        ValueError: for wrong lengths, NaN, labels out of range, or a negative l2.
+    """
+    loss = loss if isinstance(loss, Loss) else Loss(loss)
+    x, y, classes, outputs = check_data(loss, x, y, outputs)
+    layout = Layout(x.shape[1], outputs, bool(intercept))
+    if intercept:
+        x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+    if penalised is None:
+        penalised = layout.penalised()
+    objective = LinearObjective(
+        design=x,
+        y=y,
+        weights=check_weights(weights, x.shape[0], x.dtype),
+        l2=check_l2(l2, x.dtype),
+        penalised=check_penalised(penalised, layout.tree(jnp.zeros(layout.size))),
+        loss=loss,
+        layout=layout,
+        classes=classes,
+    )
+    check_scalar(
+        jax.eval_shape(
+            lambda s, t: loss(s[0] if outputs == 1 else s, t),
+            jax.ShapeDtypeStruct((outputs,), x.dtype),
+            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), y),
+        )
+    )
+    return objective
+
+
+def logistic(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Binary logistic regression; y holds two labels of any kind, the larger is the positive one.
+
+    Further options as in `glm`.
+    """
+    return glm(_losses.logistic, x, y, 1, l2, **options)
+
+
+def softmax(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Multinomial logistic regression with one score for each of the K labels found in y.
+
+    Two labels at l2 give the predictions of `logistic` at l2 / 2. Further options as in `glm`.
+    """
+    return glm(_losses.softmax, x, y, 0, l2, **options)
+
+
+def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Least squares, loss (score - y)^2 / 2: scikit-learn's Ridge at alpha = l2.
+
+    Further options as in `glm`.
+    """
+    return glm(_losses.squares, x, y, 1, l2, **options)
+
+
+def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:
+    """Poisson regression with the log link; y >= 0. Further options as in `glm`."""
+    return glm(_losses.poisson, x, y, 1, l2, **options)
+
+
+def suited(data: Any, l2: float = 1.0, *, weights=None) -> LinearObjective:
+    """The model of a `Dataset`: logistic or softmax regression of labels, else least squares."""
+    make = squares
+    if data.labelled:
+        make = logistic if data.outputs == 1 else softmax
+    return make(data.x, data.y, l2, intercept=data.intercept, weights=weights)

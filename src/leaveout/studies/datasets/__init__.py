@@ -1,0 +1,85 @@
+"""Shelf of data sets: functions of nothing to `Dataset`, always the same arrays.
+
+To add one, write a function annotated `-> Dataset` with its source and licence in the result, in a
+file of this folder, and import it here; it is found by `load`, by the command line and by the
+shelf's tests.
+"""
+
+from collections.abc import Callable
+
+from leaveout.studies.datasets import natural, paper
+from leaveout.studies.datasets.container import Dataset as Dataset
+from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
+from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
+from leaveout.studies.datasets.paper import (
+    cdr,
+    diabetes,
+    enron,
+    fishdog,
+    mnist,
+    mnist_small,
+    nli,
+)
+from leaveout.studies.datasets.source import Origin as Origin
+from leaveout.studies.datasets.source import where as where
+from leaveout.studies.datasets.synthetic import crowd, gauss4, ortho2
+
+__all__ = [
+    "Dataset",
+    "Origin",
+    "adult",
+    "available",
+    "breast_cancer",
+    "cdr",
+    "crowd",
+    "diabetes",
+    "digits",
+    "enron",
+    "fishdog",
+    "gauss4",
+    "heart",
+    "load",
+    "mnist",
+    "mnist_small",
+    "morocco",
+    "nli",
+    "origin",
+    "ortho2",
+    "sms",
+    "where",
+    "wine",
+    "youtube",
+]
+
+_SHELF: dict[str, Callable[[], Dataset]] = {
+    function.__name__: function
+    for function in (
+        breast_cancer, digits, wine,
+        diabetes, enron, fishdog, mnist, mnist_small, cdr, nli,
+        heart, adult, morocco, youtube, sms,
+        ortho2, gauss4, crowd,
+    )
+}  # fmt: skip
+
+
+def available() -> tuple[str, ...]:
+    """Names that `load` knows."""
+    return tuple(_SHELF)
+
+
+def load(name: str) -> Dataset:
+    """The data set of this name.
+
+    Raises:
+        ValueError: for an unknown name, with the list of known ones; or for raw files that are not
+            those expected.
+        FileNotFoundError: for raw files that are neither here nor to be had.
+    """
+    if name not in _SHELF:
+        raise ValueError(f"unknown dataset {name!r}; known: {', '.join(available())}")
+    return _SHELF[name]()
+
+
+def origin(name: str) -> Origin | None:
+    """Where the raw files of a data set come from; None if it needs none."""
+    return (paper.ORIGINS | natural.ORIGINS).get(name)
