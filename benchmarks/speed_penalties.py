@@ -15,7 +15,7 @@ import numpy as np
 import leaveout as lo
 from benchmarks.harness import record, timed
 from leaveout.objectives.linear import suited
-from leaveout.studies.koh2019 import figures as paper
+from leaveout.studies.koh2019 import published
 
 _CASES = {  # data set to groups
     "smoke": {"breast_cancer": 20},
@@ -35,7 +35,7 @@ def main(folder: Path, size: str) -> None:
 def _measure(name: str, count: int) -> list[dict]:
     data = lo.datasets.load(name)
     objective = suited(data)
-    grid = data.n * np.array(paper.SWEEP)
+    grid = data.n * np.array(published.SWEEP)
     sizes = lo.groups.sizes(data.n, count)
     groups = lo.groups.random(jax.random.key(0), data, sizes=sizes)
     fits, fitting = timed(lambda: [lo.fit(objective.with_l2(l2)) for l2 in grid], 1)

@@ -22,7 +22,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import drawn, record, timed
-from leaveout.fitting.optimum import whitened
+from leaveout.fitting.fitted import whitened
 from leaveout.methods.coordinates import around
 
 _SHAPES = {  # n, d, groups at once; the same for ten outputs; side of the square product

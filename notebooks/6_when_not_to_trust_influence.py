@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
+from leaveout.studies.koh2019 import plot_theory
 
 jax.config.update("jax_enable_x64", True)
 
@@ -41,7 +42,7 @@ assert lo.compare(influence, actual).spearman[0] < 0.999
 
 # %%
 figure, axes = lo.plot.canvas(1, 1)
-lo.plot.signs(influence, newton, ax=axes[0, 0], title="copies of four points")
+plot_theory.signs(influence, newton, ax=axes[0, 0], title="copies of four points")
 figure
 
 # %% [markdown]

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+from typing import Any
 
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
@@ -15,14 +16,15 @@ os.environ["XLA_FLAGS"] = (
 import equinox as eqx
 import jax
 import numpy as np
+from jax.extend.backend import get_backend
 
 import leaveout as lo
 from leaveout.fitting import lbfgs
-from leaveout.fitting.optimum import leaving, whitened
+from leaveout.fitting.fitted import whitened
+from leaveout.fitting.leaving import leaving
 from leaveout.methods.coordinates import around
-from leaveout.methods.group_newton import _block, _blocks, _expansion, _solve_block
 from leaveout.runtime.sharding import meshed
-from problems import groups_of, problem
+from problems import groups_of, linear, problem
 
 jax.config.update("jax_enable_x64", True)
 EXAMPLES = 4000  # where communication is counted
@@ -41,7 +43,7 @@ def mesh(groups, data):
 
 def values(fitted, methods):
     """Effects on losses of three examples and on self-loss, and the worst status."""
-    objective = fitted.objective
+    objective = linear(fitted)
     x, y = np.asarray(objective.x[:3]), np.asarray(objective.y[:3]).astype(int)
     measures = [lo.measures.loss((x, y)), lo.measures.self_loss()]
     groups = groups_of(61)
@@ -71,13 +73,22 @@ def collectives(text):
     return [(kind, re.findall(r"\[([\d,]*)\]", shapes)) for shapes, kind in found]
 
 
+def compiled_by(call):
+    """The texts of the programs that a call compiles."""
+    before = {program.fingerprint for program in get_backend().live_executables()}
+    call()
+    after = get_backend().live_executables()
+    new = [program for program in after if program.fingerprint not in before]
+    return [module.to_string() for program in new for module in program.hlo_modules()]
+
+
 def communication(name):
-    """What one gradient of retraining sends, what a block of Newton steps sends."""
+    """What one gradient of retraining sends, and what all programs of a Newton step send."""
     fitted = lo.fit(lo.shard(problem(name, n=EXAMPLES), mesh(2, 4)))
     groups = groups_of(EXAMPLES, 16)
 
     @meshed
-    def compiled(fitted):
+    def gradient_of_retraining(fitted):
         problem = around(whitened(fitted, 2**30), False)
         stays = problem.lay(1 - leaving(fitted, groups))
         state = lbfgs.initialise(jax.numpy.zeros((16, fitted.flat.size)))
@@ -87,23 +98,24 @@ def communication(name):
 
         spread = jax.lax.with_sharding_constraint
         point = jax.jit(lambda p: spread(p, jax.sharding.PartitionSpec("groups")))(state.point)
-        first = eqx.filter_jit(gradient).lower(problem, stays, point).compile()
-        fit, solver = whitened(fitted, 2**30), lo.solvers.Cholesky()
-        expansion = _expansion(fit)
-        rows, lanes, width, chosen = next(_blocks(fit, expansion, groups, solver, 2**30))
-        block = _block(fit, groups, np.resize(rows, lanes), width)
-        second = _solve_block.lower(fit, expansion, block, chosen, False).compile()
-        return [collectives(one.compiled.as_text()) for one in (first, second)]
+        once: Any = eqx.filter_jit(gradient)
+        return once.lower(problem, stays, point).compile().compiled.as_text()
 
-    return [fitted.flat.size, *compiled(fitted)]
+    small = groups[groups.size <= EXAMPLES // 8]  # of softmax, XLA sends all for a larger one
+    newton = compiled_by(lambda: lo.newton(fitted, small, lo.solvers.Cholesky()))
+    sent = [each for text in newton for each in collectives(text)]
+    return [fitted.flat.size, collectives(gradient_of_retraining(fitted)), sent]
 
 
 def inside_jit():
     """The largest gap between the verbs inside and outside of jit, the mesh current."""
     fitted, groups = lo.fit(lo.shard(problem("logistic", n=64), mesh(2, 4))), groups_of(64)
+    where = fitted.objective.weights.sharding
+    assert isinstance(where, jax.sharding.NamedSharding)
+    assert isinstance(where.mesh, jax.sharding.Mesh)
     gaps = []
     for verb in (lo.influence, lo.newton, lo.retrain):
-        with jax.set_mesh(fitted.objective.weights.sharding.mesh):
+        with jax.set_mesh(where.mesh):
             inside = jax.jit(lambda f, verb=verb: verb(f, groups).value)(fitted)
         gaps.append(float(abs(inside - verb(fitted, groups).value).max()))
     return max(gaps)

@@ -9,6 +9,7 @@ import pytest
 import leaveout as lo
 from leaveout.studies import natural
 from leaveout.studies.cli import main as cli
+from leaveout.studies.koh2019 import natural_figures
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +51,12 @@ def test_a_finished_study_is_read_and_another_question_refused(heart):
 @pytest.fixture
 def small_crowd(monkeypatch):
     """The crowd in small, under its own name."""
-    shelf = lo.datasets._SHELF
-    monkeypatch.setitem(shelf, "crowd", lambda: lo.datasets.crowd(1_500, 8, workers=12))
+    load = lo.datasets.load
+
+    def small(name):
+        return lo.datasets.crowd(1_500, 8, workers=12) if name == "crowd" else load(name)
+
+    monkeypatch.setattr(lo.datasets, "load", small)
 
 
 @pytest.mark.slow
@@ -80,7 +85,9 @@ def test_the_command_carries_workers_of_any_number(small_crowd, tmp_path, capsys
         (["figure", "4", "--data", "crowd"], "figure 4 shows 2 data sets, got 1"),
     ],
 )
-def test_bad_input_gets_one_sentence(small_crowd, arguments, sentence, capsys):
+def test_the_command_refuses_columns_methods_and_data_it_does_not_know(
+    small_crowd, arguments, sentence, capsys
+):
     assert cli.main(arguments) == 2
     assert sentence in capsys.readouterr().err
 
@@ -88,8 +95,8 @@ def test_bad_input_gets_one_sentence(small_crowd, arguments, sentence, capsys):
 @pytest.mark.slow
 def test_labelling_functions_and_workers_are_ranked_as_retraining_ranks_them(real_data, tmp_path):
     """The paper's claims of section 5, as they come out on the rebuilt and stand-in data."""
-    for number in natural.FIGURES:
-        for path in natural.figure(number, studies=tmp_path, out=tmp_path / "figures"):
+    for number in natural_figures.FIGURES:
+        for path in natural_figures.figure(number, studies=tmp_path, out=tmp_path / "figures"):
             assert path.stat().st_size > 5_000
     reports = {name: natural.read(tmp_path / natural.Question(name).folder())
                for name in ("cdr", "nli")}  # fmt: skip

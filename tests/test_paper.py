@@ -2,14 +2,17 @@
 
 import json
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from leaveout.studies import removal as study
 from leaveout.studies.cli import main as cli
 from leaveout.studies.koh2019 import figures as paper
+from leaveout.studies.koh2019 import published
+from problems import spearman
 
 GROUPS = 3
 NAME = "breast_cancer"
@@ -19,9 +22,9 @@ NAME = "breast_cancer"
 def made(tmp_path_factory):
     """Figure 1 of one data set with a few groups, and the folder of its study."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(paper, "DATA", {NAME: "Tumours"})
-    patch.setitem(paper.PUBLISHED["influence", "self_loss"], NAME, 0.5)
-    patch.setitem(paper.TABLE_1, NAME, (1e-3, 0.674))
+    patch.setattr(published, "DATA", {NAME: "Tumours"})
+    patch.setitem(published.PUBLISHED["influence", "self_loss"], NAME, 0.5)
+    patch.setitem(published.TABLE_1, NAME, (1e-3, 0.674))
     folder = tmp_path_factory.mktemp("paper")
     written = paper.figure("1", [NAME], studies=folder, out=folder / "out", per_family=GROUPS)
     yield folder, written
@@ -40,8 +43,7 @@ def test_a_figure_is_drawn_with_its_numbers(made):
     done = study.read(known["folder"])
     kept = done.effects["actual"].status == 0
     predicted, actual = (done.effects[name].value[kept, -1] for name in ("influence", "actual"))
-    rank = scipy.stats.spearmanr(predicted, actual).statistic
-    np.testing.assert_allclose(row["spearman"], rank, rtol=1e-12)
+    np.testing.assert_allclose(row["spearman"], spearman(predicted, actual), rtol=1e-12)
     assert row["published"] == 0.5
     assert row["groups"] == len(actual)
 
@@ -62,7 +64,7 @@ def test_a_second_figure_takes_the_same_study(made):
 
 
 def test_the_sweep_is_a_study_for_each_penalty(made, monkeypatch, tmp_path):
-    monkeypatch.setattr(paper, "SWEEP", (1e-3, 1e-1))
+    monkeypatch.setattr(published, "SWEEP", (1e-3, 1e-1))
     *pictures, numbers = paper.figure(
         "C.2", [NAME], studies=tmp_path, out=tmp_path / "out", per_family=GROUPS
     )
@@ -76,7 +78,9 @@ def test_tables_stand_beside_the_papers(made, capsys):
     page = folder / "page.md"
     page.write_text("before\n<!-- tables -->\nold\n<!-- end of tables -->\nafter\n")
     arguments = ["tables", "--studies", str(folder), "--out", str(folder / "out")]
-    assert cli.main([*arguments, "--page", str(page)]) == 0
+    assert cli.main(arguments) == 0
+    put = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "put_tables.py"))["main"]
+    assert put([str(page), *arguments[1:]]) == 0
     text = page.read_text()
     assert "old" not in text
     assert text.startswith("before\n<!-- tables -->\n| data |")
@@ -100,7 +104,9 @@ def test_tables_stand_beside_the_papers(made, capsys):
         (["study"], "which data set"),
     ],
 )
-def test_the_commands_explain_bad_input(arguments, sentence, tmp_path, monkeypatch, capsys):
+def test_the_commands_refuse_unknown_figures_and_missing_data_or_studies(
+    arguments, sentence, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2
     assert re.search(sentence, capsys.readouterr().err)

@@ -6,12 +6,13 @@ import pytest
 import leaveout as lo
 from leaveout.studies.koh2019 import cones as theory
 from leaveout.studies.koh2019 import figures as paper
+from leaveout.studies.koh2019 import published
 from leaveout.studies.removal import Configuration
 
 
 @pytest.mark.slow
 def test_figures_are_drawn_from_studies(tmp_path, monkeypatch):
-    monkeypatch.setattr(paper, "DATA", {"wine": "Wine"})
+    monkeypatch.setattr(published, "DATA", {"wine": "Wine"})
     levels = {"1": (1e-2,), "C.2": (1e-4, 1e-2)}
 
     def configurations(number, names):

@@ -24,24 +24,20 @@ from leaveout.analysis import (
 )
 from leaveout.analysis.compare import Comparison as Comparison
 from leaveout.analysis.compare import compare as compare
-from leaveout.analysis.compare import jackknife as jackknife
 from leaveout.analysis.credit import Credit as Credit
-from leaveout.analysis.credit import Null as Null
 from leaveout.analysis.credit import credit as credit
 from leaveout.analysis.cross_validation import HeldOut as HeldOut
 from leaveout.analysis.cross_validation import cross_validate_groups as cross_validate_groups
-from leaveout.attribution.verb import Effects as Effects
+from leaveout.analysis.jackknife import jackknife as jackknife
+from leaveout.analysis.null import Null as Null
+from leaveout.attribution.container import Effects as Effects
+from leaveout.attribution.container import load as load
 from leaveout.attribution.verb import effects as effects
-from leaveout.attribution.verb import load as load
 from leaveout.fitting.edits import add as add
 from leaveout.fitting.edits import relabel as relabel
 from leaveout.fitting.edits import reweight as reweight
-from leaveout.fitting.optimum import (
-    Change as Change,
-)
-from leaveout.fitting.optimum import (
-    Fit as Fit,
-)
+from leaveout.fitting.fitted import Change as Change
+from leaveout.fitting.fitted import Fit as Fit
 from leaveout.fitting.optimum import (
     fit as fit,
 )
@@ -51,9 +47,6 @@ from leaveout.fitting.sklearn import from_sklearn as from_sklearn
 from leaveout.groups import Groups as Groups
 from leaveout.methods.first_order import (
     Influence as Influence,
-)
-from leaveout.methods.first_order import (
-    SecondOrder as SecondOrder,
 )
 from leaveout.methods.first_order import (
     influence as influence,
@@ -67,6 +60,7 @@ from leaveout.methods.group_newton import NewtonChebyshev as NewtonChebyshev
 from leaveout.methods.group_newton import newton as newton
 from leaveout.methods.retraining import Retrain as Retrain
 from leaveout.methods.retraining import retrain as retrain
+from leaveout.methods.second_order import SecondOrder as SecondOrder
 from leaveout.objectives import (
     losses as losses,
 )

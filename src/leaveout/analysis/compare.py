@@ -8,12 +8,12 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array
 
+from leaveout.runtime.text import aligned
+
 __all__ = [
     "STATISTICS",
     "Comparison",
-    "aligned",
     "compare",
-    "jackknife",
 ]
 
 #: what is computed for each column, in this order
@@ -136,20 +136,6 @@ class Comparison:
         return f"Comparison({len(self.columns)} columns)\n{self.table()}"
 
 
-def aligned(rows: list[list[str]], right: bool = False) -> list[str]:
-    """Lines of text with cells in columns, those after the first flush right if asked."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(row):
-        cells = [
-            cell.rjust(width) if right and k else cell.ljust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    return [line(row) for row in rows]
-
-
 def _number(value) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
@@ -191,41 +177,18 @@ def compare(
     columns, measure = _columns(predicted, actual, p.shape[1])
     groups = _groups(predicted, actual)
     names = [str(i) for i in range(len(p))] if groups is None else groups.names
-    for values, which in ((p, "predicted"), (a, "actual")):
-        bad = np.argwhere(~np.isfinite(values))
-        if bad.size:
-            row, column = bad[0]
-            raise ValueError(
-                f"the {which} effect of group {str(names[row])!r} on {columns[column]} is "
-                f"{values[row, column]}; leave the group out (effects.status says why it failed)"
-            )
-    slices = {("all", "all"): np.arange(len(p))}
-    if groups is not None:
-        for kind in dict.fromkeys(groups.kind.tolist()):
-            slices["kind", str(kind)] = np.flatnonzero(groups.kind == kind)
-        # a size is truncated to whole points: the band's end may be missed by less than one
-        least = -np.inf
-        for end, label in _BANDS:
-            band = np.flatnonzero((groups.alpha > least) & (groups.alpha <= end + 1e-12))
-            least = end + 1e-12
-            if band.size:
-                slices["size", label] = band
-    slices = {name: members for name, members in slices.items() if len(members) > 1}
+    _refuse_non_finite(p, "predicted", names, columns)
+    _refuse_non_finite(a, "actual", names, columns)
     seed = jax.random.key_data(jax.random.key(0) if key is None else key)
     rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
-    rows, flat = [], set()
-    for (by, level), members in slices.items():
+    rows = []
+    for (by, level), members in _slices(groups, len(p)).items():
         count = resamples if by == "all" else resamples // 5
         for j, column in enumerate(columns):
-            value, low, high = _with_interval(p[members, j], a[members, j], rng, count)
-            for i, statistic in enumerate(STATISTICS):
-                row = {"column": column, "measure": measure[j], "by": by, "level": level}
-                row |= {"count": len(members), "statistic": statistic}
-                if not np.isfinite(value[i]):
-                    flat.add((column, level))
-                numbers = {"value": value[i], "low": low[i], "high": high[i]}
-                rows.append(row | {k: float(v) if np.isfinite(v) else None
-                                   for k, v in numbers.items()})  # fmt: skip
+            head = {"column": column, "measure": measure[j], "by": by, "level": level}
+            found = _with_interval(p[members, j], a[members, j], rng, count)
+            rows += _rows(head | {"count": len(members)}, *found)
+    flat = {(row["column"], row["level"]) for row in rows if row["value"] is None}
     notes = tuple(
         f"some statistics of {column} over {level} groups are undefined: the effects do not vary"
         for column, level in sorted(flat)
@@ -272,6 +235,44 @@ def _groups(predicted, actual):
     if not same:
         raise ValueError("expected effects of the same groups in the same order; they differ")
     return one
+
+
+def _refuse_non_finite(values, which, names, columns) -> None:
+    """Name the first effect that is NaN or infinite."""
+    bad = np.argwhere(~np.isfinite(values))
+    if bad.size:
+        row, column = bad[0]
+        raise ValueError(
+            f"the {which} effect of group {str(names[row])!r} on {columns[column]} is "
+            f"{values[row, column]}; leave the group out (effects.status says why it failed)"
+        )
+
+
+def _slices(groups, count: int) -> dict[tuple[str, str], np.ndarray]:
+    """(by, level) to its groups: all, each kind, each band of sizes; two groups or more each."""
+    slices = {("all", "all"): np.arange(count)}
+    if groups is not None:
+        for kind in dict.fromkeys(groups.kind.tolist()):
+            slices["kind", str(kind)] = np.flatnonzero(groups.kind == kind)
+        # a size is truncated to whole points: the band's end may be missed by less than one
+        least = -np.inf
+        for end, label in _BANDS:
+            band = (groups.alpha > least) & (groups.alpha <= end + 1e-12)
+            slices["size", label] = np.flatnonzero(band)
+            least = end + 1e-12
+    return {name: members for name, members in slices.items() if len(members) > 1}
+
+
+def _rows(head, value, low, high) -> list[dict[str, Any]]:
+    """A row for each statistic (s), None where it is undefined; `head` says of what."""
+
+    def number(value):
+        return float(value) if np.isfinite(value) else None
+
+    return [
+        head | {"statistic": name, "value": number(middle), "low": number(a), "high": number(b)}
+        for name, middle, a, b in zip(STATISTICS, value, low, high, strict=True)
+    ]
 
 
 def _with_interval(p, a, rng, resamples):
@@ -331,33 +332,3 @@ def _centred(rows) -> tuple[np.ndarray, np.ndarray]:
     spread = np.abs(rows).max(axis=1, keepdims=True)
     varies = spread > 4 * rows.shape[1] * np.finfo(float).eps  # the rounding of a mean of g terms
     return rows / np.where(varies, spread, 1), varies[:, 0]
-
-
-def jackknife(effects: Any, *, infinitesimal: bool = False) -> np.ndarray:
-    """Standard errors (m) of the measures, clustered by groups that share no point.
-
-        [(g - 1) / g sum_j (effect_j - mean effect)^2]^1/2,   infinitesimal: [sum_j effect_j^2]^1/2
-
-    From retraining, or Newton steps on squared loss, the delete-a-group jackknife. From influence,
-    and infinitesimal, the cluster-robust sandwich: that of a coefficient by least squares equals
-    Liang and Zeger's, without their correction for few clusters. Every point should be in a group.
-
-    Args:
-        effects: of groups that do not overlap: sites, villages, or single points.
-        infinitesimal: whether they are influences.
-
-    Raises:
-        ValueError: if groups overlap, or there is only one.
-
-    Source: Efron and Stein (1981); Liang and Zeger (1986).
-    """
-    groups = effects.groups
-    if np.unique(groups.indices).size < groups.indices.size:
-        raise ValueError("the groups overlap; standard errors need groups that share no point")
-    count = len(groups)
-    if count < 2:
-        raise ValueError("expected at least two groups")
-    value = effects.value
-    if infinitesimal:
-        return np.sqrt(np.sum(value**2, axis=0))
-    return np.sqrt((count - 1) / count * np.sum((value - value.mean(axis=0)) ** 2, axis=0))

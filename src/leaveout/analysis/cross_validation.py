@@ -7,11 +7,13 @@ import equinox as eqx
 import numpy as np
 
 from leaveout import measures
-from leaveout.attribution.verb import Method, effects
-from leaveout.fitting.optimum import Fit, check_groups
+from leaveout.attribution.verb import effects
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.gates import check_groups
 from leaveout.groups import Groups
 from leaveout.methods.first_order import group_sums
 from leaveout.methods.group_newton import Newton
+from leaveout.methods.protocol import Method
 from leaveout.runtime.sharding import meshed
 
 __all__ = ["HeldOut", "cross_validate_groups", "own_losses"]

@@ -1,4 +1,4 @@
-"""The paper's theory, evaluated: propositions 1 to 4, their cones, and whether to trust a group.
+"""The paper's theory, evaluated: propositions 1 to 4, their cones, and corollary 1.
 
 With H = H(1), S = H^-1/2 H(w) H^-1/2 the share of the curvature that a group takes, mu its largest
 eigenvalue, and D(w) = (I - S)^-1 - I:
@@ -12,19 +12,29 @@ has a global form (the paper's, with mu of all the data) and one per group.
 Source: Koh, Ang, Teo and Liang (2019), section 4. Where we go beyond it, the docstring says so.
 """
 
-import enum
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Float
 
+from leaveout.analysis.spectrum import (
+    along_gradient,
+    check_dense,
+    factor_of,
+    in_own_metric,
+    leverages,
+    odds,
+    shares,
+    spectrum,
+)
+from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.attribution.verb import effects
-from leaveout.certify.balls import DENSE, spread
-from leaveout.certify.radius import widest
-from leaveout.fitting.optimum import Fit, check_groups, leaving
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.gates import check_groups
+from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.measures import as_measures
 from leaveout.methods.first_order import Influence
@@ -32,10 +42,9 @@ from leaveout.methods.group_newton import newton
 from leaveout.methods.retraining import Retrain
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.sharding import meshed
-from leaveout.solvers import Factor
-from leaveout.solvers.direct import together
 from leaveout.solvers.factor import leverage
 
+# with the names of `spectrum` and `trust`, which `lo.bounds` offers too: until the face does that
 __all__ = [
     "Cone",
     "Constants",
@@ -91,7 +100,7 @@ def constants(fit: Fit) -> Constants:
     Raises:
         ValueError: for objectives that are not linear models, or too large for a dense Hessian.
     """
-    _check_dense(fit)
+    check_dense(fit)
     return _constants(fit)
 
 
@@ -104,7 +113,7 @@ def _constants(fit: Fit) -> Constants:
     slopes = jnp.linalg.norm(expansion.first, axis=1) * lengths
     hessian = expansion.hessian(ones)
     values = jnp.linalg.eigvalsh(hessian)
-    white = _in_own_metric(_factor(fit), hessian)
+    white = in_own_metric(factor_of(fit), hessian)
     return Constants(
         n=jnp.sum(objective.weights),
         slope=jnp.max(slopes),
@@ -114,30 +123,6 @@ def _constants(fit: Fit) -> Constants:
         l2=jnp.min(expansion.penalty),
         whole=jnp.clip(jnp.linalg.eigvalsh(white)[-1], 0.0, 1.0),
     )
-
-
-def _in_own_metric(factor, matrix):
-    """L^-1 matrix L^-T, H = L L'."""
-    return factor.whiten(factor.whiten(matrix).T)
-
-
-def _factor(fit: Fit) -> Factor:
-    """The factor of H, which every bound here needs, of a linear model."""
-    if fit.factor is None or not isinstance(fit.objective, LinearObjective):
-        raise ValueError(
-            "these bounds are for linear models (lo.glm and its kin) small enough for their "
-            "Hessian to be factorised"
-        )
-    return fit.factor
-
-
-def _check_dense(fit: Fit) -> None:
-    _factor(fit)
-    if fit.objective.p > DENSE:
-        raise ValueError(
-            f"this forms p x p matrices for every group, for p up to {DENSE:,}; here p is "
-            f"{fit.objective.p:,}: use lo.effects(..., certify=True), which needs none"
-        )
 
 
 # ---- proposition 1 -------------------------------------------------------------------------------
@@ -269,47 +254,6 @@ def _terms(fit: Fit, measures, change, leaves):
     return jax.lax.map(one, (change, leaves))
 
 
-# ---- the spectrum of S and D(w) ------------------------------------------------------------------
-
-
-@meshed
-def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
-    """Eigenvalues s of S(w), ascending; those of D(w) are s / (1 - s) and lie in [0, mu/(1 - mu)].
-
-    One p x p eigendecomposition a group, and n p^2 to form S.
-
-    Raises:
-        ValueError: for p beyond what is formed.
-    """
-    check_groups(fit, groups)
-    _check_dense(fit)
-    return _shares(fit, leaving(fit, groups))
-
-
-@meshed
-def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
-    """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1."""
-    return jnp.clip(spectrum(fit, groups)[:, -1], 0.0, 1.0)
-
-
-def _odds(share):
-    """An eigenvalue of D(w), s / (1 - s), from one of S; infinite from 1 on."""
-    below = share < 1
-    return np.where(below, share / np.where(below, 1 - share, 1.0), np.inf)
-
-
-@eqx.filter_jit
-def _shares(fit: Fit, leaves):
-    expansion = fit.expansion()
-
-    def one(w):
-        return jnp.linalg.eigvalsh(_in_own_metric(_factor(fit), expansion.hessian(w)))
-
-    p = fit.objective.p
-    batch = together(len(leaves), 8 * 4 * (p * p + fit.objective.n * fit.objective.numbers))
-    return jax.lax.map(one, leaves, batch_size=batch)
-
-
 # ---- propositions 3 and 4, corollary 1 -----------------------------------------------------------
 
 
@@ -347,7 +291,7 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos")
         raise ValueError(f'expected of as "everybody", "group" or "lanczos", got {of!r}')
 
     def h(s):
-        d = _odds(s)
+        d = odds(s)
         return 1 + d if copies else 1 + 1.5 * d + d**2 / 2
 
     check_groups(fit, groups)
@@ -357,27 +301,10 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos")
     mu = np.asarray(shares(fit, groups))
     if of == "group":
         return Cone(np.ones(len(groups)), h(mu))
-    s, *_ = (np.asarray(part) for part in _along(fit, leaving(fit, groups)))
+    s, *_ = (np.asarray(part) for part in along_gradient(fit, leaving(fit, groups)))
     with np.errstate(invalid="ignore"):
         upper = 1 + np.where(mu > 0, s / np.where(mu > 0, mu, 1.0), 0.0) * (h(mu) - 1)
     return Cone(h(s), np.where(s > 0, upper, 1.0))
-
-
-@eqx.filter_jit
-def _along(fit: Fit, leaves):
-    """Per group, with v = H^-1/2 g: v'Sv / v'v, |Sv|^2 / v'v, v'v, and the change in theta."""
-    expansion, factor = fit.expansion(), _factor(fit)
-
-    def one(w):
-        gradient = expansion.gradient(w)
-        change = factor.solve(gradient[None])[0]
-        size = gradient @ change
-        taken = expansion.hvp(w, change)
-        square = taken @ factor.solve(taken[None])[0]
-        scale = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1.0), 0.0)
-        return change @ taken * scale, square * scale, size, change
-
-    return jax.lax.map(one, leaves)
 
 
 @meshed
@@ -393,7 +320,7 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     if not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
         raise ValueError("proposition 4 is for linear models of one score")
     expansion: Any = fit.expansion()
-    own = np.asarray(leverage(expansion, _factor(fit)) * expansion.second)[:, 0, 0]
+    own = np.asarray(leverage(expansion, factor_of(fit)) * expansion.second)[:, 0, 0]
     first = groups.indices[groups.offsets[:-1]]
     weight = np.asarray(groups.dense().sum(axis=1))
     return 1 / (1 - weight * own[first])
@@ -420,123 +347,6 @@ def prediction_gap(
     gradients = jnp.concatenate(
         [m.bind(fit.objective).gradients(fit.objective, fit.flat) for m in as_measures(measures)]
     )
-    slope = np.linalg.norm(np.asarray(_factor(fit).whiten(gradients)), axis=1)
-    size = np.sqrt(np.asarray(_along(fit, leaving(fit, groups))[2]))
-    return _odds(mu)[:, None] * size[:, None] * slope[None]
-
-
-# ---- trust ---------------------------------------------------------------------------------------
-
-
-class Light(enum.IntEnum):
-    """Whether influence may be believed for a group. Arrays hold these codes as int8.
-
-    By `Trust.error`, what influence is expected to miss: green below 0.1, amber below 0.5, red from
-    there on or where mu reaches 1. How often that was right on real data: `docs/certificates.md`.
-    """
-
-    green = 0
-    amber = 1
-    red = 2
-
-
-_GREEN, _AMBER = 0.1, 0.5
-
-
-class Trust(eqx.Module):
-    """What can be said of a group before anything is solved or retrained for it.
-
-    Attributes:
-        leverage: (g) trace of S: how many parameters' worth of curvature leaves.
-        mu: (g) its largest eigenvalue: along some direction influence is short by 1 / (1 - mu).
-        share: (g) S along the group's own gradient: influence on self-loss is short by 1 / (1 - s).
-        nu: (g) an upper bound of L N, the longest example that stays times the Newton step, in the
-            metric of what stays: how far a score moves, in units in which curvature changes
-            e-fold. Below 1 Newton is proven within (nu / (1 - nu) + log(1 - nu)) / L.
-        missed: (g) at most how much of the Newton step influence misses, |Newton - influence| over
-            |influence| in the metric of H; for p beyond 2,000 the least it can be.
-        moved: (g) root mean square change, by influence, of the scores that stay, each weighted by
-            what its loss bends times its change squared.
-        error: (g) missed + moved / 2, the relative error to expect of influence.
-        light: (g) `Light` codes.
-    """
-
-    leverage: Float[np.ndarray, "g"]
-    mu: Float[np.ndarray, "g"]
-    share: Float[np.ndarray, "g"]
-    nu: Float[np.ndarray, "g"]
-    missed: Float[np.ndarray, "g"]
-    moved: Float[np.ndarray, "g"]
-    error: Float[np.ndarray, "g"]
-    light: Int8[np.ndarray, "g"]
-
-
-@meshed
-def trust(fit: Fit, groups: Groups) -> Trust:
-    """Whether influence can be believed, group by group, before anything is solved for them.
-
-    S is formed and its eigenvalues found, n p^2 + p^3 a group; for p beyond 2,000 mu is bounded by
-    min(leverage, 1), which costs |w| p. `missed` is Gauss-Radau quadrature of (s / (1 - s))^2 over
-    S as the group's gradient sees it, with a node at mu: an upper bound. It is what tells of a
-    group that takes nearly all curvature along a direction in which its own gradient is short, such
-    as an indicator of the group among the features.
-
-    Args:
-        fit: a linear model with a factor.
-        groups: what leaves.
-    """
-    check_groups(fit, groups)
-    objective = fit.objective
-    leaves = leaving(fit, groups)
-    own, longest = leverages(fit)
-    taken = np.asarray(leaves @ own)
-    mu = np.minimum(taken, 1.0)
-    if objective.p <= DENSE:
-        mu = np.asarray(shares(fit, groups))
-    share, second, size, moved = (np.asarray(part) for part in _moved(fit, leaves))
-    below = mu < 1
-    nu = np.where(below, float(longest) * np.sqrt(size) / np.where(below, 1 - mu, 1.0), np.inf)
-    missed = _odds(share) if objective.p > DENSE else _missed(share, second, mu)
-    error = missed + moved / 2
-    light = np.where(error < _GREEN, Light.green, np.where(error < _AMBER, Light.amber, Light.red))
-    light = np.where(mu < 1 - 1e-10, light, Light.red).astype(np.int8)
-    return Trust(taken, mu, share, nu, missed, moved, error, light)
-
-
-@meshed
-@eqx.filter_jit
-def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
-    """Every example's leverage, tr(H^-1 H_i), and the longest difference of scores in H^-1.
-
-    n p^2 multiplications; the leverages of all add up to p, less what the penalty takes.
-    """
-    expansion: Any = fit.expansion()
-    gram = leverage(expansion, _factor(fit))
-    return jnp.einsum("nkl,nkl->n", gram, expansion.second), jnp.max(widest(gram))
-
-
-@eqx.filter_jit
-def _moved(fit: Fit, leaves):
-    expansion: Any = fit.expansion()
-    share, second, size, change = _along(fit, leaves)
-
-    def one(lane):
-        w, change = lane
-        scores = expansion.scores(change)
-        bent = jnp.einsum("nk,nkl,nl->n", scores, expansion.second, scores) * (1 - w)
-        return jnp.sqrt(jnp.sum(bent * spread(scores) ** 2) / jnp.maximum(jnp.sum(bent), 1e-300))
-
-    return share, second, size, jax.lax.map(one, (leaves, change))
-
-
-def _missed(share, second, mu):
-    """The root of at most the mean of (s / (1 - s))^2, by the mean, the mean square and the top."""
-    spread = np.maximum(second - share**2, 0.0)
-    above = np.maximum(mu - share, 0.0)
-    apart = above > 1e-12 * mu
-    gap = spread / np.where(apart, above, 1.0)  # the other node is that far below the mean
-    weight = np.where(apart, gap / np.where(apart, gap + above, 1.0), 0.0)
-    other = np.clip(share - np.where(apart, gap, 0.0), 0.0, None)
-    with np.errstate(invalid="ignore"):
-        top = np.where(weight > 0, weight * _odds(mu) ** 2, 0.0)
-    return np.sqrt((1 - weight) * _odds(other) ** 2 + top)
+    slope = np.linalg.norm(np.asarray(factor_of(fit).whiten(gradients)), axis=1)
+    size = np.sqrt(np.asarray(along_gradient(fit, leaving(fit, groups))[2]))
+    return odds(mu)[:, None] * size[:, None] * slope[None]

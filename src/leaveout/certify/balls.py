@@ -13,7 +13,6 @@ lose); not interval arithmetic.
 """
 
 import abc
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -23,15 +22,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.certify.radius import SUMMED, Points, ball_around, ball_centred, widest
-from leaveout.fitting.optimum import Fit
-from leaveout.measures.queries import AT_ONCE
-from leaveout.objectives.checks import is_traced
-from leaveout.objectives.layout import pairs
+from leaveout.certify.radius import Points, ball_around, ball_centred
+from leaveout.objectives.layout import SUMMED, pairs, spread, widest
 from leaveout.objectives.linear import LinearObjective, crossproduct
-from leaveout.runtime.solution import Certificate
 from leaveout.solvers import Factor
-from leaveout.solvers.direct import together
 from leaveout.solvers.factor import white_rows
 
 __all__ = [
@@ -40,12 +34,10 @@ __all__ = [
     "Frame",
     "HessianBall",
     "PenaltyBall",
-    "enclose",
+    "data_extent",
     "frame",
-    "frame_within",
     "hessian_ball",
     "penalty_ball",
-    "spread",
 ]
 
 DENSE = 2000  # parameters up to which a matrix of p x p is formed and factorised for each group
@@ -153,7 +145,7 @@ def penalty_ball(
     sums = jnp.concatenate([slopes.T, low]) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
-    middle, farthest, length = _extent(objective) if extent is None else extent
+    middle, farthest, length = data_extent(objective) if extent is None else extent
     l2 = objective.l2
     if matrices is None:
         longest = length / jnp.sqrt(l2)
@@ -181,7 +173,7 @@ def penalty_ball(
     return PenaltyBall(theta, jnp.where(shown, radius, jnp.inf), longest, root, bend, shift, l2)
 
 
-def _extent(objective: LinearObjective) -> tuple:
+def data_extent(objective: LinearObjective) -> tuple:
     """The middle (d) of the inputs, how far one is from it, and the longest row of the design."""
     middle = jnp.mean(objective.x, axis=0)
     farthest = jnp.sqrt(jnp.max(jnp.sum((objective.x - middle[None]) ** 2, axis=1)))
@@ -305,19 +297,6 @@ def frame(objective: LinearObjective, anchor: Float[Array, "p"], factor: Factor)
     )
 
 
-def frame_within(fit: Fit, available: int) -> Frame | None:
-    """The frame of a fit where it exists and serves: in a quarter of the bytes available."""
-    objective = fit.objective
-    if fit.factor is None or not isinstance(objective, LinearObjective):
-        return None
-    size = 8 * objective.n * objective.layout.outputs * objective.p
-    if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
-        return None
-    if objective.layout.outputs > 1 and not objective.loss.categorical:
-        return None  # `Points` takes the curvature for a variance
-    return frame(objective, fit.flat, fit.factor)
-
-
 def _seen(rows, curvature):
     """sum_i X_i' C_i X_i in the coordinates of the rows (n K p)."""
     n, outputs, p = rows.shape
@@ -393,13 +372,6 @@ def _rounding(lower):
     return 10 * len(lower) * jnp.finfo(lower.dtype).eps * worst
 
 
-def spread(scores: Float[Array, "n K"]) -> Float[Array, "n"]:
-    """How far a score moved; of several, the largest difference of two moves."""
-    if scores.shape[1] == 1:
-        return jnp.abs(scores[:, 0])
-    return jnp.max(scores, axis=1) - jnp.min(scores, axis=1)
-
-
 def _lengths(rows, inside, inverse, exact: bool):
     """Bounds (n) of h_i = tr(M_i X_i M^-1 X_i') and of the largest difference of two scores."""
     n, outputs, p = rows.shape
@@ -414,88 +386,3 @@ def _lengths(rows, inside, inverse, exact: bool):
         gram = jnp.einsum("nkp,nlp->nkl", rows, rows) * largest
     # no example makes up more than the whole metric
     return jnp.minimum(jnp.einsum("nkl,nkl->n", inside, gram), 1.0), widest(gram)
-
-
-# ---- effects -------------------------------------------------------------------------------------
-
-
-def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None = None) -> tuple:
-    """Intervals for the effects of retraining without each group, from any change in theta.
-
-    Args:
-        fit: the fitted objective.
-        measures: bound to it.
-        count: m, columns of all measures.
-        change: (b p) candidates, theta_without - theta.
-        leaves: (b n) what leaves.
-        frame: of the fit: the Hessian's ball is used beside the penalty's, n p^2 + p^3 a group.
-
-    Returns:
-        lower, upper (b m) and `Certificate` codes (b).
-    """
-    objective = fit.objective
-    free, measures = _free_intercept(objective), tuple(measures)
-    upper = np.full((len(change), count), np.inf)
-    lower, code = -upper, np.full(len(change), Certificate.uncertified, np.int8)
-    if fit.flat.dtype != jnp.float64:
-        warnings.warn(
-            f"intervals need float64, so in {fit.flat.dtype} there are none; call "
-            'jax.config.update("jax_enable_x64", True) first',
-            stacklevel=4,
-        )
-        return lower, upper, code
-    # one kind of ball after the other: see `together` for what two batched factorisations can do
-    for shared in ([] if free is None else [free]) + ([] if frame is None else [frame]):
-        low, high, found = (
-            np.asarray(part) for part in _enclose(fit, measures, change, leaves, shared)
-        )
-        lower, upper = np.maximum(lower, low), np.minimum(upper, high)
-        code = np.minimum(code, found)
-    return lower, upper, code
-
-
-def _free_intercept(objective) -> bool | None:
-    """Whether the intercepts are free; None where the penalty's ball does not exist."""
-    if not isinstance(objective, LinearObjective) or not objective.loss.convex:
-        return None
-    if is_traced((objective.penalised, objective.l2)) or not float(objective.l2) > 0:
-        return None
-    penalised = np.asarray(objective.penalised)
-    if penalised.all():
-        return False
-    bounded = objective.loss.envelope is not None
-    return True if bounded and (penalised == objective.layout.penalised()).all() else None
-
-
-@eqx.filter_jit
-def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
-    """Intervals from one kind of ball: the Hessian's if `shared` is a frame, else the penalty's."""
-    objective: Any = fit.objective
-    n, p, outputs = objective.n, objective.p, objective.layout.outputs
-    extent = _extent(objective)  # once, not once a lane
-
-    def one(lane):
-        change, w = lane
-        theta, stays = fit.flat + change, 1 - w
-        if isinstance(shared, Frame):
-            exact = n * outputs <= 2 * p  # no dearer then
-            ball: AbstractBall = hessian_ball(shared, theta, stays, fresh=True, exact=exact)
-        else:
-            ball = penalty_ball(objective, theta, stays, free_intercept=shared, extent=extent)
-        known = jnp.isfinite(ball.radius)
-        parts = [measure.enclose(objective, ball, w) for measure in measures]
-        lower, upper = (jnp.concatenate(sides) for sides in zip(*parts, strict=True))
-        before = jnp.concatenate([m.values(objective, fit.flat, w) for m in measures])
-        slack = SUMMED * jnp.finfo(before.dtype).eps * jnp.abs(before)
-        lower = jnp.where(known, lower - before - slack, -jnp.inf)
-        upper = jnp.where(known, upper - before + slack, jnp.inf)
-        close = ball.radius <= ball.size(ball.centre - fit.flat)
-        code = jnp.where(close, Certificate.certified, Certificate.loose)
-        known &= jnp.any(jnp.isfinite(lower) & jnp.isfinite(upper))
-        return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
-
-    each = p if isinstance(shared, Frame) else 2 if objective.loss.categorical else outputs
-    held = 8 * n * outputs * each + AT_ONCE
-    # nothing large is factorised for the penalty's ball: wider products with the data are faster
-    room = 2**26 if outputs == 1 and not isinstance(shared, Frame) else 2**23
-    return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held, room))

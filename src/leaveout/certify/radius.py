@@ -7,21 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["SUMMED", "Points", "ball_around", "ball_centred", "knapsack", "widest"]
+__all__ = ["Points", "ball_around", "ball_centred", "knapsack"]
 
-SUMMED = 32  # units of rounding that a sum of many terms may lose, relative to their sizes
 _BISECTIONS = 12
 _ROUNDS = 12  # at most, to find a ball that the map takes into itself
-
-
-def widest(gram: Float[Array, "n K K"]) -> Float[Array, "n"]:
-    """The largest |x_k - x_l| of K rows, from their products; of one row its length."""
-    squares = jnp.diagonal(gram, axis1=1, axis2=2)
-    if gram.shape[1] > 1:
-        both = squares[:, :, None] + squares[:, None, :]
-        # the products cancel where two rows are nearly one: what rounding may have taken
-        squares = both - 2 * gram + SUMMED * jnp.finfo(gram.dtype).eps * both
-    return jnp.sqrt(jnp.maximum(jnp.max(squares.reshape(len(gram), -1), axis=1), 0.0))
 
 
 def knapsack(

@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fitting.optimum import Fit, check_groups
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.gates import check_groups
 from leaveout.groups import UNSEEN, Groups
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.checks import check_tree, check_weights
-from leaveout.objectives.linear import AbstractObjective, LinearExpansion, LinearObjective
+from leaveout.objectives.linear import LinearExpansion, LinearObjective
 from leaveout.runtime.sharding import meshed
 
 __all__ = ["add", "relabel", "reweight"]

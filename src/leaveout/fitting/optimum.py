@@ -8,45 +8,25 @@ itself moves when the sample is drawn again, in the same norm.
 
 import dataclasses
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
-from jaxtyping import Array, Bool, Float, Int, Int8, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting import lbfgs
+from leaveout.fitting.fitted import Fit
 from leaveout.fitting.paths import path
-from leaveout.groups import Groups
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.checks import is_traced
-from leaveout.objectives.linear import (
-    AbstractExpansion,
-    AbstractObjective,
-    LinearExpansion,
-    LinearObjective,
-)
-from leaveout.runtime.memory import bucket
-from leaveout.runtime.sharding import devices, everywhere, fetch, meshed, on_host, place
+from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.sharding import everywhere, fetch, meshed
 from leaveout.runtime.solution import SolveError, Status
-from leaveout.solvers import CG, Factor, factorise, full_matrix, whiten
+from leaveout.solvers import CG, Factor, factorise, full_matrix
 
-__all__ = [
-    "LISTED",
-    "Change",
-    "Fit",
-    "check_groups",
-    "damped",
-    "few",
-    "fit",
-    "gradients_of_few",
-    "leaving",
-    "say_rounding",
-    "whitened",
-]
+__all__ = ["damped", "fit"]
 
-LISTED = 50  # times as long a number takes in a sum over listed rows as in a dense product
 _DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
 _FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
 #: what to do about a fit, where that differs from what to do about a group
@@ -56,224 +36,8 @@ _ADVICE = {
     Status.no_minimum: "the loss keeps falling towards infinite parameters (the classes can be "
     "separated, or one is empty); raise l2",
 }
-_SURE = 1e-9  # sandwich lengths from an optimum at which no effect is in question
 _ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
-_SAMPLE = 256  # groups that stand for all where it is
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
-
-
-class Fit(eqx.Module):
-    """An optimum of an objective.
-
-    Attributes:
-        objective: what was minimised.
-        flat: (p) theta as a flat vector; `theta` is the PyTree.
-        factor: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
-        residual: the Newton decrement at theta: (g' H^-1 g)^1/2.
-        spread: the sandwich length, the natural unit for `residual`.
-        steps: Newton steps (or L-BFGS evaluations) taken.
-        status: how it ended.
-    """
-
-    objective: AbstractObjective
-    flat: Float[Array, "p"]
-    factor: Factor | None
-    residual: Float[Array, ""]
-    spread: Float[Array, ""]
-    steps: Int[Array, ""]
-    status: Int8[Array, ""]
-
-    @property
-    def theta(self) -> PyTree:
-        """The parameters as the PyTree the objective was made with."""
-        return self.objective.tree(self.flat)
-
-    def expansion(self) -> AbstractExpansion:
-        """Every loss to second order around theta."""
-        return self.objective.at(self.flat)
-
-
-class Change(eqx.Module):
-    """What removing each of g groups does to theta: theta_without - theta.
-
-    Attributes:
-        value: (g p) changes, flat, in units of theta.
-        residual: (g) what was reached; the verb says in which norm.
-        steps: (g) iterations or evaluations spent, 0 for a direct solve.
-        status: (g) `Status` codes.
-        objective: whose theta it is.
-    """
-
-    value: Float[Array, "g p"]
-    residual: Float[Array, "g"]
-    steps: Int[Array, "g"]
-    status: Int8[Array, "g"]
-    objective: AbstractObjective
-
-    def tree(self) -> PyTree:
-        """The changes as the PyTree of parameters, each leaf with a leading axis g."""
-        if isinstance(self.objective, LinearObjective):
-            return jax.vmap(self.objective.tree)(self.value)
-        trees = jax.vmap(lambda v: eqx.filter(self.objective.tree(v), eqx.is_inexact_array))
-        return trees(self.value)
-
-
-def whitened(fit: Fit, available: int, gram: bool = False) -> Fit:
-    """The fit with the design in whitened coordinates beside its factor, where that serves.
-
-    It serves linear models of one output, and is done where it fits: n p numbers (and n^2 for the
-    `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is.
-    """
-    objective, factor = fit.objective, fit.factor
-    if factor is None or not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
-        return fit
-    if factor.rows is None and 8 * objective.n * objective.p > available / 4:
-        return fit
-    gram = gram and factor.gram is None and 8 * objective.n**2 <= available / 4
-    if factor.rows is not None and not gram:
-        return fit
-    factor = whiten(factor, objective.design, gram)
-    return eqx.tree_at(lambda f: f.factor, fit, factor, is_leaf=lambda leaf: leaf is None)
-
-
-def check_groups(fit: Fit, groups: Groups) -> None:
-    """Refuse groups that were made for other data, and a theta too far from its optimum for them.
-
-    How far is too far depends on the groups: the Newton decrement at theta is compared with the
-    root mean square of |g(w)| in the norm of H^-1, the first-order changes in theta in the norm of
-    H. A hundredth is warned of, for effects are then wrong by up to that share; where it is the
-    longer of the two, there is no answer.
-
-    Raises:
-        ValueError: with both counts of examples.
-        SolveError: with both lengths.
-    """
-    if not isinstance(fit, Fit):
-        raise ValueError(f"expected a Fit from lo.fit(objective), got {type(fit).__name__}")
-    if not isinstance(groups, Groups):
-        raise ValueError(
-            f"expected lo.Groups, got {type(groups).__name__}; make them with "
-            "lo.Groups.from_masks, .from_indices, .from_labels or .from_weights"
-        )
-    if groups.n != fit.objective.n and not _filled_up(fit.objective, groups.n):
-        raise ValueError(
-            f"groups were made for n={groups.n:,} examples but the objective has "
-            f"n={fit.objective.n:,}; rebuild them from this data"
-        )
-    if len(groups) == 0:
-        raise ValueError("expected at least one group, got none")
-    if not is_traced(fit):
-        _check_optimum(fit, groups)
-
-
-@meshed
-def _check_optimum(fit: Fit, groups: Groups) -> None:
-    decrement, spread = float(fetch(fit.residual)), float(fetch(fit.spread))
-    if decrement <= _SURE * spread:
-        return
-    rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
-    if fit.factor is None:  # as of groups drawn at random
-        lengths = spread * np.sqrt(groups.size[rows] / fit.objective.n)
-    else:
-        lengths = np.asarray(fetch(_lengths(fit, leaving(fit, groups, rows))))
-    predicted = float(np.sqrt(np.mean(lengths**2)))
-    if decrement <= 0.01 * predicted or predicted == 0:
-        return
-    told = (
-        f"theta is not at its optimum: the Newton decrement there is {decrement:.1e}, where the "
-        f"predicted changes are {predicted:.1e} long (root mean square, both in the norm of H)"
-    )
-    again = "train on with lo.fit(fit.objective, theta=fit.theta), or raise l2"
-    if not decrement <= predicted:
-        raise SolveError(f"{told}, so that it would drown them; {again}")
-    warnings.warn(
-        f"{told}: effects can be wrong by {100 * decrement / predicted:.0f} %; {again}",
-        stacklevel=4,
-    )
-
-
-@eqx.filter_jit
-def _lengths(fit: Fit, leaves):
-    """|g(w)| in the norm of H^-1, one group at a time."""
-    expansion: Any = fit.expansion()
-    factor: Any = fit.factor
-
-    def one(w):
-        return jnp.linalg.norm(factor.whiten(expansion.gradient(w)[None]))
-
-    return everywhere(jax.lax.map(one, leaves))
-
-
-def say_rounding(fit: Fit, residual, asked: float) -> None:
-    """Warn where rounding in float32 ends solves before they reach what was asked."""
-    if is_traced((fit, residual)) or fit.flat.dtype == jnp.float64:
-        return
-    reached = np.asarray(fetch(residual))
-    reached = reached[np.isfinite(reached)]
-    if reached.size and not reached.max() <= asked:
-        inflation = np.nan if fit.factor is None else float(fetch(fit.factor.inflation()))
-        warnings.warn(
-            f"in {fit.flat.dtype}, residuals of {reached.max():.1e} are what was reached where "
-            f"{asked:.0e} was asked (the condition number of H is at least {inflation:.1e}); call "
-            'jax.config.update("jax_enable_x64", True) first, or ask for less',
-            stacklevel=4,
-        )
-
-
-def _filled_up(objective: AbstractObjective, n: int) -> bool:
-    """Whether the examples beyond the first n have no weight: `sharding.shard` puts them there."""
-    if n > objective.n or is_traced(objective.weights):
-        return False
-    return not bool(jnp.any(objective.weights[n:]))
-
-
-def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "b n"]:
-    """What leaves with some of the groups, all by default, laid where the data is."""
-    if not on_host() and devices() == 1:
-        return _spread(groups[rows], fit.objective.n, np.dtype(fit.objective.weights.dtype))
-    leaves = groups.dense(rows)
-    if groups.n < fit.objective.n:
-        leaves = np.pad(leaves, ((0, 0), (0, fit.objective.n - groups.n)))
-    return place(leaves, fit.objective.weights.dtype, "groups", "data")
-
-
-def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:
-    """The same on an accelerator, from lists: they are what travels, not the zeros between."""
-
-    def filled(values, dtype, filler):
-        out = np.full(bucket(values.size), filler, dtype)
-        out[: values.size] = values
-        return out
-
-    points = filled(groups.indices, np.int32, n)
-    weights = None if groups.weights is None else filled(groups.weights, dtype, 0)
-    return _written((len(groups), n), groups.size.astype(np.int32), points, weights, dtype)
-
-
-@eqx.filter_jit
-def _written(shape, sizes, points, weights, dtype):
-    lanes = jnp.repeat(jnp.arange(shape[0]), sizes, total_repeat_length=points.size)
-    values = jnp.ones((), dtype) if weights is None else weights
-    return jnp.zeros(shape, dtype).at[lanes, points].set(values, mode="drop")
-
-
-def few(fit: Fit, groups: Groups) -> bool:
-    """Whether the groups together are so small that their points are best looked at one by one."""
-    alone = on_host() and devices() == 1 and not is_traced(fit)
-    linear = isinstance(fit.objective, LinearObjective)
-    return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
-
-
-def gradients_of_few(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:
-    """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
-    first, design = np.asarray(expansion.first), np.asarray(expansion.design)
-    slopes = first[groups.indices] * groups.w[:, None]
-    shape = (len(groups), design.shape[0])
-    parts = [
-        scipy.sparse.csr_matrix((column, groups.indices, groups.offsets), shape) @ design
-        for column in slopes.T
-    ]
-    return jax.vmap(expansion.layout.flat)(jnp.asarray(np.stack(parts, axis=1), first.dtype))
 
 
 @meshed

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from leaveout.fitting.optimum import Fit, fit
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.optimum import fit
 from leaveout.objectives.linear import logistic, poisson, softmax, squares
 
 __all__ = ["from_sklearn"]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from leaveout.objectives.linear import AbstractObjective
+from leaveout.objectives.abstract import AbstractObjective
 
 __all__ = [
     "Ball",
@@ -24,7 +24,7 @@ __all__ = [
 
 @runtime_checkable
 class Ball(Protocol):
-    """A set of theta, |theta - centre| <= radius in a metric M: see `certificates`."""
+    """A set of theta, |theta - centre| <= radius in a metric M: see `certify.balls`."""
 
     @property
     def centre(self) -> Float[Array, "p"]:

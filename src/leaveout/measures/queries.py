@@ -11,14 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.certify.radius import widest
 from leaveout.measures.container import Measure, around, convex, sound
+from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.memory import QUERY_BYTES
 
-__all__ = ["AT_ONCE", "excess", "loss", "margin", "prediction", "queries", "subsets"]
-
-
-AT_ONCE = 2**20  # bytes of queries of several outputs whose reach is found together
+__all__ = ["excess", "loss", "margin", "prediction", "queries", "subsets"]
 
 
 class _PerExample(Measure):
@@ -180,7 +178,7 @@ def _apart(objective, ball, x) -> Float[Array, "m"]:
         return widest((white @ white.T)[None])[0] * ball.radius
 
     held = 8 * layout.outputs * layout.size
-    return jax.lax.map(one, x, batch_size=int(np.clip(AT_ONCE // held, 1, len(x))))
+    return jax.lax.map(one, x, batch_size=int(np.clip(QUERY_BYTES // held, 1, len(x))))
 
 
 def excess(objective, scores, y, apart) -> Float[Array, "m"]:

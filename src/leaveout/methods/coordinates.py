@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from leaveout.fitting.optimum import Fit
+from leaveout.fitting.fitted import Fit
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.sharding import devices, on_host

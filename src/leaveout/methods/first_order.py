@@ -15,15 +15,9 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float
 
-from leaveout.fitting.optimum import (
-    Change,
-    Fit,
-    check_groups,
-    few,
-    gradients_of_few,
-    leaving,
-    say_rounding,
-)
+from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.gates import check_groups, say_rounding
+from leaveout.fitting.leaving import few, gradients_of_few, leaving
 from leaveout.groups import Groups
 from leaveout.measures import as_measures
 from leaveout.objectives.checks import is_traced
@@ -36,10 +30,10 @@ from leaveout.solvers.factor import judge, leverage, relative
 
 __all__ = [
     "Influence",
-    "SecondOrder",
     "adjoint",
     "group_sums",
     "influence",
+    "over_chunks",
     "per_point",
     "squared",
 ]
@@ -79,36 +73,6 @@ class Influence:
     def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
         """`influence` with this solver."""
         return influence(fit, groups, self.solver, rescaled=self.rescaled, memory=memory)
-
-
-@dataclass(frozen=True)
-class SecondOrder:
-    """The change in theta to second order in the weights, as a method of `effects`.
-
-    Also known as the second-order infinitesimal jackknife. It uses the factor of H only, so that a
-    group costs two solves and about three gradients. A series: it helps small groups and misleads
-    for those that take most of the curvature along some direction.
-
-    Attributes:
-        solver: any member of `solvers`, or a lineax linear solver.
-
-    Source: Giordano, Jordan and Broderick (2019).
-    """
-
-    solver: Any = Auto()
-
-    name = "second-order influence"
-    first_order = False
-
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
-        """H^-1 (g(w) + H(w) d - T(1)[d, d] / 2) with d = H^-1 g(w), T the third derivative."""
-        check_groups(fit, groups)
-        solver = as_solver(self.solver)
-        joined = _over_chunks(
-            fit, groups, memory,
-            lambda expansion, leaves: _second(fit, expansion, leaves, solver), dense=True,
-        )  # fmt: skip
-        return Change(joined.value, joined.residual, joined.steps, joined.status, fit.objective)
 
 
 @meshed
@@ -151,7 +115,7 @@ def influence(
     """
     check_groups(fit, groups)
     objective, solver = fit.objective, as_solver(solver)
-    joined = _over_chunks(
+    joined = over_chunks(
         fit, groups, memory,
         lambda expansion, gradient: _solve(expansion, fit.factor, gradient, solver), rescaled,
     )  # fmt: skip
@@ -169,10 +133,10 @@ def squared(fit: Fit, groups: Groups, memory=None) -> tuple:
     Returns:
         value (g 1), residual (g), status (g).
     """
-    return _over_chunks(fit, groups, memory, lambda _, gradient: _squared(fit.factor, gradient))
+    return over_chunks(fit, groups, memory, lambda _, gradient: _squared(fit.factor, gradient))
 
 
-def _over_chunks(fit: Fit, groups: Groups, memory, call, rescaled: bool = False, dense=False):
+def over_chunks(fit: Fit, groups: Groups, memory, call, rescaled: bool = False, dense=False):
     """The joined answers of call(expansion, g(w) (b p)) over all groups; of w (b n) if `dense`."""
     objective = fit.objective
     listed = not dense and few(fit, groups)
@@ -226,15 +190,6 @@ def _rescaled(expansion, factor):
 @eqx.filter_jit
 def _solve(expansion, factor, gradient, solver) -> Solution:
     return everywhere(solver.full(expansion, factor, gradient))
-
-
-@eqx.filter_jit
-def _second(fit, expansion, leaves, solver) -> Solution:
-    gradient = jax.vmap(expansion.gradient)(leaves)
-    first = solver.full(expansion, fit.factor, gradient)
-    taken = jax.vmap(expansion.hvp)(leaves, first.value)
-    bend = jax.vmap(lambda v: fit.objective.bend(fit.flat, v))(first.value)
-    return solver.full(expansion, fit.factor, gradient + taken - bend / 2)
 
 
 @eqx.filter_jit

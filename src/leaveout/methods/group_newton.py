@@ -12,16 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.fitting.optimum import (
-    LISTED,
-    Change,
-    Fit,
-    check_groups,
-    damped,
-    leaving,
-    say_rounding,
-    whitened,
-)
+from leaveout.fitting.fitted import Change, Fit, whitened
+from leaveout.fitting.gates import check_groups, say_rounding
+from leaveout.fitting.leaving import LISTED, leaving
+from leaveout.fitting.optimum import damped
 from leaveout.groups import Groups
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion

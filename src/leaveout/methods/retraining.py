@@ -20,7 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting import lbfgs
-from leaveout.fitting.optimum import Change, Fit, check_groups, leaving, say_rounding, whitened
+from leaveout.fitting.fitted import Change, Fit, whitened
+from leaveout.fitting.gates import check_groups, say_rounding
+from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.coordinates import Coordinates, Plain, around, free_columns, renewed
 from leaveout.objectives.checks import is_traced

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
+from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, is_parameter
 from leaveout.objectives.checks import (
     check_l2,
     check_penalised,
@@ -16,7 +17,6 @@ from leaveout.objectives.checks import (
     check_weights,
     float_type,
 )
-from leaveout.objectives.linear import AbstractExpansion, AbstractObjective, is_parameter
 
 __all__ = ["Objective"]
 

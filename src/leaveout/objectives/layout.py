@@ -9,10 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 __all__ = [
+    "SUMMED",
     "Layout",
     "Linear",
     "pairs",
+    "spread",
+    "widest",
 ]
+
+SUMMED = 32  # units of rounding that a sum of many terms may lose, relative to their sizes
 
 
 class Linear(eqx.Module):
@@ -99,3 +104,20 @@ def pairs(outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     place = np.zeros((outputs, outputs), int)
     place[rows, columns] = place[columns, rows] = np.arange(rows.size)
     return rows, columns, place
+
+
+def spread(scores: Float[Array, "n K"]) -> Float[Array, "n"]:
+    """How far a score moved; of several, the largest difference of two moves."""
+    if scores.shape[1] == 1:
+        return jnp.abs(scores[:, 0])
+    return jnp.max(scores, axis=1) - jnp.min(scores, axis=1)
+
+
+def widest(gram: Float[Array, "n K K"]) -> Float[Array, "n"]:
+    """The largest |x_k - x_l| of K rows, from their products; of one row its length."""
+    squares = jnp.diagonal(gram, axis1=1, axis2=2)
+    if gram.shape[1] > 1:
+        both = squares[:, :, None] + squares[:, None, :]
+        # the products cancel where two rows are nearly one: what rounding may have taken
+        squares = both - 2 * gram + SUMMED * jnp.finfo(gram.dtype).eps * both
+    return jnp.sqrt(jnp.maximum(jnp.max(squares.reshape(len(gram), -1), axis=1), 0.0))

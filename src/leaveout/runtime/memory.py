@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 __all__ = [
+    "QUERY_BYTES",
     "bucket",
     "budget",
     "chunks",
@@ -19,6 +20,8 @@ __all__ = [
     "resident",
     "zeros",
 ]
+
+QUERY_BYTES = 2**20  # of queries of several outputs whose reach is found together
 
 
 def budget(memory: float | int | None = None) -> int:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import lineax as lx
 
-from leaveout.objectives.linear import AbstractExpansion, LinearExpansion
+from leaveout.objectives.abstract import AbstractExpansion
+from leaveout.objectives.linear import LinearExpansion
 from leaveout.solvers.direct import Cholesky, LowRank
 from leaveout.solvers.factor import Block, Factor, Solver
 from leaveout.solvers.foreign import Lineax

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from leaveout.objectives.linear import AbstractExpansion, LinearExpansion
+from leaveout.objectives.abstract import AbstractExpansion
+from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.sharding import constrain, devices, on_host, rowwise
 from leaveout.runtime.solution import Solution, Status
 

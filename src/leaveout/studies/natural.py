@@ -3,7 +3,7 @@
 One data set, groups from one of its own columns, their effects on the whole of the query examples
 and on parts of them, by every method and by retraining; in a folder that `read` opens again.
 
-Source: Koh, Ang, Teo and Liang (2019), section 5 and figures 4 and C.5 to C.11.
+Source: Koh, Ang, Teo and Liang (2019), section 5.
 """
 
 import dataclasses
@@ -20,34 +20,34 @@ import scipy.stats
 from leaveout import measures, plot
 from leaveout.analysis.compare import compare
 from leaveout.analysis.credit import Credit, credit
-from leaveout.attribution.verb import Effects, load
-from leaveout.fitting.optimum import Fit, fit
+from leaveout.attribution.container import Effects, load
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.optimum import fit
 from leaveout.fitting.penalties import cross_validate
 from leaveout.groups import Groups
 from leaveout.methods.first_order import Influence
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.retraining import Retrain
 from leaveout.objectives.linear import suited
-from leaveout.runtime.files import read_json, read_parquet, write
+from leaveout.runtime.files import read_json, read_parquet
 from leaveout.studies import datasets
 from leaveout.studies.datasets import Dataset
+from leaveout.studies.folder import write_json
 
-__all__ = ["FIGURES", "METHODS", "Question", "Report", "figure", "parts", "read", "run"]
+__all__ = [
+    "METHODS",
+    "Question",
+    "Report",
+    "draw_against_actual",
+    "draw_coverage",
+    "parts",
+    "read",
+    "run",
+    "short",
+]
 
 METHODS = {"influence": Influence(), "newton": Newton(), "actual": Retrain()}
 _MOST = 60  # labels of a column of the queries up to which each is a part of its own
-
-#: figure of the paper to the data sets that it shows here
-FIGURES = {
-    "4": ("cdr", "nli"),
-    "C.5": ("cdr",),
-    "C.6": ("cdr",),
-    "C.7": ("cdr",),
-    "C.8": ("nli",),
-    "C.9": ("nli",),
-    "C.10": ("nli",),
-    "C.11": ("nli",),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +100,22 @@ class Report:
     table: Any
     summary: dict[str, Any]
     credit: Credit | None = None
+
+    def losses(self) -> dict[str, int]:
+        """Part of the queries to the position of the column that is the effect on its loss."""
+        first = next(iter(self.effects.values()))
+        return {
+            short(name): j
+            for j, (name, measure) in enumerate(zip(first.columns, first.measure, strict=True))
+            if measure == "loss"
+        }
+
+    def kinds(self) -> list[str] | None:
+        """The class of each group where groups are of one class, else None."""
+        counts = [name for name in self.table if str(name).startswith("class ")]
+        if not counts or not ((self.table[counts] != 0).sum(axis=1) == 1).all():
+            return None
+        return [f"class {k}" for k in self.table["majority"]]
 
 
 def run(
@@ -159,7 +175,7 @@ def run(
     table.to_parquet(folder / "credit.parquet", index=False)
     report = Report(folder, found.effects, table, summary, found)
     _draw(report, data)
-    write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
+    write_json(folder / "summary.json", summary)
     return report
 
 
@@ -329,45 +345,38 @@ def _draw(report: Report, data: Dataset) -> None:
     summed = [j for j, name in enumerate(found.best.measure) if name == "loss"]
     plot.bands(found, 0, path=folder / "bands.png")
     values = found.best.value[:, summed]
-    names = [_short(found.columns[j]) for j in summed]
+    names = [short(found.columns[j]) for j in summed]
     if len(summed) > 1:
         title = f"{data.name}: effect on the query loss"
         plot.heat(values, found.groups.names, names, title=title, path=folder / "heat.png")
-    _coverage(report, summed[: min(3, len(summed))], "size", folder / "size.png")
+    draw_coverage(report, summed[: min(3, len(summed))], "size", folder / "size.png")
     if "precision" in report.table:
-        _coverage(report, summed[: min(3, len(summed))], "precision", folder / "precision.png")
+        draw_coverage(report, summed[: min(3, len(summed))], "precision", folder / "precision.png")
     if "actual" in report.effects and len(report.effects) > 1:
-        _against_actual(report, [0, *summed[1:4]], folder / "actual.png")
+        draw_against_actual(report, [0, *summed[1:4]], folder / "actual.png")
 
 
-def _short(column: str) -> str:
+def short(column: str) -> str:
     """The part of a column's name in brackets."""
     return column.partition("[")[2].rstrip("]") or column
 
 
-def _kinds(report: Report):
-    """The class of each group where groups are of one class, else None."""
-    table = report.table
-    counts = [name for name in table if str(name).startswith("class ")]
-    if not counts or not ((table[counts] != 0).sum(axis=1) == 1).all():
-        return None
-    return [f"class {k}" for k in table["majority"]]
-
-
-def _coverage(report: Report, columns, trait: str, path, *, hide: int = 0) -> None:
+def draw_coverage(report: Report, columns, trait: str, path, *, hide: int = 0) -> None:
+    """Effects over a trait of the groups, a panel a column; `hide` as in `plot.against`."""
     figure, axes = plot.canvas(1, len(columns))
     first = report.effects[next(iter(report.effects))]
     for ax, j in zip(axes[0], columns, strict=True):
         plot.against(
-            report.table[trait], first.value[:, j], ax=ax, kinds=_kinds(report), xlabel=trait,
-            ylabel=f"{first.method} on {_short(first.columns[j])}", hide=hide,
+            report.table[trait], first.value[:, j], ax=ax, kinds=report.kinds(), xlabel=trait,
+            ylabel=f"{first.method} on {short(first.columns[j])}", hide=hide,
         )  # fmt: skip
     plot.write(figure, path)
 
 
-def _against_actual(report: Report, columns, path) -> None:
+def draw_against_actual(report: Report, columns, path) -> None:
+    """Predicted against actual effects, a row a method, a panel a column."""
     actual = report.effects["actual"]
-    kinds = _kinds(report)
+    kinds = report.kinds()
     if kinds is not None:
         groups = dataclasses.replace(actual.groups, kind=np.asarray(kinds))
         actual = dataclasses.replace(actual, groups=groups)
@@ -377,100 +386,5 @@ def _against_actual(report: Report, columns, path) -> None:
             each = dataclasses.replace(each, groups=actual.groups)
             cells.append([(each, actual, j) for j in columns])
             rows.append(name)
-    titles = [_short(actual.columns[j]) for j in columns]
+    titles = [short(actual.columns[j]) for j in columns]
     plot.grid(cells, titles=titles, rows=rows, path=path)
-
-
-def figure(
-    number: str,
-    names=None,
-    *,
-    studies: str | os.PathLike = ".",
-    out: str | os.PathLike = ".",
-    say: Callable[[str], None] = lambda sentence: None,
-    memory=None,
-) -> list[Path]:
-    """A figure of the paper's second half; studies that are missing are run first.
-
-    Args:
-        number: one of `FIGURES`.
-        names: data sets to show in place of its own: labelling functions for figures 4 (first) to
-            C.7, workers for 4 (second) and C.8 to C.11.
-        studies: where the studies' folders are.
-        out: folder to write to, as PNG and PDF.
-        say: called with a sentence at each stage.
-        memory: as in `run`.
-
-    Returns:
-        the paths.
-    """
-    wanted = FIGURES[number]
-    names = list(wanted if names is None else names)
-    if len(names) != len(wanted):
-        raise ValueError(f"figure {number} shows {len(wanted)} data sets, got {len(names)}")
-    reports = []
-    for name in names:
-        question = Question(name)
-        reports.append(run(question, Path(studies) / question.folder(), say=say, memory=memory))
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    stem = f"figure_{number.replace('.', '')}"
-    paths = [out / f"{stem}{suffix}" for suffix in (".png", ".pdf")]
-    report = reports[0]
-    first = report.effects["influence"]
-    classes = [j for j, name in enumerate(first.columns) if "[class " in name]
-    others = [
-        j for j, (name, m) in enumerate(zip(first.columns, first.measure, strict=True))
-        if m == "loss" and "[class " not in name and "[all]" not in name
-    ]  # fmt: skip
-    if number == "4":
-        _figure_4(reports, paths)
-    elif number == "C.5":
-        _against_actual(report, classes, paths)
-    elif number == "C.6":
-        _coverage(report, classes, "coverage", paths)
-    elif number == "C.7":
-        _coverage(report, classes, "precision", paths)
-    elif number == "C.8":
-        _against_actual(report, others, paths)
-    elif number == "C.9":
-        _coverage(report, [first.columns.index("sum of loss[all]")], "size", paths, hide=1)
-    elif number == "C.10":
-        title = "influence on the query loss, by part"
-        values = first.value[:, others]
-        columns = [_short(first.columns[j]) for j in others]
-        plot.heat(values, first.groups.names, columns, title=title, path=paths)
-    else:
-        drawn, axes = plot.canvas(1, len(others))
-        for ax, j in zip(axes[0], others, strict=True):
-            part = _short(first.columns[j])
-            plot.against(
-                report.table[f"in {part}"], first.value[:, j], ax=ax, title=part,
-                xlabel="examples in that part", ylabel="influence on its loss",
-            )  # fmt: skip
-        plot.write(drawn, paths)
-    return paths
-
-
-def _figure_4(reports: list[Report], paths) -> None:
-    """Labelling functions on the loss of their own class, and workers on all of it."""
-    functions, workers = reports
-    drawn, axes = plot.canvas(1, 3)
-    first, kinds = functions.effects["influence"], _kinds(functions)
-    if kinds is None:
-        raise ValueError("the first data set of figure 4 has groups that are each of one class")
-    columns = [first.columns.index(f"sum of loss[{kind}]") for kind in kinds]
-    own = first.value[np.arange(len(columns)), columns]
-    for ax, trait in zip(axes[0], ("coverage", "precision"), strict=False):
-        plot.against(
-            functions.table[trait], own, ax=ax, kinds=kinds, xlabel=trait,
-            ylabel="influence on loss of own class",
-            title=f"{functions.summary['question']['dataset']}: labelling functions",
-        )  # fmt: skip
-    second = workers.effects["influence"]
-    plot.against(
-        workers.table["size"], second.value[:, second.columns.index("sum of loss[all]")],
-        ax=axes[0, 2], xlabel="examples contributed", ylabel="influence on total loss", hide=1,
-        title=f"{workers.summary['question']['dataset']}: workers",
-    )  # fmt: skip
-    plot.write(drawn, paths)

@@ -5,15 +5,13 @@ chunk, and in the end the effects, a summary and a figure. Running it again goes
 `read` opens a finished one without computing anything.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +22,29 @@ import numpy as np
 from leaveout import groups as _groups
 from leaveout import measures, plot
 from leaveout.analysis.compare import Comparison, compare
-from leaveout.attribution.verb import Effects, joined, load, plan, stream
-from leaveout.fitting.optimum import Fit, fit
+from leaveout.attribution.container import Effects, joined, load
+from leaveout.attribution.stream import plan, stream
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.optimum import fit
 from leaveout.fitting.penalties import cross_validate
 from leaveout.groups import Groups
 from leaveout.methods.first_order import Influence, per_point
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.retraining import Retrain
 from leaveout.objectives.linear import suited
-from leaveout.runtime.files import read_json, write
+from leaveout.runtime.files import read_json
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
 from leaveout.studies import datasets
+from leaveout.studies.folder import (
+    Clock,
+    alone,
+    chunk_path,
+    claim,
+    drop_damaged,
+    read_groups,
+    save,
+    write_json,
+)
 
 __all__ = [
     "METHODS",
@@ -141,8 +151,8 @@ def run(
             work in it.
     """
     folder = Path(configuration.folder() if out is None else out)
-    _claim(folder, configuration)
-    with _alone(folder):
+    claim(folder, configuration)
+    with alone(folder):
         return _run(configuration, folder, progress, say, memory)
 
 
@@ -150,7 +160,7 @@ def _run(configuration: Configuration, folder: Path, progress, say, memory) -> S
     if (folder / "summary.json").exists():
         say(f"{folder} is finished; nothing to compute")
         return read(folder)
-    clock = _Clock(folder)
+    clock = Clock(folder)
     data = datasets.load(configuration.dataset)
     say(f"{data.name}: {data.n:,} training examples, {data.d:,} features, {data.outputs} outputs")
     objective, choice = _objective_of(data, configuration, folder, say)
@@ -175,7 +185,7 @@ def _run(configuration: Configuration, folder: Path, progress, say, memory) -> S
     ]
     resumed = 0
     for name in configuration.methods:
-        _drop_damaged(folder, name, len(chunked), say)
+        drop_damaged(folder, name, len(chunked), say)
         resumed += _run_method(fitted, made, wanted, name, chunked, folder, clock, progress, room)
     if resumed:
         say(f"resumed: {resumed} finished chunks were taken from {folder}")
@@ -218,7 +228,7 @@ def read(folder: str | os.PathLike) -> Study:
         raise FileNotFoundError(f"{folder} holds no finished study; run `leaveout study` first")
     summary = read_json(folder / "summary.json")
     configuration = _configuration(folder)
-    made, chunked, _ = _read_groups(folder)
+    made, chunked, _ = read_groups(folder)
     results = _collect(folder, configuration, made, chunked)
     return Study(folder, results, _comparisons(results), summary, len(chunked) * len(results))
 
@@ -250,72 +260,6 @@ def _configuration(folder: Path) -> Configuration:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-class _Clock:
-    """Seconds spent on each stage, summed over all runs of a study and kept in its folder."""
-
-    def __init__(self, folder: Path):
-        self.path = folder / "seconds.json"
-        self.seconds = read_json(self.path) if self.path.exists() else {}
-        self.last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """All since the last lap was this stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
-        self.last = now
-        write(self.path, lambda file: file.write(json.dumps(self.seconds).encode()))
-
-
-def _claim(folder: Path, configuration: Configuration) -> None:
-    """Make the folder, or check that it is this study's."""
-    path = folder / "configuration.json"
-    mine = json.loads(json.dumps(dataclasses.asdict(configuration)))
-    if path.exists():
-        theirs = read_json(path)
-        if theirs != mine:
-            other = {key: theirs.get(key) for key in mine if theirs.get(key) != mine[key]}
-            raise ValueError(
-                f"{folder} holds another study ({other} there); choose another --out, or none: "
-                "each configuration then gets a folder of its own"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write(path, lambda file: file.write(json.dumps(mine, indent=2).encode()))
-    (folder / "chunks").mkdir(exist_ok=True)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; the system lets go of it when this one dies."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: there nothing guards the folder
-        yield
-        return
-    with open(folder / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is at work in {folder}; wait for it, or choose another --out"
-            ) from None
-        yield
-
-
-def _drop_damaged(folder: Path, name: str, count: int, say) -> None:
-    """Delete chunks that cannot be read, so that they are computed again."""
-    for number in range(count):
-        path = _chunk_path(folder, name, number)
-        if path.exists():
-            try:
-                load(path)
-            except ValueError as error:
-                say(f"computing {path.name} again: {error}")
-                path.unlink()
-
-
 def _objective_of(data, configuration: Configuration, folder: Path, say):
     """The objective at the chosen penalty, and how it was chosen."""
     bare = suited(data)
@@ -339,7 +283,7 @@ def _objective_of(data, configuration: Configuration, folder: Path, say):
             "loss": result.loss.mean(axis=1).tolist(),
             "at_edge": result.at_edge,
         }
-        write(path, lambda file: file.write(json.dumps(chosen, indent=2).encode()))
+        write_json(path, chosen)
     chosen = read_json(path, "l2")
     return bare.with_l2(chosen["l2"]), chosen
 
@@ -387,14 +331,12 @@ def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
             _key(configuration.seed, 0), fitted.objective, residuals, np.asarray(scores),
             num=num, first=first,
         )  # fmt: skip
-        partial = folder / "groups.partial.npz"
-        made.save(partial)
-        os.replace(partial, path)
+        save(made, path)
         room = _room(memory, say)
         chunked = [rows.tolist() for rows in plan(fitted, made, room)]
-        text = json.dumps({"chunks": chunked, "notes": list(made.notes), "memory": room})
-        write(plan_path, lambda file: file.write(text.encode()))
-    return _read_groups(folder)
+        planned = {"chunks": chunked, "notes": list(made.notes), "memory": room}
+        write_json(plan_path, planned, indent=None)
+    return read_groups(folder)
 
 
 def _room(memory, say) -> int:
@@ -418,31 +360,15 @@ def _groups_of_data(name: str, seed: int, num: int) -> Groups:
     return _groups.of_data(_key(seed, 0), datasets.load(name), num=num)
 
 
-def _read_groups(folder: Path):
-    saved = read_json(folder / "plan.json", "notes", "chunks")
-    made = dataclasses.replace(Groups.load(folder / "groups.npz"), notes=tuple(saved["notes"]))
-    try:
-        chunks = [np.asarray(rows, int) for rows in saved["chunks"]]
-        if np.array_equal(np.sort(np.concatenate(chunks)), np.arange(len(made))):
-            return made, chunks, budget(saved.get("memory"))
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"{folder / 'plan.json'} is damaged: its chunks are not those of groups.npz")
-
-
 @eqx.filter_jit
 def _residuals(fitted: Fit):
     expansion: Any = fitted.expansion()
     return expansion.first
 
 
-def _chunk_path(folder: Path, name: str, number: int) -> Path:
-    return folder / "chunks" / f"{name}-{number:05d}.npz"
-
-
 def _run_method(fitted, made, wanted, name, chunked, folder: Path, clock, progress, memory) -> int:
     """Compute and save the chunks of one method that are not on disk; how many were."""
-    missing = [i for i in range(len(chunked)) if not _chunk_path(folder, name, i).exists()]
+    missing = [i for i in range(len(chunked)) if not chunk_path(folder, name, i).exists()]
     done = len(made) - sum(len(chunked[i]) for i in missing)
     if progress is not None:
         progress(name, done, len(made))
@@ -454,10 +380,7 @@ def _run_method(fitted, made, wanted, name, chunked, folder: Path, clock, progre
         else ()
     )
     for i, (rows, part) in zip(missing, computed, strict=True):
-        path = _chunk_path(folder, name, i)
-        partial = path.with_suffix(".partial.npz")
-        part.save(partial)
-        os.replace(partial, path)
+        save(part, chunk_path(folder, name, i))
         give_back()
         clock.lap(name)
         done += len(rows)
@@ -471,7 +394,7 @@ def _collect(folder: Path, configuration: Configuration, made, chunked) -> dict[
     back = np.argsort(np.concatenate(chunked))
     results = {}
     for name in configuration.methods:
-        parts = [load(_chunk_path(folder, name, i)) for i in range(len(chunked))]
+        parts = [load(chunk_path(folder, name, i)) for i in range(len(chunked))]
         results[name] = joined(parts, made, back)
     return results
 
@@ -511,7 +434,7 @@ def _write_results(folder: Path, results, summary) -> None:
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}
     plot.panels(predicted, actual, shown, path=folder / "figure.png")
-    write(folder / "summary.json", lambda f: f.write(json.dumps(summary, indent=2).encode()))
+    write_json(folder / "summary.json", summary)
 
 
 def headline(effects: Effects, point: int = 0) -> list[str]:

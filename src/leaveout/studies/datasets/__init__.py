@@ -7,19 +7,12 @@ shelf's tests.
 
 from collections.abc import Callable
 
-from leaveout.studies.datasets import natural, paper
+from leaveout.studies.datasets import natural, paper, paper_natural
 from leaveout.studies.datasets.container import Dataset as Dataset
 from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
 from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
-from leaveout.studies.datasets.paper import (
-    cdr,
-    diabetes,
-    enron,
-    fishdog,
-    mnist,
-    mnist_small,
-    nli,
-)
+from leaveout.studies.datasets.paper import diabetes, enron, fishdog, mnist, mnist_small
+from leaveout.studies.datasets.paper_natural import cdr, nli
 from leaveout.studies.datasets.source import Origin as Origin
 from leaveout.studies.datasets.source import where as where
 from leaveout.studies.datasets.synthetic import crowd, gauss4, ortho2
@@ -82,4 +75,4 @@ def load(name: str) -> Dataset:
 
 def origin(name: str) -> Origin | None:
     """Where the raw files of a data set come from; None if it needs none."""
-    return (paper.ORIGINS | natural.ORIGINS).get(name)
+    return (paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS).get(name)

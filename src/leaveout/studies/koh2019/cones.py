@@ -9,10 +9,12 @@ import numpy as np
 
 from leaveout import measures, plot
 from leaveout.analysis import propositions as bounds
-from leaveout.fitting.optimum import Fit, fit
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.optimum import fit
 from leaveout.objectives.linear import suited
 from leaveout.studies import datasets
 from leaveout.studies.koh2019 import figures as paper
+from leaveout.studies.koh2019 import plot_sweep, plot_theory, published
 from leaveout.studies.removal import Study
 
 __all__ = ["FIGURES", "figure"]
@@ -68,10 +70,10 @@ def figure(
         column = "self_loss"
         rank = [ran.comparisons["influence"] for ran in runs]
         share = [ran.summary["l2"] / _largest(each, ran) for ran in runs]
-        series[paper.DATA[each]] = (
+        series[published.DATA[each]] = (
             np.array(share), np.array([r.spearman[r.columns.index(column)] for r in rank])
         )  # fmt: skip
-    plot.ranks(series, ax=axes[0, 0], xlabel="l2 / sigma_max", ylabel="Spearman on self-loss")
+    plot_sweep.ranks(series, ax=axes[0, 0], xlabel="l2 / sigma_max", ylabel="Spearman on self-loss")
     plot.write(drawn, paths)
     return paths
 
@@ -91,7 +93,7 @@ def _cones(ax: Any, name: str, ran: Study) -> None:
     step = (parts.newton - parts.rest)[:, 0]
     own = bounds.cone(fitted, groups)
     everybody = bounds.cone(fitted, groups, of="everybody")
-    plot.cones(
+    plot_theory.cones(
         first, step, parts.actual[:, 0], own.lower, own.upper, float(everybody.upper[0]), ax=ax,
-        title=paper.DATA[name],
+        title=published.DATA[name],
     )  # fmt: skip

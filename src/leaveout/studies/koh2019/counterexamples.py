@@ -11,8 +11,10 @@ import itertools
 import numpy as np
 from jaxtyping import Float
 
-from leaveout.attribution.verb import Effects, effects
-from leaveout.fitting.optimum import Fit, fit
+from leaveout.attribution.container import Effects
+from leaveout.attribution.verb import effects
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import prediction
 from leaveout.methods.first_order import Influence, influence

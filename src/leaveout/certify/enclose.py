@@ -1,0 +1,126 @@
+"""Intervals for the effects of retraining: what a measure can be on a ball that must hold theta."""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from leaveout.certify.balls import (
+    DENSE,
+    AbstractBall,
+    Frame,
+    data_extent,
+    frame,
+    hessian_ball,
+    penalty_ball,
+)
+from leaveout.fitting.fitted import Fit
+from leaveout.objectives.checks import is_traced
+from leaveout.objectives.layout import SUMMED
+from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.memory import QUERY_BYTES
+from leaveout.runtime.solution import Certificate
+from leaveout.solvers.direct import together
+
+__all__ = [
+    "enclose",
+    "frame_within",
+]
+
+
+def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None = None) -> tuple:
+    """Intervals for the effects of retraining without each group, from any change in theta.
+
+    Args:
+        fit: the fitted objective.
+        measures: bound to it.
+        count: m, columns of all measures.
+        change: (b p) candidates, theta_without - theta.
+        leaves: (b n) what leaves.
+        frame: of the fit: the Hessian's ball is used beside the penalty's, n p^2 + p^3 a group.
+
+    Returns:
+        lower, upper (b m) and `Certificate` codes (b).
+    """
+    objective = fit.objective
+    free, measures = _free_intercept(objective), tuple(measures)
+    upper = np.full((len(change), count), np.inf)
+    lower, code = -upper, np.full(len(change), Certificate.uncertified, np.int8)
+    if fit.flat.dtype != jnp.float64:
+        warnings.warn(
+            f"intervals need float64, so in {fit.flat.dtype} there are none; call "
+            'jax.config.update("jax_enable_x64", True) first',
+            stacklevel=4,
+        )
+        return lower, upper, code
+    # one kind of ball after the other: see `together` for what two batched factorisations can do
+    for shared in ([] if free is None else [free]) + ([] if frame is None else [frame]):
+        low, high, found = (
+            np.asarray(part) for part in _enclose(fit, measures, change, leaves, shared)
+        )
+        lower, upper = np.maximum(lower, low), np.minimum(upper, high)
+        code = np.minimum(code, found)
+    return lower, upper, code
+
+
+def frame_within(fit: Fit, available: int) -> Frame | None:
+    """The frame of a fit where it exists and serves: in a quarter of the bytes available."""
+    objective = fit.objective
+    if fit.factor is None or not isinstance(objective, LinearObjective):
+        return None
+    size = 8 * objective.n * objective.layout.outputs * objective.p
+    if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
+        return None
+    if objective.layout.outputs > 1 and not objective.loss.categorical:
+        return None  # `Points` takes the curvature for a variance
+    return frame(objective, fit.flat, fit.factor)
+
+
+def _free_intercept(objective) -> bool | None:
+    """Whether the intercepts are free; None where the penalty's ball does not exist."""
+    if not isinstance(objective, LinearObjective) or not objective.loss.convex:
+        return None
+    if is_traced((objective.penalised, objective.l2)) or not float(objective.l2) > 0:
+        return None
+    penalised = np.asarray(objective.penalised)
+    if penalised.all():
+        return False
+    bounded = objective.loss.envelope is not None
+    return True if bounded and (penalised == objective.layout.penalised()).all() else None
+
+
+@eqx.filter_jit
+def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
+    """Intervals from one kind of ball: the Hessian's if `shared` is a frame, else the penalty's."""
+    objective: Any = fit.objective
+    n, p, outputs = objective.n, objective.p, objective.layout.outputs
+    extent = data_extent(objective)  # once, not once a lane
+
+    def one(lane):
+        change, w = lane
+        theta, stays = fit.flat + change, 1 - w
+        if isinstance(shared, Frame):
+            exact = n * outputs <= 2 * p  # no dearer then
+            ball: AbstractBall = hessian_ball(shared, theta, stays, fresh=True, exact=exact)
+        else:
+            ball = penalty_ball(objective, theta, stays, free_intercept=shared, extent=extent)
+        known = jnp.isfinite(ball.radius)
+        parts = [measure.enclose(objective, ball, w) for measure in measures]
+        lower, upper = (jnp.concatenate(sides) for sides in zip(*parts, strict=True))
+        before = jnp.concatenate([m.values(objective, fit.flat, w) for m in measures])
+        slack = SUMMED * jnp.finfo(before.dtype).eps * jnp.abs(before)
+        lower = jnp.where(known, lower - before - slack, -jnp.inf)
+        upper = jnp.where(known, upper - before + slack, jnp.inf)
+        close = ball.radius <= ball.size(ball.centre - fit.flat)
+        code = jnp.where(close, Certificate.certified, Certificate.loose)
+        known &= jnp.any(jnp.isfinite(lower) & jnp.isfinite(upper))
+        return lower, upper, jnp.where(known, code, Certificate.uncertified).astype(jnp.int8)
+
+    each = p if isinstance(shared, Frame) else 2 if objective.loss.categorical else outputs
+    held = 8 * n * outputs * each + QUERY_BYTES
+    # nothing large is factorised for the penalty's ball: wider products with the data are faster
+    room = 2**26 if outputs == 1 and not isinstance(shared, Frame) else 2**23
+    return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held, room))

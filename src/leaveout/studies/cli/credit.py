@@ -1,0 +1,78 @@
+"""`leaveout credit`: what each natural group of a data set is worth."""
+
+import argparse
+
+from leaveout.studies import natural
+from leaveout.studies.cli.progress import wrote
+
+__all__ = ["add", "run"]
+
+_COLUMNS = 8  # of effects whose correlations are printed
+
+
+def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser) -> None:
+    """Add the command to the others; `parents` bring the options that it shares with them."""
+    parser = commands.add_parser(
+        "credit",
+        parents=parents,
+        help="what each natural group of a data set is worth: hospitals, workers, functions",
+        description="Fits a model, takes the groups from a column of the data set, and says what "
+        "leaving each out does to the loss on the query examples and on parts of them, by "
+        "influence, by a Newton step and by retraining, and whether random groups of the same size "
+        "and class balance do the same. Writes credit.parquet, summary.json, effects_*.npz and "
+        "figures into a folder it names.",
+    )
+    parser.add_argument("dataset", help="a data set with columns; `leaveout data NAME` lists them")
+    parser.add_argument(
+        "--by", metavar="COLUMN,...", help="what groups the examples (default: its first column)"
+    )
+    parser.add_argument(
+        "--method",
+        default="influence,newton,actual",
+        metavar="M,...",
+        help=f"of {', '.join(natural.METHODS)} (default all)",
+    )
+    parser.add_argument(
+        "--l2",
+        type=float,
+        metavar="X",
+        help="the penalty divided by the number of training examples "
+        "(default: the data set's own, or chosen by 5-fold cross-validation)",
+    )
+    parser.add_argument(
+        "--null", type=int, default=1000, metavar="N", help="random groups a group (default 1000)"
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder to write to, or to read (default: named for you)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a study of natural groups and print what they are worth."""
+    question = natural.Question(
+        options.dataset,
+        options.by,
+        options.l2,
+        tuple(name.strip() for name in options.method.split(",") if name.strip()),
+        options.null,
+    )
+    report = natural.run(question, options.out, say=print, memory=options.memory)
+    if report.credit is not None:
+        print(f"\n{report.credit.table()}")
+    compared = [row for row in report.summary["comparison"] if row["spearman"] is not None]
+    shown = list(dict.fromkeys(row["column"] for row in compared))[:_COLUMNS]
+    for row in compared:
+        if row["column"] in shown:
+            print(
+                f"{row['method']:<9} against actual, {row['column']}: Spearman "
+                f"{row['spearman']:.3f}, slope {row['slope']:.3f}"
+            )
+    columns = len({row["column"] for row in compared})
+    if columns > len(shown):
+        print(f"... and {columns - len(shown)} columns more, in summary.json")
+    for name, count in report.summary["not_converged"].items():
+        if count:
+            print(f"{name}: {count:,} groups did not converge; see the status in the table")
+    print(f"\n{len(report.table):,} groups in {report.summary['seconds']:.0f} s", end="; ")
+    return wrote(sorted(report.folder.iterdir()))
