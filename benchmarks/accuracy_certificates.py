@@ -18,7 +18,7 @@ import numpy as np
 import leaveout as lo
 from benchmarks.adversarial import SHAPES, checks
 from benchmarks.harness import fit_of, record, timed
-from leaveout.objectives.linear import suited
+from leaveout.objectives.linear import objective_for
 
 _METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Krylov(1),
             lo.Newton(), lo.NewtonChebyshev(), lo.Newton(steps=2), lo.Retrain())  # fmt: skip
@@ -102,7 +102,7 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
 def _penalties(name: str, count: int) -> list[dict]:
     """What one Newton-Chebyshev step proves, at each of several penalties."""
     data, rows = lo.datasets.load(name), []
-    objective = suited(data)
+    objective = objective_for(data)
     for level in _LEVELS:
         fit = lo.fit(objective.with_l2(level * data.n))
         groups, measures = _groups(data, fit, count), _measures(data)

@@ -49,21 +49,22 @@ def _part(data, split: int, words: int):
 
 
 def _row(data, split: int, num: int):
-    fitted = lo.fit(lo.logistic(data.x, data.y, l2=1e-3 * data.n))
+    objective = lo.logistic(data.x, data.y, l2=1e-3 * data.n)
+    fitted = lo.fit(objective)
     losses = _values(fitted, lo.measures.loss((data.x_query, data.y_query)))
     order, key = np.argsort(-losses, kind="stable"), jax.random.key(split)
     others = np.asarray(jax.random.choice(key, order[3:], (3,), replace=False))
     points = np.concatenate([order[:3], others])
     examples = data.x_query[points], data.y_query[points]
     scores = np.asarray(lo.per_point(fitted, lo.measures.loss(examples)))
-    residuals = np.asarray(fitted.expansion().first)
+    residuals = np.asarray(objective.at(fitted.flat).first)
     groups = seven(key, fitted.objective, residuals, scores, num=num)
     wanted = [lo.measures.margin(examples), lo.measures.self_loss()]
     actual = lo.effects(fitted, groups, wanted, lo.Retrain())
     assert not actual.status.any()
     influence = lo.effects(fitted, groups, wanted, lo.Influence())
     ranks = [
-        float(spearmanr(*both).statistic)
+        float(np.asarray(spearmanr(*both))[0])
         for both in zip(influence.value.T, actual.value.T, strict=True)
     ]
     return {

@@ -274,6 +274,8 @@ def check(problem: Problem) -> dict[str, Any]:
         every = np.concatenate([truth[0].ravel(), truth[1]])
         for name, each in (("retrain", actual), ("newton", step)):
             if reached and not free and not actual.status[i]:
+                assert each.lower is not None
+                assert each.upper is not None
                 slack = 1e-8 * np.abs(every).max() + 1e-10
                 low, high = each.lower[i] - slack, each.upper[i] + slack
                 found["compared"] += every.size

@@ -14,7 +14,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import drawn, record, timed
-from leaveout.fitting.fitted import whitened
+from leaveout.fitting.fitted import with_rows
 from leaveout.solvers import CG, Auto, Block, Cholesky, LowRank
 
 _GRIDS = {  # (n, d, K), groups at once
@@ -67,11 +67,11 @@ def _fit(n: int, d: int, outputs: int) -> lo.Fit:
 
 def _routes(fit: lo.Fit, group: int):
     """The name of Auto's choice for such a group, and the routes that are worth timing."""
-    fit = whitened(fit, 2**30)
-    assert fit.factor is not None
+    fit = with_rows(fit, 2**30)
+    assert fit.metric is not None
     zeros = np.zeros((1, group))
     block = Block(jax.numpy.asarray(zeros), jax.numpy.asarray(zeros.astype(int)))
-    costs = Auto().costs(fit.expansion(), fit.factor, block)
+    costs = Auto().costs(fit.expansion(), fit.metric, block)
     least = min(costs.values())
     kinds = [type(solver) for solver, cost in costs.items() if cost <= 10 * least]
     name = type(min(costs, key=lambda solver: costs[solver])).__name__

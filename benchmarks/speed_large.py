@@ -18,7 +18,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import penalty, record, timed
-from leaveout.objectives.linear import suited
+from leaveout.objectives.linear import LinearObjective, objective_for
 from leaveout.runtime.sharding import on_host
 
 _CASES = {
@@ -43,26 +43,27 @@ def main(folder: Path, size: str) -> None:
 def _measure(name: str, share: int) -> list[dict]:
     data, groups = _problem(name)
     groups = groups[_spread(groups, len(groups) // share)]
-    objective = suited(data, penalty(data))
+    objective = objective_for(data, penalty(data))
     fit, seconds = timed(lambda: lo.fit(objective), 1)
     row = {"data": name, "n": objective.n, "p": objective.p}
     rows = [row | {"method": "fit", "seconds": seconds["median"], "first": seconds["first"]}]
-    calls = {
-        "influence": lambda: lo.influence(fit, groups),
-        "Newton": lambda: lo.newton(fit, groups),
-        "retrain": lambda: lo.retrain(fit, groups),
-    }
-    for method, call in calls.items():
+
+    def measured(method, call):
         change, seconds = timed(call, 1 if on_host() else 3)
         failed = int(np.count_nonzero(change.status))
-        row |= {"method": method, "groups": len(groups), "seconds": seconds["median"],
-                "first": seconds["first"], "failed": failed}  # fmt: skip
-        rows.append(dict(row))
+        found = {"method": method, "groups": len(groups), "seconds": seconds["median"],
+                 "first": seconds["first"], "failed": failed}  # fmt: skip
+        rows.append(row | found)
+        return change, seconds
+
+    measured("influence", lambda: lo.influence(fit, groups))
+    measured("Newton", lambda: lo.newton(fit, groups))
+    change, seconds = measured("retrain", lambda: lo.retrain(fit, groups))
     passes = np.asarray(change.steps)
     work = 4 * objective.n * objective.p * float(passes.sum())
     rows[-1] |= {"evaluations": float(np.median(passes)), "most_evaluations": int(passes.max()),
                  "attained_tflops": work / seconds["median"] / 1e12}  # fmt: skip
-    rows[-1] |= _checked(data, fit, groups, change.value)
+    rows[-1] |= _checked(data, objective, fit, groups, change.value)
     return rows
 
 
@@ -83,14 +84,14 @@ def _spread(groups: lo.Groups, count: int) -> np.ndarray:
     return order[np.linspace(0, len(groups) - 1, count).astype(int)]
 
 
-def _checked(data, fit: lo.Fit, groups: lo.Groups, change) -> dict:
+def _checked(data, objective: LinearObjective, fit: lo.Fit, groups: lo.Groups, change) -> dict:
     """The error of the effects of a few groups."""
     rows = _spread(groups, _CHECKED)
     truth = lo.retrain(fit, groups[rows], lo.Retrain(1e-12))
-    query = fit.objective.widen(data.x_query[:_QUERIES])
+    query = objective.widen(data.x_query[:_QUERIES])
 
     def effects(change):
-        return np.asarray(jax.vmap(lambda c: fit.objective.scores(c, query))(change))
+        return np.asarray(jax.vmap(lambda c: objective.scores(c, query))(change))
 
     exact = effects(truth.value)
     error = np.abs(effects(change[rows]) - exact).max() / np.abs(exact).max()

@@ -114,7 +114,7 @@ def _problem(data, fitted, groups, sample, most) -> Problem:
         y=np.asarray(data.y),
         l2=float(fitted.objective.l2),
         theta=np.asarray(fitted.flat),
-        basis=np.linalg.inv(np.asarray(fitted.factor.lower)).T,
+        basis=np.linalg.inv(np.asarray(fitted.metric.lower)).T,
         query=query,
         lists=np.split(chosen.indices, chosen.offsets[1:-1]),
         truth=np.asarray(lo.retrain(fitted, chosen, lo.Retrain(1e-12)).value) @ query.T,

@@ -23,7 +23,7 @@ def main(folder: Path, size: str) -> None:
     x = rng.standard_normal((n, d))
     y = (rng.random(n) < 1 / (1 + np.exp(-x @ rng.standard_normal(d) / np.sqrt(d)))).astype(int)
     fitted = lo.fit(lo.logistic(x, y, l2=0.0))
-    groups = lo.Groups.from_indices(np.arange(n)[:, None], n=n)
+    groups = lo.Groups.from_indices(list(np.arange(n)[:, None]), n=n)
     change, seconds = timed(lambda: lo.newton(fitted, groups), 3)
     _, first_order = timed(lambda: lo.influence(fitted, groups), 3)
     shape = {"n": n, "d": d}

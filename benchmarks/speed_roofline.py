@@ -22,7 +22,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import drawn, record, timed
-from leaveout.fitting.fitted import whitened
+from leaveout.fitting.fitted import with_rows
 from leaveout.methods.coordinates import around
 
 _SHAPES = {  # n, d, groups at once; the same for ten outputs; side of the square product
@@ -65,7 +65,7 @@ def _one(theta, example):
 
 def _evaluation(what: str, objective, groups: int, roof: float) -> dict:
     """Value and gradient of `groups` groups at once, beside the products that they contain."""
-    fit = whitened(lo.fit(objective), 2**34)
+    fit = with_rows(lo.fit(objective), 2**34)
     problem = around(fit, own_l2=False)
     n, p = objective.n, objective.p
     outputs = getattr(getattr(objective, "layout", None), "outputs", 1)

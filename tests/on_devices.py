@@ -20,10 +20,10 @@ from jax.extend.backend import get_backend
 
 import leaveout as lo
 from leaveout.fitting import lbfgs
-from leaveout.fitting.fitted import whitened
+from leaveout.fitting.fitted import with_rows
 from leaveout.fitting.leaving import leaving
 from leaveout.methods.coordinates import around
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 from problems import groups_of, linear, problem
 
 jax.config.update("jax_enable_x64", True)
@@ -87,9 +87,9 @@ def communication(name):
     fitted = lo.fit(lo.shard(problem(name, n=EXAMPLES), mesh(2, 4)))
     groups = groups_of(EXAMPLES, 16)
 
-    @meshed
+    @entry_point
     def gradient_of_retraining(fitted):
-        problem = around(whitened(fitted, 2**30), False)
+        problem = around(with_rows(fitted, 2**30), False)
         stays = problem.lay(1 - leaving(fitted, groups))
         state = lbfgs.initialise(jax.numpy.zeros((16, fitted.flat.size)))
 

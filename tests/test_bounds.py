@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import groups_of, measures_of, problem
+from problems import groups_of, linear, measures_of, problem
 
 SLOW = pytest.mark.slow
 KINDS = ("everybody", "group", "lanczos")
@@ -61,10 +61,10 @@ def test_the_parts_of_the_error_add_up_and_are_what_they_say(name):
     parts = lo.bounds.decompose(fit, groups, measures_of(fit.objective))
     whole = parts.newton_error + parts.curvature + parts.bend + parts.rest
     np.testing.assert_allclose(parts.actual - parts.influence, whole, atol=1e-12)
-    linear = 3 * fit.objective.layout.outputs  # predictions come first
-    assert np.abs(parts.bend[:, :linear]).max() < 1e-12
-    assert np.abs(parts.rest[:, :linear]).max() < 1e-12
-    assert np.abs(parts.rest[:, linear]).max() > (1e-12 if name == "squares" else 1e-6) or (
+    first = 3 * linear(fit).layout.outputs  # predictions come first
+    assert np.abs(parts.bend[:, :first]).max() < 1e-12
+    assert np.abs(parts.rest[:, :first]).max() < 1e-12
+    assert np.abs(parts.rest[:, first]).max() > (1e-12 if name == "squares" else 1e-6) or (
         name == "squares"
     )
     if name == "squares":
@@ -130,7 +130,7 @@ def test_newton_over_influence_is_d_of_w_for_copies_of_a_point():
 
 def test_corollary_1_bounds_newton_beside_influence_on_predictions():
     fit, groups = penalised(), groups_of(60)
-    f = lo.measures.prediction(np.asarray(fit.objective.x[:5]))
+    f = lo.measures.prediction(np.asarray(linear(fit).x[:5]))
     parts = lo.bounds.decompose(fit, groups, f)
     gap = np.abs(parts.newton - parts.influence)
     own = lo.bounds.prediction_gap(fit, groups, f)
@@ -147,19 +147,21 @@ def test_trust_agrees_with_its_definitions(name):
     np.testing.assert_allclose(trust.mu, shares[:, -1], rtol=1e-10)
     assert (trust.share <= trust.mu * (1 + 1e-9)).all()
     change = lo.newton(fit, groups).value
-    expansion = fit.expansion()
-    h = np.asarray(fit.factor.lower @ fit.factor.lower.T)
+    expansion, objective = fit.expansion(), linear(fit)
+    assert fit.metric is not None
+    h = np.asarray(fit.metric.lower @ fit.metric.lower.T)
     first = lo.influence(fit, groups).value
     gap, size = (np.sqrt(np.einsum("gp,pq,gq->g", v, h, v)) for v in (change - first, first))
     assert (gap <= trust.missed * size * (1 + 1e-7)).all()
     assert np.median(trust.missed * size / gap) < 1.5
     for i, w in enumerate(groups.dense()):
         left = np.asarray(expansion.hessian(jnp.asarray(1 - w))) + np.diag(expansion.penalty)
-        left += 0.0 if expansion.gauge() is None else np.asarray(expansion.gauge())
+        gauge = expansion.gauge()
+        left += 0.0 if gauge is None else np.asarray(gauge)
         size = np.sqrt(np.asarray(expansion.gradient(jnp.asarray(w))) @ np.asarray(change[i]))
-        rows = np.asarray(jax.vmap(lambda x: fit.objective.layout.flat(
-            jnp.zeros((fit.objective.layout.outputs, 5)).at[0].set(x)
-        ))(fit.objective.design[w == 0]))  # fmt: skip
+        rows = np.asarray(jax.vmap(lambda x: objective.layout.flat(
+            jnp.zeros((objective.layout.outputs, 5)).at[0].set(x)
+        ))(objective.design[w == 0]))  # fmt: skip
         if name == "logistic":
             longest = np.sqrt(np.max(np.sum(rows @ np.linalg.inv(left) * rows, axis=1)))
             assert longest * size <= trust.nu[i] * (1 + 1e-9)
@@ -194,7 +196,7 @@ def test_a_group_that_empties_a_feature_is_not_green():
     assert trust.light[0] > lo.bounds.Light.green
 
 
-def test_bad_options_are_named():
+def test_an_unknown_sigma_or_cone_is_refused_with_the_known_ones():
     fit, groups = penalised(), groups_of(60)
     with pytest.raises(ValueError, match='sigma as "zero" or "printed"'):
         lo.bounds.newton_gap(fit, groups, lo.measures.self_loss(), sigma="least")
@@ -236,7 +238,7 @@ def test_rescaled_influence_is_the_newton_step_of_single_points(name):
     groups = lo.Groups.from_indices([[i] for i in range(0, 60, 7)], n=60)
     rescaled = lo.influence(fit, groups, rescaled=True).value
     np.testing.assert_allclose(rescaled, lo.newton(fit, groups).value, rtol=1e-9, atol=1e-12)
-    f = lo.measures.prediction(np.asarray(fit.objective.x[:2]))
+    f = lo.measures.prediction(np.asarray(linear(fit).x[:2]))
     points = np.asarray(lo.per_point(fit, f, rescaled=True))[::7]
     effects = lo.effects(fit, groups, f, lo.Influence(rescaled=True)).value
     np.testing.assert_allclose(points, effects, rtol=1e-9, atol=1e-12)
@@ -278,12 +280,12 @@ def test_chebyshev_is_exact_for_squares_and_takes_any_objective():
 
 def test_relabelling_leaves_the_hessian_alone_so_that_newton_is_influence():
     fit = penalised(weights=np.ones(60))
-    objective = fit.objective
+    objective = linear(fit)
     flipped = lo.glm(
         lo.losses.logistic, objective.x, 1 - np.asarray(objective.y), l2=0.5, intercept=False
     )
     np.testing.assert_allclose(
-        flipped.at(fit.flat).second, fit.expansion().second, rtol=0, atol=1e-15
+        flipped.at(fit.flat).second, objective.at(fit.flat).second, rtol=0, atol=1e-15
     )
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import jax.monitoring
 import numpy as np
 import pytest
@@ -13,8 +14,6 @@ import leaveout as lo
 from problems import measures_of, problem
 
 N = 397  # a number of examples that no other test has: nothing is compiled yet
-KERNELS = ("_expansion", "_adjoint", "_squared", "_solve_block", "_difference", "_begin",
-           "_refill", "_search", "_finish", "_narrow", "_in_blocks", "whiten")  # fmt: skip
 METHODS = [lo.Influence(), lo.Newton(), lo.Retrain()]
 
 
@@ -23,9 +22,9 @@ def compiled():
     """Counts programs compiled, by name, while the test runs."""
     count = collections.Counter()
 
-    def listen(event, seconds, fun_name="", **_):
+    def listen(event: str, duration_secs: float, **about: str | int):
         if event.endswith("backend_compile_duration"):
-            count[fun_name.removeprefix("jit(").removesuffix(")")] += 1
+            count[str(about.get("fun_name", "")).removeprefix("jit(").removesuffix(")")] += 1
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield count
@@ -39,7 +38,7 @@ def ragged(seed):
     return lo.Groups.from_indices([rng.choice(N, k, replace=False) for k in sizes], n=N)
 
 
-def test_a_study_compiles_each_kernel_a_handful_of_times_and_another_one_nothing(compiled):
+def test_a_study_compiles_each_program_a_handful_of_times_and_another_one_nothing(compiled):
     fitted = lo.fit(problem(n=N, d=6))
     measures = measures_of(fitted.objective)[:3]
 
@@ -51,11 +50,12 @@ def test_a_study_compiles_each_kernel_a_handful_of_times_and_another_one_nothing
     assert len(set(groups.size)) > 30
     compiled.clear()
     study(groups)
-    for kernel in KERNELS:
-        # `_difference` serves three measures; list lengths are rounded up to powers of two
-        assert compiled[kernel] <= 4, (kernel, compiled)
-    assert compiled["_search"] == 1
-    assert compiled.total() <= 110
+    # one operation of JAX alone, outside of any program of ours, is small: only their sum counts
+    ours = {name: count for name, count in compiled.items() if not hasattr(jax.lax, name)}
+    assert len(ours) > 10
+    # some programs serve each of three measures; list lengths are rounded up to powers of two
+    assert max(ours.values()) <= 4, ours
+    assert compiled.total() <= 110, compiled
     compiled.clear()
     study(ragged(1))
     assert not compiled

@@ -170,6 +170,7 @@ def test_the_second_start_needs_no_raw_file(real_data, tmp_path, monkeypatch):
 
 def test_gauss4_has_the_released_codes_stream():
     data = lo.datasets.gauss4()
+    assert data.l2 is not None
     np.testing.assert_allclose(data.x[0, :3], [-0.89425597, 1.40192064, -0.48407718], atol=5e-9)
     np.testing.assert_allclose(data.x.sum(), 24.845938, atol=5e-7)
     assert data.y[:10].tolist() == [0, 1, 1, 1, 0, 0, 1, 0, 1, 0]
@@ -184,6 +185,7 @@ def test_gauss4_has_the_released_codes_stream():
 @pytest.mark.slow
 def test_ortho2_gives_the_papers_panel():
     data = lo.datasets.ortho2()
+    assert data.l2 is not None
     objective = lo.logistic(data.x, data.y, l2=data.l2, intercept=False)
     fitted = lo.fit(objective)
     np.testing.assert_allclose(fitted.flat, [0.0, -3.21441], atol=5e-6)
@@ -230,6 +232,7 @@ def test_hospitals_are_whole_and_held_out_alike(real_data):
 
 def test_the_offer_of_credit_has_the_published_coefficient(real_data):
     data = lo.datasets.morocco()
+    assert data.l2 is not None
     fit = lo.fit(lo.squares(data.x, data.y, l2=data.l2))
     assert float(fit.flat[0]) == pytest.approx(1121.8, abs=0.05)  # by ordinary least squares
     assert len(lo.Groups.from_labels(data.labels["village"])) == 162

@@ -225,14 +225,14 @@ def test_freed_memory_goes_back_to_the_system():
 def test_effects_are_wrong_by_what_the_optimality_gate_says(off):
     """Theta off by eps makes the effects of retraining wrong by eps; the gate knows how much."""
     exact = fitted()
-    assert exact.factor is not None
-    direction = exact.factor.unwhiten(jnp.ones((1, 4)) / 2)[0]  # of length 1 in H
-    theta = exact.flat + off * exact.spread * direction
+    assert exact.metric is not None
+    direction = exact.metric.unwhiten(jnp.ones((1, 4)) / 2)[0]  # of length 1 in H
+    theta = exact.flat + off * exact.sandwich * direction
     near = lo.fit(exact.objective, theta=theta, max_steps=0, throw=False)
-    np.testing.assert_allclose(near.residual, off * exact.spread, rtol=1e-2)
+    np.testing.assert_allclose(near.residual, off * exact.sandwich, rtol=1e-2)
     groups = lo.Groups.from_weights(np.eye(N))
     measure = lo.measures.parameter([0, 1, 2, 3])
-    method, lower = lo.Retrain(1e-12), exact.factor.lower
+    method, lower = lo.Retrain(1e-12), exact.metric.lower
     truth, found = (lo.retrain(fit, groups, method).value @ lower for fit in (exact, near))
     share = np.linalg.norm(found - truth) / np.linalg.norm(truth)
     predicted = lo.influence(exact, groups).value @ lower
@@ -243,9 +243,9 @@ def test_effects_are_wrong_by_what_the_optimality_gate_says(off):
 
 def test_a_theta_too_far_from_its_optimum_is_warned_of_then_refused():
     exact = fitted()
-    assert exact.factor is not None
-    measure, direction = lo.measures.prediction(X[:2]), exact.factor.unwhiten(jnp.ones((1, 4)))[0]
-    theta = exact.flat + 0.01 * exact.spread * direction
+    assert exact.metric is not None
+    measure, direction = lo.measures.prediction(X[:2]), exact.metric.unwhiten(jnp.ones((1, 4)))[0]
+    theta = exact.flat + 0.01 * exact.sandwich * direction
     near = lo.fit(exact.objective, theta=theta, max_steps=0, throw=False)
     for call in (lo.influence, lo.newton, lambda f, g: lo.effects(f, g, measure)):
         with pytest.warns(UserWarning, match=r"effects can be wrong by 1\d %.*theta=fit.theta"):

@@ -17,14 +17,20 @@ from sklearn.model_selection import KFold
 
 import leaveout as lo
 from leaveout.fitting.paths import path
-from problems import LOSSES, problem
+from problems import LOSSES, problem, wrong
+
+
+def table(load) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of a data set of scikit-learn's."""
+    x, y = load(return_X_y=True)
+    return np.asarray(x), np.asarray(y)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_fit_is_an_optimum_to_rounding(name):
     fitted = lo.fit(problem(name))
     assert int(fitted.status) == 0
-    assert float(fitted.residual) < 1e-9 * float(fitted.spread)
+    assert float(fitted.residual) < 1e-9 * float(fitted.sandwich)
     np.testing.assert_allclose(fitted.objective.gradient(fitted.flat), 0.0, atol=1e-10)
 
 
@@ -37,7 +43,7 @@ def test_residual_and_spread_are_what_they_say():
     np.testing.assert_allclose(off.residual, jnp.sqrt(gradient @ inverse @ gradient), rtol=1e-9)
     points = jax.vmap(off.expansion().gradient)(jnp.eye(60))
     lengths = jnp.einsum("np,pq,nq->", points, inverse, points)
-    np.testing.assert_allclose(off.spread, jnp.sqrt(lengths), rtol=1e-9)
+    np.testing.assert_allclose(off.sandwich, jnp.sqrt(lengths), rtol=1e-9)
 
 
 def test_a_theta_trained_elsewhere_is_polished():
@@ -85,7 +91,7 @@ def test_a_loss_with_a_bad_start_is_fitted_or_reported():
 
 
 def test_float32_that_cannot_bear_the_conditioning_is_warned_of():
-    x, y = load_breast_cancer(return_X_y=True)
+    x, y = table(load_breast_cancer)
     x = np.c_[x, x[:, :1] + 1e-3 * np.random.default_rng(0).normal(size=(569, 1))]
     with jax.enable_x64(False), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -107,7 +113,7 @@ def test_float32_that_cannot_bear_the_conditioning_is_warned_of():
     ids=["logistic", "balanced", "softmax", "ridge", "ols", "poisson"],
 )
 def test_scikit_learns_conventions_are_converted(estimator, target, weighted, intercept):
-    x, species = load_iris(return_X_y=True)
+    x, species = table(load_iris)
     y = {
         "binary": species == 2,
         "classes": np.array(["a", "b", "c"])[species],
@@ -124,7 +130,7 @@ def test_scikit_learns_conventions_are_converted(estimator, target, weighted, in
 
 
 def test_a_liblinear_intercept_is_penalised():
-    x, y = load_iris(return_X_y=True)
+    x, y = table(load_iris)
     trained = LogisticRegression(C=0.7, solver="liblinear", tol=1e-10, max_iter=10_000).fit(
         x, y > 0
     )
@@ -133,7 +139,7 @@ def test_a_liblinear_intercept_is_penalised():
 
 
 def test_estimators_that_cannot_be_converted_are_refused():
-    x, y = load_iris(return_X_y=True)
+    x, y = table(load_iris)
     with pytest.raises(ValueError, match="call its fit"):
         lo.from_sklearn(LogisticRegression(), x, y)
     lasso = LogisticRegression(l1_ratio=1.0, solver="saga", tol=1.0).fit(x, y > 0)
@@ -159,7 +165,7 @@ def test_a_path_is_a_fit_for_every_penalty_and_weighting(name):
 
 
 def test_cross_validation_agrees_with_scikit_learn():
-    x, y = load_breast_cancer(return_X_y=True)
+    x, y = table(load_breast_cancer)
     x = (x - x.mean(0)) / x.std(0)
     grid = np.array([0.1, 3.0, 100.0])
     result = lo.cross_validate(lo.logistic(x, y), grid, folds=5)
@@ -174,6 +180,7 @@ def test_cross_validation_agrees_with_scikit_learn():
         for l2 in grid
     ]
     # scikit-learn's folds of 114, 114, 114, 114, 113 are the contiguous blocks of ceil(n / 5)
+    assert result.accuracy is not None
     np.testing.assert_allclose(result.accuracy, expected, atol=1e-12)
     assert result.l2 == grid[np.argmax(np.mean(expected, axis=1))]
 
@@ -185,12 +192,14 @@ def test_examples_without_weight_are_no_part_of_cross_validation():
     objective = lo.logistic(np.r_[x, x[:3]], np.r_[y, 1 - y[:3]], weights=there)
     found = lo.cross_validate(objective, [1.0], folds=np.r_[number, 0, 1, 1])
     alone = lo.cross_validate(lo.logistic(x, y), [1.0], folds=number)
+    assert found.accuracy is not None
+    assert alone.accuracy is not None
     np.testing.assert_allclose(found.accuracy, alone.accuracy, rtol=1e-12)
     np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-7)
 
 
 @pytest.mark.slow
-def test_cross_validation_by_loss_folds_and_edges():
+def test_cross_validation_by_loss_takes_folds_follows_the_key_and_warns_of_edges():
     objective = problem("poisson")
     with pytest.warns(UserWarning, match=r"the (lower|upper) edge of its grid"):
         lo.cross_validate(objective, [1e-6, 1e-5], folds=3)
@@ -222,10 +231,10 @@ def test_cross_validation_by_loss_folds_and_edges():
         (lambda o: lo.cross_validate(o, [1.0], folds=1), "expected 2 to 60 folds, got 1"),
         (lambda o: lo.cross_validate(o, [1.0], folds=np.zeros(60)), "at least two different"),
         (lambda o: lo.cross_validate(o, [1.0], criterion="auc"), 'must be "loss"'),
-        (lambda o: lo.fit(lambda theta: theta), "expected an objective such as"),
+        (lambda o: lo.fit(wrong(lambda theta: theta)), "expected an objective such as"),
     ],
 )
 @pytest.mark.usefixtures("as_users_run_it")
-def test_bad_input_gets_one_sentence(call, sentence):
+def test_grids_folds_and_criteria_without_meaning_are_refused(call, sentence):
     with pytest.raises(ValueError, match=sentence):
         call(problem("logistic"))

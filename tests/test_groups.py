@@ -2,16 +2,17 @@
 
 import inspect
 import time
+import types
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.cluster
 from scipy.cluster.hierarchy import fcluster, fclusterdata, linkage
 
 import leaveout as lo
 from leaveout import groups as shelf
-from leaveout.groups import families
 from leaveout.groups.linkage import single_linkage
 
 N, D = 120, 5
@@ -159,7 +160,7 @@ def test_a_hundred_thousand_overlapping_groups_stay_sparse():
         (lambda: lo.Groups.from_masks(masks()).padded([0], 3), "does not fit in 3"),
     ],
 )
-def test_bad_groups_get_one_sentence(make, sentence):
+def test_groups_that_are_empty_whole_repeated_or_outside_are_refused_by_name(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
 
@@ -278,27 +279,65 @@ def test_single_linkage_joins_equal_points_first():
     np.testing.assert_allclose(mine[:, 2], theirs[:, 2], atol=1e-12)
 
 
-def test_clusters_are_single_linkage_and_k_means():
+@pytest.fixture
+def clustered(monkeypatch):
+    """What k-means was asked for: (points, k, labels) of each call."""
+    calls = []
+
+    class Recorded(sklearn.cluster.KMeans):
+        def fit_predict(self, X, y=None, sample_weight=None):
+            labels = super().fit_predict(X, y, sample_weight)
+            calls.append((X, self.n_clusters, labels))
+            return labels
+
+    monkeypatch.setattr(sklearn.cluster, "KMeans", Recorded)
+    return calls
+
+
+def test_clusters_are_single_linkage_and_k_means(clustered):
     points = np.random.default_rng(3).normal(size=(N, D))  # where distances tie, trees differ
-    flat, reference = families._single_linkage(points), fclusterdata(points, 1)
-    pairs = set(zip(flat.tolist(), reference.tolist(), strict=True))
-    assert len(pairs) == len(set(flat.tolist())) == len(set(reference.tolist()))
-    rng = families._generator(jax.random.fold_in(jax.random.key(5), 0))
-    labels = [families._single_linkage(Data.x), *families._k_means(Data.x, rng)]
-    groups = MADE["feature_clusters"](jax.random.key(5))
-    for i in range(len(groups)):
-        assert any(np.unique(label[groups[i].indices]).size == 1 for label in labels)
+    data = types.SimpleNamespace(n=N, x=points)
+    groups = shelf.feature_clusters(jax.random.key(5), data, sizes=np.tile(SIZES, 4))
+    assert [k for _, k, _ in clustered] == [4, 8, 16, 32, 64]  # and 128 are more than points
+    labels = [fclusterdata(points, 1)]
+    for seen, _, label in clustered:
+        np.testing.assert_array_equal(seen, points)
+        labels.append(label)
+    whole = [[np.unique(label[groups[i].indices]).size == 1 for label in labels]
+             for i in range(len(groups))]  # fmt: skip
+    assert all(map(any, whole))
+    assert any(row[0] and not any(row[1:]) for row in whole)  # some of single linkage alone
+
+
+def test_single_linkage_is_cut_as_scipys_is():
+    points = np.random.default_rng(3).normal(size=(N, D))
+    cut = [fcluster(single_linkage(points), 1, "inconsistent", depth=2), fclusterdata(points, 1)]
+    assert len(set(zip(*cut, strict=True))) == len(set(cut[0])) == len(set(cut[1]))
 
 
 def test_sketched_gradients_keep_their_distances(monkeypatch):
-    residuals = np.random.default_rng(0).normal(size=(N, 3))
-    points = []
-    monkeypatch.setattr(families, "_k_means", lambda p, rng: points.append(p) or [])
-    shelf.gradient_clusters(jax.random.key(0), Data, residuals, sizes=[1, 1])
-    monkeypatch.setattr(families, "_HELD", 0)
-    made = shelf.gradient_clusters(jax.random.key(0), Data, residuals, sizes=[1, 1])
-    assert "sketched from 18 to 512 dimensions" in made.notes[0]
-    exact, sketch = (np.linalg.norm(p[:40] - p[40:80], axis=1) for p in points)
+    seen = []
+
+    class One:
+        """All points in one cluster, at once."""
+
+        def __init__(self, *_, **settings):
+            pass
+
+        def fit_predict(self, points):
+            seen.append(points)
+            return np.zeros(len(points), int)
+
+    monkeypatch.setattr(sklearn.cluster, "KMeans", One)
+    rng, n = np.random.default_rng(0), 1_200
+    data = types.SimpleNamespace(n=n, x=rng.normal(size=(n, 200)))
+    residuals = rng.normal(size=(n, 70))  # gradients of 135 MB in all: more than are held
+    made = shelf.gradient_clusters(jax.random.key(0), data, residuals, sizes=[1, 1])
+    assert "sketched from 14,070 to 512 dimensions" in made.notes[0]
+    products = (residuals @ residuals.T) * (data.x @ data.x.T + 1)
+    square = np.diag(products)
+    exact = np.sqrt(square[:40] + square[40:80] - 2 * np.diagonal(products[:40, 40:80]))
+    sketch = np.linalg.norm(seen[0][:40] - seen[0][40:80], axis=1)
     # a Gaussian sketch of m dimensions has relative error about 1 / sqrt(2 m) = 0.03
     np.testing.assert_allclose(sketch / exact, 1.0, atol=0.15)
 

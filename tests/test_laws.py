@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import USUAL, groups_of, measures_of, problem, slow_retrain
+from problems import USUAL, groups_of, linear, measures_of, problem, slow_retrain
 
 
 def slow(name):
@@ -102,7 +102,7 @@ def test_copies_of_one_point_follow_proposition_four():
     x = np.vstack([np.repeat([[1.5, -0.5]], copies, axis=0), rng.normal(size=(30, 2))])
     y = np.r_[np.ones(copies), rng.integers(0, 2, 30)]
     fitted = lo.fit(lo.logistic(x, y, l2=0.3, intercept=False))
-    p = jax.nn.sigmoid(fitted.objective.scores(fitted.flat)[0, 0])
+    p = jax.nn.sigmoid(linear(fitted).scores(fitted.flat)[0, 0])
     leverage = p * (1 - p) * x[0] @ jnp.linalg.solve(fitted.objective.hessian(fitted.flat), x[0])
     for k in range(1, copies + 1):
         group = lo.Groups.from_indices([np.arange(k)], n=len(y))
@@ -129,7 +129,7 @@ def test_removing_everything_by_newton_leads_to_zero():
     np.testing.assert_allclose(lo.newton(fitted, nearly).value[0], -fitted.flat, atol=1e-8)
 
 
-def test_relabelling_free_sum_of_gradients_is_minus_the_penalty(fitted):
+def test_the_gradients_of_all_losses_sum_to_minus_that_of_the_penalty(fitted):
     gradient = fitted.expansion().gradient(jnp.ones(60))
     np.testing.assert_allclose(gradient, -fitted.objective.penalty * fitted.flat, atol=1e-9)
 

@@ -106,7 +106,7 @@ def test_statistics_are_evaluated_where_influence_leads(case):
         (lambda q: lo.measures.accuracy(q).bind(problem("poisson")), "needs a classifier"),
     ],
 )
-def test_bad_input_gets_one_sentence(make, sentence):
+def test_queries_whose_labels_parts_or_model_do_not_fit_are_refused(make, sentence):
     queries = np.zeros((M, 4)), np.zeros(M, int)
     with pytest.raises(ValueError, match=sentence):
         make(queries)

@@ -12,10 +12,10 @@ import scipy.optimize
 
 import leaveout as lo
 from leaveout.fitting import lbfgs
-from leaveout.fitting.fitted import whitened
-from leaveout.fitting.leaving import few
+from leaveout.fitting.fitted import with_rows
+from leaveout.fitting.leaving import worth_listing
 from leaveout.methods.coordinates import around
-from leaveout.methods.first_order import squared
+from leaveout.methods.first_order import self_influence
 from leaveout.solvers.direct import together
 from problems import USUAL, groups_of, measures_of, problem, wrong
 
@@ -139,7 +139,7 @@ def test_batched_factorisations_leave_no_remainder(lanes, most):
     block = lo.solvers.Block(jnp.full((lanes, 4), 0.5), jnp.zeros((lanes, 4), int))
 
     def solve(b):
-        return solver.reduced(fitted.expansion(), fitted.factor, block)(b).value
+        return solver.reduced(fitted.expansion(), fitted.metric, block)(b).value
 
     program = str(jax.make_jaxpr(solve)(jnp.zeros((lanes, 61))))
     batches = re.findall(r"f64\[(\d+),61,61\] = cholesky", program)
@@ -150,10 +150,10 @@ def test_batched_factorisations_leave_no_remainder(lanes, most):
 def test_the_gram_matrix_of_all_points_gives_the_dense_step():
     fitted = lo.fit(problem("logistic", n=40, d=70, weights=np.ones(40)))
     groups = groups_of(40, 40)
-    whole = whitened(fitted, 2**30, gram=True)
-    assert whole.factor is not None
-    assert whole.factor.gram is not None
-    assert whole.factor.gram.shape == (40, 40)
+    whole = with_rows(fitted, 2**30, gram=True)
+    assert whole.metric is not None
+    assert whole.metric.gram is not None
+    assert whole.metric.gram.shape == (40, 40)
     seen = lo.newton(whole, groups, lo.solvers.LowRank())
     dense = lo.newton(fitted, groups, lx.LU())
     assert not seen.status.any()
@@ -405,7 +405,7 @@ def test_adjoint_and_forward_influence_are_the_same_numbers(fitted, groups):
 def test_self_loss_to_first_order_is_a_quadratic_form(fitted, groups):
     effects = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Influence())
     gradients = jax.vmap(fitted.expansion().gradient)(jnp.asarray(groups.dense()))
-    expected = jnp.sum(gradients * fitted.factor.solve(gradients), axis=1)
+    expected = jnp.sum(gradients * fitted.metric.solve(gradients), axis=1)
     np.testing.assert_allclose(effects.value[:, 0], expected, rtol=1e-10)
     actual = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Retrain())
     assert (actual.value > 0).all()
@@ -547,11 +547,11 @@ def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):
     groups = lo.Groups.from_indices(lists, n=400)
     if weights:
         groups = lo.Groups.from_weights(groups.dense() * rng.uniform(-1, 1, (5, 400)))
-    assert few(fit, groups)
-    assert fit.factor is not None
-    h, expansion = np.asarray(fit.factor.lower @ fit.factor.lower.T), fit.expansion()
+    assert worth_listing(fit, groups)
+    assert fit.metric is not None
+    h, expansion = np.asarray(fit.metric.lower @ fit.metric.lower.T), fit.expansion()
     first, step = lo.influence(fit, groups), lo.newton(fit, groups)
-    own = squared(fit, groups)[0]
+    own = self_influence(fit, groups)[0]
     for i, w in enumerate(jnp.asarray(groups.dense())):
         g, left = np.asarray(expansion.gradient(w)), h - np.asarray(expansion.hessian(w))
         np.testing.assert_allclose(first.value[i], np.linalg.solve(h, g), atol=1e-12)

@@ -118,6 +118,7 @@ def test_softmax_has_exactly_one_flat_direction_and_the_gauge_pins_it():
     objective = lo.softmax(x, y, l2=0.5)
     theta = theta_of(objective)
     matrix, gauge = objective.hessian(theta), objective.at(theta).gauge()
+    assert gauge is not None
     shift = objective.layout.flat(jnp.zeros((3, 4)).at[:, -1].set(1.0))
     assert jnp.linalg.norm(matrix @ shift) < 1e-12
     assert int(jnp.sum(jnp.linalg.eigvalsh(matrix) < 1e-10)) == 1
@@ -258,7 +259,7 @@ def test_a_general_objective_takes_a_penalty_for_every_group():
     ],
 )
 @pytest.mark.usefixtures("as_users_run_it")
-def test_bad_input_gets_one_sentence(make, sentence):
+def test_data_weights_or_losses_that_do_not_fit_together_are_refused(make, sentence):
     x, y = sampled("logistic")
     with pytest.raises(ValueError, match=sentence):
         make(x, y)

@@ -59,7 +59,9 @@ def test_a_few_of_the_papers_groups_are_ranked_as_retraining_ranks_them(diabetes
 
 
 @pytest.mark.slow
-def test_170_groups_of_all_families(tmp_path, real_data, monkeypatch):
+def test_a_study_of_170_groups_of_all_families_is_ranked_as_retraining_ranks_it(
+    tmp_path, real_data, monkeypatch
+):
     monkeypatch.setenv("LEAVEOUT_DATA", str(real_data))
     configuration = study.Configuration("diabetes", per_family=10, l2_over_n=L2_OVER_N)
     result = study.run(configuration, tmp_path / "diabetes")

@@ -34,7 +34,7 @@ def publisher(tmp_path):
         def __init__(self, *arguments):
             super().__init__(*arguments, directory=str(folder))
 
-        def log_message(self, *_):
+        def log_message(self, format, *args):
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:

@@ -74,11 +74,11 @@ def test_a_damaged_chunk_is_computed_again_and_the_same(finished, tmp_path):
 
 def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
     configuration = study.Configuration("wine", per_family=8, l2_over_n=1e-2)
-    settings = {"memory": 8e6}  # small: many chunks
-    whole = study.run(configuration, tmp_path / "whole", **settings)
+    memory = 8e6  # small: many chunks
+    whole = study.run(configuration, tmp_path / "whole", memory=memory)
     folder = tmp_path / "killed"
     command = [sys.executable, "-m", "leaveout", "study", "wine", "--groups", "8"]
-    command += ["--l2", "1e-2", "--out", str(folder), "--memory", str(8e6 / 2**30)]
+    command += ["--l2", "1e-2", "--out", str(folder), "--memory", str(memory / 2**30)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
         while len(list(folder.glob("chunks/*[0-9].npz"))) < 4:  # in the middle of a method
@@ -89,9 +89,9 @@ def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
     (row,) = [row for row in study.found(tmp_path) if row["folder"] == folder]
     assert row["state"].endswith("chunks")
     kept = len(list(folder.glob("chunks/*[0-9].npz")))
-    result = study.run(configuration, folder, **settings)
+    result = study.run(configuration, folder, memory=memory)
     assert result.resumed == kept >= 4
-    assert study.run(configuration, folder, **settings).summary == result.summary
+    assert study.run(configuration, folder, memory=memory).summary == result.summary
     for name, effects in whole.effects.items():
         np.testing.assert_array_equal(result.effects[name].value, effects.value)
 
@@ -119,7 +119,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
         (["study", "wine", "--method", "shapley"], "unknown method 'shapley'; known: influence"),
     ],
 )
-def test_the_command_explains_bad_input(arguments, sentence, capsys):
+def test_the_study_command_refuses_unknown_data_methods_and_settings(arguments, sentence, capsys):
     assert cli.main(arguments) == 2
     assert sentence in capsys.readouterr().err
 

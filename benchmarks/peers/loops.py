@@ -129,11 +129,11 @@ class _Minimize:
             return (x.T * curvature(u)) @ x + np.diag(self.l2)
 
         def product(u, v):
-            if product.at is not u:
-                product.at, product.curvature = u, curvature(u)  # one for all products at u
-            return (product.curvature * (x @ v)) @ x + back(self.l2 * moved(v))
+            if last.get("u") is not u:
+                last.update(u=u, curvature=curvature(u))  # one for all products at u
+            return (last["curvature"] * (x @ v)) @ x + back(self.l2 * moved(v))
 
-        product.at = None
+        last: dict[str, np.ndarray] = {}
         start = np.zeros(x.shape[1])
         goal = self.tolerance * np.linalg.norm(function(start)[1])
         settings = {

@@ -70,9 +70,11 @@ class Worker:
         Raises:
             PeerError: if it fails or takes too long.
         """
+        requests = self._process.stdin
+        assert requests is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
+            requests.write(json.dumps(request) + "\n")
+            requests.flush()
         except BrokenPipeError:
             pass  # the log says why
         return self._next()
@@ -91,9 +93,11 @@ class Worker:
         self._folder.cleanup()
 
     def _next(self) -> dict[str, Any]:
+        answers = self._process.stdout
+        assert answers is not None
         late = threading.Timer(self._limit, self._process.kill)
         late.start()
-        line = self._process.stdout.readline()
+        line = answers.readline()
         expired = not late.is_alive()
         late.cancel()
         if line:

@@ -3,6 +3,9 @@
 The ranks it takes by default, 50, cut off the rest of the spectrum without a word.
 """
 
+# it runs in an environment of its own, where its packages are
+# pyright: reportMissingImports=false
+
 import time
 
 import torch

@@ -4,6 +4,9 @@ More batches would be wrong: it adds up their inverse Hessians. Its Hessian is o
 here, so that nothing has to be scaled.
 """
 
+# it runs in an environment of its own, where its packages are
+# pyright: reportMissingImports=false
+
 from attribute import fitted, whole
 from dattri.algorithm.influence_function import IFAttributorExplicit
 from dattri.task import AttributionTask

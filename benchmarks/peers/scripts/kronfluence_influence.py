@@ -3,6 +3,9 @@
 An approximation of the Hessian by its nature: a Kronecker product with rescaled eigenvalues.
 """
 
+# it runs in an environment of its own, where its packages are
+# pyright: reportMissingImports=false
+
 import time
 
 import torch

@@ -5,6 +5,9 @@ that the line search ends with are used again, without the branch of `value_and_
 vmap would turn it into one more evaluation a step.
 """
 
+# it runs in an environment of its own, where its packages are
+# pyright: reportMissingImports=false
+
 import jax
 import jax.numpy as jnp
 import optax

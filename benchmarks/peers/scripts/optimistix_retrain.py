@@ -3,6 +3,9 @@
 Stops where u and J change by less than `tolerance`, relative and absolute.
 """
 
+# it runs in an environment of its own, where its packages are
+# pyright: reportMissingImports=false
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -4,6 +4,9 @@ Its CgInfluence leaves zeros in the rows of queries beyond the d-th, and weighs 
 like a full one.
 """
 
+# it runs in an environment of its own, where its packages are
+# pyright: reportMissingImports=false
+
 import time
 
 from attribute import fitted, whole

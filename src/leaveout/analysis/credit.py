@@ -15,7 +15,7 @@ from leaveout.attribution.verb import effects
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import check_groups
 from leaveout.groups import Groups
-from leaveout.methods.first_order import Influence, group_sums, squared
+from leaveout.methods.first_order import Influence, group_sums, self_influence
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.protocol import Method
 from leaveout.methods.retraining import Retrain
@@ -182,7 +182,7 @@ def credit(
         )
         for method in methods
     ]
-    objective, factored = fit.objective, fit.factor is not None
+    objective, factored = fit.objective, fit.metric is not None
     classes, code = _classes(objective, groups.n)
     unknown = np.full(len(groups), np.nan)
     taken = own = unknown
@@ -190,7 +190,7 @@ def credit(
         lever = np.asarray(leverages(fit)[0])[: groups.n, None]
         taken = np.asarray(group_sums(groups, lever))[:, 0]
     if factored:
-        own = np.asarray(squared(fit, groups, memory)[0])[:, 0]
+        own = np.asarray(self_influence(fit, groups, memory)[0])[:, 0]
     place = None
     if null > 0:
         alone = isinstance(within, str) and within == "none"

@@ -14,7 +14,7 @@ from leaveout.groups import Groups
 from leaveout.methods.first_order import group_sums
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.protocol import Method
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 
 __all__ = ["HeldOut", "cross_validate_groups", "own_losses"]
 
@@ -97,7 +97,7 @@ def cross_validate_groups(
     )
 
 
-@meshed
+@entry_point
 def own_losses(fit: Fit, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """Each group's loss at theta, sum of s w loss, and the sum of s w: (g) each."""
     both = np.stack([np.asarray(part) for part in _losses(fit)], axis=1)[: groups.n]

@@ -41,7 +41,7 @@ from leaveout.methods.first_order import Influence
 from leaveout.methods.group_newton import newton
 from leaveout.methods.retraining import Retrain
 from leaveout.objectives.linear import LinearObjective
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 from leaveout.solvers.factor import leverage
 
 # with the names of `spectrum` and `trust`, which `lo.bounds` offers too: until the face does that
@@ -90,7 +90,7 @@ class Constants(eqx.Module):
     whole: Float[Array, ""]
 
 
-@meshed
+@entry_point
 def constants(fit: Fit) -> Constants:
     """The constants of section 4 at a fit. One eigendecomposition of p x p, n p^2 to form it.
 
@@ -128,7 +128,7 @@ def _constants(fit: Fit) -> Constants:
 # ---- proposition 1 -------------------------------------------------------------------------------
 
 
-@meshed
+@entry_point
 def newton_gap(
     fit: Fit, groups: Groups, measures: Any, *, sigma: str = "zero"
 ) -> Float[np.ndarray, "g m"]:
@@ -190,7 +190,7 @@ class Parts(eqx.Module):
         influence, newton, actual: (g m) effects.
         newton_error: actual - Newton, what proposition 1 bounds.
         curvature: grad f' H^-1/2 D(w) H^-1/2 g(w): the Hessian that leaves with the group.
-        bend: D' hess f D / 2 for D the Newton step: f is not linear.
+        measure_curvature: D' hess f D / 2 for D the Newton step: f is not linear.
         rest: f's higher orders along the step; 0 for predictions. Computed, not bounded.
     """
 
@@ -199,11 +199,11 @@ class Parts(eqx.Module):
     actual: Float[np.ndarray, "g m"]
     newton_error: Float[np.ndarray, "g m"]
     curvature: Float[np.ndarray, "g m"]
-    bend: Float[np.ndarray, "g m"]
+    measure_curvature: Float[np.ndarray, "g m"]
     rest: Float[np.ndarray, "g m"]
 
 
-@meshed
+@entry_point
 def decompose(
     fit: Fit, groups: Groups, measures: Any, retrain: Retrain = Retrain(1e-10), *, memory=None
 ) -> Parts:
@@ -221,15 +221,15 @@ def decompose(
     step = newton(fit, groups, memory=memory).value
     bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
     terms = _terms(fit, bound, step, leaving(fit, groups))
-    whole, linear, bend = (np.asarray(term) for term in terms)
+    whole, linear, measure_curvature = (np.asarray(term) for term in terms)
     return Parts(
         influence=first,
         newton=whole,
         actual=actual,
         newton_error=actual - whole,
         curvature=linear - first,
-        bend=bend,
-        rest=whole - linear - bend,
+        measure_curvature=measure_curvature,
+        rest=whole - linear - measure_curvature,
     )
 
 
@@ -248,8 +248,8 @@ def _terms(fit: Fit, measures, change, leaves):
             return jax.jvp(value, (t,), (jnp.ones_like(t),))[1]
 
         zero = jnp.zeros((), change.dtype)
-        linear, bend = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))
-        return value(jnp.ones_like(zero)) - value(zero), linear, bend / 2
+        linear, measure_curvature = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))
+        return value(jnp.ones_like(zero)) - value(zero), linear, measure_curvature / 2
 
     return jax.lax.map(one, (change, leaves))
 
@@ -269,7 +269,7 @@ class Cone(eqx.Module):
     upper: Float[np.ndarray, "g"]
 
 
-@meshed
+@entry_point
 def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos") -> Cone:
     """The cone of proposition 3 (self-loss), or of proposition 4 (copies of one point).
 
@@ -307,7 +307,7 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos")
     return Cone(h(s), np.where(s > 0, upper, 1.0))
 
 
-@meshed
+@entry_point
 def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     """d(w) of proposition 4: Newton over influence when a group is copies of one point.
 
@@ -326,7 +326,7 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     return 1 / (1 - weight * own[first])
 
 
-@meshed
+@entry_point
 def prediction_gap(
     fit: Fit, groups: Groups, measures: Any, *, of: str = "group"
 ) -> Float[np.ndarray, "g m"]:

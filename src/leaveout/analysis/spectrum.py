@@ -19,7 +19,7 @@ from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import LinearObjective
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 from leaveout.solvers import Factor
 from leaveout.solvers.direct import together
 from leaveout.solvers.factor import leverage
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-@meshed
+@entry_point
 def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
     """Eigenvalues s of S(w), ascending; those of D(w) are s / (1 - s) and lie in [0, mu/(1 - mu)].
 
@@ -50,7 +50,7 @@ def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
     return _shares(fit, leaving(fit, groups))
 
 
-@meshed
+@entry_point
 def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
     """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1."""
     return jnp.clip(spectrum(fit, groups)[:, -1], 0.0, 1.0)
@@ -64,7 +64,9 @@ def _shares(fit: Fit, leaves):
         return jnp.linalg.eigvalsh(in_own_metric(factor_of(fit), expansion.hessian(w)))
 
     p = fit.objective.p
-    batch = together(len(leaves), 8 * 4 * (p * p + fit.objective.n * fit.objective.numbers))
+    batch = together(
+        len(leaves), 8 * 4 * (p * p + fit.objective.n * fit.objective.floats_per_example)
+    )
     return jax.lax.map(one, leaves, batch_size=batch)
 
 
@@ -74,7 +76,7 @@ def odds(share):
     return np.where(below, share / np.where(below, 1 - share, 1.0), np.inf)
 
 
-@meshed
+@entry_point
 @eqx.filter_jit
 def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
     """Every example's leverage, tr(H^-1 H_i), and the longest difference of scores in H^-1.
@@ -105,12 +107,12 @@ def along_gradient(fit: Fit, leaves):
 
 def factor_of(fit: Fit) -> Factor:
     """The factor of H, which every bound here needs, of a linear model."""
-    if fit.factor is None or not isinstance(fit.objective, LinearObjective):
+    if fit.metric is None or not isinstance(fit.objective, LinearObjective):
         raise ValueError(
             "these bounds are for linear models (lo.glm and its kin) small enough for their "
             "Hessian to be factorised"
         )
-    return fit.factor
+    return fit.metric
 
 
 def check_dense(fit: Fit) -> None:

@@ -16,7 +16,7 @@ from leaveout.fitting.gates import check_groups
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.layout import spread
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 
 __all__ = [
     "Light",
@@ -68,7 +68,7 @@ class Trust(eqx.Module):
     light: Int8[np.ndarray, "g"]
 
 
-@meshed
+@entry_point
 def trust(fit: Fit, groups: Groups) -> Trust:
     """Whether influence can be believed, group by group, before anything is solved for them.
 

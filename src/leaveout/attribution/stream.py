@@ -10,17 +10,17 @@ import numpy as np
 
 from leaveout.attribution.container import Effects, joined
 from leaveout.certify.enclose import enclose, frame_within
-from leaveout.fitting.fitted import Change, Fit, whitened
+from leaveout.fitting.fitted import Change, Fit, with_rows
 from leaveout.fitting.gates import check_groups
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.measures import as_measures
-from leaveout.methods.first_order import Influence, adjoint, group_sums, squared
+from leaveout.methods.first_order import Influence, adjoint, group_sums, self_influence
 from leaveout.methods.protocol import Method
 from leaveout.methods.retraining import Retrain
 from leaveout.objectives.checks import is_traced
 from leaveout.runtime.memory import budget, chunks, exhausted
-from leaveout.runtime.sharding import constrain, everywhere, fetch, meshed
+from leaveout.runtime.sharding import constrain, entry_point, replicate, to_host
 from leaveout.runtime.solution import Status
 
 __all__ = ["plan", "stream"]
@@ -33,7 +33,7 @@ def plan(fit: Fit, groups: Groups, memory=None) -> list[np.ndarray]:
     """
     check_groups(fit, groups)
     objective = fit.objective
-    each = 8 * (objective.n * (objective.numbers + 2) + 8 * objective.p)
+    each = 8 * (objective.n * (objective.floats_per_example + 2) + 8 * objective.p)
     order = np.argsort(-groups.size, kind="stable")
     return np.array_split(order, len(chunks(order, each, budget(memory), 1024)))
 
@@ -83,7 +83,7 @@ def stream(
     columns = tuple(column for part in names for column in part)
     measure = tuple(m.name for m, part in zip(bound, names, strict=True) for _ in part)
     if not method.first_order:
-        fit = whitened(fit, budget(memory))  # once for all chunks
+        fit = with_rows(fit, budget(memory))  # once for all chunks
     shared = _per_point(fit, bound, method)
     framed = None
     if certify and (full or not isinstance(method, Retrain)):
@@ -99,7 +99,7 @@ def stream(
             change = method.change(fit, padded, memory) if change is None else change
             gone = leaving(fit, padded)
             found = enclose(fit, bound, len(columns), change.value, gone, framed)
-            lower, upper, code = (np.array(part[: len(rows)]) for part in fetch(found))
+            lower, upper, code = (np.array(part[: len(rows)]) for part in to_host(found))
             bounds = {"lower": lower, "upper": upper, "certificate": code}
         if not np.isfinite(value).all():
             broken = ~np.isfinite(value).all(axis=1)
@@ -127,7 +127,7 @@ def stream(
         yield rows, joined(parts, groups[rows])
 
 
-@meshed
+@entry_point
 def _per_point(fit, bound, method):
     """For each measure: (psi (n m), residual, steps, status) where the adjoint way serves."""
     if not (isinstance(method, Influence) and method.first_order):
@@ -135,17 +135,17 @@ def _per_point(fit, bound, method):
     return [
         None
         if m.needs_w or not m.smooth
-        else fetch(adjoint(fit, _gradients(fit, m), method.solver, method.rescaled))
+        else to_host(adjoint(fit, _gradients(fit, m), method.solver, method.rescaled))
         for m in bound
     ]
 
 
 @eqx.filter_jit
 def _gradients(fit, measure):
-    return everywhere(measure.gradients(fit.objective, fit.flat))
+    return replicate(measure.gradients(fit.objective, fit.flat))
 
 
-@meshed
+@entry_point
 def _chunk(fit, groups: Groups, bound, method, shared, memory):
     """Effects (g m), status, residual and steps of the groups of one chunk; the change, if any."""
     g = len(groups)
@@ -159,7 +159,7 @@ def _chunk(fit, groups: Groups, bound, method, shared, memory):
             code, reached, taken = code[np.argmax(code != 0)], reached.max(), taken.max()
             value = group_sums(groups, psi)
         elif measure.own and isinstance(method, Influence) and method.by_factor(fit):
-            value, reached, code = squared(fit, groups, memory)
+            value, reached, code = self_influence(fit, groups, memory)
             taken = 0
         else:
             change = method.change(fit, groups, memory) if change is None else change
@@ -186,7 +186,7 @@ def _difference(fit, measure, change, w):
         return new - measure.values(fit.objective, fit.flat, w)
 
     each = jax.vmap(one, in_axes=(0, None if w is None else 0))
-    return everywhere(each(constrain(change, "groups"), w))
+    return replicate(each(constrain(change, "groups"), w))
 
 
 @eqx.filter_jit
@@ -200,4 +200,4 @@ def _linearised(fit, measure, change, w):
         return jax.jvp(value, (fit.flat,), (change,))[1]
 
     each = jax.vmap(one, in_axes=(0, None if w is None else 0))
-    return everywhere(each(constrain(change, "groups"), w))
+    return replicate(each(constrain(change, "groups"), w))

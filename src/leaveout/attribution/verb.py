@@ -13,7 +13,7 @@ from leaveout.groups import Groups
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.protocol import Method
 from leaveout.methods.retraining import Retrain
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.solution import raise_unless_converged
 
 __all__ = ["effects"]
@@ -22,7 +22,7 @@ __all__ = ["effects"]
 _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
 
 
-@meshed
+@entry_point
 def effects(
     fit: Fit,
     groups: Groups,

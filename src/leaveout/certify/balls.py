@@ -83,7 +83,7 @@ class PenaltyBall(AbstractBall):
 
     Attributes:
         root: (K K) Q^-1/2.
-        bend: (K K) Q^1/2.
+        root_bias: (K K) Q^1/2.
         shift: (K p_v) Z, p_v the number of weights; None without a free intercept.
         l2: the penalty.
     """
@@ -92,7 +92,7 @@ class PenaltyBall(AbstractBall):
     radius: Float[Array, ""]
     points: Float[Array, ""]
     root: Float[Array, "K K"] | None
-    bend: Float[Array, "K K"] | None
+    root_bias: Float[Array, "K K"] | None
     shift: Float[Array, "K v"] | None
     l2: Float[Array, ""]
 
@@ -107,10 +107,10 @@ class PenaltyBall(AbstractBall):
 
     def size(self, change):
         """The length of a change in theta in M."""
-        if self.shift is None or self.bend is None:
+        if self.shift is None or self.root_bias is None:
             return jnp.sqrt(self.l2) * jnp.linalg.norm(change)
-        weight, bias = change[: -len(self.bend)], change[-len(self.bend) :]
-        bias = self.bend @ (bias + self.shift @ weight)
+        weight, bias = change[: -len(self.root_bias)], change[-len(self.root_bias) :]
+        bias = self.root_bias @ (bias + self.shift @ weight)
         return jnp.sqrt(self.l2 * jnp.sum(weight**2) + jnp.sum(bias**2))
 
 
@@ -159,10 +159,10 @@ def penalty_ball(
     # one eigendecomposition and no other call to LAPACK, none for one output: see `enclose`
     values, vectors = (total[0], jnp.ones((1, 1))) if outputs == 1 else jnp.linalg.eigh(total)
     root = vectors / jnp.sqrt(values)[None] @ vectors.T
-    bend = vectors * jnp.sqrt(values)[None] @ vectors.T
+    root_bias = vectors * jnp.sqrt(values)[None] @ vectors.T
     pull = curvature[..., : objective.layout.features]
     shift = root @ (root @ pull.reshape(outputs, -1))
-    ball = PenaltyBall(theta, jnp.zeros(()), jnp.zeros(()), root, bend, shift, l2)
+    ball = PenaltyBall(theta, jnp.zeros(()), jnp.zeros(()), root, root_bias, shift, l2)
     # how far apart two scores of an example can get, in radii
     aside = shift.reshape(outputs, outputs, -1) - jnp.eye(outputs)[..., None] * middle[None, None]
     pair = 1.0 if outputs == 1 else 2.0
@@ -170,7 +170,9 @@ def penalty_ball(
     radius = ball.whiten(gradient[None])
     radius = jnp.linalg.norm(radius) * (1 + _SLACK) + noise * longest
     shown = (longest * radius <= _REACH) & (l2 > 0) & jnp.all(values > 0)
-    return PenaltyBall(theta, jnp.where(shown, radius, jnp.inf), longest, root, bend, shift, l2)
+    return PenaltyBall(
+        theta, jnp.where(shown, radius, jnp.inf), longest, root, root_bias, shift, l2
+    )
 
 
 def data_extent(objective: LinearObjective) -> tuple:
@@ -202,11 +204,11 @@ def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"],
     def gradients(scores):
         return jax.vmap(jax.grad(objective.point_loss), (1, 0), 1)(scores, objective.y)
 
-    _, bend = jax.linearize(gradients, scores.T)
+    _, curvature_along = jax.linearize(gradients, scores.T)
     eye = jnp.eye(outputs, dtype=scores.dtype)
 
     def column(direction):
-        return bend(jnp.broadcast_to(direction[:, None], scores.T.shape))
+        return curvature_along(jnp.broadcast_to(direction[:, None], scores.T.shape))
 
     if objective.loss.categorical:
         hub = eye[jnp.argmax(jnp.sum(jnp.abs(slopes), axis=0))]

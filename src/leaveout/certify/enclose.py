@@ -69,14 +69,14 @@ def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None 
 def frame_within(fit: Fit, available: int) -> Frame | None:
     """The frame of a fit where it exists and serves: in a quarter of the bytes available."""
     objective = fit.objective
-    if fit.factor is None or not isinstance(objective, LinearObjective):
+    if fit.metric is None or not isinstance(objective, LinearObjective):
         return None
     size = 8 * objective.n * objective.layout.outputs * objective.p
     if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
         return None
     if objective.layout.outputs > 1 and not objective.loss.categorical:
         return None  # `Points` takes the curvature for a variance
-    return frame(objective, fit.flat, fit.factor)
+    return frame(objective, fit.flat, fit.metric)
 
 
 def _free_intercept(objective) -> bool | None:

@@ -20,7 +20,7 @@ from leaveout.groups import UNSEEN, Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.checks import check_tree, check_weights
 from leaveout.objectives.linear import LinearExpansion, LinearObjective
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 
 __all__ = ["add", "relabel", "reweight"]
 
@@ -79,7 +79,7 @@ def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> 
     return _extended(fit, more, base), added
 
 
-@meshed
+@entry_point
 def relabel(fit: Fit, groups: Groups, y: Any) -> tuple[Fit, Groups]:
     """A fit and groups that give each group's points other targets: they leave and come back.
 
@@ -151,10 +151,10 @@ def _extended(fit: Fit, more, base) -> Fit:
     joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), old, more)
     weights = jnp.concatenate([weights, jnp.asarray(base * UNSEEN, weights.dtype)])
     objective = eqx.tree_at(lambda o: o.examples, objective, (*joined, weights))
-    factor = fit.factor
+    factor = fit.metric
     if factor is not None:
         factor = dataclasses.replace(factor, rows=None, gram=None)
-    return dataclasses.replace(fit, objective=objective, factor=factor)
+    return dataclasses.replace(fit, objective=objective, metric=factor)
 
 
 def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -> None:

@@ -6,9 +6,9 @@ from jaxtyping import Array, Float, Int, Int8, PyTree
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.linear import LinearObjective
-from leaveout.solvers import Factor, whiten
+from leaveout.solvers import Factor, attach_rows
 
-__all__ = ["Change", "Fit", "whitened"]
+__all__ = ["Change", "Fit", "with_rows"]
 
 
 class Fit(eqx.Module):
@@ -17,18 +17,18 @@ class Fit(eqx.Module):
     Attributes:
         objective: what was minimised.
         flat: (p) theta as a flat vector; `theta` is the PyTree.
-        factor: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
+        metric: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
         residual: the Newton decrement at theta: (g' H^-1 g)^1/2.
-        spread: the sandwich length, the natural unit for `residual`.
+        sandwich: the sandwich length, the natural unit for `residual`.
         steps: Newton steps (or L-BFGS evaluations) taken.
         status: how it ended.
     """
 
     objective: AbstractObjective
     flat: Float[Array, "p"]
-    factor: Factor | None
+    metric: Factor | None
     residual: Float[Array, ""]
-    spread: Float[Array, ""]
+    sandwich: Float[Array, ""]
     steps: Int[Array, ""]
     status: Int8[Array, ""]
 
@@ -67,13 +67,13 @@ class Change(eqx.Module):
         return trees(self.value)
 
 
-def whitened(fit: Fit, available: int, gram: bool = False) -> Fit:
+def with_rows(fit: Fit, available: int, gram: bool = False) -> Fit:
     """The fit with the design in whitened coordinates beside its factor, where that serves.
 
     It serves linear models of one output, and is done where it fits: n p numbers (and n^2 for the
     `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is.
     """
-    objective, factor = fit.objective, fit.factor
+    objective, factor = fit.objective, fit.metric
     if factor is None or not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
         return fit
     if factor.rows is None and 8 * objective.n * objective.p > available / 4:
@@ -81,5 +81,5 @@ def whitened(fit: Fit, available: int, gram: bool = False) -> Fit:
     gram = gram and factor.gram is None and 8 * objective.n**2 <= available / 4
     if factor.rows is not None and not gram:
         return fit
-    factor = whiten(factor, objective.design, gram)
-    return eqx.tree_at(lambda f: f.factor, fit, factor, is_leaf=lambda leaf: leaf is None)
+    factor = attach_rows(factor, objective.design, gram)
+    return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)

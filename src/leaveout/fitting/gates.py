@@ -13,10 +13,10 @@ from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.checks import is_traced
-from leaveout.runtime.sharding import everywhere, fetch, meshed
+from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import SolveError
 
-__all__ = ["check_groups", "say_rounding"]
+__all__ = ["check_groups", "warn_if_float32_stalled"]
 
 _SURE = 1e-9  # sandwich lengths from an optimum at which no effect is in question
 _SAMPLE = 256  # groups that stand for all where it is
@@ -52,16 +52,16 @@ def check_groups(fit: Fit, groups: Groups) -> None:
         _check_optimum(fit, groups)
 
 
-@meshed
+@entry_point
 def _check_optimum(fit: Fit, groups: Groups) -> None:
-    decrement, spread = float(fetch(fit.residual)), float(fetch(fit.spread))
-    if decrement <= _SURE * spread:
+    decrement, sandwich = float(to_host(fit.residual)), float(to_host(fit.sandwich))
+    if decrement <= _SURE * sandwich:
         return
     rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
-    if fit.factor is None:  # as of groups drawn at random
-        lengths = spread * np.sqrt(groups.size[rows] / fit.objective.n)
+    if fit.metric is None:  # as of groups drawn at random
+        lengths = sandwich * np.sqrt(groups.size[rows] / fit.objective.n)
     else:
-        lengths = np.asarray(fetch(_lengths(fit, leaving(fit, groups, rows))))
+        lengths = np.asarray(to_host(_lengths(fit, leaving(fit, groups, rows))))
     predicted = float(np.sqrt(np.mean(lengths**2)))
     if decrement <= 0.01 * predicted or predicted == 0:
         return
@@ -82,22 +82,22 @@ def _check_optimum(fit: Fit, groups: Groups) -> None:
 def _lengths(fit: Fit, leaves):
     """|g(w)| in the norm of H^-1, one group at a time."""
     expansion: Any = fit.expansion()
-    factor: Any = fit.factor
+    factor: Any = fit.metric
 
     def one(w):
         return jnp.linalg.norm(factor.whiten(expansion.gradient(w)[None]))
 
-    return everywhere(jax.lax.map(one, leaves))
+    return replicate(jax.lax.map(one, leaves))
 
 
-def say_rounding(fit: Fit, residual, asked: float) -> None:
+def warn_if_float32_stalled(fit: Fit, residual, asked: float) -> None:
     """Warn where rounding in float32 ends solves before they reach what was asked."""
     if is_traced((fit, residual)) or fit.flat.dtype == jnp.float64:
         return
-    reached = np.asarray(fetch(residual))
+    reached = np.asarray(to_host(residual))
     reached = reached[np.isfinite(reached)]
     if reached.size and not reached.max() <= asked:
-        inflation = np.nan if fit.factor is None else float(fetch(fit.factor.inflation()))
+        inflation = np.nan if fit.metric is None else float(to_host(fit.metric.inflation()))
         warnings.warn(
             f"in {fit.flat.dtype}, residuals of {reached.max():.1e} are what was reached where "
             f"{asked:.0e} was asked (the condition number of H is at least {inflation:.1e}); call "

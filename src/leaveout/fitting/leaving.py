@@ -16,7 +16,7 @@ from leaveout.objectives.linear import LinearExpansion, LinearObjective
 from leaveout.runtime.memory import bucket
 from leaveout.runtime.sharding import devices, on_host, place
 
-__all__ = ["LISTED", "few", "gradients_of_few", "leaving"]
+__all__ = ["LISTED", "leaving", "listed_gradients", "worth_listing"]
 
 LISTED = 50  # times as long a number takes in a sum over listed rows as in a dense product
 
@@ -51,14 +51,14 @@ def _written(shape, sizes, points, weights, dtype):
     return jnp.zeros(shape, dtype).at[lanes, points].set(values, mode="drop")
 
 
-def few(fit: Fit, groups: Groups) -> bool:
+def worth_listing(fit: Fit, groups: Groups) -> bool:
     """Whether the groups together are so small that their points are best looked at one by one."""
     alone = on_host() and devices() == 1 and not is_traced(fit)
     linear = isinstance(fit.objective, LinearObjective)
     return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
 
 
-def gradients_of_few(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:
+def listed_gradients(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
     first, design = np.asarray(expansion.first), np.asarray(expansion.design)
     slopes = first[groups.indices] * groups.w[:, None]

@@ -21,11 +21,11 @@ from leaveout.fitting.paths import path
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearObjective
-from leaveout.runtime.sharding import everywhere, fetch, meshed
+from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import SolveError, Status
 from leaveout.solvers import CG, Factor, factorise, full_matrix
 
-__all__ = ["damped", "fit"]
+__all__ = ["backtrack", "fit"]
 
 _DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
 _FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
@@ -40,7 +40,7 @@ _ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
 
 
-@meshed
+@entry_point
 def fit(
     objective: AbstractObjective,
     theta: PyTree | None = None,
@@ -86,7 +86,7 @@ def fit(
         why = broken or _ADVICE.get(code, code.advice)
         raise SolveError(
             f"no optimum: {code.name} after {int(result.steps)} steps at Newton decrement "
-            f"{float(result.residual):.1e} ({float(result.residual / result.spread):.1e} sandwich "
+            f"{float(result.residual):.1e} ({float(result.residual / result.sandwich):.1e} sandwich "
             f"lengths, {tolerance:.0e} asked): {why}"
         )
     return result
@@ -94,8 +94,8 @@ def fit(
 
 def _broken(objective, theta) -> str:
     """Which example has a loss that is no number, if any."""
-    losses = np.asarray(fetch(_losses(objective, theta)))
-    bad = np.flatnonzero(~np.isfinite(losses) & (np.asarray(fetch(objective.weights)) > 0))
+    losses = np.asarray(to_host(_losses(objective, theta)))
+    bad = np.flatnonzero(~np.isfinite(losses) & (np.asarray(to_host(objective.weights)) > 0))
     if not bad.size:
         return ""
     return (
@@ -106,7 +106,7 @@ def _broken(objective, theta) -> str:
 
 @eqx.filter_jit
 def _losses(objective, theta):
-    return everywhere(objective.losses(theta))
+    return replicate(objective.losses(theta))
 
 
 def _as_flat(objective, theta):
@@ -134,7 +134,7 @@ def _assess(objective, theta) -> _Place:
     factor, definite = factorise(full_matrix(objective.at(theta)))
     gradient = objective.gradient(theta)
     decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
-    return everywhere(_Place(theta, gradient, factor, definite, decrement))
+    return replicate(_Place(theta, gradient, factor, definite, decrement))
 
 
 @eqx.filter_jit
@@ -192,11 +192,11 @@ def _shifted(objective, theta, shift):
 def _line_search(objective, theta, gradient, factor):
     """One damped Newton step."""
     direction = -factor.solve(gradient[None])[0]
-    length = damped(objective, theta, direction, objective.value(theta), gradient @ direction)
+    length = backtrack(objective, theta, direction, objective.value(theta), gradient @ direction)
     return theta + length * direction
 
 
-def damped(objective, theta, direction, value, slope, stays=None):
+def backtrack(objective, theta, direction, value, slope, stays=None):
     """The first of 1, 1/2, 1/4, ... by which a direction lowers J(.; stays) enough.
 
     Args:
@@ -228,10 +228,10 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
         place = _assess(objective, start.value[0, 0])
     else:
         place = _assess(objective, begin)
-    spread = None
+    sandwich = None
     if elsewhere:
-        spread = _sandwich(objective, place)
-        _refuse_far(objective, bool(place.definite), float(place.decrement), float(spread))
+        sandwich = _sandwich(objective, place)
+        _refuse_far(objective, bool(place.definite), float(place.decrement), float(sandwich))
     best, shift, steps, waiting = place, 0.0, 0, 0
     while steps < max_steps:
         if bool(place.definite) and shift < 1e-12:
@@ -252,9 +252,9 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
             best = place
         waiting = 0 if better else waiting + 1
         if waiting:
-            spread = _sandwich(objective, best)
-            small = bool(best.decrement <= tolerance * spread)
-            done = waiting > 1 or bool(best.decrement <= _ROUNDED * spread)
+            sandwich = _sandwich(objective, best)
+            small = bool(best.decrement <= tolerance * sandwich)
+            done = waiting > 1 or bool(best.decrement <= _ROUNDED * sandwich)
             if waiting >= 20 or (small and done):
                 break
             if small:  # J itself may be too flat for its rounding: once without looking at it
@@ -263,20 +263,20 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
                 steps += 1
                 best = undamped if bool(undamped.decrement < best.decrement) else best
                 place = best
-    spread = _sandwich(objective, best) if spread is None else spread
-    status = _verdict(best, begin, spread, tolerance, steps >= max_steps, elsewhere)
+    sandwich = _sandwich(objective, best) if sandwich is None else sandwich
+    status = _verdict(best, begin, sandwich, tolerance, steps >= max_steps, elsewhere)
     return Fit(
         objective=objective,
         flat=best.theta,
-        factor=best.factor,
+        metric=best.factor,
         residual=best.decrement,
-        spread=spread,
+        sandwich=sandwich,
         steps=jnp.int32(steps),
         status=jnp.int8(status),
     )
 
 
-def _verdict(best: _Place, begin, spread, tolerance, spent, elsewhere) -> Status:
+def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
     """How a fit ended."""
     step = best.factor.solve(best.gradient[None])[0]
     moving = bool(jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.theta - begin))
@@ -284,7 +284,7 @@ def _verdict(best: _Place, begin, spread, tolerance, spent, elsewhere) -> Status
         return Status.singular
     if not bool(best.definite):
         return Status.no_minimum if moving else Status.singular
-    if not bool(best.decrement <= tolerance * spread):
+    if not bool(best.decrement <= tolerance * sandwich):
         if spent:
             return Status.max_steps
         return Status.no_minimum if moving else Status.stalled
@@ -293,16 +293,16 @@ def _verdict(best: _Place, begin, spread, tolerance, spent, elsewhere) -> Status
     return Status.converged
 
 
-def _refuse_far(objective, definite: bool, decrement: float, spread: float) -> None:
+def _refuse_far(objective, definite: bool, decrement: float, sandwich: float) -> None:
     if not definite or not np.isfinite(decrement):
         raise SolveError(
             "theta is not near a minimum: the Hessian there is not positive definite; "
             "train it further, or let lo.fit(objective) find the optimum"
         )
-    if decrement > _NEAR * spread:
+    if decrement > _NEAR * sandwich:
         raise SolveError(
             f"theta is not near an optimum of this objective: its Newton decrement is "
-            f"{decrement:.2g}, {decrement / spread:.2g} sandwich lengths where {_NEAR} is the most "
+            f"{decrement:.2g}, {decrement / sandwich:.2g} sandwich lengths where {_NEAR} is the most "
             "that is polished; check that l2 = 1 / C, the intercept, the weights and the data are "
             "those it was trained with, train it to a tighter tolerance, or call "
             "lo.fit(objective) without theta"
@@ -326,22 +326,22 @@ def _large(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
         return lbfgs.minimise(function, theta[None], goal[None], max_steps=100 * max_steps)
 
     scale = jnp.linalg.norm(objective.gradient(jnp.zeros_like(theta)))
-    spread = jnp.sqrt(jnp.asarray(float(objective.p)))  # the sandwich length of a true model
+    sandwich = jnp.sqrt(jnp.asarray(float(objective.p)))  # the sandwich length of a true model
     if elsewhere:
-        _refuse_far(objective, True, float(assess(objective, theta)), float(spread))
+        _refuse_far(objective, True, float(assess(objective, theta)), float(sandwich))
     solution = minimise(objective, theta, 1e-12 * scale)
     theta = solution.value[0]
     decrement = assess(objective, theta)
-    reached = decrement <= tolerance * spread
+    reached = decrement <= tolerance * sandwich
     status = jnp.where(reached, Status.converged, solution.status[0])
     status = jnp.where(~reached & (status == 0), Status.inaccurate, status).astype(jnp.int8)
-    return Fit(objective, theta, None, decrement, spread, solution.steps[0], status)
+    return Fit(objective, theta, None, decrement, sandwich, solution.steps[0], status)
 
 
 def _warn_precision(result: Fit) -> None:
-    if result.factor is None or result.flat.dtype == jnp.float64:
+    if result.metric is None or result.flat.dtype == jnp.float64:
         return
-    inflation = float(result.factor.inflation())
+    inflation = float(result.metric.inflation())
     eps = float(jnp.finfo(result.flat.dtype).eps)
     if not inflation * eps <= 1e-3:  # NaN where the factorisation broke down
         digits = 0 if not np.isfinite(inflation) else max(0, -np.log10(inflation * eps))

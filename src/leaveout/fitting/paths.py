@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from leaveout.fitting import lbfgs
 from leaveout.objectives.linear import LinearObjective, crossproduct
 from leaveout.runtime.memory import chunks
-from leaveout.runtime.sharding import meshed
+from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers import factorise
 
@@ -26,7 +26,7 @@ _RENEWALS = 4
 _HELD = 2**29  # bytes of working arrays
 
 
-@meshed
+@entry_point
 def path(
     objective: LinearObjective,
     grid: Float[np.ndarray, "l"],
@@ -49,7 +49,7 @@ def path(
     Returns:
         value (l b p); residual, steps and status (l b).
     """
-    each = 8 * (objective.n * objective.numbers + objective.p * (2 * _HISTORY + 16))
+    each = 8 * (objective.n * objective.floats_per_example + objective.p * (2 * _HISTORY + 16))
     parts = []
     for rows in chunks(np.arange(len(stays)), each, _HELD, 128):
         parts.append(_descend(objective, grid, jnp.asarray(stays[rows]), tolerance))

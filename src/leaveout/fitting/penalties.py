@@ -12,7 +12,7 @@ from jaxtyping import Array
 
 from leaveout.fitting.paths import path
 from leaveout.objectives.linear import LinearObjective
-from leaveout.runtime.sharding import fetch, meshed
+from leaveout.runtime.sharding import entry_point, to_host
 
 __all__ = ["CrossValidation", "cross_validate"]
 
@@ -49,7 +49,7 @@ class CrossValidation:
         return self.best in (0, len(self.grid) - 1)
 
 
-@meshed
+@entry_point
 def cross_validate(
     objective: LinearObjective,
     grid,
@@ -84,7 +84,7 @@ def cross_validate(
     if criterion not in ("accuracy", "loss") or (criterion == "accuracy" and not labelled):
         raise ValueError(f'criterion must be "loss", or "accuracy" for labels; got {criterion!r}')
     # (f n) True where held out; examples without weight fill up sharded data, and are not there
-    held = _folds(objective.n, folds, key) & (fetch(objective.weights) > 0)[None]
+    held = _folds(objective.n, folds, key) & (to_host(objective.weights) > 0)[None]
     held = held[held.any(axis=1)]
     fits = path(objective, grid, (~held).astype(objective.weights.dtype))
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))

@@ -111,9 +111,9 @@ def around(values, half):
     return sound(values - half, values + half)
 
 
-def convex(values, half, bend):
+def convex(values, half, rise):
     """Bounds of a convex function from its tangent at the centre and a bound on what bends away."""
-    return sound(values - half, values + half + bend)
+    return sound(values - half, values + half + rise)
 
 
 class _Function(Measure):

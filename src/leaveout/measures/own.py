@@ -37,9 +37,9 @@ class _SelfLoss(Measure):
         scores = objective.scores(ball.centre)
         gradient = objective.pull(objective.weighted(scores, weights)[1])
         apart = jnp.broadcast_to(ball.points * ball.radius, weights.shape)
-        bend = excess(objective, scores, objective.y, apart)
-        bend = jnp.where(weights != 0, weights * bend, 0.0)  # what is added bends down
-        up, down = jnp.sum(jnp.maximum(bend, 0.0)), jnp.sum(jnp.minimum(bend, 0.0))
+        rise = excess(objective, scores, objective.y, apart)
+        rise = jnp.where(weights != 0, weights * rise, 0.0)  # what is added bends down
+        up, down = jnp.sum(jnp.maximum(rise, 0.0)), jnp.sum(jnp.minimum(rise, 0.0))
         lower, upper = around(values, ball.reach(gradient[None]))
         return sound(lower + down, upper + up)
 

@@ -90,13 +90,13 @@ class _PerExample(Measure):
         apart = _apart(objective, ball, self.x)
         if objective.layout.outputs == 1 and self.pool is None:
             return _image(objective, ball, self.x, self.y, apart)
-        bend = excess(objective, objective.scores(ball.centre, self.x), self.y, apart)
+        rise = excess(objective, objective.scores(ball.centre, self.x), self.y, apart)
         half = ball.reach(self.gradients(objective, ball.centre))
         if self.pool is not None:
             # 0 * inf is NaN: an example that is not in the sum must not be heard
-            part = jnp.where(self.pool != 0, self.pool * bend[None], 0.0)
-            bend = jnp.sum(part, axis=1)
-        return convex(values, half, bend)
+            part = jnp.where(self.pool != 0, self.pool * rise[None], 0.0)
+            rise = jnp.sum(part, axis=1)
+        return convex(values, half, rise)
 
     def columns(self, objective):
         theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)

@@ -173,31 +173,31 @@ class Whitened(eqx.Module):
         def term(block, stays, moved):
             scores = block.scores[None] + moved
             left = block.left(stays, block.at(objective, scores, _second_derivative))
-            bend = jnp.sum((left - block.second[None]) * moved**2, axis=1)
-            return bend, left @ block.squares, block.second @ block.squares
+            curvature = jnp.sum((left - block.second[None]) * moved**2, axis=1)
+            return curvature, left @ block.squares, block.second @ block.squares
 
-        bend, left, whole = self.blocks.sum(term, u, stays)
-        return jnp.sum(u**2, axis=1) + bend, left, whole
+        curvature, left, whole = self.blocks.sum(term, u, stays)
+        return jnp.sum(u**2, axis=1) + curvature, left, whole
 
 
 class Plain(eqx.Module):
     """Any objective: theta = theta_hat + basis @ (scale * u).
 
-    scale is 1 / sqrt(1 + (l2 - l2_hat) bends) in the directions `basis`, so that a lane with its
+    scale is 1 / sqrt(1 + (l2 - l2_hat) eigenvalues) in the directions `basis`, so that a lane with its
     own l2 is as well conditioned as the others. `free` are the columns of a linear model's design
     of which a parameter has no penalty.
     """
 
     fit: Fit
     basis: Float[Array, "p p"] | None
-    bends: Float[Array, "p"] | None
+    eigenvalues: Float[Array, "p"] | None
     free: tuple[int, ...] = eqx.field(static=True)
 
     def _scale(self, l2):
         """(b p) lengths of the coordinates of lanes with penalties l2 (b)."""
-        if self.bends is None or l2 is None:
+        if self.eigenvalues is None or l2 is None:
             return None
-        grown = 1 + (l2 - self.fit.objective.l2)[:, None] * self.bends[None]
+        grown = 1 + (l2 - self.fit.objective.l2)[:, None] * self.eigenvalues[None]
         return 1 / jnp.sqrt(jnp.maximum(grown, 1e-12))
 
     def _turn(self, u, l2):
@@ -272,24 +272,24 @@ class Plain(eqx.Module):
 
         def sums(theta, change, stays):
             def term(some, stays):
-                one = self._own_curvature if linear else _bend
+                one = self._own_curvature if linear else _own_curvature_of_any
                 return jax.vmap(one, in_axes=(None, 0, 0, 0))(some, theta, change, stays)
 
             return self._sum(term, stays)
 
         theta, change = self.theta(u, l2), self._turn(u, l2)
-        bend, left = sums(theta, change, stays)
+        curvature, left = sums(theta, change, stays)
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
-        bend += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
+        curvature += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
         if not isinstance(objective, LinearObjective):
-            return bend, left, left[0]
+            return curvature, left, left[0]
         whole = sums(self.fit.flat[None], change[:1], jnp.ones((1, objective.n)))[1][0]
         columns = np.array(self.free, int)
         bare = objective.layout.matrix(objective.penalty)[:, columns] == 0
         if l2 is not None:  # a penalty of its own holds a lane's parameters
             held = objective.layout.matrix(objective.penalised.astype(float))[:, columns] > 0
             left = jnp.where(held.reshape(1, -1) & (l2[:, None] > 0), jnp.inf, left)
-        return bend, left, jnp.where(bare.reshape(-1), whole, 0.0)
+        return curvature, left, jnp.where(bare.reshape(-1), whole, 0.0)
 
     def _own_curvature(self, objective, theta, change, stays):
         """Along a change: () the losses' curvature, and (K f) that of `free` parameters alone."""
@@ -298,21 +298,25 @@ class Plain(eqx.Module):
         eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
 
         def point(scores, moved, y):
-            _, bend = jax.linearize(lambda s: jax.grad(objective.point_loss)(s, y), scores)
+            _, curvature_along = jax.linearize(
+                lambda s: jax.grad(objective.point_loss)(s, y), scores
+            )
 
             def along(direction):
-                return jnp.sum(direction * bend(direction))
+                return jnp.sum(direction * curvature_along(direction))
 
             return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
 
-        bend, own = jax.vmap(point)(scores, moved, objective.y)
+        curvature, own = jax.vmap(point)(scores, moved, objective.y)
         # 0 * inf is NaN: the removed are not heard
-        bend = jnp.where(weights != 0, weights * bend[:, None], 0.0)
+        curvature = jnp.where(weights != 0, weights * curvature[:, None], 0.0)
         own = jnp.where(weights != 0, weights * own, 0.0)
-        return jnp.sum(bend), (own.T @ objective.design[:, np.array(self.free, int)] ** 2).ravel()
+        return jnp.sum(curvature), (
+            own.T @ objective.design[:, np.array(self.free, int)] ** 2
+        ).ravel()
 
 
-def _bend(objective, theta, change, stays):
+def _own_curvature_of_any(objective, theta, change, stays):
     """Along a change: () the curvature of losses, and none of single parameters."""
 
     def gradient(theta):
@@ -326,7 +330,7 @@ Coordinates = Whitened | Plain
 
 def around(fit: Fit, own_l2: bool) -> Coordinates:
     """Coordinates around an optimum; `own_l2` if every lane has its own penalty."""
-    factor = fit.factor
+    factor = fit.metric
     free = free_columns(fit.objective)
     if factor is None:
         return Plain(fit, None, None, free)
@@ -383,8 +387,8 @@ def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) 
         return Plain(fit, basis, None, free)
     # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
     mask = fit.objective.penalised.astype(basis.dtype)
-    bends, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
-    return Plain(fit, basis @ turn, jnp.maximum(bends, 0.0), free)
+    eigenvalues, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
+    return Plain(fit, basis @ turn, jnp.maximum(eigenvalues, 0.0), free)
 
 
 @eqx.filter_jit

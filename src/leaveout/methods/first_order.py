@@ -16,14 +16,14 @@ import scipy.sparse
 from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.gates import check_groups, say_rounding
-from leaveout.fitting.leaving import few, gradients_of_few, leaving
+from leaveout.fitting.gates import check_groups, warn_if_float32_stalled
+from leaveout.fitting.leaving import leaving, listed_gradients, worth_listing
 from leaveout.groups import Groups
 from leaveout.measures import as_measures
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.memory import bucket, budget, chunks
-from leaveout.runtime.sharding import everywhere, fetch, meshed
+from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import Auto, Cholesky, as_solver
 from leaveout.solvers.factor import judge, leverage, relative
@@ -35,7 +35,7 @@ __all__ = [
     "influence",
     "over_chunks",
     "per_point",
-    "squared",
+    "self_influence",
 ]
 
 
@@ -68,14 +68,14 @@ class Influence:
     def by_factor(self, fit: Fit) -> bool:
         """Whether first-order effects are taken from the factor of H itself."""
         direct = isinstance(self.solver, Auto | Cholesky) and not self.rescaled
-        return self.first_order and direct and fit.factor is not None
+        return self.first_order and direct and fit.metric is not None
 
     def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
         """`influence` with this solver."""
         return influence(fit, groups, self.solver, rescaled=self.rescaled, memory=memory)
 
 
-@meshed
+@entry_point
 def influence(
     fit: Fit,
     groups: Groups,
@@ -117,37 +117,41 @@ def influence(
     objective, solver = fit.objective, as_solver(solver)
     joined = over_chunks(
         fit, groups, memory,
-        lambda expansion, gradient: _solve(expansion, fit.factor, gradient, solver), rescaled,
+        lambda expansion, gradient: _solve(expansion, fit.metric, gradient, solver), rescaled,
     )  # fmt: skip
     change = Change(joined.value, joined.residual, joined.steps, joined.status, objective)
-    say_rounding(fit, change.residual, getattr(solver, "rtol", 1e-8))
+    warn_if_float32_stalled(fit, change.residual, getattr(solver, "rtol", 1e-8))
     if throw and not is_traced(fit):
         raise_unless_converged(change.status, change.residual, _names(groups))
     return change
 
 
-@meshed
-def squared(fit: Fit, groups: Groups, memory=None) -> tuple:
+@entry_point
+def self_influence(fit: Fit, groups: Groups, memory=None) -> tuple:
     """Influence on each group's own loss, g(w)' H^-1 g(w), from the factor of H: no solve a group.
 
     Returns:
         value (g 1), residual (g), status (g).
     """
-    return over_chunks(fit, groups, memory, lambda _, gradient: _squared(fit.factor, gradient))
+    return over_chunks(
+        fit, groups, memory, lambda _, gradient: _self_influence(fit.metric, gradient)
+    )
 
 
 def over_chunks(fit: Fit, groups: Groups, memory, call, rescaled: bool = False, dense=False):
     """The joined answers of call(expansion, g(w) (b p)) over all groups; of w (b n) if `dense`."""
     objective = fit.objective
-    listed = not dense and few(fit, groups)
-    each = 8 * 6 * objective.p + (0 if listed else 8 * objective.n * (2 + objective.numbers))
+    listed = not dense and worth_listing(fit, groups)
+    each = 8 * 6 * objective.p + (
+        0 if listed else 8 * objective.n * (2 + objective.floats_per_example)
+    )
     expansion, parts = _expansion(fit, rescaled), []
     for rows in chunks(np.arange(len(groups)), each, budget(memory), 8192 if listed else 1024):
         lanes = len(rows) if len(groups) <= 1024 else bucket(len(rows))
         some = groups[np.resize(rows, lanes)]
         if listed:
             assert isinstance(expansion, LinearExpansion)  # few
-            given = gradients_of_few(expansion, some)
+            given = listed_gradients(expansion, some)
         else:
             given = leaving(fit, some) if dense else _pulled(expansion, leaving(fit, some))
         parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], call(expansion, given)))
@@ -166,7 +170,7 @@ def _names(groups: Groups) -> list[str]:
 @eqx.filter_jit
 def _expansion(fit: Fit, rescaled: bool = False):
     expansion = fit.expansion()
-    return _rescaled(expansion, fit.factor) if rescaled else expansion
+    return _rescaled(expansion, fit.metric) if rescaled else expansion
 
 
 def _rescaled(expansion, factor):
@@ -189,19 +193,19 @@ def _rescaled(expansion, factor):
 
 @eqx.filter_jit
 def _solve(expansion, factor, gradient, solver) -> Solution:
-    return everywhere(solver.full(expansion, factor, gradient))
+    return replicate(solver.full(expansion, factor, gradient))
 
 
 @eqx.filter_jit
-def _squared(factor, gradient):
+def _self_influence(factor, gradient):
     white = factor.whiten(gradient)
     value = jnp.sum(white**2, axis=1, keepdims=True)
     error = factor.whiten(gradient - white @ factor.lower.T)
     solution = judge(value, relative(error, white, lambda u: u), jnp.inf, Status.converged)
-    return everywhere((solution.value, solution.residual, solution.status))
+    return replicate((solution.value, solution.residual, solution.status))
 
 
-@meshed
+@entry_point
 def adjoint(
     fit: Fit, gradients: Float[Array, "m p"], solver: Any = Auto(), rescaled: bool = False
 ) -> tuple:
@@ -213,8 +217,8 @@ def adjoint(
         psi (n m), residual (m), steps (m), status (m).
     """
     solver = as_solver(solver)
-    answer = _adjoint(_expansion(fit, rescaled), fit.factor, gradients, solver)
-    say_rounding(fit, answer[1], getattr(solver, "rtol", 1e-8))
+    answer = _adjoint(_expansion(fit, rescaled), fit.metric, gradients, solver)
+    warn_if_float32_stalled(fit, answer[1], getattr(solver, "rtol", 1e-8))
     return answer
 
 
@@ -225,7 +229,7 @@ def _adjoint(expansion, factor, gradients, solver):
     return psi, solution.residual, solution.steps, solution.status
 
 
-@meshed
+@entry_point
 def per_point(
     fit: Fit, measures: Any, solver: Any = Auto(), *, rescaled: bool = False, throw: bool = True
 ) -> Float[Array, "n m"]:
@@ -278,4 +282,4 @@ def group_sums(groups: Groups, values: Float[Array | np.ndarray, "n m"]) -> Floa
         return jax.ops.segment_sum(terms, rows, len(groups))
     shape = (len(groups), len(values))
     table = scipy.sparse.csr_matrix((groups.w, groups.indices, groups.offsets), shape)
-    return jnp.asarray(table @ fetch(values), values.dtype)
+    return jnp.asarray(table @ to_host(values), values.dtype)

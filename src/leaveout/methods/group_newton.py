@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.fitting.fitted import Change, Fit, whitened
-from leaveout.fitting.gates import check_groups, say_rounding
+from leaveout.fitting.fitted import Change, Fit, with_rows
+from leaveout.fitting.gates import check_groups, warn_if_float32_stalled
 from leaveout.fitting.leaving import LISTED, leaving
-from leaveout.fitting.optimum import damped
+from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.memory import bucket, budget, chunks
-from leaveout.runtime.sharding import devices, everywhere, meshed, on_host, place
+from leaveout.runtime.sharding import devices, entry_point, on_host, place, replicate
 from leaveout.runtime.solution import Solution, raise_unless_converged
 from leaveout.solvers import CG, Auto, Block, as_solver
 
@@ -116,7 +116,7 @@ class Krylov:
         return newton(fit, groups, solver, memory=memory)
 
 
-@meshed
+@entry_point
 def newton(
     fit: Fit,
     groups: Groups,
@@ -172,7 +172,7 @@ def newton(
         raise ValueError(f"expected at least one step, got steps={steps!r}")
     objective, solver = fit.objective, as_solver(solver)
     available = budget(memory)
-    fit = whitened(fit, available, gram=_wants_gram(groups, objective))
+    fit = with_rows(fit, available, gram=_wants_gram(groups, objective))
     expansion = _expansion(fit)
     order, parts = [], []
     for rows, lanes, width, chosen in _blocks(fit, expansion, groups, solver, available, steps):
@@ -188,7 +188,7 @@ def newton(
         leaf[back] for leaf in (joined.value, joined.residual, joined.steps, joined.status)
     )
     change = Change(value, residual, taken, status, objective)
-    say_rounding(fit, residual, getattr(solver, "rtol", 1e-8))
+    warn_if_float32_stalled(fit, residual, getattr(solver, "rtol", 1e-8))
     if throw and not is_traced(fit):
         raise_unless_converged(status, residual, [f"group {str(n)!r}" for n in groups.names])
     return change
@@ -214,7 +214,7 @@ def _blocks(fit: Fit, expansion, groups: Groups, solver, available: int, steps: 
         weights = jnp.zeros((1, width or n))
         sample = Block(weights, None if width is None else weights.astype(int))
         auto = isinstance(solver, Auto)
-        chosen = solver.choose(expansion, fit.factor, sample) if auto else solver
+        chosen = solver.choose(expansion, fit.metric, sample) if auto else solver
         return None if isinstance(chosen, CG) else width, chosen
 
     least = min(_NARROWEST, bucket(size.max()))
@@ -225,9 +225,9 @@ def _blocks(fit: Fit, expansion, groups: Groups, solver, available: int, steps: 
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
         looks = n if width is None or not _by_rows(expansion, width) else 0
-        taken = 8 * (4 * (width or n) + (2 + fit.objective.numbers) * looks + 6 * p)
+        taken = 8 * (4 * (width or n) + (2 + fit.objective.floats_per_example) * looks + 6 * p)
         taken += 8 * p * p * (not isinstance(chosen, CG))  # the group's factor
-        taken += 8 * n * fit.objective.numbers * (steps > 1)
+        taken += 8 * n * fit.objective.floats_per_example * (steps > 1)
         lanes = max(_LANES, _LANES * _NARROWEST // width) if width else 4 * _LANES
         runs = chunks(rows, taken, available, lanes if on_host() else _WIDE * lanes)
         for run in runs:  # a ragged end fills up to the shape that is compiled already
@@ -262,16 +262,16 @@ def _gradients(expansion, block: Block):
 
 @eqx.filter_jit
 def _solve_block(fit: Fit, expansion, block, solver, chebyshev: bool, steps: int = 1) -> Solution:
-    solve = solver.reduced(expansion, fit.factor, block)
+    solve = solver.reduced(expansion, fit.metric, block)
     step = solve(_gradients(expansion, block))
     stays = 1 - block.leaves(expansion.n)
     if chebyshev:
-        bend = jax.vmap(lambda v, a: fit.objective.bend(fit.flat, v, a))(step.value, stays)
-        more = solve(bend)
+        third = jax.vmap(lambda v, a: fit.objective.third_derivative(fit.flat, v, a))(step.value, stays)
+        more = solve(third)
         step = _followed(step, more, step.value - more.value / 2)
     if steps > 1:
         step = jax.lax.fori_loop(1, steps, lambda _, s: _further(fit, expansion, s, stays), step)
-    return everywhere(step)
+    return replicate(step)
 
 
 def _followed(last: Solution, more: Solution, value) -> Solution:
@@ -286,7 +286,7 @@ def _followed(last: Solution, more: Solution, value) -> Solution:
 
 def _further(fit: Fit, expansion: Any, last: Solution, stays: Float[Array, "b n"]) -> Solution:
     """Every group's next Newton step, damped, from where its last one ended."""
-    objective, factor = fit.objective, fit.factor
+    objective, factor = fit.objective, fit.metric
 
     def one(change, stays):
         theta = fit.flat + change
@@ -297,10 +297,10 @@ def _further(fit: Fit, expansion: Any, last: Solution, stays: Float[Array, "b n"
         else:
             here: Any = objective.at(theta)
             left = jnp.where(stays != 0, stays * here.second[:, 0, 0], 0.0)
-            solve = CG().whitened(factor, (expansion.second[:, 0, 0] - left)[None])
+            solve = CG().by_rows(factor, (expansion.second[:, 0, 0] - left)[None])
         more = solve(-gradient[None])
         down = more.value[0]
-        length = damped(objective, theta, down, value, gradient @ down, stays)
+        length = backtrack(objective, theta, down, value, gradient @ down, stays)
         return eqx.tree_at(lambda s: s.value, more, length * more.value)
 
     more = jax.tree.map(lambda leaf: leaf[:, 0], jax.vmap(one)(last.value, stays))

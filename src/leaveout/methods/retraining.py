@@ -20,15 +20,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting import lbfgs
-from leaveout.fitting.fitted import Change, Fit, whitened
-from leaveout.fitting.gates import check_groups, say_rounding
+from leaveout.fitting.fitted import Change, Fit, with_rows
+from leaveout.fitting.gates import check_groups, warn_if_float32_stalled
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.coordinates import Coordinates, Plain, around, free_columns, renewed
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.memory import bucket, budget
-from leaveout.runtime.sharding import constrain, everywhere, fetch, meshed, on_host, place
+from leaveout.runtime.sharding import constrain, entry_point, on_host, place, replicate, to_host
 from leaveout.runtime.solution import Status, raise_unless_converged
 from leaveout.solvers import factorise, full_matrix
 
@@ -68,7 +68,7 @@ class Retrain:
         return retrain(fit, groups, self, memory=memory)
 
 
-@meshed
+@entry_point
 def retrain(
     fit: Fit,
     groups: Groups,
@@ -115,7 +115,7 @@ def retrain(
         raise ValueError(f"expected penalties >= 0, got {np.asarray(l2).min()}")
     available = budget(memory)
     if l2 is None:
-        fit = whitened(fit, available)
+        fit = with_rows(fit, available)
     problem = around(fit, l2 is not None)
     lanes = _pool_size(fit, len(groups), method, available)
     run = _static if is_traced((fit, start, l2)) else _pooled
@@ -125,7 +125,7 @@ def retrain(
         status = jnp.where((status == Status.converged) & flat, Status.singular, status)
         status = status.astype(jnp.int8)
     change = Change(value, residual, steps, status, fit.objective)
-    say_rounding(fit, residual, method.tolerance)
+    warn_if_float32_stalled(fit, residual, method.tolerance)
     if throw and not is_traced(change):
         names = [f"group {str(name)!r}" for name in groups.names]
         raise_unless_converged(change.status, change.residual, names)
@@ -138,10 +138,10 @@ def _may_be_flat(fit: Fit, l2) -> bool:
     An intercept that has lost its curvature is noticed on the way (`_finish`).
     """
     objective = fit.objective
-    if fit.factor is None or not isinstance(objective, LinearObjective):
+    if fit.metric is None or not isinstance(objective, LinearObjective):
         return False
-    bare = float(objective.l2) == 0 if l2 is None else bool((np.asarray(fetch(l2)) == 0).any())
-    free = int(np.count_nonzero(~np.asarray(fetch(objective.penalised))))
+    bare = float(objective.l2) == 0 if l2 is None else bool((np.asarray(to_host(l2)) == 0).any())
+    free = int(np.count_nonzero(~np.asarray(to_host(objective.penalised))))
     return bare or free > objective.layout.outputs
 
 
@@ -162,7 +162,7 @@ def _singular(fit: Fit, leaves, value, l2):
         objective = fit.objective if l2 is None else fit.objective.with_l2(l2)
         return ~factorise(full_matrix(objective.at(fit.flat + change), 1 - w))[1]
 
-    return everywhere(jax.lax.map(one, (leaves, value, l2)))
+    return replicate(jax.lax.map(one, (leaves, value, l2)))
 
 
 def _per_group(values, shape, name):
@@ -178,7 +178,9 @@ def _per_group(values, shape, name):
 
 def _pool_size(fit: Fit, count: int, method: Retrain, available: int) -> int:
     objective = fit.objective
-    each = 8 * (objective.n * objective.numbers + objective.p * (2 * method.history + 16))
+    each = 8 * (
+        objective.n * objective.floats_per_example + objective.p * (2 * method.history + 16)
+    )
     most = _LANES * _WIDE
     if on_host():
         available, most = min(available, _HOST), _LANES  # more would only be slower
@@ -219,7 +221,7 @@ def _laid(lanes: _Lanes) -> _Lanes:
 
 def _floor(fit: Fit):
     """Rounding in a sum of n whitened gradients, below which no solver can see."""
-    return 1024 * jnp.finfo(fit.flat.dtype).eps * fit.spread
+    return 1024 * jnp.finfo(fit.flat.dtype).eps * fit.sandwich
 
 
 @eqx.filter_jit
@@ -227,7 +229,7 @@ def _begin(problem: Coordinates, leaves, start, l2, method: Retrain) -> _Lanes:
     """Lanes before any evaluation; those that do not start at theta_hat spend one on it."""
     fit, stays = problem.fit, problem.lay(1 - leaves)
     origin = jnp.zeros((len(leaves), fit.flat.size), fit.flat.dtype)
-    if start is None and fit.factor is not None:
+    if start is None and fit.metric is not None:
         state = lbfgs.initialise(origin, history=method.history)
         return _laid(_Lanes(state, stays, l2, jnp.full(len(origin), jnp.nan, origin.dtype)))
     _, gradient = problem.function(stays, l2)(origin)
@@ -235,7 +237,7 @@ def _begin(problem: Coordinates, leaves, start, l2, method: Retrain) -> _Lanes:
     goal = jnp.maximum(method.tolerance * force, _floor(fit))
     u = origin if start is None else problem.push(start, l2)
     # bare coordinates: the first step must find its own length
-    first = 1 / jnp.maximum(force, 1.0) if fit.factor is None else None
+    first = 1 / jnp.maximum(force, 1.0) if fit.metric is None else None
     state = lbfgs.initialise(u, goal, history=method.history, first_step=first)
     return _laid(_Lanes(state, stays, l2, force))
 
@@ -281,11 +283,11 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float):
     force = jnp.where(jnp.isnan(lanes.force), state.force, lanes.force)
     change = problem.theta(state.point, lanes.l2) - problem.fit.flat[None]
     slope = jnp.sum(state.gradient * state.point, axis=1)
-    bend, left, whole = problem.curvature(state.point, lanes.stays, lanes.l2)
+    curvature, left, whole = problem.curvature(state.point, lanes.stays, lanes.l2)
     # a Newton step along the change itself that is not short beside it: still on its way to
     # infinity, although the gradient has died out
-    running_away = (jnp.abs(slope) > 1e-4 * bend) & (
-        jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(bend, 0.0))
+    running_away = (jnp.abs(slope) > 1e-4 * curvature) & (
+        jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(curvature, 0.0))
     )
     # the gradient of a parameter on its way to infinity dies out together with its curvature
     gone = (left < max(10 * tolerance, 1e-10) * whole[None]) & (whole[None] > 0)
@@ -297,7 +299,7 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float):
     change = jnp.where(finite[:, None], change, 0.0)
     status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
     residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
-    return everywhere((change, residual, solution.steps, status))
+    return replicate((change, residual, solution.steps, status))
 
 
 def _rows(values, rows):
@@ -342,7 +344,7 @@ def _pooled(problem, groups, method, start, l2, lanes):
     )
     holder = np.full(lanes, -1)  # which group a lane holds; -1 for none
     some = max(lanes // 4, 1)  # lanes that are filled, and that are emptied, together
-    dense = problem.fit.factor is not None
+    dense = problem.fit.metric is not None
     most = _patience(problem.fit, method) if dense else method.max_steps
     pool: Any = None
     done = holder >= 0
@@ -372,7 +374,7 @@ def _pooled(problem, groups, method, start, l2, lanes):
         held = int((holder >= 0).sum())
         enough = held - some if len(queue) else 0
         pool = _advance(problem, pool, min(_BURST, most), max(enough, 0), method.tolerance)
-        running, evaluations = fetch((pool.state.running, pool.state.evaluations))
+        running, evaluations = to_host((pool.state.running, pool.state.evaluations))
         spent = evaluations >= most
         done = (holder >= 0) & (~running | spent)
 
@@ -386,13 +388,13 @@ def _padded(rows, length: int, filler: int):
 
 def _collect(problem, groups, pool, holder, rows, method: Retrain, most: int, out) -> None:
     """Write what lanes `rows` reached into `out`; go on alone with those that are not done."""
-    finished = fetch(_finish(problem, pool, rows, method.tolerance))
+    finished = to_host(_finish(problem, pool, rows, method.tolerance))
     for i, lane in enumerate(rows[rows < len(holder)]):
         answer = [leaf[i] for leaf in finished]
         hard = answer[3] != Status.converged
-        if hard and problem.fit.factor is not None and most < method.max_steps:
+        if hard and problem.fit.metric is not None and most < method.max_steps:
             alone = _alone(problem, pool, int(lane), answer[0], method)
-            answer = [leaf[0] for leaf in fetch(alone)]
+            answer = [leaf[0] for leaf in to_host(alone)]
         for target, value in zip(out, answer, strict=True):
             target[holder[lane]] = value
 

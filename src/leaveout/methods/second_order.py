@@ -49,7 +49,7 @@ class SecondOrder:
 @eqx.filter_jit
 def _second(fit, expansion, leaves, solver) -> Solution:
     gradient = jax.vmap(expansion.gradient)(leaves)
-    first = solver.full(expansion, fit.factor, gradient)
+    first = solver.full(expansion, fit.metric, gradient)
     taken = jax.vmap(expansion.hvp)(leaves, first.value)
-    bend = jax.vmap(lambda v: fit.objective.bend(fit.flat, v))(first.value)
-    return solver.full(expansion, fit.factor, gradient + taken - bend / 2)
+    third = jax.vmap(lambda v: fit.objective.third_derivative(fit.flat, v))(first.value)
+    return solver.full(expansion, fit.metric, gradient + taken - third / 2)

@@ -117,7 +117,7 @@ class AbstractObjective(eqx.Module):
         return self.penalised.shape[0]
 
     @property
-    def numbers(self) -> int:
+    def floats_per_example(self) -> int:
         """Numbers held for each example while J is evaluated or differentiated: plans memory."""
         return 14
 
@@ -157,7 +157,7 @@ class AbstractObjective(eqx.Module):
         stays = jnp.ones_like(self.weights) if stays is None else stays
         return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
 
-    def bend(self, theta, vector, stays=None) -> Float[Array, "p"]:
+    def third_derivative(self, theta, vector, stays=None) -> Float[Array, "p"]:
         """The third derivative of J(.; stays) at theta, contracted twice with a vector.
 
         Forward over forward mode through the gradient: about two gradients' work.

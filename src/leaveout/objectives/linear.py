@@ -31,10 +31,10 @@ __all__ = [
     "crossproduct",
     "glm",
     "logistic",
+    "objective_for",
     "poisson",
     "softmax",
     "squares",
-    "suited",
 ]
 
 
@@ -160,7 +160,7 @@ class LinearObjective(AbstractObjective):
     classes: tuple | None = eqx.field(static=True)
 
     @property
-    def numbers(self) -> int:
+    def floats_per_example(self) -> int:
         """Scores, slopes and a temporary of them, the weights and the losses."""
         return 3 * self.layout.outputs + 2
 
@@ -334,7 +334,7 @@ def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:
     return glm(_losses.poisson, x, y, 1, l2, **options)
 
 
-def suited(data: Any, l2: float = 1.0, *, weights=None) -> LinearObjective:
+def objective_for(data: Any, l2: float = 1.0, *, weights=None) -> LinearObjective:
     """The model of a `Dataset`: logistic or softmax regression of labels, else least squares."""
     make = squares
     if data.labelled:

@@ -23,14 +23,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 __all__ = [
     "constrain",
     "devices",
-    "everywhere",
-    "fetch",
-    "meshed",
+    "entry_point",
     "on_host",
     "over_lanes",
     "place",
+    "replicate",
     "rowwise",
     "shard",
+    "to_host",
 ]
 
 _AXES = ("groups", "data")
@@ -120,7 +120,7 @@ def on_host() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def meshed(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def entry_point(function: Callable[_P, _R]) -> Callable[_P, _R]:
     """The function, called with the mesh that its arguments lie on as JAX's current one.
 
     Products of float32 are products of float32 in it: left alone, accelerators round the factors
@@ -170,7 +170,7 @@ def constrain(array, *axes):
     return jax.lax.with_sharding_constraint(array, _spec(array.shape, axes))
 
 
-def everywhere(tree: Any) -> Any:
+def replicate(tree: Any) -> Any:
     """Arrays inside `jit`, all of them on every device."""
     return jax.tree.map(constrain, tree)
 
@@ -191,7 +191,7 @@ def place(values: np.ndarray, dtype, *axes) -> jax.Array:
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
 
 
-def fetch(tree: Any) -> Any:
+def to_host(tree: Any) -> Any:
     """Arrays as NumPy arrays, the whole of them in every process."""
 
     def one(leaf):
@@ -241,5 +241,5 @@ def over_lanes(prepare: Callable, solve: Callable, lanes: Any, batch: int | None
         return filled.reshape(-1, share, *leaf.shape[1:])
 
     answers = jax.lax.map(deal, jax.tree.map(cut, lanes))
-    whole = everywhere(answers)
+    whole = replicate(answers)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], whole)

@@ -13,7 +13,7 @@ after the solve as |b - A x| / |b| in the norm of H^-1, which does not depend on
 
 from leaveout.solvers.choice import Auto, as_solver
 from leaveout.solvers.direct import Cholesky, LowRank
-from leaveout.solvers.factor import Block, Factor, Solver, factorise, full_matrix, whiten
+from leaveout.solvers.factor import Block, Factor, Solver, attach_rows, factorise, full_matrix
 from leaveout.solvers.foreign import Lineax
 from leaveout.solvers.iterative import CG
 from leaveout.solvers.refined import Refined
@@ -29,7 +29,7 @@ __all__ = [
     "Refined",
     "Solver",
     "as_solver",
+    "attach_rows",
     "factorise",
     "full_matrix",
-    "whiten",
 ]

@@ -20,6 +20,7 @@ __all__ = [
     "Solver",
     "apply_full",
     "apply_reduced",
+    "attach_rows",
     "factorise",
     "full_matrix",
     "is_definite",
@@ -30,7 +31,6 @@ __all__ = [
     "seen_through",
     "unit_diagonal",
     "white_rows",
-    "whiten",
 ]
 
 
@@ -60,7 +60,7 @@ class Factor(eqx.Module):
     Attributes:
         lower: (p p).
         rows: (n p) the design in the coordinates that make H the identity, X lower^-T, for a linear
-            model of one output, where `whiten` has put them; else None.
+            model of one output, where `attach_rows` has put them; else None.
         gram: (n n) rows rows' = X H^-1 X', likewise.
     """
 
@@ -94,7 +94,7 @@ class Factor(eqx.Module):
 
 
 @eqx.filter_jit
-def whiten(factor: Factor, design: Float[Array, "n p"], gram: bool = False) -> Factor:
+def attach_rows(factor: Factor, design: Float[Array, "n p"], gram: bool = False) -> Factor:
     """The factor with the design in its coordinates: n p^2 multiplications, and n^2 p for `gram`.
 
     What a group does to a linear model of one output is then seen without theta: H(w) is

@@ -48,7 +48,7 @@ class CG:
         """The map b to rows of (H - H(w))^-1 b."""
         if factor is not None and factor.rows is not None:
             taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
-            return self.whitened(factor, taken)
+            return self.by_rows(factor, taken)
         apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
         return self.near(expansion, factor, apply)
 
@@ -57,7 +57,7 @@ class CG:
         precondition = _jacobi(expansion) if factor is None else factor.solve
         return lambda b: self.solve(apply, precondition, b)
 
-    def whitened(self, factor, taken):
+    def by_rows(self, factor, taken):
         """The map b to rows of (H - X' diag(taken) X)^-1 b, for a factor that holds X's rows.
 
         In coordinates u = lower' x: products with the whitened design, nothing else.
@@ -87,11 +87,11 @@ class CG:
         def step(carry):
             count, x, r, z, direction, girth, energy, steps, flat, running = carry
             image = apply(direction)
-            bend = jnp.sum(direction * image, axis=1)
+            curvature = jnp.sum(direction * image, axis=1)
             # a direction without curvature, beside the preconditioner's: b cannot be reached
-            dead = running & ~(bend > 10 * jnp.finfo(b.dtype).eps * girth)
+            dead = running & ~(curvature > 10 * jnp.finfo(b.dtype).eps * girth)
             go = running & ~dead
-            length = jnp.where(go, energy / jnp.where(go, bend, 1.0), 0.0)[:, None]
+            length = jnp.where(go, energy / jnp.where(go, curvature, 1.0), 0.0)[:, None]
             x, r = x + length * direction, r - length * image
             z = jnp.where(go[:, None], precondition(r), z)
             new = jnp.sum(r * z, axis=1)

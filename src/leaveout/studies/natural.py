@@ -28,7 +28,7 @@ from leaveout.groups import Groups
 from leaveout.methods.first_order import Influence
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.retraining import Retrain
-from leaveout.objectives.linear import suited
+from leaveout.objectives.linear import objective_for
 from leaveout.runtime.files import read_json, read_parquet
 from leaveout.studies import datasets
 from leaveout.studies.datasets import Dataset
@@ -218,7 +218,7 @@ def _groups(data: Dataset, by: str | None) -> Groups:
 
 
 def _objective_of(data: Dataset, question: Question, say):
-    bare = suited(data, weights=data.weights)
+    bare = objective_for(data, weights=data.weights)
     if question.l2_over_n is not None:
         return bare.with_l2(question.l2_over_n * data.n)
     if data.l2 is not None:

@@ -31,7 +31,7 @@ from leaveout.groups import Groups
 from leaveout.methods.first_order import Influence, per_point
 from leaveout.methods.group_newton import Newton
 from leaveout.methods.retraining import Retrain
-from leaveout.objectives.linear import suited
+from leaveout.objectives.linear import objective_for
 from leaveout.runtime.files import read_json
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
 from leaveout.studies import datasets
@@ -262,7 +262,7 @@ def _configuration(folder: Path) -> Configuration:
 
 def _objective_of(data, configuration: Configuration, folder: Path, say):
     """The objective at the chosen penalty, and how it was chosen."""
-    bare = suited(data)
+    bare = objective_for(data)
     if configuration.l2_over_n is not None:
         return bare.with_l2(configuration.l2_over_n * data.n), None
     if data.l2 is not None:

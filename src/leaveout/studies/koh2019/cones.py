@@ -11,7 +11,7 @@ from leaveout import measures, plot
 from leaveout.analysis import propositions as bounds
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
-from leaveout.objectives.linear import suited
+from leaveout.objectives.linear import objective_for
 from leaveout.studies import datasets
 from leaveout.studies.koh2019 import figures as paper
 from leaveout.studies.koh2019 import plot_sweep, plot_theory, published
@@ -79,7 +79,7 @@ def figure(
 
 
 def _fitted(name: str, ran: Study) -> Fit:
-    return fit(suited(datasets.load(name), ran.summary["l2"]))
+    return fit(objective_for(datasets.load(name), ran.summary["l2"]))
 
 
 def _largest(name: str, ran: Study) -> float:

@@ -59,13 +59,13 @@ def sweep(
             values = np.concatenate(drawn)
             low, high = values.min(), values.max()
             # strong penalties have small effects: linear near 0, logarithmic further out
-            bend = float(np.quantile(np.abs(values), 0.2)) or 1.0
+            threshold = float(np.quantile(np.abs(values), 0.2)) or 1.0
             for scale in (ax.set_xscale, ax.set_yscale):
-                scale("symlog", linthresh=bend)
+                scale("symlog", linthresh=threshold)
             ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
             ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
             for axis in (ax.xaxis, ax.yaxis):
-                axis.set_major_locator(_decades(bend, low, high))
+                axis.set_major_locator(_decades(threshold, low, high))
             ax.set_xlabel("actual effect")
             if j == 0:
                 ax.set_ylabel(series[0][0].method if rows is None else rows[i])
@@ -75,14 +75,14 @@ def sweep(
     return figure
 
 
-def _decades(bend, low, high):
+def _decades(threshold, low, high):
     """At most two ticks on either side of 0, at powers of ten that leave room for both."""
     from matplotlib.ticker import FixedLocator
 
     ticks = [0.0]
     for end in (low, high):
-        top = int(np.floor(np.log10(max(abs(end), bend))))
-        bottom = int(np.ceil(np.log10(bend)))
+        top = int(np.floor(np.log10(max(abs(end), threshold))))
+        bottom = int(np.ceil(np.log10(threshold)))
         middle = (top + bottom + 1) // 2
         shown = {top, middle} if top - middle > 1 else {top}
         ticks += [np.sign(end) * 10.0**k for k in shown if k >= bottom]
