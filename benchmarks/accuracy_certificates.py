@@ -18,7 +18,6 @@ import numpy as np
 import leaveout as lo
 from benchmarks.adversarial import SHAPES, checks
 from benchmarks.harness import fit_of, record, timed
-from leaveout.objectives.linear import objective_for
 
 _METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Krylov(1),
             lo.Newton(), lo.NewtonChebyshev(), lo.Newton(steps=2), lo.Retrain())  # fmt: skip
@@ -102,7 +101,7 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
 def _penalties(name: str, count: int) -> list[dict]:
     """What one Newton-Chebyshev step proves, at each of several penalties."""
     data, rows = lo.datasets.load(name), []
-    objective = objective_for(data)
+    objective = lo.datasets.objective_for(data)
     for level in _LEVELS:
         fit = lo.fit(objective.with_l2(level * data.n))
         groups, measures = _groups(data, fit, count), _measures(data)
@@ -156,13 +155,13 @@ def _occupations() -> list[dict]:
 
 def _lights(name, fit, groups, measures, actual) -> list[dict]:
     """How often influence was within 10 and 50 % of the truth, by colour of light."""
-    light = lo.bounds.trust(fit, groups).light
+    light = lo.trust(fit, groups).light
     k = _QUERIES * fit.objective.layout.outputs  # predictions
     influence = lo.effects(fit, groups, measures, lo.Influence()).value[:, :k]
     error = np.linalg.norm(influence - actual[:, :k], axis=1)
     error /= np.linalg.norm(actual[:, :k], axis=1)
     rows = []
-    for colour in lo.bounds.Light:
+    for colour in lo.Light:
         mine = error[light == colour]
         rows.append({
             "data": name, "light": colour.name, "groups": len(mine),

@@ -58,7 +58,7 @@ def _row(data, split: int, num: int):
     examples = data.x_query[points], data.y_query[points]
     scores = np.asarray(lo.per_point(fitted, lo.measures.loss(examples)))
     residuals = np.asarray(objective.at(fitted.flat).first)
-    groups = seven(key, fitted.objective, residuals, scores, num=num)
+    groups = seven(key, objective, residuals, scores, num=num)
     wanted = [lo.measures.margin(examples), lo.measures.self_loss()]
     actual = lo.effects(fitted, groups, wanted, lo.Retrain())
     assert not actual.status.any()

@@ -93,17 +93,17 @@ def _leaving(key, y, pull):
     return jnp.stack([some, label, tail, part])[kind].at[1].set(0.0)
 
 
-def _curved(objective, theta, stays):
+def _curved(objective, theta, v):
     """The Hessian of what stays, pinned where it is singular for every theta."""
     gauge = objective.at(theta).gauge()
-    return objective.hessian(theta, stays) + (0.0 if gauge is None else gauge)
+    return objective.hessian(theta, v) + (0.0 if gauge is None else gauge)
 
 
-def _minimum(objective, theta, stays):
+def _minimum(objective, theta, v):
     """The truth by Newton steps damped for self-concordant losses, its decrement and Hessian."""
 
     def direction(theta):
-        matrix, gradient = _curved(objective, theta, stays), objective.gradient(theta, stays)
+        matrix, gradient = _curved(objective, theta, v), objective.gradient(theta, v)
         return jax.scipy.linalg.solve(matrix, gradient, assume_a="pos"), gradient
 
     def unfinished(carry):
@@ -121,7 +121,7 @@ def _minimum(objective, theta, stays):
     theta, *_ = jax.lax.while_loop(unfinished, step, (theta, jnp.asarray(jnp.inf), 0))
     down, gradient = direction(theta)
     decrement = jnp.sqrt(jnp.maximum(gradient @ down, 0.0))
-    return theta, decrement, _curved(objective, theta, stays)
+    return theta, decrement, _curved(objective, theta, v)
 
 
 def _problem(shape, key, intercepts):
@@ -147,15 +147,16 @@ def _problem(shape, key, intercepts):
 
 def _one(objective, query, y_query, key, free):
     """(finite, wrong, looked at, whether the truths were reached) for one objective."""
-    full = jnp.ones(objective.n)
-    fitted, rest, _ = _minimum(objective, objective.initial(), full)
+    s = objective.weights
+    fitted, rest, _ = _minimum(objective, objective.initial(), s)
     expansion = objective.at(fitted)
     factor, definite = factorise(full_matrix(expansion))
-    pull = expansion.dot(factor.solve(objective.gradient(fitted, 0.5 * full)[None])[0])
+    pull = s * expansion.dot(factor.solve(objective.gradient(fitted, 0.5 * s)[None])[0])
     w = _leaving(key, objective.y, pull)
-    truth, left, matrix = _minimum(objective, fitted, 1 - w)
-    gradient = expansion.gradient(w)
-    newton = jax.scipy.linalg.solve(_curved(objective, fitted, 1 - w), gradient, assume_a="pos")
+    v = s * (1 - w)
+    truth, left, matrix = _minimum(objective, fitted, v)
+    gradient = expansion.gradient(s * w)
+    newton = jax.scipy.linalg.solve(_curved(objective, fitted, v), gradient, assume_a="pos")
     candidates = [fitted, fitted + factor.solve(gradient[None])[0], fitted + newton, truth]
     framed = frame(objective, fitted, factor)
     measures: list[Any] = [
@@ -170,9 +171,9 @@ def _one(objective, query, y_query, key, free):
     def holds(theta):
         """(finite, wrong, looked at) from one candidate."""
         known = wrong = total = jnp.zeros((), int)
-        balls = [penalty_ball(objective, theta, 1 - w, free_intercept=free)]
+        balls = [penalty_ball(objective, theta, v, free_intercept=free)]
         balls += [
-            hessian_ball(framed, theta, 1 - w, fresh=fresh, exact=exact)
+            hessian_ball(framed, theta, v, fresh=fresh, exact=exact)
             for fresh in (True, False)
             for exact in (True, False)
         ]

@@ -65,6 +65,12 @@ class Problem:
     query: np.ndarray
 
     @property
+    def stays(self) -> np.ndarray:
+        """(6 n) what the groups leave of each example; one without weight gets what is added."""
+        here = self.weights > 0
+        return np.where(here, self.weights * (1 - self.w), np.maximum(-self.w, 0))
+
+    @property
     def outputs(self) -> int:
         """Scores an example."""
         return len(np.unique(self.y)) if self.loss == "softmax" else 1
@@ -248,7 +254,7 @@ def check(problem: Problem) -> dict[str, Any]:
 
     groups = lo.Groups.from_weights(problem.w)
     sure = _routes(found, problem, fit, groups, matrix, query, free)
-    stays = problem.weights * (1 - problem.w)
+    stays = problem.stays
     measures = [lo.measures.prediction(problem.query), lo.measures.self_loss()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -262,7 +268,7 @@ def check(problem: Problem) -> dict[str, Any]:
     own = _derivatives(problem, problem.design @ matrix.T)[0]
     for i in range(6):
         theta, reached = _minimum(problem, matrix, stays[i], free)
-        gone = problem.weights * problem.w[i]
+        gone = problem.weights - stays[i]
         change = _derivatives(problem, problem.design @ theta.T)[0] - own
         truth = query @ theta.T - before, np.atleast_1d(gone @ change)
         mine = np.split(actual.value[i], [before.size])
@@ -298,8 +304,8 @@ def _routes(found, problem: Problem, fit, groups, matrix, query, free: int) -> l
     """
     objective = fit.objective
     first = _derivatives(problem, problem.design @ matrix.T)[1]
-    gradients = np.einsum("gn,nk,nq->gkq", problem.weights * problem.w, first, problem.design)
-    stays = problem.weights * (1 - problem.w)
+    stays = problem.stays
+    gradients = np.einsum("gn,nk,nq->gkq", problem.weights - stays, first, problem.design)
     expected = {
         "influence": _solve(_expanded(problem, matrix, problem.weights)[1], gradients, free),
         "newton": [

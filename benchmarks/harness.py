@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from leaveout.objectives.linear import objective_for
 
 __all__ = ["cores", "drawn", "environment", "fit_of", "penalty", "record", "timed"]
 
@@ -42,7 +41,7 @@ def penalty(data: lo.datasets.Dataset) -> float:
 def fit_of(name: str) -> tuple[lo.datasets.Dataset, lo.Fit]:
     """A data set, and its logistic or softmax regression at that l2."""
     data = lo.datasets.load(name)
-    return data, lo.fit(objective_for(data, penalty(data)))
+    return data, lo.fit(lo.datasets.objective_for(data, penalty(data)))
 
 
 def drawn(n: int, d: int, outputs: int = 1) -> tuple[np.ndarray, np.ndarray]:

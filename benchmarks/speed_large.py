@@ -18,7 +18,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import penalty, record, timed
-from leaveout.objectives.linear import LinearObjective, objective_for
+from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.sharding import on_host
 
 _CASES = {
@@ -43,7 +43,7 @@ def main(folder: Path, size: str) -> None:
 def _measure(name: str, share: int) -> list[dict]:
     data, groups = _problem(name)
     groups = groups[_spread(groups, len(groups) // share)]
-    objective = objective_for(data, penalty(data))
+    objective = lo.datasets.objective_for(data, penalty(data))
     fit, seconds = timed(lambda: lo.fit(objective), 1)
     row = {"data": name, "n": objective.n, "p": objective.p}
     rows = [row | {"method": "fit", "seconds": seconds["median"], "first": seconds["first"]}]

@@ -125,6 +125,7 @@ def _problem(data, fitted, groups, sample, most) -> Problem:
 def _lapack(problem: Problem, fitted) -> dict:
     expansion = fitted.expansion()
     first, second = np.asarray(expansion.first[:, 0]), np.asarray(expansion.second[:, 0, 0])
+    assert (fitted.objective.weights == 1).all()
     return loops.newton(problem, first, second, np.asarray(fitted.objective.hessian(fitted.flat)))
 
 

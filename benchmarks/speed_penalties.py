@@ -14,7 +14,6 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import record, timed
-from leaveout.objectives.linear import objective_for
 from leaveout.studies.koh2019 import published
 
 _CASES = {  # data set to groups
@@ -34,7 +33,7 @@ def main(folder: Path, size: str) -> None:
 
 def _measure(name: str, count: int) -> list[dict]:
     data = lo.datasets.load(name)
-    objective = objective_for(data)
+    objective = lo.datasets.objective_for(data)
     grid = data.n * np.array(published.SWEEP)
     sizes = lo.groups.sizes(data.n, count)
     groups = lo.groups.random(jax.random.key(0), data, sizes=sizes)

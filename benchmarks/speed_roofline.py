@@ -68,10 +68,10 @@ def _evaluation(what: str, objective, groups: int, roof: float) -> dict:
     fit = with_rows(lo.fit(objective), 2**34)
     problem = around(fit, own_l2=False)
     n, p = objective.n, objective.p
-    outputs = getattr(getattr(objective, "layout", None), "outputs", 1)
+    outputs = objective.outputs
     rows = jax.random.normal(jax.random.key(1), (n, p // outputs))
     some = lo.groups.random(jax.random.key(2), objective, sizes=[n // 10] * groups)
-    stays = problem.lay(1 - jnp.asarray(some.dense()))
+    stays = problem.lay(objective.stays(jnp.asarray(some.dense())))
     u = 0.01 * jax.random.normal(jax.random.key(3), (groups, p))
     wide = u.reshape(groups * outputs, -1)
 

@@ -90,7 +90,7 @@ def communication(name):
     @entry_point
     def gradient_of_retraining(fitted):
         problem = around(with_rows(fitted, 2**30), False)
-        stays = problem.lay(1 - leaving(fitted, groups))
+        stays = problem.lay(fitted.objective.stays(leaving(fitted, groups)))
         state = lbfgs.initialise(jax.numpy.zeros((16, fitted.flat.size)))
 
         def gradient(problem, stays, point):

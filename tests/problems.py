@@ -88,13 +88,13 @@ def spearman(one, other) -> float:
 @eqx.filter_jit
 def slow_retrain(objective, w, start):
     """Theta without the group: plain Newton steps of bounded length, to rounding."""
-    stays = 1 - w
+    v = objective.weights * (1 - w)
     gauge = objective.at(start).gauge()
     gauge = 0.0 if gauge is None else gauge
 
     def step(_, theta):
-        matrix = objective.hessian(theta, stays) + gauge
-        direction = jnp.linalg.solve(matrix, objective.gradient(theta, stays))
+        matrix = objective.hessian(theta, v) + gauge
+        direction = jnp.linalg.solve(matrix, objective.gradient(theta, v))
         return theta - direction * jnp.minimum(1.0, 2.0 / (jnp.linalg.norm(direction) + 1e-30))
 
     return jax.lax.fori_loop(0, 60, step, start)

@@ -3,6 +3,8 @@
 Whether a GPU agrees with processors is seen where there is one: `benchmarks/speed_large.py`.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,17 +40,17 @@ def test_influence_newton_and_retraining_are_those_of_dense_algebra(accelerator,
     accelerator()
     assert not on_host()
     fit = lo.fit(objective)
-    stays = np.concatenate([np.ones((1, 173)), 1 - w])
+    stays = np.asarray(objective.weights) * np.concatenate([np.ones((1, 173)), 1 - w])
     whole, *left = jax.jit(jax.vmap(objective.hessian, (None, 0)))(fit.flat, stays)
     gradient = jax.jit(jax.vmap(objective.gradient))
-    pull = gradient(jnp.tile(fit.flat, (5, 1)), 1 - w)
+    pull = gradient(jnp.tile(fit.flat, (5, 1)), stays[1:])
     influence = [_solve(whole, -g) for g in pull]
     np.testing.assert_allclose(lo.influence(fit, groups).value, influence, atol=1e-9)
     step = [_solve(own, -g) for own, g in zip(left, pull, strict=True)]
     np.testing.assert_allclose(lo.newton(fit, groups, solver).value, step, atol=1e-9)
     change = lo.retrain(fit, groups, lo.Retrain(1e-10))
     assert not change.status.any()
-    remains = gradient(fit.flat[None] + change.value, 1 - w)
+    remains = gradient(fit.flat[None] + change.value, stays[1:])
     assert np.abs(remains).max() < 1e-8 * np.abs(pull).max()
 
 
@@ -58,10 +60,11 @@ def _solve(matrix, b):
 
 
 def test_products_of_float32_are_not_rounded_further(accelerator):
+    settings: Any = jax.config  # its attributes are made when JAX is imported
     heard = []
 
     def loss(score, y):
-        heard.append(str(jax.config.read("jax_default_matmul_precision")))
+        heard.append(str(settings.jax_default_matmul_precision))
         return jnp.logaddexp(0.0, score) - y * score
 
     x = np.random.default_rng(0).standard_normal((97, 3))

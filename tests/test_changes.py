@@ -29,7 +29,8 @@ def test_added_points_are_as_if_they_had_been_there(name):
     seen = lo.fit(getattr(lo, name)(x[:N], y[:N], 0.5, weights=s[:N]))
     fit, groups = lo.add(seen, (x[N:], y[N:]), ["a", "a", "b", "b", "b", "a"], weights=s[N:])
     assert groups.names.tolist() == ["a", "b"]
-    np.testing.assert_allclose(groups.alpha, [-3 / (N + 6), -3 / (N + 6)])
+    np.testing.assert_allclose(groups.w, -s[N:][[0, 1, 5, 2, 3, 4]])
+    np.testing.assert_allclose(groups.alpha, groups.sums(groups.w) / (N + 6))
     unheard = fit.objective.gradient(fit.flat) - seen.objective.gradient(seen.flat)
     assert np.abs(unheard).max() < 1e-15
     change = lo.retrain(fit, groups, EXACT)

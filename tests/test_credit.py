@@ -25,7 +25,7 @@ def case():
     return lo.fit(lo.logistic(x, y, l2=1.0)), lo.Groups.from_labels(site), measures
 
 
-def placed(found: lo.Credit) -> lo.Null:
+def placed(found: lo.Credit) -> lo.Standing:
     """The place among random groups, which was asked for."""
     assert found.null is not None
     return found.null
@@ -67,7 +67,7 @@ def test_a_planted_group_stands_out_and_the_table_says_everything(case):
 
 def test_the_band_is_that_of_groups_made_anew_within_classes(case):
     fit, groups, (measure, _) = case
-    found = lo.credit(fit, groups, measure, lo.Influence(), null=50, key=jax.random.key(3))
+    found = lo.credit(fit, groups, measure, lo.Influence(), null=lo.Null(50, key=jax.random.key(3)))
     like = lo.groups.lookalikes(
         jax.random.key(3), groups, like=groups, within=np.asarray(fit.objective.y), draws=50
     )
@@ -90,8 +90,8 @@ def test_random_groups_are_false_alarms_as_often_as_they_may_be(case):
     for seed in range(40):
         labels = np.random.default_rng(seed).permutation(np.arange(N) % 5)
         found = lo.credit(
-            fit, lo.Groups.from_labels(labels), measure, lo.Influence(), null=99, within=y,
-            key=jax.random.key(seed),
+            fit, lo.Groups.from_labels(labels), measure, lo.Influence(),
+            null=lo.Null(99, within=y, key=jax.random.key(seed)),
         )  # fmt: skip
         p.append(placed(found).p[:, 0])
     p = np.concatenate(p)  # 200 of them, nearly uniform
@@ -101,7 +101,7 @@ def test_random_groups_are_false_alarms_as_often_as_they_may_be(case):
 
 def test_a_band_of_any_method_compares_like_with_like(case):
     fit, groups, measures = case
-    found = lo.credit(fit, groups, measures, lo.Newton(), null=20, null_method=lo.Newton())
+    found = lo.credit(fit, groups, measures, lo.Newton(), null=lo.Null(20, lo.Newton()))
     null = placed(found)
     np.testing.assert_allclose(null.effect, found.best.value, atol=1e-12)
     assert np.isfinite(null.z).all()
@@ -146,7 +146,7 @@ def test_clustered_standard_errors_are_those_of_statsmodels():
     ("change", "sentence"),
     [
         ({"methods": []}, "expected at least one method"),
-        ({"within": [0, 1]}, "expected one stratum for each of 80 points"),
+        ({"null": lo.Null(within=[0, 1])}, "expected one stratum for each of 80 points"),
     ],
 )
 def test_credit_by_no_method_other_strata_or_unknown_columns_is_refused(case, change, sentence):

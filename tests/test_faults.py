@@ -177,16 +177,29 @@ def test_one_bad_group_is_named_and_does_not_poison_the_others():
         lo.effects(fit, groups, measure, lo.Retrain(), throw=True)
 
 
-class Greedy:
+class Greedy(lo.Method):
     """A method that needs a device of more memory than there is for more than three groups."""
 
-    name, first_order, asked = "greedy", False, ()
+    what = "RESOURCE_EXHAUSTED: Out of memory allocating 1 byte"
+    most = 3
 
-    def change(self, fit, groups, memory=None):
-        self.asked += (len(groups),)
-        if len(groups) > 3:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte")
-        return lo.newton(fit, groups)
+    def __init__(self):
+        self.asked = []
+
+    @property
+    def name(self):
+        return "greedy"
+
+    def prepare(self, fit, measures):
+        newton = lo.Newton().prepare(fit, measures)
+
+        def change(groups):
+            self.asked.append(len(groups))
+            if len(groups) > self.most:
+                raise jax.errors.JaxRuntimeError(self.what)
+            return newton.change(groups)
+
+        return lo.Prepared(change)
 
 
 def test_running_out_of_memory_becomes_a_smaller_chunk_and_a_note():
@@ -197,11 +210,10 @@ def test_running_out_of_memory_becomes_a_smaller_chunk_and_a_note():
     with pytest.warns(UserWarning, match=r"memory ran out with (11|5) groups at once; going on"):
         found = lo.effects(fit, groups, measure, method)
     np.testing.assert_allclose(found.value, expected.value, atol=1e-12)
-    assert method.asked == (11, 5, 2, 2, 2, 2, 2, 2)
+    assert method.asked == [11, 5, 2, 2, 2, 2, 2, 2]
 
     class Other(Greedy):
-        def change(self, fit, groups, memory=None):
-            raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+        what, most = "INTERNAL: something else", 0
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         lo.effects(fit, groups, measure, Other())

@@ -34,14 +34,14 @@ def test_a_fit_is_an_optimum_to_rounding(name):
     np.testing.assert_allclose(fitted.objective.gradient(fitted.flat), 0.0, atol=1e-10)
 
 
-def test_residual_and_spread_are_what_they_say():
+def test_residual_and_sandwich_are_what_they_say():
     objective = problem("logistic")
     theta = lo.fit(objective).flat + 0.01
     off = lo.fit(objective, theta=theta, max_steps=0, throw=False)
     inverse = jnp.linalg.inv(objective.hessian(theta))
     gradient = objective.gradient(theta)
     np.testing.assert_allclose(off.residual, jnp.sqrt(gradient @ inverse @ gradient), rtol=1e-9)
-    points = jax.vmap(off.expansion().gradient)(jnp.eye(60))
+    points = jax.vmap(off.expansion().gradient)(jnp.diag(objective.weights))
     lengths = jnp.einsum("np,pq,nq->", points, inverse, points)
     np.testing.assert_allclose(off.sandwich, jnp.sqrt(lengths), rtol=1e-9)
 
@@ -154,7 +154,7 @@ def test_estimators_that_cannot_be_converted_are_refused():
 def test_a_path_is_a_fit_for_every_penalty_and_weighting(name):
     objective, grid = problem(name, d=5), np.array([0.05, 20.0, 1.0])  # in any order
     stays = np.stack([np.ones(60), np.arange(60) % 5 != 0, np.linspace(0.2, 1.0, 60)])
-    found = path(objective, grid, stays)
+    found = path(objective, grid, stays * np.asarray(objective.weights))
     assert found.value.shape == (3, 3, objective.p)
     assert not np.asarray(found.status).any()
     assert np.asarray(found.steps).max() < 200
@@ -230,7 +230,7 @@ def test_cross_validation_by_loss_takes_folds_follows_the_key_and_warns_of_edges
         (lambda o: lo.cross_validate(o, []), "grid of finite penalties"),
         (lambda o: lo.cross_validate(o, [1.0], folds=1), "expected 2 to 60 folds, got 1"),
         (lambda o: lo.cross_validate(o, [1.0], folds=np.zeros(60)), "at least two different"),
-        (lambda o: lo.cross_validate(o, [1.0], criterion="auc"), 'must be "loss"'),
+        (lambda o: lo.cross_validate(o, [1.0], criterion="auc"), "one of Criterion.accuracy"),
         (lambda o: lo.fit(wrong(lambda theta: theta)), "expected an objective such as"),
     ],
 )

@@ -1,8 +1,8 @@
 """Groups: the sparse container against dense masks, and the shelf of families."""
 
+import dataclasses
 import inspect
 import time
-import types
 
 import jax
 import numpy as np
@@ -18,6 +18,12 @@ from leaveout.groups.linkage import single_linkage
 N, D = 120, 5
 
 
+@dataclasses.dataclass
+class Points:
+    n: int
+    x: np.ndarray
+
+
 class Data:
     """Inputs with ties, three classes."""
 
@@ -26,23 +32,26 @@ class Data:
     y = np.repeat([0, 1, 2], [20, 40, 60])
 
 
+DATA = Data()
+
+
 RESIDUALS = np.random.default_rng(1).normal(size=N)
 SCORES = np.random.default_rng(2).normal(size=(N, 2))
 SIZES = shelf.sizes(N, 12)
 MADE = {
-    "random": lambda key: shelf.random(key, Data, sizes=SIZES),
-    "same_class": lambda key: shelf.same_class(key, Data, sizes=SIZES),
-    "shared_feature": lambda key: shelf.shared_feature(key, Data, sizes=SIZES),
-    "feature_clusters": lambda key: shelf.feature_clusters(key, Data, sizes=SIZES),
-    "gradient_clusters": lambda key: shelf.gradient_clusters(key, Data, RESIDUALS, sizes=SIZES),
+    "random": lambda key: shelf.random(key, DATA, sizes=SIZES),
+    "same_class": lambda key: shelf.same_class(key, DATA, sizes=SIZES),
+    "shared_feature": lambda key: shelf.shared_feature(key, DATA, sizes=SIZES),
+    "feature_clusters": lambda key: shelf.feature_clusters(key, DATA, sizes=SIZES),
+    "gradient_clusters": lambda key: shelf.gradient_clusters(key, DATA, RESIDUALS, sizes=SIZES),
     "tails": lambda key: shelf.tails(key, SCORES, num=12),
-    "folds": lambda key: shelf.folds(key, Data, 7),
+    "folds": lambda key: shelf.folds(key, DATA, 7),
     "lookalikes": lambda key: shelf.lookalikes(
-        key, Data, like=shelf.folds(None, Data, 7), within=Data.y, draws=3
+        key, DATA, like=shelf.folds(None, DATA, 7), within=Data.y, draws=3
     ),
-    "singles": lambda key: shelf.singles(Data),
-    "of_data": lambda key: shelf.of_data(key, Data, num=12),
-    "seven": lambda key: shelf.seven(key, Data, RESIDUALS, SCORES, num=12),
+    "singles": lambda key: shelf.singles(DATA),
+    "of_data": lambda key: shelf.of_data(key, DATA, num=12),
+    "seven": lambda key: shelf.seven(key, DATA, RESIDUALS, SCORES, num=12),
 }
 
 
@@ -144,7 +153,7 @@ def test_a_hundred_thousand_overlapping_groups_stay_sparse():
         (lambda: lo.Groups.from_indices([[0.5]], n=9), "expected integer indices in group 0"),
         (lambda: lo.Groups.from_indices([], n=9), "at least one group, got none"),
         (lambda: lo.Groups.from_masks(np.ones((2, 9))), "expected boolean masks"),
-        (lambda: lo.Groups.from_weights(np.full((1, 9), np.nan)), r"weights\[0, 0\] is not"),
+        (lambda: lo.Groups.from_weights(np.full((1, 9), np.nan)), r"w\[0, 0\] is not"),
         (lambda: lo.Groups.from_weights(np.full((1, 9), 1.5)), "removes 1.5 of point 0"),
         (lambda: lo.Groups.from_labels([None, None]), "all are missing"),
         (lambda: lo.Groups.from_indices([[1]], n=9, names=["a", "b"]), "1 names and kinds"),
@@ -180,7 +189,7 @@ def test_a_long_table_makes_overlapping_groups():
     groups = lo.Groups.from_pairs(pairs["row"], pairs["function"], n=4)
     assert groups.names.tolist() == ["f", "g"]
     np.testing.assert_array_equal(groups.dense(), [[1, 0, 1, 0], [1, 1, 0, 0]])
-    halves = lo.Groups.from_pairs([2, 1, 0], ["a", "b", "a"], n=4, weights=[0.5, 1, 0.25])
+    halves = lo.Groups.from_pairs([2, 1, 0], ["a", "b", "a"], n=4, w=[0.5, 1, 0.25])
     np.testing.assert_array_equal(halves.dense(), [[0.25, 0, 0.5, 0], [0, 1, 0, 0]])
 
 
@@ -207,12 +216,12 @@ def test_splitters_make_groups():
 
 def test_lookalikes_keep_sizes_strata_and_disjointness():
     like = lo.Groups.from_labels(np.arange(N) % 7)
-    groups = shelf.lookalikes(jax.random.key(0), Data, like=like, within=Data.y, draws=4)
+    groups = shelf.lookalikes(jax.random.key(0), DATA, like=like, within=Data.y, draws=4)
     counts = groups.dense() @ np.eye(3)[Data.y]
     np.testing.assert_array_equal(counts, np.tile(like.dense() @ np.eye(3)[Data.y], (4, 1)))
     np.testing.assert_array_equal(groups.dense().reshape(4, 7, N).sum(axis=1), np.ones((4, N)))
     weights = lo.Groups.from_weights(0.5 * like.dense())
-    again = shelf.lookalikes(jax.random.key(0), Data, like=weights, within=Data.y, draws=4)
+    again = shelf.lookalikes(jax.random.key(0), DATA, like=weights, within=Data.y, draws=4)
     np.testing.assert_array_equal(again.dense(), 0.5 * groups.dense())
 
 
@@ -244,7 +253,7 @@ def test_sizes_are_those_asked_for(name):
 
 
 def test_same_class_is_pure_and_says_what_it_could_not_make():
-    groups = shelf.same_class(jax.random.key(0), Data, sizes=[10, 30, 50, 61, 70])
+    groups = shelf.same_class(jax.random.key(0), DATA, sizes=[10, 30, 50, 61, 70])
     assert groups.size.tolist() == [10, 30, 50]
     for i in range(3):
         assert np.unique(Data.y[groups[i].indices]).size == 1
@@ -296,7 +305,7 @@ def clustered(monkeypatch):
 
 def test_clusters_are_single_linkage_and_k_means(clustered):
     points = np.random.default_rng(3).normal(size=(N, D))  # where distances tie, trees differ
-    data = types.SimpleNamespace(n=N, x=points)
+    data = Points(N, points)
     groups = shelf.feature_clusters(jax.random.key(5), data, sizes=np.tile(SIZES, 4))
     assert [k for _, k, _ in clustered] == [4, 8, 16, 32, 64]  # and 128 are more than points
     labels = [fclusterdata(points, 1)]
@@ -330,7 +339,7 @@ def test_sketched_gradients_keep_their_distances(monkeypatch):
 
     monkeypatch.setattr(sklearn.cluster, "KMeans", One)
     rng, n = np.random.default_rng(0), 1_200
-    data = types.SimpleNamespace(n=n, x=rng.normal(size=(n, 200)))
+    data = Points(n, rng.normal(size=(n, 200)))
     residuals = rng.normal(size=(n, 70))  # gradients of 135 MB in all: more than are held
     made = shelf.gradient_clusters(jax.random.key(0), data, residuals, sizes=[1, 1])
     assert "sketched from 14,070 to 512 dimensions" in made.notes[0]
@@ -354,7 +363,7 @@ def test_tails_are_drawn_from_the_extremes():
 
 def test_folds_partition_the_data():
     for key in (None, jax.random.key(0)):
-        folds = shelf.folds(key, Data, 7)
+        folds = shelf.folds(key, DATA, 7)
         np.testing.assert_array_equal(folds.dense().sum(0), 1)
     assert shelf.folds(None, 10, 3).size.tolist() == [4, 4, 2]
     with pytest.raises(ValueError, match="2 to 10 folds, got 11"):
@@ -363,11 +372,11 @@ def test_folds_partition_the_data():
 
 def test_families_do_not_disturb_each_other():
     key = jax.random.key(9)
-    whole = shelf.seven(key, Data, RESIDUALS, SCORES, num=12)
-    alone = shelf.random(jax.random.fold_in(key, 0), Data, sizes=SIZES)
+    whole = shelf.seven(key, DATA, RESIDUALS, SCORES, num=12)
+    alone = shelf.random(jax.random.fold_in(key, 0), DATA, sizes=SIZES)
     np.testing.assert_array_equal(whole[whole.kind == "random"].indices, alone.indices)
-    first = shelf.of_data(key, Data, num=12)
-    again = shelf.seven(key, Data, RESIDUALS, SCORES, num=12, first=first)
+    first = shelf.of_data(key, DATA, num=12)
+    again = shelf.seven(key, DATA, RESIDUALS, SCORES, num=12, first=first)
     np.testing.assert_array_equal(whole.dense(), again.dense())
     assert whole.notes == again.notes
     assert len(set(whole.kind.tolist())) == 7

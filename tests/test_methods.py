@@ -52,12 +52,12 @@ def test_the_shelf_of_solvers_was_found():
 def test_every_solver_gives_the_dense_newton_step(fitted, groups, solver):
     change = lo.newton(fitted, groups, solver)
     assert not change.status.any()
-    objective, expansion = fitted.objective, fitted.expansion()
+    objective, expansion, s = fitted.objective, fitted.expansion(), fitted.objective.weights
     gauge = expansion.gauge()
     gauge = 0.0 if gauge is None else gauge
     for row, w in zip(change.value, groups.dense(), strict=True):
-        matrix = objective.hessian(fitted.flat, jnp.asarray(1 - w)) + gauge
-        expected = jnp.linalg.solve(matrix, expansion.gradient(jnp.asarray(w)))
+        matrix = objective.hessian(fitted.flat, s * (1 - w)) + gauge
+        expected = jnp.linalg.solve(matrix, expansion.gradient(s * w))
         np.testing.assert_allclose(row, expected, atol=1e-9)
 
 
@@ -73,7 +73,7 @@ def test_every_solver_gives_the_dense_influence(fitted, groups, solver):
     expansion = fitted.expansion()
     gauge = expansion.gauge()
     matrix = fitted.objective.hessian(fitted.flat) + (0.0 if gauge is None else gauge)
-    gradients = jax.vmap(expansion.gradient)(jnp.asarray(groups.dense()))
+    gradients = jax.vmap(expansion.gradient)(fitted.objective.weights[None] * groups.dense())
     np.testing.assert_allclose(change.value, jnp.linalg.solve(matrix, gradients.T).T, atol=1e-9)
 
 
@@ -82,10 +82,10 @@ def test_a_second_newton_step_is_the_dense_one(fitted, groups):
     first, both = (lo.newton(fitted, groups, steps=k) for k in (1, 2))
     assert not both.status.any()
     for change, row, w in zip(first.value, both.value, groups.dense(), strict=True):
-        theta, stays = fitted.flat + change, jnp.asarray(1 - w)
+        theta, v = fitted.flat + change, objective.weights * (1 - w)
         gauge = objective.at(theta).gauge()
-        matrix = objective.hessian(theta, stays) + (0.0 if gauge is None else gauge)
-        down = jnp.linalg.solve(matrix, objective.gradient(theta, stays))
+        matrix = objective.hessian(theta, v) + (0.0 if gauge is None else gauge)
+        down = jnp.linalg.solve(matrix, objective.gradient(theta, v))
         np.testing.assert_allclose(row, change - down, atol=1e-9)
 
 
@@ -114,12 +114,12 @@ def test_further_newton_steps_are_damped():
     objective = lo.logistic(x, y, l2=1e-4, intercept=False, weights=weights)
     fitted, groups = lo.fit(objective), lo.Groups.from_indices([[0]], n=26)
     changes = [lo.newton(fitted, groups, steps=k).value for k in (1, 2, 30)]
-    stays = 1 - jnp.asarray(groups.dense()[0])
+    v = objective.weights * (1 - groups.dense()[0])
     places = [fitted.flat + change[0] for change in changes]
-    values = [float(objective.value(theta, stays)) for theta in places]
+    values = [float(objective.value(theta, v)) for theta in places]
     assert values == sorted(values, reverse=True)
-    down = objective.gradient(places[0], stays) / objective.hessian(places[0], stays)[0]
-    assert objective.value(places[0] - down, stays) > 10 * values[0]  # where a full step ends
+    down = objective.gradient(places[0], v) / objective.hessian(places[0], v)[0]
+    assert objective.value(places[0] - down, v) > 10 * values[0]  # where a full step ends
     np.testing.assert_allclose(changes[-1], lo.retrain(fitted, groups).value, rtol=1e-6)
 
 
@@ -173,7 +173,7 @@ def test_low_rank_is_refused_where_it_means_nothing(groups):
     with pytest.raises(ValueError, match="serves newton only"):
         lo.influence(fitted, groups, lo.solvers.LowRank())
     with pytest.raises(ValueError, match="values, never strings"):
-        lo.newton(fitted, groups, "cholesky")
+        lo.newton(fitted, groups, wrong("cholesky"))
 
 
 def test_auto_chooses_each_route_where_it_is_cheapest():
@@ -269,12 +269,12 @@ def test_retraining_agrees_with_scipy(fitted, groups):
     change = lo.retrain(fitted, groups)
     assert not change.status.any()
     for row, w in list(zip(change.value, groups.dense(), strict=True))[::4]:
-        stays = jnp.asarray(1 - w)
+        stays = objective.weights * (1 - w)
         reference = scipy.optimize.minimize(
-            lambda t, s=stays: tuple(map(np.asarray, objective.value_and_gradient(t, s))),
+            lambda t, v=stays: tuple(map(np.asarray, objective.value_and_gradient(t, v))),
             np.asarray(fitted.flat),
             jac=True,
-            hess=lambda t, s=stays: np.asarray(objective.hessian(t, s)),
+            hess=lambda t, v=stays: np.asarray(objective.hessian(t, v)),
             method="trust-exact",
             options={"gtol": 1e-11},
         )
@@ -291,9 +291,9 @@ def test_groups_with_their_own_penalty_and_start_reach_their_own_minimum(fitted,
     method = lo.Retrain(tolerance=1e-11)
     change = lo.retrain(fitted, groups, method, l2=penalties, start=start)
     assert not change.status.any()
-    stays = jnp.asarray(1 - groups.dense())
-    for row, s, l2 in zip(change.value, stays, penalties, strict=True):
-        gradient = fitted.objective.with_l2(l2).gradient(fitted.flat + row, s)
+    stays = fitted.objective.weights[None] * (1 - groups.dense())
+    for row, v, l2 in zip(change.value, stays, penalties, strict=True):
+        gradient = fitted.objective.with_l2(l2).gradient(fitted.flat + row, v)
         np.testing.assert_allclose(gradient, 0.0, atol=1e-7)
 
 
@@ -404,7 +404,8 @@ def test_adjoint_and_forward_influence_are_the_same_numbers(fitted, groups):
 
 def test_self_loss_to_first_order_is_a_quadratic_form(fitted, groups):
     effects = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Influence())
-    gradients = jax.vmap(fitted.expansion().gradient)(jnp.asarray(groups.dense()))
+    taken = fitted.objective.weights[None] * groups.dense()
+    gradients = jax.vmap(fitted.expansion().gradient)(taken)
     expected = jnp.sum(gradients * fitted.metric.solve(gradients), axis=1)
     np.testing.assert_allclose(effects.value[:, 0], expected, rtol=1e-10)
     actual = lo.effects(fitted, groups, lo.measures.self_loss(), lo.Retrain())
@@ -510,7 +511,7 @@ def test_effects_survive_saving(tmp_path, fitted, groups):
         (lambda f, g: lo.retrain(f, g, l2=-np.ones(9)), "penalties >= 0, got -1"),
         (lambda f, g: lo.retrain(f, g, wrong(1e-8)), r"lo\.Retrain"),
         (lambda f, g: lo.effects(f, g, []), "at least one measure"),
-        (lambda f, g: lo.effects(f, g, 3), "a measure or a function of theta, got int"),
+        (lambda f, g: lo.effects(f, g, wrong(3)), "a measure or a function of theta, got int"),
         (lambda f, g: lo.effects(f, g, lambda: 1.0), "of 0 arguments"),
         (
             lambda f, g: lo.effects(f, g, lo.measures.self_loss(), wrong("newton")),
@@ -547,13 +548,13 @@ def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):
     groups = lo.Groups.from_indices(lists, n=400)
     if weights:
         groups = lo.Groups.from_weights(groups.dense() * rng.uniform(-1, 1, (5, 400)))
-    assert worth_listing(fit, groups)
+    assert worth_listing(fit, fit.expansion(), groups)
     assert fit.metric is not None
     h, expansion = np.asarray(fit.metric.lower @ fit.metric.lower.T), fit.expansion()
     first, step = lo.influence(fit, groups), lo.newton(fit, groups)
-    own = self_influence(fit, groups)[0]
-    for i, w in enumerate(jnp.asarray(groups.dense())):
-        g, left = np.asarray(expansion.gradient(w)), h - np.asarray(expansion.hessian(w))
+    own = self_influence(fit, groups).value
+    for i, taken in enumerate(objective.weights[None] * groups.dense()):
+        g, left = np.asarray(expansion.gradient(taken)), h - np.asarray(expansion.hessian(taken))
         np.testing.assert_allclose(first.value[i], np.linalg.solve(h, g), atol=1e-12)
         np.testing.assert_allclose(step.value[i], np.linalg.solve(left, g), atol=1e-12)
         np.testing.assert_allclose(own[i, 0], g @ np.linalg.solve(h, g), rtol=1e-10)
@@ -574,7 +575,7 @@ def test_curvature_at_the_end_is_that_of_the_hessian():
         own, change = np.asarray(hessian(theta[i], stays[i], l2[i])), theta[i] - fit.flat
         np.testing.assert_allclose(bend[i], change @ own @ change, rtol=1e-10)
         np.testing.assert_allclose(left[i], np.diagonal(own)[-3:], rtol=1e-10)
-    before = np.asarray(hessian(fit.flat, jnp.ones(600), 0.5))
+    before = np.asarray(hessian(fit.flat, some.weights, 0.5))
     np.testing.assert_allclose(whole, np.diagonal(before)[-3:], rtol=1e-10)
 
 

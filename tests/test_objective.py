@@ -101,9 +101,8 @@ def test_weight_zero_is_a_deleted_row_and_weight_two_a_duplicate(objective):
         objective,
         (objective.design[rows], objective.y[rows], objective.weights[rows]),
     )
-    np.testing.assert_allclose(
-        objective.gradient(theta, jnp.asarray(stays)), kept.gradient(theta), atol=1e-12
-    )
+    v = stays * objective.weights
+    np.testing.assert_allclose(objective.gradient(theta, v), kept.gradient(theta), atol=1e-12)
 
 
 def test_a_removed_example_of_infinite_loss_is_not_heard():

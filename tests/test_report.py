@@ -112,7 +112,7 @@ def test_no_weights_and_weights_of_one_are_the_same_groups():
     predicted, actual = (effects(value) for value in pair())
     ones = np.ones(predicted.groups.indices.size)
     weighted = dataclasses.replace(
-        predicted, groups=dataclasses.replace(predicted.groups, weights=ones)
+        predicted, groups=dataclasses.replace(predicted.groups, partial=ones)
     )
     np.testing.assert_array_equal(
         lo.compare(weighted, actual).spearman, lo.compare(predicted, actual).spearman

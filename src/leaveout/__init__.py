@@ -1,95 +1,180 @@
 """What would this model be if that group of training points had not been there?
 
-A group's removal is a vector of weights; a method (`influence`, `newton`, `retrain`) turns weights
+A group's removal is a vector of w, what leaves; a method (`influence`, `newton`, `retrain`) turns w
 into a change in theta; a measure turns a change into an effect, f(without) - f(with); a report
 compares effects.
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from leaveout import (
-    groups as groups,
+from leaveout import groups, measures, plot, solvers
+from leaveout.analysis import propositions as bounds
+from leaveout.analysis.compare import Comparison, compare
+from leaveout.analysis.credit import Credit, credit
+from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
+from leaveout.analysis.jackknife import jackknife
+from leaveout.analysis.null import Null, Standing, Within
+from leaveout.analysis.trust import Light, Trust, trust
+from leaveout.attribution.container import Effects, load
+from leaveout.attribution.verb import effects
+from leaveout.fitting.edits import add, relabel, reweight
+from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.gates import Need
+from leaveout.fitting.optimum import fit
+from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validate
+from leaveout.fitting.sklearn import from_sklearn
+from leaveout.groups import Groups
+from leaveout.methods import (
+    Influence,
+    Krylov,
+    Method,
+    Newton,
+    NewtonChebyshev,
+    PerPoint,
+    Prepared,
+    Retrain,
+    SecondOrder,
+    influence,
+    newton,
+    per_point,
+    retrain,
 )
-from leaveout import (
-    measures as measures,
-)
-from leaveout import (
-    plot as plot,
-)
-from leaveout import (
-    solvers as solvers,
-)
-from leaveout.analysis import (
-    propositions as bounds,  # noqa: F401
-)
-from leaveout.analysis.compare import Comparison as Comparison
-from leaveout.analysis.compare import compare as compare
-from leaveout.analysis.credit import Credit as Credit
-from leaveout.analysis.credit import credit as credit
-from leaveout.analysis.cross_validation import HeldOut as HeldOut
-from leaveout.analysis.cross_validation import cross_validate_groups as cross_validate_groups
-from leaveout.analysis.jackknife import jackknife as jackknife
-from leaveout.analysis.null import Null as Null
-from leaveout.attribution.container import Effects as Effects
-from leaveout.attribution.container import load as load
-from leaveout.attribution.verb import effects as effects
-from leaveout.fitting.edits import add as add
-from leaveout.fitting.edits import relabel as relabel
-from leaveout.fitting.edits import reweight as reweight
-from leaveout.fitting.fitted import Change as Change
-from leaveout.fitting.fitted import Fit as Fit
-from leaveout.fitting.optimum import (
-    fit as fit,
-)
-from leaveout.fitting.penalties import CrossValidation as CrossValidation
-from leaveout.fitting.penalties import cross_validate as cross_validate
-from leaveout.fitting.sklearn import from_sklearn as from_sklearn
-from leaveout.groups import Groups as Groups
-from leaveout.methods.first_order import (
-    Influence as Influence,
-)
-from leaveout.methods.first_order import (
-    influence as influence,
-)
-from leaveout.methods.first_order import (
-    per_point as per_point,
-)
-from leaveout.methods.group_newton import Krylov as Krylov
-from leaveout.methods.group_newton import Newton as Newton
-from leaveout.methods.group_newton import NewtonChebyshev as NewtonChebyshev
-from leaveout.methods.group_newton import newton as newton
-from leaveout.methods.retraining import Retrain as Retrain
-from leaveout.methods.retraining import retrain as retrain
-from leaveout.methods.second_order import SecondOrder as SecondOrder
-from leaveout.objectives import (
-    losses as losses,
-)
-from leaveout.objectives.general import Objective as Objective
-from leaveout.objectives.layout import Linear as Linear
-from leaveout.objectives.linear import (
-    glm as glm,
-)
-from leaveout.objectives.linear import (
-    logistic as logistic,
-)
-from leaveout.objectives.linear import (
-    poisson as poisson,
-)
-from leaveout.objectives.linear import (
-    softmax as softmax,
-)
-from leaveout.objectives.linear import (
-    squares as squares,
-)
-from leaveout.runtime.sharding import shard as shard
-from leaveout.runtime.solution import Certificate as Certificate
-from leaveout.runtime.solution import SolveError as SolveError
-from leaveout.runtime.solution import Status as Status
-from leaveout.studies import (
-    datasets as datasets,
-)
-from leaveout.studies.koh2019 import (
-    counterexamples as counterexamples,
-)
+from leaveout.objectives import losses
+from leaveout.objectives.general import Objective
+from leaveout.objectives.layout import Linear
+from leaveout.objectives.linear import glm, logistic, poisson, softmax, squares
+from leaveout.objectives.sharded import shard
+from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
+from leaveout.runtime.solution import Certificate, SolveError, Status
+
+if _TYPE_CHECKING:  # they are loaded when they are asked for
+    from leaveout.studies import datasets
+    from leaveout.studies.koh2019 import counterexamples
+
+__all__ = [
+    # what is minimised
+    "Linear",
+    "Objective",
+    "glm",
+    "logistic",
+    "losses",
+    "poisson",
+    "shard",
+    "softmax",
+    "squares",
+    # a fit, and its penalty
+    "Criterion",
+    "CrossValidation",
+    "Fit",
+    "cross_validate",
+    "fit",
+    "from_sklearn",
+    "solvers",
+    # what leaves, comes or changes
+    "Groups",
+    "add",
+    "groups",
+    "relabel",
+    "reweight",
+    # how a change in theta is found
+    "Change",
+    "Influence",
+    "Krylov",
+    "Method",
+    "Need",
+    "Newton",
+    "NewtonChebyshev",
+    "PerPoint",
+    "Prepared",
+    "Retrain",
+    "SecondOrder",
+    "influence",
+    "newton",
+    "per_point",
+    "retrain",
+    # what it does
+    "Certificate",
+    "Effects",
+    "SolveError",
+    "Status",
+    "effects",
+    "load",
+    "measures",
+    # what to make of it
+    "Comparison",
+    "Credit",
+    "HeldOut",
+    "Light",
+    "Null",
+    "Standing",
+    "Trust",
+    "Within",
+    "bounds",
+    "compare",
+    "credit",
+    "cross_validate_groups",
+    "jackknife",
+    "plot",
+    "trust",
+    # data, and where influence fails: loaded when they are asked for
+    "counterexamples",
+    "datasets",
+]
 
 __version__ = _version("leaveout")
+
+_LAZY = {
+    "counterexamples": "leaveout.studies.koh2019.counterexamples",
+    "datasets": "leaveout.studies.datasets",
+}
+
+_moved = _found_elsewhere(
+    "lo",
+    {
+        "certificates": "leaveout.certify.balls",
+        "changes": "leaveout.fitting.edits",
+        "cli": "leaveout.studies.cli.main",
+        "coordinates": "leaveout.methods.coordinates",
+        "estimators": "leaveout.fitting.sklearn",
+        "files": "leaveout.runtime.files",
+        "general": "leaveout.objectives.general",
+        "held_out": "leaveout.analysis.cross_validation",
+        "inputs": "leaveout.objectives.checks",
+        "lbfgs": "leaveout.fitting.lbfgs",
+        "memory": "leaveout.runtime.memory",
+        "models": "leaveout.objectives.layout",
+        "natural": "leaveout.studies.natural",
+        "objective": "leaveout.objectives.linear",
+        "paper": "leaveout.studies.koh2019.figures",
+        "path": "leaveout.fitting.paths",
+        "radius": "leaveout.certify.radius",
+        "report": "leaveout.analysis.compare",
+        "sharding": "leaveout.runtime.sharding",
+        "solution": "leaveout.runtime.solution",
+        "study": "leaveout.studies.removal",
+        "theory": "leaveout.studies.koh2019.cones",
+        "validation": "leaveout.fitting.penalties",
+    },
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        return _importlib.import_module(_LAZY[name])
+    return _moved(name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+_wing = "leaveout.studies.koh2019"
+plot.__getattr__ = _found_elsewhere(
+    "lo.plot",
+    {
+        **{name: f"{_wing}.plot_sweep:{name}" for name in ("curves", "ranks", "sweep")},
+        **{name: f"{_wing}.plot_theory:{name}" for name in ("cones", "removal", "signs")},
+    },
+)

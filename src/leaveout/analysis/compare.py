@@ -1,19 +1,24 @@
 """Comparing effects: how well a method's effects predict the actual ones, with intervals."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import scipy.stats
 from jaxtyping import Array
 
+from leaveout.attribution.container import Effects
+from leaveout.groups import Groups
 from leaveout.runtime.text import aligned
 
 __all__ = [
     "STATISTICS",
     "Comparison",
+    "Pair",
     "compare",
+    "paired",
 ]
 
 #: what is computed for each column, in this order
@@ -95,7 +100,7 @@ class Comparison:
         """Everything as plain lists and dictionaries."""
         return {"rows": self.rows, "notes": list(self.notes)}
 
-    def table(self, columns: Any = None, by: str = "all") -> str:
+    def table(self, columns: Iterable[str] | None = None, by: str = "all") -> str:
         """A plain-text table: a line for each column and level, intervals in brackets.
 
         Args:
@@ -145,7 +150,11 @@ def _share(value) -> str:
 
 
 def compare(
-    predicted: Any, actual: Any, *, key: Array | None = None, resamples: int = 1000
+    predicted,
+    actual,
+    *,
+    key: Array | None = None,
+    resamples: int = 1000,
 ) -> Comparison:
     """How well predicted effects agree with actual ones: overall, per kind and per size of group.
 
@@ -166,26 +175,20 @@ def compare(
         ValueError: for NaN or infinite effects (named), other groups or columns, or fewer than two
             groups.
     """
-    p, a = _matrix(predicted), _matrix(actual)
-    if p.shape != a.shape:
-        raise ValueError(
-            f"expected effects of the same groups on the same columns, got shapes {p.shape} and "
-            f"{a.shape}"
-        )
-    if len(p) < 2:
+    pair = paired(predicted, actual)
+    if len(pair.predicted) < 2:
         raise ValueError("expected at least two groups to compare, got one")
-    columns, measure = _columns(predicted, actual, p.shape[1])
-    groups = _groups(predicted, actual)
+    p, a, groups = pair.predicted, pair.actual, pair.groups
     names = [str(i) for i in range(len(p))] if groups is None else groups.names
-    _refuse_non_finite(p, "predicted", names, columns)
-    _refuse_non_finite(a, "actual", names, columns)
+    _refuse_non_finite(p, "predicted", names, pair.columns)
+    _refuse_non_finite(a, "actual", names, pair.columns)
     seed = jax.random.key_data(jax.random.key(0) if key is None else key)
     rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
     rows = []
     for (by, level), members in _slices(groups, len(p)).items():
         count = resamples if by == "all" else resamples // 5
-        for j, column in enumerate(columns):
-            head = {"column": column, "measure": measure[j], "by": by, "level": level}
+        for j, column in enumerate(pair.columns):
+            head = {"column": column, "measure": pair.measure[j], "by": by, "level": level}
             found = _with_interval(p[members, j], a[members, j], rng, count)
             rows += _rows(head | {"count": len(members)}, *found)
     flat = {(row["column"], row["level"]) for row in rows if row["value"] is None}
@@ -193,48 +196,71 @@ def compare(
         f"some statistics of {column} over {level} groups are undefined: the effects do not vary"
         for column, level in sorted(flat)
     )
-    return Comparison(rows, columns, notes)
+    return Comparison(rows, pair.columns, notes)
+
+
+class Pair(NamedTuple):
+    """Predicted and actual effects side by side.
+
+    Attributes:
+        predicted: (g m).
+        actual: (g m).
+        columns: (m) names.
+        measure: (m) name of the measure each column belongs to.
+        groups: what left, where either side says it.
+    """
+
+    predicted: np.ndarray
+    actual: np.ndarray
+    columns: tuple[str, ...]
+    measure: tuple[str, ...]
+    groups: Groups | None
+
+
+def paired(predicted, actual) -> Pair:
+    """Two sides of a comparison, each `Effects` or an array (g m) or (g).
+
+    Raises:
+        ValueError: for other groups or columns.
+    """
+    p, a = _matrix(predicted), _matrix(actual)
+    if p.shape != a.shape:
+        raise ValueError(
+            f"expected effects of the same groups on the same columns, got shapes {p.shape} and "
+            f"{a.shape}"
+        )
+    known = [each for each in (predicted, actual) if isinstance(each, Effects)]
+    if len(known) == 2:
+        _refuse_others(*known)
+    if known:
+        return Pair(p, a, tuple(known[0].columns), tuple(known[0].measure), known[0].groups)
+    columns = tuple(f"column {j}" for j in range(p.shape[1]))
+    return Pair(p, a, columns, columns, None)
 
 
 def _matrix(effects) -> np.ndarray:
-    values = np.asarray(getattr(effects, "value", effects), float)
+    values = np.asarray(effects.value if isinstance(effects, Effects) else effects, float)
     if values.ndim not in (1, 2):
         raise ValueError(f"expected effects of shape (g, m) or (g), got {values.shape}")
     return values[:, None] if values.ndim == 1 else values
 
 
-def _columns(predicted, actual, count):
-    for effects in (predicted, actual):
-        if hasattr(effects, "columns"):
-            columns, measure = tuple(effects.columns), tuple(effects.measure)
-            other = getattr(actual, "columns", columns)
-            if tuple(other) != columns:
-                raise ValueError(
-                    f"expected effects on the same columns, got {columns[0]}, ... and "
-                    f"{other[0]}, ...; use the same measures for both"
-                )
-            return columns, measure
-    columns = tuple(f"column {j}" for j in range(count))
-    return columns, columns
-
-
-def _groups(predicted, actual):
-    one, other = getattr(predicted, "groups", None), getattr(actual, "groups", None)
-    if one is None or other is None:
-        return one if other is None else other
-
-    def weights(groups):
-        return np.ones(groups.indices.size) if groups.weights is None else groups.weights
-
+def _refuse_others(one: Effects, other: Effects) -> None:
+    """Refuse effects of other groups, or on other columns."""
+    if tuple(one.columns) != tuple(other.columns):
+        raise ValueError(
+            f"expected effects on the same columns, got {one.columns[0]}, ... and "
+            f"{other.columns[0]}, ...; use the same measures for both"
+        )
+    mine, theirs = one.groups, other.groups
     same = (
-        one.n == other.n
-        and np.array_equal(one.offsets, other.offsets)
-        and np.array_equal(one.indices, other.indices)
-        and np.array_equal(weights(one), weights(other))
+        mine.n == theirs.n
+        and np.array_equal(mine.offsets, theirs.offsets)
+        and np.array_equal(mine.indices, theirs.indices)
+        and np.array_equal(mine.w, theirs.w)
     )
     if not same:
         raise ValueError("expected effects of the same groups in the same order; they differ")
-    return one
 
 
 def _refuse_non_finite(values, which, names, columns) -> None:

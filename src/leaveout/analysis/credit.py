@@ -1,28 +1,31 @@
 """What each natural group does: one table, and its place among random groups like it."""
 
 import dataclasses
+import functools
+from collections.abc import Iterable
 from typing import Any
 
-import jax
 import numpy as np
-from jaxtyping import Array
 
 from leaveout.analysis.cross_validation import own_losses
-from leaveout.analysis.null import Null, place_among_random
-from leaveout.analysis.spectrum import leverages
+from leaveout.analysis.null import Null, Standing, Within, standing
+from leaveout.analysis.spectrum import has_factor, leverages_by_weight
 from leaveout.attribution.container import Effects
-from leaveout.attribution.verb import effects
+from leaveout.attribution.stream import gathered, pose
+from leaveout.attribution.verb import check_method
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import check_groups
+from leaveout.fitting.gates import admit
+from leaveout.fitting.leaving import group_sums, taken_by
 from leaveout.groups import Groups
-from leaveout.methods.first_order import Influence, group_sums, self_influence
-from leaveout.methods.group_newton import Newton
-from leaveout.methods.protocol import Method
-from leaveout.methods.retraining import Retrain
-from leaveout.objectives.linear import LinearObjective
+from leaveout.measures import Measures
+from leaveout.methods import Influence, Method, Newton, Retrain, self_influence
+from leaveout.objectives.abstract import AbstractObjective, AbstractScores
+from leaveout.runtime.deprecated import instead
+from leaveout.runtime.memory import limited
+from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.text import aligned
 
-__all__ = ["Credit", "credit"]
+__all__ = ["Credit", "credit", "credited"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +52,7 @@ class Credit:
     loss: np.ndarray
     self_influence: np.ndarray
     leverage: np.ndarray
-    null: Null | None
+    null: Standing | None
 
     @property
     def best(self) -> Effects:
@@ -133,18 +136,33 @@ class Credit:
         return self.columns.index(column)
 
 
+def _as_null(function):
+    """The verb, taking the parts of `Null` as keywords of its own too, for one release."""
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        parts = {"null_method": "method", "within": "within", "key": "key"}
+        given = {new: kwargs.pop(old) for old, new in parts.items() if old in kwargs}
+        if given:
+            instead("credit(null_method=, within=, key=)", "credit(null=lo.Null(method=, ...))")
+            if given.get("within") in (None, "none"):
+                given["within"] = Within.size if given.get("within") else Within.classes
+            kwargs["null"] = dataclasses.replace(_null(kwargs.get("null", Null())), **given)
+        return function(*args, **kwargs)
+
+    return call
+
+
+@_as_null
 def credit(
     fit: Fit,
     groups: Groups,
-    measures: Any,
-    methods: Any = (Influence(), Newton()),
+    measures: Measures,
+    methods: Method | Iterable[Method] = (Influence(), Newton()),
     *,
     actual: bool = False,
     certify: bool = False,
-    null: int = 1000,
-    null_method: Method | None = None,
-    within: Any = None,
-    key: Array | None = None,
+    null: Null | int = Null(),
     memory=None,
 ) -> Credit:
     """What each group does to each measure, and whether random groups like it do the same.
@@ -160,63 +178,70 @@ def credit(
         methods: one method or several, the most exact last.
         actual: retrain without each group too.
         certify: certify the last method's effects (see `effects`).
-        null: random groups for each group; 0 for none. p is never below 2 / (null + 1): with many
-            groups ask for more, or Benjamini and Hochberg can reject none.
-        null_method: how their effects are found. Default by influence, where a draw costs a sum
-            over the group, for measures that do not depend on who leaves; others are then not
-            compared. Any method serves, at its cost for g x null groups.
-        within: (n) strata in place of the classes, for example site and class; "none" for size
-            alone.
-        key: of the draws; default one fixed key, so that the same call gives the same table.
+        null: the random groups that they are compared with, or how many for each; 0 for none.
         memory: as in `effects`.
     """
-    check_groups(fit, groups)
-    methods = list(methods) if isinstance(methods, list | tuple) else [methods]
-    if actual and not any(isinstance(method, Retrain) for method in methods):
+    methods = [methods] if isinstance(methods, Method) else list(methods)
+    if actual and not any(method.actual for method in methods):
         methods.append(Retrain())
     if not methods:
         raise ValueError("expected at least one method, for example lo.Influence()")
-    found = [
-        effects(
-            fit, groups, measures, method, certify=certify and method is methods[-1], memory=memory
-        )
-        for method in methods
-    ]
-    objective, factored = fit.objective, fit.metric is not None
+    for method in methods:
+        check_method(fit, method)
+    groups = admit(fit, groups, {need for method in methods for need in method.needs})
+    with limited(memory):
+        found = {}
+        for method in methods:
+            certified = certify and method is methods[-1]
+            found[method.name] = gathered(pose(fit, groups, measures, method, certify=certified))
+        return credited(fit, groups, measures, found, _null(null))
+
+
+@entry_point
+def credited(
+    fit: Fit, groups: Groups, measures: Measures, effects: dict[str, Effects], null: Null
+) -> Credit:
+    """`credit` from effects that are known, of groups that are past the gates.
+
+    Args:
+        fit: the fitted objective.
+        groups: natural groups.
+        measures: those of the effects.
+        effects: method to effects, the most exact last.
+        null: the random groups that they are compared with.
+    """
+    objective = fit.objective
     classes, code = _classes(objective, groups.n)
-    unknown = np.full(len(groups), np.nan)
-    taken = own = unknown
-    if factored and isinstance(objective, LinearObjective):
-        lever = np.asarray(leverages(fit)[0])[: groups.n, None]
-        taken = np.asarray(group_sums(groups, lever))[:, 0]
-    if factored:
-        own = np.asarray(self_influence(fit, groups, memory)[0])[:, 0]
-    place = None
-    if null > 0:
-        alone = isinstance(within, str) and within == "none"
-        strata = None if alone else code if within is None else within
-        key = jax.random.key(0) if key is None else key
-        place = place_among_random(
-            fit, groups, measures, null_method, strata, int(null), key, memory
-        )
     indicator = np.zeros((groups.n, 0)) if code is None else np.eye(len(classes))[code]
+    unknown = np.full(len(groups), np.nan)
     return Credit(
         groups=groups,
-        columns=found[0].columns,
-        effects={"actual" if isinstance(method, Retrain) else method.name: each
-                 for method, each in zip(methods, found, strict=True)},
+        columns=next(iter(effects.values())).columns,
+        effects=effects,
         classes=classes,
-        balance=np.asarray(group_sums(groups, indicator)),
+        balance=np.asarray(group_sums(groups, groups.w, indicator)),
         loss=own_losses(fit, groups)[0],
-        self_influence=own,
-        leverage=taken,
-        null=place,
-    )  # fmt: skip
+        self_influence=unknown
+        if fit.metric is None
+        else np.asarray(self_influence(fit, groups).value)[:, 0],
+        leverage=_taken(fit, groups) if has_factor(fit) else unknown,
+        null=standing(fit, groups, measures, null, code) if null.draws > 0 else None,
+    )
 
 
-def _classes(objective: Any, n: int) -> tuple[tuple, np.ndarray | None]:
+def _null(null: Null | int) -> Null:
+    return null if isinstance(null, Null) else Null(int(null))
+
+
+def _taken(fit: Fit, groups: Groups) -> np.ndarray:
+    """Parameters' worth of curvature that leaves with each group."""
+    lever = np.asarray(leverages_by_weight(fit)[0])[: groups.n, None]
+    return np.asarray(group_sums(groups, taken_by(fit.objective, groups), lever))[:, 0]
+
+
+def _classes(objective: AbstractObjective, n: int) -> tuple[tuple, np.ndarray | None]:
     """The labels, and the code of each example's own."""
-    classes = getattr(objective, "classes", None)
-    if classes is None:
+    if not isinstance(objective, AbstractScores) or objective.classes is None:
         return (), None
-    return classes, np.asarray(objective.y).astype(int)[:n]
+    _, y, *_ = objective.examples
+    return objective.classes, np.asarray(y).astype(int)[:n]

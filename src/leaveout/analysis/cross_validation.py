@@ -1,20 +1,21 @@
 """The error on held-out groups without fitting anew: from the effects on their own loss."""
 
 import dataclasses
-from typing import Any
 
 import equinox as eqx
 import numpy as np
 
-from leaveout import measures
-from leaveout.attribution.verb import effects
+from leaveout.attribution.stream import gathered, pose
+from leaveout.attribution.verb import check_method
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import check_groups
+from leaveout.fitting.gates import admit
+from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
-from leaveout.methods.first_order import group_sums
-from leaveout.methods.group_newton import Newton
-from leaveout.methods.protocol import Method
-from leaveout.runtime.sharding import entry_point
+from leaveout.measures import self_loss
+from leaveout.methods import Method, Newton
+from leaveout.runtime.memory import limited
+from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.solution import raise_unless_converged
 
 __all__ = ["HeldOut", "cross_validate_groups", "own_losses"]
 
@@ -84,8 +85,12 @@ def cross_validate_groups(
     Source: Koh et al. (2019), section 4.3 (self-loss); Pregibon (1981) and Beirami et al. (2017)
     for single points.
     """
-    check_groups(fit, groups)
-    change = effects(fit, groups, measures.self_loss(), method, memory=memory, throw=throw)
+    check_method(fit, method)
+    groups = admit(fit, groups, method.needs)
+    with limited(memory):
+        change = gathered(pose(fit, groups, self_loss(), method))
+    if throw:
+        raise_unless_converged(change.status, change.residual, groups.titles)
     training, weight = own_losses(fit, groups)
     return HeldOut(
         loss=training + change.value[:, 0],
@@ -100,12 +105,12 @@ def cross_validate_groups(
 @entry_point
 def own_losses(fit: Fit, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """Each group's loss at theta, sum of s w loss, and the sum of s w: (g) each."""
-    both = np.stack([np.asarray(part) for part in _losses(fit)], axis=1)[: groups.n]
-    sums = np.asarray(group_sums(groups, both))
-    return sums[:, 0], sums[:, 1]
+    taken = taken_by(fit.objective, groups)
+    losses = np.asarray(to_host(_losses(fit)))[groups.indices]
+    terms = np.where(taken != 0, taken * losses, 0.0)  # 0 * inf is NaN
+    return groups.sums(terms), groups.sums(taken)
 
 
 @eqx.filter_jit
-def _losses(fit: Fit) -> Any:
-    objective = fit.objective
-    return objective.weights * objective.losses(fit.flat), objective.weights
+def _losses(fit: Fit):
+    return replicate(fit.objective.losses(fit.flat))

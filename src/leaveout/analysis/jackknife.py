@@ -1,15 +1,15 @@
 """Standard errors of the measures, from the effects of groups that share no point."""
 
-from typing import Any
-
 import numpy as np
+
+from leaveout.attribution.container import Effects
 
 __all__ = [
     "jackknife",
 ]
 
 
-def jackknife(effects: Any, *, infinitesimal: bool = False) -> np.ndarray:
+def jackknife(effects: Effects, *, infinitesimal: bool = False) -> np.ndarray:
     """Standard errors (m) of the measures, clustered by groups that share no point.
 
         [(g - 1) / g sum_j (effect_j - mean effect)^2]^1/2,   infinitesimal: [sum_j effect_j^2]^1/2

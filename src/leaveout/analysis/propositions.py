@@ -12,7 +12,7 @@ has a global form (the paper's, with mu of all the data) and one per group.
 Source: Koh, Ang, Teo and Liang (2019), section 4. Where we go beyond it, the docstring says so.
 """
 
-from typing import Any
+import enum
 
 import equinox as eqx
 import jax
@@ -26,31 +26,34 @@ from leaveout.analysis.spectrum import (
     factor_of,
     in_own_metric,
     leverages,
+    leverages_by_weight,
+    linear_expansion,
     odds,
     shares,
+    shares_of,
     spectrum,
 )
-from leaveout.analysis.trust import Light, Trust, trust
-from leaveout.attribution.verb import effects
+from leaveout.attribution.stream import gathered, pose
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import check_groups
-from leaveout.fitting.leaving import leaving
+from leaveout.fitting.gates import admit
+from leaveout.fitting.leaving import leaving, taken_by
 from leaveout.groups import Groups
-from leaveout.measures import as_measures
-from leaveout.methods.first_order import Influence
-from leaveout.methods.group_newton import newton
-from leaveout.methods.retraining import Retrain
-from leaveout.objectives.linear import LinearObjective
+from leaveout.measures import Measures, as_measures
+from leaveout.methods import Influence, Newton, Retrain, as_change
+from leaveout.objectives.abstract import weigh
+from leaveout.objectives.linear import LinearExpansion, LinearObjective, as_linear
+from leaveout.runtime.deprecated import found_elsewhere, instead, option
+from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import entry_point
-from leaveout.solvers.factor import leverage
+from leaveout.solvers import Factor
 
-# with the names of `spectrum` and `trust`, which `lo.bounds` offers too: until the face does that
+# with the names of `spectrum`, which `lo.bounds` offers too
 __all__ = [
     "Cone",
     "Constants",
-    "Light",
+    "Mu",
     "Parts",
-    "Trust",
+    "Sigma",
     "cone",
     "constants",
     "copies",
@@ -60,8 +63,13 @@ __all__ = [
     "prediction_gap",
     "shares",
     "spectrum",
-    "trust",
 ]
+
+__getattr__ = found_elsewhere(
+    "lo.bounds",
+    {name: f"leaveout.analysis.trust:{name}" for name in ("Light", "Trust", "trust")},
+    shown="lo",
+)
 
 
 # ---- constants -----------------------------------------------------------------------------------
@@ -101,19 +109,16 @@ def constants(fit: Fit) -> Constants:
         ValueError: for objectives that are not linear models, or too large for a dense Hessian.
     """
     check_dense(fit)
-    return _constants(fit)
+    return _constants(as_linear(fit.objective), linear_expansion(fit), factor_of(fit))
 
 
 @eqx.filter_jit
-def _constants(fit: Fit) -> Constants:
-    objective: Any = fit.objective
-    expansion: Any = fit.expansion()
-    ones = jnp.ones(objective.n, fit.flat.dtype)
+def _constants(objective: LinearObjective, expansion: LinearExpansion, factor: Factor) -> Constants:
     lengths = jnp.linalg.norm(objective.design, axis=1)
-    slopes = jnp.linalg.norm(expansion.first, axis=1) * lengths
-    hessian = expansion.hessian(ones)
+    slopes = weigh(objective.weights, jnp.linalg.norm(expansion.first, axis=1) * lengths)
+    hessian = expansion.hessian(expansion.weights)
     values = jnp.linalg.eigvalsh(hessian)
-    white = in_own_metric(factor_of(fit), hessian)
+    white = in_own_metric(factor, hessian)
     return Constants(
         n=jnp.sum(objective.weights),
         slope=jnp.max(slopes),
@@ -128,9 +133,16 @@ def _constants(fit: Fit) -> Constants:
 # ---- proposition 1 -------------------------------------------------------------------------------
 
 
+class Sigma(enum.Enum):
+    """What is taken for the least curvature of what stays, beside the penalty."""
+
+    zero = "nothing: then the bound holds"
+    printed = "sigma_min of all the data, as in the paper"
+
+
 @entry_point
 def newton_gap(
-    fit: Fit, groups: Groups, measures: Any, *, sigma: str = "zero"
+    fit: Fit, groups: Groups, measures: Measures, *, sigma: Sigma | str = Sigma.zero
 ) -> Float[np.ndarray, "g m"]:
     """Proposition 1: a bound on |actual - Newton| from global constants. Vacuous in practice.
 
@@ -147,18 +159,16 @@ def newton_gap(
         groups: what leaves.
         measures: predictions, margins, losses, self-loss, linear functionals: C_f is the largest
             gradient they can have anywhere.
-        sigma: "zero" or "printed".
+        sigma: what the curvature of the losses is bounded by.
 
     Returns:
         (g m) in units of f.
     """
-    if sigma not in ("zero", "printed"):
-        raise ValueError(f'expected sigma as "zero" or "printed", got {sigma!r}')
-    check_groups(fit, groups)
+    sigma = option(Sigma, sigma, "sigma")
+    groups = admit(fit, groups)
     known = constants(fit)
-    objective = fit.objective
-    size = np.asarray(leaving(fit, groups) @ objective.weights)[:, None]
-    convexity = known.l2 + (known.least if sigma == "printed" else 0.0)
+    size = groups.sums(taken_by(fit.objective, groups))[:, None]
+    convexity = known.l2 + (known.least if sigma is Sigma.printed else 0.0)
     with np.errstate(divide="ignore"):
         scale = known.n * known.third * known.slope**2 / np.asarray(convexity) ** 3
         scale = np.where(known.third == 0, 0.0, scale)
@@ -168,8 +178,7 @@ def newton_gap(
 
 def _steepest(fit: Fit, groups: Groups, measures) -> np.ndarray:
     """C_f (g m): the largest gradient that each column can have at any theta."""
-    objective: Any = fit.objective
-    parts = []
+    objective, parts = fit.objective, []
     for measure in as_measures(measures):
         bound = measure.bind(objective)
         each = bound.steepest(objective)
@@ -202,10 +211,16 @@ class Parts(eqx.Module):
     measure_curvature: Float[np.ndarray, "g m"]
     rest: Float[np.ndarray, "g m"]
 
+    @property
+    def bend(self) -> Float[np.ndarray, "g m"]:
+        """Deprecated: `measure_curvature`."""
+        instead("Parts.bend", "Parts.measure_curvature")
+        return self.measure_curvature
+
 
 @entry_point
 def decompose(
-    fit: Fit, groups: Groups, measures: Any, retrain: Retrain = Retrain(1e-10), *, memory=None
+    fit: Fit, groups: Groups, measures: Measures, retrain: Retrain = Retrain(1e-10), *, memory=None
 ) -> Parts:
     """Equation 5 and proposition 2, evaluated: where the error of influence comes from.
 
@@ -216,11 +231,14 @@ def decompose(
         retrain: how the actual effects are found.
         memory: as in `effects`.
     """
-    first = effects(fit, groups, measures, Influence(), memory=memory).value
-    actual = effects(fit, groups, measures, retrain, memory=memory).value
-    step = newton(fit, groups, memory=memory).value
-    bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
-    terms = _terms(fit, bound, step, leaving(fit, groups))
+    groups = admit(fit, groups)
+    with limited(memory):
+        first = gathered(pose(fit, groups, measures, Influence())).value
+        asked = pose(fit, groups, measures, retrain)
+        actual = gathered(asked).value
+        step = Newton().prepare(fit, ()).change(groups)
+        change = as_change(step, fit.objective).value
+        terms = _terms(fit, asked.measures, change, leaving(fit, groups))
     whole, linear, measure_curvature = (np.asarray(term) for term in terms)
     return Parts(
         influence=first,
@@ -234,7 +252,7 @@ def decompose(
 
 
 @eqx.filter_jit
-def _terms(fit: Fit, measures, change, leaves):
+def _terms(fit: Fit, measures, change, w):
     """Every column's difference along the change, and the first two terms of its series."""
 
     def one(lane):
@@ -251,7 +269,7 @@ def _terms(fit: Fit, measures, change, leaves):
         linear, measure_curvature = jax.jvp(slope, (zero,), (jnp.ones_like(zero),))
         return value(jnp.ones_like(zero)) - value(zero), linear, measure_curvature / 2
 
-    return jax.lax.map(one, (change, leaves))
+    return jax.lax.map(one, (change, w))
 
 
 # ---- propositions 3 and 4, corollary 1 -----------------------------------------------------------
@@ -269,8 +287,16 @@ class Cone(eqx.Module):
     upper: Float[np.ndarray, "g"]
 
 
+class Mu(enum.Enum):
+    """Whose share of the curvature, along which direction, a bound takes."""
+
+    everybody = "the largest, of all the data together: the paper's"
+    group = "the largest, of the group alone"
+    lanczos = "the group's, its average along the gradient beside its largest"
+
+
 @entry_point
-def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos") -> Cone:
+def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: Mu | str = Mu.lanczos) -> Cone:
     """The cone of proposition 3 (self-loss), or of proposition 4 (copies of one point).
 
         h(s) = 1 / (1 - s) + s / (2 (1 - s)^2)  for self-loss,  1 / (1 - s)  for copies
@@ -285,23 +311,23 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: str = "lanczos")
         fit: a linear model.
         groups: what leaves.
         copies: proposition 4's function instead of 3's; it holds for a linear f only along copies.
-        of: "everybody" (the paper's), "group" or "lanczos".
+        of: whose share.
     """
-    if of not in ("everybody", "group", "lanczos"):
-        raise ValueError(f'expected of as "everybody", "group" or "lanczos", got {of!r}')
+    of = option(Mu, of, "of")
 
     def h(s):
         d = odds(s)
         return 1 + d if copies else 1 + 1.5 * d + d**2 / 2
 
-    check_groups(fit, groups)
-    if of == "everybody":
+    groups = admit(fit, groups)
+    if of is Mu.everybody:
         top = h(np.asarray(constants(fit).whole))
         return Cone(np.ones(len(groups)), np.full(len(groups), float(top)))
-    mu = np.asarray(shares(fit, groups))
-    if of == "group":
+    w = leaving(fit, groups)
+    mu = np.asarray(shares_of(fit, w))
+    if of is Mu.group:
         return Cone(np.ones(len(groups)), h(mu))
-    s, *_ = (np.asarray(part) for part in along_gradient(fit, leaving(fit, groups)))
+    s = np.asarray(along_gradient(fit, w)[0])
     with np.errstate(invalid="ignore"):
         upper = 1 + np.where(mu > 0, s / np.where(mu > 0, mu, 1.0), 0.0) * (h(mu) - 1)
     return Cone(h(s), np.where(s > 0, upper, 1.0))
@@ -315,20 +341,18 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
 
     One output only. For a group of other points it is what the formula gives for its first one.
     """
-    check_groups(fit, groups)
-    objective = fit.objective
-    if not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
+    groups = admit(fit, groups)
+    if fit.objective.outputs > 1:
         raise ValueError("proposition 4 is for linear models of one score")
-    expansion: Any = fit.expansion()
-    own = np.asarray(leverage(expansion, factor_of(fit)) * expansion.second)[:, 0, 0]
+    own, _ = leverages_by_weight(fit)
     first = groups.indices[groups.offsets[:-1]]
-    weight = np.asarray(groups.dense().sum(axis=1))
-    return 1 / (1 - weight * own[first])
+    weight = groups.sums(taken_by(fit.objective, groups))
+    return 1 / (1 - weight * np.asarray(own)[first])
 
 
 @entry_point
 def prediction_gap(
-    fit: Fit, groups: Groups, measures: Any, *, of: str = "group"
+    fit: Fit, groups: Groups, measures: Measures, *, of: Mu | str = Mu.group
 ) -> Float[np.ndarray, "g m"]:
     """Corollary 1: |Newton - influence| <= mu / (1 - mu) |grad f| |g(w)|, both lengths in H^-1.
 
@@ -339,14 +363,15 @@ def prediction_gap(
         fit: a linear model.
         groups: what leaves.
         measures: measures that do not depend on what leaves.
-        of: "group", or "everybody" for the paper's global constant.
+        of: `Mu.group`, or `Mu.everybody` for the paper's global constant.
     """
-    check_groups(fit, groups)
-    mu = shares(fit, groups) if of == "group" else constants(fit).whole
+    groups = admit(fit, groups)
+    w = leaving(fit, groups)
+    mu = shares_of(fit, w) if option(Mu, of, "of") is Mu.group else constants(fit).whole
     mu = np.broadcast_to(np.asarray(mu), len(groups))
     gradients = jnp.concatenate(
         [m.bind(fit.objective).gradients(fit.objective, fit.flat) for m in as_measures(measures)]
     )
     slope = np.linalg.norm(np.asarray(factor_of(fit).whiten(gradients)), axis=1)
-    size = np.sqrt(np.asarray(along_gradient(fit, leaving(fit, groups))[2]))
+    size = np.sqrt(np.asarray(along_gradient(fit, w)[2]))
     return odds(mu)[:, None] * size[:, None] * slope[None]

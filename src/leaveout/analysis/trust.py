@@ -1,7 +1,6 @@
 """Whether to trust influence for a group, before anything is solved or retrained for it."""
 
 import enum
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,13 +8,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int8
 
-from leaveout.analysis.spectrum import along_gradient, leverages, odds, shares
+from leaveout.analysis.spectrum import (
+    along_gradient,
+    leverages_by_weight,
+    linear_expansion,
+    odds,
+    shares_of,
+)
 from leaveout.certify.balls import DENSE
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import check_groups
+from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
+from leaveout.objectives.abstract import weigh
 from leaveout.objectives.layout import spread
+from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.sharding import entry_point
 
 __all__ = [
@@ -82,15 +89,14 @@ def trust(fit: Fit, groups: Groups) -> Trust:
         fit: a linear model with a factor.
         groups: what leaves.
     """
-    check_groups(fit, groups)
-    objective = fit.objective
-    leaves = leaving(fit, groups)
-    own, longest = leverages(fit)
-    taken = np.asarray(leaves @ own)
-    mu = np.minimum(taken, 1.0)
-    if objective.p <= DENSE:
-        mu = np.asarray(shares(fit, groups))
-    share, second, size, moved = (np.asarray(part) for part in _moved(fit, leaves))
+    groups = admit(fit, groups)
+    objective, w = fit.objective, leaving(fit, groups)
+    own, longest = leverages_by_weight(fit)
+    taken = np.asarray(objective.taken(w) @ own)
+    mu = np.minimum(taken, 1.0) if objective.p > DENSE else np.asarray(shares_of(fit, w))
+    share, second, size, change = along_gradient(fit, w)
+    moved = np.asarray(_moved(linear_expansion(fit), objective.stays(w), change))
+    share, second, size = (np.asarray(part) for part in (share, second, size))
     below = mu < 1
     nu = np.where(below, float(longest) * np.sqrt(size) / np.where(below, 1 - mu, 1.0), np.inf)
     missed = odds(share) if objective.p > DENSE else _missed(share, second, mu)
@@ -101,17 +107,16 @@ def trust(fit: Fit, groups: Groups) -> Trust:
 
 
 @eqx.filter_jit
-def _moved(fit: Fit, leaves):
-    expansion: Any = fit.expansion()
-    share, second, size, change = along_gradient(fit, leaves)
+def _moved(expansion: LinearExpansion, v, change):
+    """How far scores that stay move, root mean square, weighted by curvature times their square."""
 
     def one(lane):
-        w, change = lane
+        v, change = lane
         scores = expansion.scores(change)
-        bent = jnp.einsum("nk,nkl,nl->n", scores, expansion.second, scores) * (1 - w)
+        bent = weigh(v, jnp.einsum("nk,nkl,nl->n", scores, expansion.second, scores))
         return jnp.sqrt(jnp.sum(bent * spread(scores) ** 2) / jnp.maximum(jnp.sum(bent), 1e-300))
 
-    return share, second, size, jax.lax.map(one, (leaves, change))
+    return jax.lax.map(one, (v, change))
 
 
 def _missed(share, second, mu):

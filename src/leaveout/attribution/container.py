@@ -139,20 +139,9 @@ class Effects:
             status=self.status,
             residual=self.residual,
             steps=self.steps,
-            **{f"groups_{key}": part for key, part in _group_arrays(self.groups).items()},
+            **{f"groups_{key}": part for key, part in self.groups.arrays().items()},
             **{name: part for name, part in bounds.items() if part is not None},
         )
-
-
-def _group_arrays(groups: Groups) -> dict[str, np.ndarray]:
-    arrays = {
-        "n": np.array(groups.n),
-        "indices": groups.indices,
-        "offsets": groups.offsets,
-        "names": np.asarray(groups.names, str),
-        "kind": np.asarray(groups.kind, str),
-    }
-    return arrays if groups.weights is None else arrays | {"weights": groups.weights}
 
 
 def load(path) -> Effects:
@@ -161,19 +150,17 @@ def load(path) -> Effects:
     Raises:
         ValueError: if the file is not one of ours.
     """
-    file: Any = read_npz(path, _FORMAT)
+    file = read_npz(path, _FORMAT)
     try:
         text = json.loads(str(file["text"]))
-        groups = Groups.checked(
-            n=int(file["groups_n"]),
-            indices=file["groups_indices"],
-            offsets=file["groups_offsets"],
-            weights=file.get("groups_weights"),
-            names=file["groups_names"],
-            kind=file["groups_kind"],
-        )
+        prefix = "groups_"
+        parts: dict[str, Any] = {
+            key.removeprefix(prefix): part for key, part in file.items() if key.startswith(prefix)
+        }
+        groups = Groups.checked(**parts)
+        rows: dict[str, Any] = {name: file.get(name) for name in ROWS}
         found = Effects(
-            **{name: file.get(name) for name in ROWS},
+            **rows,
             columns=tuple(text["columns"]),
             measure=tuple(text["measure"]),
             groups=groups,
@@ -192,7 +179,9 @@ def load(path) -> Effects:
     return found
 
 
-def joined(parts: list[Effects], groups: Groups, order: Any = slice(None)) -> Effects:
+def joined(
+    parts: list[Effects], groups: Groups, order: slice | np.ndarray = slice(None)
+) -> Effects:
     """The effects of the parts one after the other, then put in order."""
     rows = {
         name: np.concatenate([getattr(part, name) for part in parts])[order]

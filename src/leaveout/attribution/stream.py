@@ -1,179 +1,230 @@
 """Methods times measures, streamed: effects chunk by chunk, in memory that is planned."""
 
-import warnings
-from collections.abc import Iterator
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from leaveout.attribution.container import Effects, joined
+from leaveout.certify.balls import Frame
 from leaveout.certify.enclose import enclose, frame_within
-from leaveout.fitting.fitted import Change, Fit, with_rows
-from leaveout.fitting.gates import check_groups
-from leaveout.fitting.leaving import leaving
+from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.leaving import group_sums, leaving, w_by
 from leaveout.groups import Groups
-from leaveout.measures import as_measures
-from leaveout.methods.first_order import Influence, adjoint, group_sums, self_influence
-from leaveout.methods.protocol import Method
-from leaveout.methods.retraining import Retrain
-from leaveout.objectives.checks import is_traced
-from leaveout.runtime.memory import budget, chunks, exhausted
+from leaveout.measures import Measure, Measures, as_measures
+from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
+from leaveout.runtime.batches import halving
+from leaveout.runtime.memory import CHUNK_GROUPS, budget, chunks
 from leaveout.runtime.sharding import constrain, entry_point, replicate, to_host
-from leaveout.runtime.solution import Status
+from leaveout.runtime.solution import Solution, Status
 
-__all__ = ["plan", "stream"]
+__all__ = ["Question", "gathered", "plan", "pose", "stream"]
 
 
-def plan(fit: Fit, groups: Groups, memory=None) -> list[np.ndarray]:
-    """The chunks in which `stream` takes the groups: of like size, as many as fit in memory.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question:
+    """A method that is ready, the groups and measures it is asked about.
 
-    All of one length, give or take one, so that one shape serves them all.
+    Attributes:
+        fit: the fitted objective.
+        groups: what leaves.
+        measures: bound to the objective.
+        columns: names of the columns of each measure.
+        method: what was prepared.
+        prepared: from it.
+        certify: whether intervals are wanted.
+        frame: of the fit, where they come from a Hessian of what stays.
     """
-    check_groups(fit, groups)
-    objective = fit.objective
-    each = 8 * (objective.n * (objective.floats_per_example + 2) + 8 * objective.p)
-    order = np.argsort(-groups.size, kind="stable")
-    return np.array_split(order, len(chunks(order, each, budget(memory), 1024)))
+
+    fit: Fit
+    groups: Groups
+    measures: tuple[Measure, ...]
+    columns: tuple[tuple[str, ...], ...]
+    method: Method
+    prepared: Prepared
+    certify: bool
+    frame: Frame | None
+
+    def ways(self, given, cut: Callable) -> list:
+        """What a method gave, one entry a measure: an array of all columns is cut up."""
+        if given is None:
+            return [None] * len(self.measures)
+        if isinstance(given, Sequence):
+            return list(given)
+        ends = np.cumsum([len(names) for names in self.columns])[:-1]
+        return [cut(part) for part in np.split(np.asarray(given), ends, axis=1)]
+
+    def effects(self, value, solutions: list[Solution], groups: Groups, **bounds) -> Effects:
+        """Effects of these groups, from a solution a measure."""
+        status = np.zeros(len(groups), np.int8)
+        residual, steps = np.zeros(len(groups)), np.zeros(len(groups), np.int32)
+        for each in solutions:
+            status = np.where(status == 0, np.asarray(each.status), status).astype(np.int8)
+            residual = np.maximum(residual, np.asarray(each.residual))
+            steps = np.maximum(steps, np.asarray(each.steps))
+        broken = ~np.isfinite(value).all(axis=1)
+        status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
+        pairs = zip(self.measures, self.columns, strict=True)
+        names = tuple(measure.name for measure, part in pairs for _ in part)
+        columns = tuple(column for part in self.columns for column in part)
+        name = self.method.name
+        return Effects(value, status, residual, steps, columns, names, groups, name, **bounds)
 
 
-def stream(
+@entry_point
+def pose(
     fit: Fit,
     groups: Groups,
-    measures: Any,
+    measures: Measures,
     method: Method,
-    chunked,
     *,
-    length: int | None = None,
     certify: bool = False,
     full: bool = False,
-    memory=None,
-) -> Iterator[tuple[np.ndarray, Effects]]:
-    """Effects chunk by chunk, for callers that save as they go.
+) -> Question:
+    """Prepare a method for groups and measures; the gates are the caller's.
 
     Args:
         fit: the fitted objective.
         groups: what leaves.
         measures: as in `effects`.
         method: as in `effects`.
-        chunked: arrays of positions in `groups`, from `plan`.
-        length: groups to which each chunk is filled up; default that of the longest. Give that of
-            the whole plan where these are some of its chunks, for the same bits.
         certify: as in `effects`.
         full: certify by the Hessian of what stays even after retraining.
-        memory: as in `effects`.
+    """
+    bound = tuple(measure.bind(fit.objective) for measure in as_measures(measures))
+    columns = tuple(measure.columns(fit.objective) for measure in bound)
+    prepared = method.prepare(fit, bound)
+    frame = frame_within(fit, budget()) if certify and (full or not method.actual) else None
+    return Question(fit, groups, bound, columns, method, prepared, certify, frame)
+
+
+def plan(fit: Fit, groups: Groups) -> list[np.ndarray]:
+    """The chunks in which `stream` takes the groups: of like size, as many as fit in memory.
+
+    All of one length, give or take one, so that one shape serves them all.
+    """
+    objective = fit.objective
+    each = 8 * (objective.n * (objective.floats_per_example + 2) + 8 * objective.p)
+    order = np.argsort(-groups.size, kind="stable")
+    return np.array_split(order, len(chunks(order, each, budget(), CHUNK_GROUPS)))
+
+
+def stream(
+    question: Question, chunked: Sequence[np.ndarray], length: int | None = None
+) -> Iterator[tuple[np.ndarray, Effects]]:
+    """Effects chunk by chunk, for callers that save as they go.
+
+    Args:
+        question: from `pose`.
+        chunked: arrays of positions in its groups, from `plan`.
+        length: groups to which each chunk is filled up; default that of the longest. Give that of
+            the whole plan where these are some of its chunks, for the same bits.
 
     Yields:
         the positions, and the effects of those groups.
     """
-    check_groups(fit, groups)
-    if is_traced(fit):
-        raise ValueError(
-            "lo.effects works outside jax.jit; inside, call lo.influence, lo.newton or lo.retrain "
-            "and evaluate your function at theta + change"
-        )
-    if not isinstance(method, Method) or isinstance(method, type):
-        raise ValueError(
-            f"expected a method such as lo.Influence(), lo.Newton() or lo.Retrain(), got {method!r}"
-        )
-    objective = fit.objective
-    bound = tuple(m.bind(objective) for m in as_measures(measures))
-    names = [m.columns(objective) for m in bound]
-    columns = tuple(column for part in names for column in part)
-    measure = tuple(m.name for m, part in zip(bound, names, strict=True) for _ in part)
-    if not method.first_order:
-        fit = with_rows(fit, budget(memory))  # once for all chunks
-    shared = _per_point(fit, bound, method)
-    framed = None
-    if certify and (full or not isinstance(method, Retrain)):
-        framed = frame_within(fit, budget(memory))
-    most: int = max(map(len, chunked)) if length is None else length
+    longest = max(map(len, chunked)) if length is None else length
+    runs = halving(chunked, longest, lambda rows, most: _answer(question, rows, most))
+    for rows, parts in runs:
+        yield rows, joined(parts, question.groups[rows])
 
-    def answer(rows) -> Effects:
-        padded = groups[np.resize(rows, most)]
-        *found, change = _chunk(fit, padded, bound, method, shared, memory)
-        value, status, residual, steps = (part[: len(rows)] for part in found)
-        bounds = {}
-        if certify:
-            change = method.change(fit, padded, memory) if change is None else change
-            gone = leaving(fit, padded)
-            found = enclose(fit, bound, len(columns), change.value, gone, framed)
-            lower, upper, code = (np.array(part[: len(rows)]) for part in to_host(found))
-            bounds = {"lower": lower, "upper": upper, "certificate": code}
-        if not np.isfinite(value).all():
-            broken = ~np.isfinite(value).all(axis=1)
-            status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
-        part, name = groups[rows], method.name
-        return Effects(value, status, residual, steps, columns, measure, part, name, **bounds)
 
-    for rows in chunked:
-        parts: list[Effects] = []
-        left = rows
-        while len(left):
-            try:
-                parts.append(answer(left[:most]))
-            except (MemoryError, jax.errors.JaxRuntimeError) as error:
-                if not exhausted(error) or most == 1:
-                    raise
-                warnings.warn(
-                    f"memory ran out with {most:,} groups at once; going on with "
-                    f"{most // 2:,}: a smaller memory= would do so from the start",
-                    stacklevel=3,
-                )
-                most, memory = most // 2, budget(memory) // 2
-                continue
-            left = left[most:]
-        yield rows, joined(parts, groups[rows])
+def gathered(
+    question: Question,
+    chunked: Sequence[np.ndarray] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Effects:
+    """The effects of all groups, in their order.
+
+    Args:
+        question: from `pose`.
+        chunked: from `plan`, which is asked by default.
+        progress: called with the number of groups done, after each chunk.
+    """
+    groups, parts = question.groups, []
+    chunked = plan(question.fit, groups) if chunked is None else chunked
+    for rows, part in stream(question, chunked):
+        parts.append(dataclasses.replace(part, groups=groups))  # not a copy of its own
+        if progress is not None:
+            progress(len(rows))
+    return joined(parts, groups, np.argsort(np.concatenate(chunked)))
 
 
 @entry_point
-def _per_point(fit, bound, method):
-    """For each measure: (psi (n m), residual, steps, status) where the adjoint way serves."""
-    if not (isinstance(method, Influence) and method.first_order):
-        return [None] * len(bound)
-    return [
-        None
-        if m.needs_w or not m.smooth
-        else to_host(adjoint(fit, _gradients(fit, m), method.solver, method.rescaled))
-        for m in bound
-    ]
+def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
+    """The effects of some groups, computed as `most` of them."""
+    groups, kept = question.groups[np.resize(rows, most)], slice(len(rows))
+    change = _Once(lambda: as_change(question.prepared.change(groups), question.fit.objective))
+    solutions = _solutions(question, groups, change)
+    value = np.concatenate([np.asarray(each.value) for each in solutions], axis=1)[kept]
+    bounds = {}
+    if question.certify:
+        w, count = leaving(question.fit, groups), value.shape[1]
+        found = enclose(question.fit, question.measures, count, change().value, w, question.frame)
+        sides = (np.array(part[kept]) for part in to_host(found))
+        bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
+    solutions = [jax.tree.map(lambda leaf: leaf[kept], each) for each in solutions]
+    return question.effects(value, solutions, question.groups[rows], **bounds)
 
 
-@eqx.filter_jit
-def _gradients(fit, measure):
-    return replicate(measure.gradients(fit.objective, fit.flat))
+class _Once:
+    """A function of nothing, called when it is first asked."""
+
+    def __init__(self, function: Callable[[], Change]):
+        self.function, self.found = function, None
+
+    def __call__(self) -> Change:
+        if self.found is None:
+            self.found = self.function()
+        return self.found
 
 
-@entry_point
-def _chunk(fit, groups: Groups, bound, method, shared, memory):
-    """Effects (g m), status, residual and steps of the groups of one chunk; the change, if any."""
-    g = len(groups)
-    status, residual, steps = np.zeros(g, np.int8), np.zeros(g), np.zeros(g, np.int32)
-    change: Any = None  # computed once, if any measure needs it
-    values = []
-    for measure, part in zip(bound, shared, strict=True):
-        if part is not None:
-            psi, reached, taken, code = part
-            # a column's solve serves every group: the worst of them is what a group can claim
-            code, reached, taken = code[np.argmax(code != 0)], reached.max(), taken.max()
-            value = group_sums(groups, psi)
-        elif measure.own and isinstance(method, Influence) and method.by_factor(fit):
-            value, reached, code = self_influence(fit, groups, memory)
-            taken = 0
+def _solutions(question: Question, groups: Groups, change: _Once) -> list[Solution]:
+    """For each measure its effects (g m): summed, by the method's own way, or by way of theta."""
+    prepared, fit = question.prepared, question.fit
+    additive = question.ways(prepared.per_point, _as_per_point)
+    own = prepared.effects(groups) if prepared.effects is not None else None
+    solutions = []
+    ways = zip(question.measures, additive, question.ways(own, as_solution), strict=True)
+    for measure, psi, found in ways:
+        if psi is not None:
+            solutions.append(_summed(fit, groups, _as_per_point(psi)))
+        elif found is not None:
+            solutions.append(as_solution(found))
         else:
-            change = method.change(fit, groups, memory) if change is None else change
-            value, reached, taken = change.value, change.residual, change.steps
-            code, value = change.status, _evaluate(fit, groups, measure, change, method)
-        values.append(np.asarray(value))
-        status = np.where(status == 0, np.asarray(code), status).astype(np.int8)
-        residual, steps = np.maximum(residual, reached), np.maximum(steps, taken)
-    return np.concatenate(values, axis=1), status, residual, steps, change
+            value = _evaluate(fit, groups, measure, change(), question.method.first_order)
+            each = change()
+            solutions.append(Solution(value, each.residual, each.steps, each.status))
+    return solutions
 
 
-def _evaluate(fit, groups: Groups, measure, change: Change, method):
+def _as_per_point(given) -> PerPoint:
+    """Effects of points as a method gave them, an array as solved exactly."""
+    if isinstance(given, PerPoint):
+        return given
+    value = np.asarray(given)
+    count = value.shape[1]
+    return PerPoint(value, np.zeros(count), np.zeros(count, np.int32), np.zeros(count, np.int8))
+
+
+def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> Solution:
+    """Effects that add up over points; a column's solve serves every group, the worst counts."""
+    value = group_sums(groups, w_by(fit.objective, groups), psi.value)
+    code, count = psi.status[np.argmax(psi.status != 0)], len(groups)
+    return Solution(
+        value=value,
+        residual=jnp.full(count, psi.residual.max()),
+        steps=jnp.full(count, psi.steps.max(), jnp.int32),
+        status=jnp.full(count, code, jnp.int8),
+    )
+
+
+def _evaluate(fit: Fit, groups: Groups, measure: Measure, change: Change, first_order: bool):
     w = leaving(fit, groups) if measure.needs_w else None
-    how = _linearised if method.first_order and measure.smooth else _difference
+    how = _linearised if first_order and measure.smooth else _difference
     return how(fit, measure, change.value, w)
 
 

@@ -2,21 +2,22 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from leaveout.attribution.container import ROWS, Effects, joined
-from leaveout.attribution.stream import plan, stream
+from leaveout.attribution.container import ROWS, Effects
+from leaveout.attribution.stream import Question, gathered, plan, pose, stream
 from leaveout.fitting.fitted import Fit
+from leaveout.fitting.gates import admit, check_fit
 from leaveout.groups import Groups
-from leaveout.methods.group_newton import Newton
-from leaveout.methods.protocol import Method
-from leaveout.methods.retraining import Retrain
+from leaveout.measures import Measures
+from leaveout.methods import Method, Newton, Retrain
+from leaveout.objectives.checks import is_traced
+from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.solution import raise_unless_converged
 
-__all__ = ["effects"]
+__all__ = ["check_method", "effects"]
 
 # how exactly to retrain what is not narrow enough, and whether to certify by its own Hessian
 _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
@@ -26,7 +27,7 @@ _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
 def effects(
     fit: Fit,
     groups: Groups,
-    measures: Any,
+    measures: Measures,
     method: Method = Newton(),
     *,
     certify: bool = False,
@@ -51,7 +52,7 @@ def effects(
         method: `Influence()`, `SecondOrder()`, `Krylov()`, `Newton()`, `NewtonChebyshev()` or
             `Retrain()`.
         certify: fill `lower` and `upper`: an interval for the effect of RETRAINING, whatever the
-            method, that holds it for sure (up to the rounding described in `certificates`), and
+            method, that holds it for sure (up to the rounding described in `certify.balls`), and
             `certificate`, which says how good it is. Linear models whose loss states an envelope;
             predictions, losses, self-loss, linear functionals. From a retrained theta about two and
             a half products with the data a group; from an approximation a Hessian and its factor,
@@ -69,24 +70,39 @@ def effects(
     """
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
-    certify = certify or tolerance is not None
-    parts = []
-    chunked = plan(fit, groups, memory)
-    streamed = stream(fit, groups, measures, method, chunked, certify=certify, memory=memory)
-    for rows, part in streamed:
-        parts.append(dataclasses.replace(part, groups=groups))  # not a copy of its own
-        if progress is not None:
-            progress(len(rows))
-    result = joined(parts, groups, np.argsort(np.concatenate(chunked)))
-    if tolerance is not None:
-        result = _narrowed(fit, groups, measures, result, tolerance, memory)
+    check_method(fit, method)
+    groups = admit(fit, groups, method.needs)
+    with limited(memory):
+        certify = certify or tolerance is not None
+        question = pose(fit, groups, measures, method, certify=certify)
+        result = gathered(question, progress=progress)
+        if tolerance is not None:
+            result = _narrowed(question, result, tolerance)
     if throw:
-        names = [f"group {str(name)!r}" for name in groups.names]
-        raise_unless_converged(result.status, result.residual, names)
+        raise_unless_converged(result.status, result.residual, groups.titles)
     return result
 
 
-def _narrowed(fit, groups: Groups, measures, effects: Effects, tolerance, memory) -> Effects:
+def check_method(fit: Fit, method: Method) -> None:
+    """Refuse what is no method, and a fit that is being traced.
+
+    Raises:
+        ValueError: with what to write.
+    """
+    check_fit(fit)
+    if is_traced(fit):
+        raise ValueError(
+            "lo.effects works outside jax.jit; inside, call lo.influence, lo.newton or lo.retrain "
+            "and evaluate your function at theta + change"
+        )
+    if not isinstance(method, Method):
+        raise ValueError(
+            "expected a method such as lo.Influence(), lo.Newton() or lo.Retrain(), or a value of "
+            f"your own lo.Method, got {method!r}"
+        )
+
+
+def _narrowed(question: Question, effects: Effects, tolerance: float) -> Effects:
     """The effects with every interval that is too wide replaced by one of a retrained theta."""
     hopeless = np.zeros(len(effects.columns), bool)  # measures that are never certified
     for exactness, full in _LADDER:
@@ -94,17 +110,19 @@ def _narrowed(fit, groups: Groups, measures, effects: Effects, tolerance, memory
         wide = np.flatnonzero(((effects.width > goal) & ~hopeless).any(axis=1))
         if not len(wide):
             break
-        some, method = groups[wide], Retrain(exactness)
-        chunked = plan(fit, some, memory)
-        streamed = stream(
-            fit, some, measures, method, chunked, certify=True, full=full, memory=memory
-        )
-        for rows, part in streamed:
-            for name in ROWS:
-                new, old = getattr(part, name), getattr(effects, name)
-                if name == "steps":
-                    new = new + old[wide[rows]]
-                old[wide[rows]] = new
+        again = pose(
+            question.fit, question.groups[wide], question.measures, Retrain(exactness),
+            certify=True, full=full,
+        )  # fmt: skip
+        for rows, part in stream(again, plan(again.fit, again.groups)):
+            _replace(effects, wide[rows], part)
         hopeless = np.isinf(effects.width).all(axis=0)
     # an approximation can lie outside its own interval, which is for retraining
     return dataclasses.replace(effects, value=np.clip(effects.value, effects.lower, effects.upper))
+
+
+def _replace(effects: Effects, rows: np.ndarray, part: Effects) -> None:
+    """Write the part over these rows; the steps that both took add up."""
+    for name in ROWS:
+        new, old = getattr(part, name), getattr(effects, name)
+        old[rows] = new + old[rows] if name == "steps" else new

@@ -14,7 +14,6 @@ lose); not interval arithmetic.
 
 import abc
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,10 +22,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.certify.radius import Points, ball_around, ball_centred
+from leaveout.objectives.abstract import weigh
 from leaveout.objectives.layout import SUMMED, pairs, spread, widest
 from leaveout.objectives.linear import LinearObjective, crossproduct
-from leaveout.solvers import Factor
-from leaveout.solvers.factor import white_rows
+from leaveout.solvers import Factor, white_rows
 
 __all__ = [
     "DENSE",
@@ -117,7 +116,7 @@ class PenaltyBall(AbstractBall):
 def penalty_ball(
     objective: LinearObjective,
     theta: Float[Array, "p"],
-    stays: Float[Array, "n"],
+    v: Float[Array, "n"],
     *,
     free_intercept: bool,
     extent: tuple | None = None,
@@ -131,17 +130,16 @@ def penalty_ball(
     Args:
         objective: a linear model whose weights are penalised.
         theta: where the gradient is taken.
-        stays: what stays of each example, 1 - w.
+        v: what each example gets, base weight included.
         free_intercept: the intercepts, and nothing else, are free of the penalty.
         extent: of the data, where it is known already.
     """
     scores = objective.scores(theta)
-    a = objective.weights * stays
-    _, slopes = objective.weighted(scores, a)
+    _, slopes = objective.weighted(scores, v)
     outputs = objective.layout.outputs
     low, matrices = slopes.T[:0], None
     if free_intercept:  # it goes through the data together with the slopes: one product for both
-        low, matrices = _lower_curvature(objective, scores, a, slopes)
+        low, matrices = _lower_curvature(objective, scores, v, slopes)
     sums = jnp.concatenate([slopes.T, low]) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
@@ -182,8 +180,8 @@ def data_extent(objective: LinearObjective) -> tuple:
     return middle, farthest, jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)))
 
 
-def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"], Callable]:
-    """Below a_i times every chord of the slopes from `scores` to less than 1 away, in r numbers.
+def _lower_curvature(objective, scores, v, slopes) -> tuple[Float[Array, "r n"], Callable]:
+    """Below v_i times every chord of the slopes from `scores` to less than 1 away, in r numbers.
 
     The examples come last: what is summed over them is then contiguous. The second value makes
     matrices (K K m) of sums (r m).
@@ -193,11 +191,12 @@ def _lower_curvature(objective, scores, a, slopes) -> tuple[Float[Array, "r n"],
     score is the one whose slopes are largest, which is where most of the curvature is. Of other
     losses the entries k <= l, in the order of `pairs`.
     """
-    envelope: Any = objective.loss.envelope
+    envelope = objective.loss.envelope
+    assert envelope is not None  # `enclose` asks no ball of others with a free intercept
     outputs = objective.layout.outputs
     given = scores[:, 0] if outputs == 1 else scores
     low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(given, objective.y)
-    low = jnp.where(a != 0, a * low, 0.0)[None]
+    low = weigh(v, low)[None]
     if outputs == 1:
         return low, lambda sums: sums[None]
 
@@ -263,7 +262,7 @@ class Frame(eqx.Module):
         factor: of H(1) there, H = L L'.
         rows: (n K p) the examples in its coordinates, X_i L^-T.
         scores: (n K) at the anchor.
-        curvature: (n K K) second derivatives there, with base weights.
+        curvature: (n K K) second derivatives there.
         whole: (p p) H(1) in its own coordinates: the identity, but for rounding in the factor.
     """
 
@@ -295,7 +294,7 @@ def frame(objective: LinearObjective, anchor: Float[Array, "p"], factor: Factor)
         rows=rows,
         scores=objective.scores(anchor),
         curvature=expansion.second,
-        whole=own + _seen(rows, expansion.second),
+        whole=own + _seen(rows, expansion.curvature),
     )
 
 
@@ -309,7 +308,7 @@ def _seen(rows, curvature):
 def hessian_ball(
     frame: Frame,
     theta: Float[Array, "p"],
-    stays: Float[Array, "n"],
+    v: Float[Array, "n"],
     *,
     fresh: bool,
     exact: bool,
@@ -319,7 +318,7 @@ def hessian_ball(
     Args:
         frame: of the fit.
         theta: the candidate, where the gradient is taken.
-        stays: what stays of each example.
+        v: what each example gets, base weight included.
         fresh: take the Hessian at `theta` (n p^2 more) instead of at the anchor, where it is that
             of the Newton step.
         exact: measure every example in the metric (n p^2 more) instead of bounding its length by
@@ -329,19 +328,22 @@ def hessian_ball(
         The ball around theta - M^-1 gradient. Costs p^3 for the factor besides.
     """
     objective, factor, rows = frame.objective, frame.factor, frame.rows
+    envelope = objective.loss.envelope
+    assert envelope is not None  # there is no frame of others
     n, outputs, p = rows.shape
-    a = objective.weights * stays
     scores = objective.scores(theta)
-    _, slopes = objective.weighted(scores, a)
+    _, slopes = objective.weighted(scores, v)
     gradient = objective.pull(slopes) + objective.penalty * theta
     residual = factor.whiten(gradient[None])[0]
 
     if fresh:
         inside = jax.vmap(jax.hessian(objective.point_loss))(scores, objective.y)
-        inside = jnp.where(a[:, None, None] != 0, a[:, None, None] * inside, 0.0)
     else:
-        inside = stays[:, None, None] * frame.curvature
-    lower = jnp.linalg.cholesky(frame.whole - _seen(rows, frame.curvature - inside))
+        inside = frame.curvature
+    inside = weigh(v, inside)
+    lower = jnp.linalg.cholesky(
+        frame.whole - _seen(rows, weigh(objective.weights, frame.curvature) - inside)
+    )
     eye = jnp.eye(p, dtype=rows.dtype)
     inverse_root = jax.scipy.linalg.solve_triangular(lower, eye, lower=True)
     inverse = inverse_root.T @ inverse_root
@@ -354,8 +356,8 @@ def hessian_ball(
     shifted = spread(rows @ step)
     moved = jnp.zeros(n) if fresh or outputs == 1 else spread(scores - frame.scores)
     points = Points(
-        scores=scores, y=objective.y, a=a, metric=inside[:, 0, 0], moved=moved, own=own,
-        length=length, shifted=shifted, envelope=objective.loss.envelope,
+        scores=scores, y=objective.y, a=v, metric=inside[:, 0, 0], moved=moved, own=own,
+        length=length, shifted=shifted, envelope=envelope,
     )  # fmt: skip
     rho = ball_around(points, start)
     radius = ball_centred(points, start, rho)

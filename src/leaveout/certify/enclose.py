@@ -1,8 +1,5 @@
 """Intervals for the effects of retraining: what a measure can be on a ball that must hold theta."""
 
-import warnings
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,12 +15,14 @@ from leaveout.certify.balls import (
     penalty_ball,
 )
 from leaveout.fitting.fitted import Fit
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.layout import SUMMED
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.runtime.memory import QUERY_BYTES
 from leaveout.runtime.solution import Certificate
-from leaveout.solvers.direct import together
+from leaveout.runtime.text import warn
+from leaveout.solvers import together
 
 __all__ = [
     "enclose",
@@ -31,7 +30,7 @@ __all__ = [
 ]
 
 
-def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None = None) -> tuple:
+def enclose(fit: Fit, measures, count: int, change, w, frame: Frame | None = None) -> tuple:
     """Intervals for the effects of retraining without each group, from any change in theta.
 
     Args:
@@ -39,7 +38,7 @@ def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None 
         measures: bound to it.
         count: m, columns of all measures.
         change: (b p) candidates, theta_without - theta.
-        leaves: (b n) what leaves.
+        w: (b n) what leaves.
         frame: of the fit: the Hessian's ball is used beside the penalty's, n p^2 + p^3 a group.
 
     Returns:
@@ -50,17 +49,14 @@ def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None 
     upper = np.full((len(change), count), np.inf)
     lower, code = -upper, np.full(len(change), Certificate.uncertified, np.int8)
     if fit.flat.dtype != jnp.float64:
-        warnings.warn(
+        warn(
             f"intervals need float64, so in {fit.flat.dtype} there are none; call "
-            'jax.config.update("jax_enable_x64", True) first',
-            stacklevel=4,
+            'jax.config.update("jax_enable_x64", True) first'
         )
         return lower, upper, code
     # one kind of ball after the other: see `together` for what two batched factorisations can do
     for shared in ([] if free is None else [free]) + ([] if frame is None else [frame]):
-        low, high, found = (
-            np.asarray(part) for part in _enclose(fit, measures, change, leaves, shared)
-        )
+        low, high, found = (np.asarray(part) for part in _enclose(fit, measures, change, w, shared))
         lower, upper = np.maximum(lower, low), np.minimum(upper, high)
         code = np.minimum(code, found)
     return lower, upper, code
@@ -68,20 +64,26 @@ def enclose(fit: Fit, measures, count: int, change, leaves, frame: Frame | None 
 
 def frame_within(fit: Fit, available: int) -> Frame | None:
     """The frame of a fit where it exists and serves: in a quarter of the bytes available."""
-    objective = fit.objective
-    if fit.metric is None or not isinstance(objective, LinearObjective):
+    objective = _provable(fit.objective)
+    if fit.metric is None or objective is None:
         return None
-    size = 8 * objective.n * objective.layout.outputs * objective.p
+    size = 8 * objective.n * objective.outputs * objective.p
     if objective.loss.envelope is None or objective.p > DENSE or size > available / 4:
         return None
-    if objective.layout.outputs > 1 and not objective.loss.categorical:
+    if objective.outputs > 1 and not objective.loss.categorical:
         return None  # `Points` takes the curvature for a variance
     return frame(objective, fit.flat, fit.metric)
 
 
-def _free_intercept(objective) -> bool | None:
+def _provable(objective: AbstractObjective) -> LinearObjective | None:
+    """The objective where something can be proven of it: a linear model's."""
+    return objective if isinstance(objective, LinearObjective) else None
+
+
+def _free_intercept(any_objective: AbstractObjective) -> bool | None:
     """Whether the intercepts are free; None where the penalty's ball does not exist."""
-    if not isinstance(objective, LinearObjective) or not objective.loss.convex:
+    objective = _provable(any_objective)
+    if objective is None or not objective.convex:
         return None
     if is_traced((objective.penalised, objective.l2)) or not float(objective.l2) > 0:
         return None
@@ -93,20 +95,20 @@ def _free_intercept(objective) -> bool | None:
 
 
 @eqx.filter_jit
-def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
+def _enclose(fit: Fit, measures, change, w, shared: Frame | bool):
     """Intervals from one kind of ball: the Hessian's if `shared` is a frame, else the penalty's."""
-    objective: Any = fit.objective
-    n, p, outputs = objective.n, objective.p, objective.layout.outputs
+    objective = as_linear(fit.objective)
+    n, p, outputs = objective.n, objective.p, objective.outputs
     extent = data_extent(objective)  # once, not once a lane
 
     def one(lane):
         change, w = lane
-        theta, stays = fit.flat + change, 1 - w
+        theta, v = fit.flat + change, objective.stays(w)
         if isinstance(shared, Frame):
             exact = n * outputs <= 2 * p  # no dearer then
-            ball: AbstractBall = hessian_ball(shared, theta, stays, fresh=True, exact=exact)
+            ball: AbstractBall = hessian_ball(shared, theta, v, fresh=True, exact=exact)
         else:
-            ball = penalty_ball(objective, theta, stays, free_intercept=shared, extent=extent)
+            ball = penalty_ball(objective, theta, v, free_intercept=shared, extent=extent)
         known = jnp.isfinite(ball.radius)
         parts = [measure.enclose(objective, ball, w) for measure in measures]
         lower, upper = (jnp.concatenate(sides) for sides in zip(*parts, strict=True))
@@ -123,4 +125,4 @@ def _enclose(fit: Fit, measures, change, leaves, shared: Frame | bool):
     held = 8 * n * outputs * each + QUERY_BYTES
     # nothing large is factorised for the penalty's ball: wider products with the data are faster
     room = 2**26 if outputs == 1 and not isinstance(shared, Frame) else 2**23
-    return jax.lax.map(one, (change, leaves), batch_size=together(len(change), held, room))
+    return jax.lax.map(one, (change, w), batch_size=together(len(change), held, room))

@@ -1,11 +1,11 @@
 """How far the minimum can be from a theta: radii that a bound on the curvature's change proves."""
 
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 __all__ = ["Points", "ball_around", "ball_centred", "knapsack"]
 
@@ -53,14 +53,14 @@ class Points(eqx.Module):
     """
 
     scores: Float[Array, "n K"]
-    y: Any
+    y: PyTree
     a: Float[Array, "n"]
     metric: Float[Array, "n"]
     moved: Float[Array, "n"]
     own: Float[Array, "n"]
     length: Float[Array, "n"]
     shifted: Float[Array, "n"]
-    envelope: Any = eqx.field(static=True)
+    envelope: Callable = eqx.field(static=True)
 
     def chords(self, radius):
         """(low, high) of a_i times the curvature chords within `radius` of the scores.

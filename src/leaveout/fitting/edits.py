@@ -1,52 +1,62 @@
-"""Changes other than removal: reweighting, adding points the model has not seen, relabelling.
+"""Edits other than removal: reweighting, adding points the model has not seen, relabelling.
 
-All are vectors of weights, so that every verb and `effects` take them as they take removals. An
-added point waits in the objective at a base weight of 2^-60, too little to be heard, and is added
-by w = -2^60.
+All are rows of w, so that every verb and `effects` take them as they take removals. A point that
+the model has not seen waits in the objective without base weight, and is added by w = -v, v what it
+gets.
 """
 
 import dataclasses
-import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import check_groups
-from leaveout.groups import UNSEEN, Groups
-from leaveout.objectives.abstract import AbstractObjective
-from leaveout.objectives.checks import check_tree, check_weights
-from leaveout.objectives.linear import LinearExpansion, LinearObjective
+from leaveout.fitting.gates import admit
+from leaveout.fitting.leaving import taken_by
+from leaveout.groups import Groups
+from leaveout.objectives.abstract import AbstractObjective, AbstractScores
+from leaveout.objectives.checks import check_weights
+from leaveout.objectives.linear import LinearExpansion
+from leaveout.runtime.deprecated import renamed
 from leaveout.runtime.sharding import entry_point
+from leaveout.runtime.text import warn
 
 __all__ = ["add", "relabel", "reweight"]
 
 
-def reweight(groups: Groups, factor: Any) -> Groups:
-    """The groups, kept at a factor instead of leaving: w becomes w (1 - factor).
+@renamed(factor="by")
+def reweight(groups: Groups, by) -> Groups:
+    """The groups, kept at a factor instead of leaving: w becomes w (1 - by).
 
     0 removes, 1 changes nothing, 2 doubles: retraining with every point of the group twice.
 
     Args:
         groups: whose points are reweighted.
-        factor: at least 0, one for all or (g).
+        by: the factor, at least 0, one for all or (g).
 
     Raises:
-        ValueError: for a negative factor.
+        ValueError: for a negative factor, or where more of a point would leave than there is.
     """
-    factor = np.asarray(factor, float)
+    factor = np.asarray(by, float)
     if factor.shape not in ((), (len(groups),)) or not (factor >= 0).all():
         raise ValueError(
             f"expected a factor >= 0, one or one for each of {len(groups)} groups, got {factor}"
         )
-    each = np.repeat(np.broadcast_to(1 - factor, len(groups)), groups.size)
-    return dataclasses.replace(groups, weights=groups.w * each)
+    share = np.broadcast_to(1 - factor, len(groups))[groups.lanes]
+    turned = (groups.w < 0) & (share < 0)
+    if turned.any():
+        group = groups.titles[groups.lanes[np.argmax(turned)]]
+        raise ValueError(
+            f"{group} adds a point, and a factor above 1 would take it away: ask lo.add for more "
+            "of it, by weights="
+        )
+    return groups.with_w(groups.w * share, scaled=True)
 
 
-def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> tuple[Fit, Groups]:
+def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, Groups]:
     """A fit that knows of further points, and the groups that add them.
 
         fit, groups = lo.add(fit, (x, y))
@@ -64,7 +74,7 @@ def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> 
         ValueError: for examples that are not like the data, or labels the model does not know.
     """
     objective = fit.objective
-    more, count = _encoded(objective, examples)
+    more, count = objective.encoded(examples)
     base = np.asarray(check_weights(weights, count, objective.weights.dtype))
     total, points = objective.n + count, objective.n + np.arange(count)
     if groups is None:
@@ -75,12 +85,11 @@ def add(fit: Fit, examples: Any, groups: Any = None, *, weights: Any = None) -> 
         placed = dataclasses.replace(groups, n=total, indices=groups.indices + objective.n)
     else:
         raise ValueError(f"expected groups of the {count:,} new points, got groups of {groups.n:,}")
-    added = dataclasses.replace(placed, weights=-placed.w / UNSEEN)
-    return _extended(fit, more, base), added
+    return _extended(fit, more), placed.with_w(-placed.w * base[placed.indices - objective.n])
 
 
 @entry_point
-def relabel(fit: Fit, groups: Groups, y: Any) -> tuple[Fit, Groups]:
+def relabel(fit: Fit, groups: Groups, y: PyTree) -> tuple[Fit, Groups]:
     """A fit and groups that give each group's points other targets: they leave and come back.
 
     For losses whose curvature does not depend on the target (logistic, softmax, squares, Poisson)
@@ -96,79 +105,64 @@ def relabel(fit: Fit, groups: Groups, y: Any) -> tuple[Fit, Groups]:
     Raises:
         ValueError: if `groups` was made for other data, or `y` does not fit it.
     """
-    check_groups(fit, groups)
+    groups = admit(fit, groups)
     objective = fit.objective
     touched = np.unique(groups.indices)
-    if isinstance(objective, LinearObjective):
-        given = np.asarray(y)
-        if given.shape[:1] != (objective.n,):
-            raise ValueError(f"expected {objective.n:,} targets, got y of shape {given.shape}")
-        targets = objective.encode(given[touched])
-        more = objective.design[touched], targets
-    else:
-        data, count = check_tree(y)
-        if count != objective.n:
-            raise ValueError(f"expected {objective.n:,} examples, got {count:,}")
-        more = jax.tree.map(lambda leaf: leaf[touched], data)
-    changed = _extended(fit, more, np.asarray(objective.weights)[touched])
+    changed = _extended(fit, _relabelled(objective, touched, y))
     _warn_if_newton_is_influence(changed, touched, objective)
-    w = groups.w
-    rows = np.repeat(np.arange(len(groups)), groups.size)
     points = objective.n + np.searchsorted(touched, groups.indices)
-    order = np.argsort(np.concatenate([rows, rows]), kind="stable")
+    order = np.argsort(np.concatenate([groups.lanes, groups.lanes]), kind="stable")
     both = dataclasses.replace(
         groups,
         n=objective.n + touched.size,
         indices=np.concatenate([groups.indices, points])[order],
         offsets=2 * groups.offsets,
-        weights=np.concatenate([w, -w / UNSEEN])[order],
+        partial=np.concatenate([groups.w, -taken_by(objective, groups)])[order],
     )
     return changed, both
 
 
-def _encoded(objective: AbstractObjective, examples):
-    """New examples in the form of `objective.examples` without weights, and their number."""
-    if isinstance(objective, LinearObjective):
-        x, y = examples
-        design = objective.widen(x)
-        if np.shape(y)[:1] != design.shape[:1] or not np.isfinite(np.asarray(x, float)).all():
-            raise ValueError(
-                f"expected finite inputs and as many targets, got {np.shape(x)} and {np.shape(y)}"
-            )
-        return (design, objective.encode(y)), design.shape[0]
-    return check_tree(examples)
+def _relabelled(objective: AbstractObjective, touched: np.ndarray, y: PyTree) -> PyTree:
+    """The touched examples with other targets, in the form of `examples` without weights."""
+    if isinstance(objective, AbstractScores):
+        given = np.asarray(y)
+        if given.shape[:1] != (objective.n,):
+            raise ValueError(f"expected {objective.n:,} targets, got y of shape {given.shape}")
+        inputs, *_ = objective.examples
+        return inputs[touched], objective.encode(given[touched])
+    more, count = objective.encoded(y)
+    if count != objective.n:
+        raise ValueError(f"expected {objective.n:,} examples, got {count:,}")
+    return jax.tree.map(lambda leaf: leaf[touched], more)
 
 
-def _extended(fit: Fit, more, base) -> Fit:
-    """The fit with further examples behind the others, unheard."""
+def _extended(fit: Fit, more: PyTree) -> Fit:
+    """The fit with further examples behind the others, which have no base weight."""
     objective = fit.objective
     if len(objective.weights.sharding.device_set) > 1:
         raise ValueError("this objective is spread over devices; change it before lo.shard")
     *old, weights = objective.examples
-    more = list(more) if isinstance(objective, LinearObjective) else [more]
-    if jax.tree.structure(old) != jax.tree.structure(more):
+    if jax.tree.structure(tuple(old)) != jax.tree.structure(tuple(more)):
         raise ValueError("expected examples like the data that the objective was made with")
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), old, more)
-    weights = jnp.concatenate([weights, jnp.asarray(base * UNSEEN, weights.dtype)])
+    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), tuple(old), more)
+    count = jax.tree.leaves(more)[0].shape[0]
+    weights = jnp.concatenate([weights, jnp.zeros(count, weights.dtype)])
     objective = eqx.tree_at(lambda o: o.examples, objective, (*joined, weights))
-    factor = fit.metric
-    if factor is not None:
-        factor = dataclasses.replace(factor, rows=None, gram=None)
-    return dataclasses.replace(fit, objective=objective, metric=factor)
+    metric = fit.metric
+    if metric is not None:
+        metric = dataclasses.replace(metric, rows=None, gram=None)
+    return dataclasses.replace(fit, objective=objective, metric=metric)
 
 
 def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -> None:
     expansion = fit.expansion()
-    if not isinstance(expansion, LinearExpansion):
+    if not isinstance(expansion, LinearExpansion) or not isinstance(before, AbstractScores):
         return
-    assert isinstance(before, LinearObjective)
-    old = np.asarray(expansion.second)[touched]
-    new = np.asarray(expansion.second)[before.n :] / UNSEEN
+    old, new = np.asarray(expansion.second)[touched], np.asarray(expansion.second)[before.n :]
     loss = before.loss
     if np.allclose(old, new, rtol=1e-9, atol=0) and not (loss.convex and loss.third == 0):
-        warnings.warn(
+        warn(
             "the curvature of this loss does not depend on the target, so that lo.Newton() equals "
             "lo.Influence() for relabelled groups and can be as wrong; lo.NewtonChebyshev() and "
-            "lo.Retrain() see what it misses",
-            stacklevel=4,
+            "lo.Retrain() see what it misses"
         )

@@ -2,13 +2,19 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.checks import is_traced
+from leaveout.runtime.deprecated import instead
+from leaveout.runtime.sharding import to_host
+from leaveout.runtime.solution import Solution
+from leaveout.runtime.text import warn
 from leaveout.solvers import Factor, attach_rows
 
-__all__ = ["Change", "Fit", "with_rows"]
+__all__ = ["Change", "Fit", "expansion_of", "warn_if_float32_stalled", "with_rows"]
 
 
 class Fit(eqx.Module):
@@ -18,8 +24,10 @@ class Fit(eqx.Module):
         objective: what was minimised.
         flat: (p) theta as a flat vector; `theta` is the PyTree.
         metric: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
-        residual: the Newton decrement at theta: (g' H^-1 g)^1/2.
-        sandwich: the sandwich length, the natural unit for `residual`.
+        residual: how far theta is from the minimum, in the norm of H: the Newton decrement
+            (g' H^-1 g)^1/2.
+        sandwich: how far the minimum itself moves when the sample is drawn again, in the same norm:
+            the sandwich length (sum_i |g_i|^2 in H^-1)^1/2, the natural unit for `residual`.
         steps: Newton steps (or L-BFGS evaluations) taken.
         status: how it ended.
     """
@@ -41,6 +49,18 @@ class Fit(eqx.Module):
         """Every loss to second order around theta."""
         return self.objective.at(self.flat)
 
+    @property
+    def factor(self) -> Factor | None:
+        """Deprecated: `metric`."""
+        instead("Fit.factor", "Fit.metric")
+        return self.metric
+
+    @property
+    def spread(self) -> Float[Array, ""]:
+        """Deprecated: `sandwich`."""
+        instead("Fit.spread", "Fit.sandwich")
+        return self.sandwich
+
 
 class Change(eqx.Module):
     """What removing each of g groups does to theta: theta_without - theta.
@@ -59,27 +79,55 @@ class Change(eqx.Module):
     status: Int8[Array, "g"]
     objective: AbstractObjective
 
+    @classmethod
+    def of(cls, solution: Solution, objective: AbstractObjective) -> "Change":
+        """The change that a batch of solves gives, a group a row."""
+        return cls(solution.value, solution.residual, solution.steps, solution.status, objective)
+
+    def finished(self, fit: Fit, asked: float) -> "Change":
+        """The change as it is handed out: where float32 fell short of the residual asked, said."""
+        warn_if_float32_stalled(fit, self.residual, asked)
+        return self
+
     def tree(self) -> PyTree:
         """The changes as the PyTree of parameters, each leaf with a leading axis g."""
-        if isinstance(self.objective, LinearObjective):
-            return jax.vmap(self.objective.tree)(self.value)
-        trees = jax.vmap(lambda v: eqx.filter(self.objective.tree(v), eqx.is_inexact_array))
-        return trees(self.value)
+        return jax.vmap(self.objective.parameters)(self.value)
+
+
+@eqx.filter_jit
+def expansion_of(fit: Fit) -> AbstractExpansion:
+    """Every loss to second order around theta, compiled."""
+    return fit.expansion()
 
 
 def with_rows(fit: Fit, available: int, gram: bool = False) -> Fit:
-    """The fit with the design in whitened coordinates beside its factor, where that serves.
+    """The fit with the design in coordinates that make H the identity, where that serves.
 
     It serves linear models of one output, and is done where it fits: n p numbers (and n^2 for the
     `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is.
     """
-    objective, factor = fit.objective, fit.metric
-    if factor is None or not isinstance(objective, LinearObjective) or objective.layout.outputs > 1:
+    factor, rows = fit.metric, fit.objective.rows
+    if factor is None or rows is None:
         return fit
-    if factor.rows is None and 8 * objective.n * objective.p > available / 4:
+    if factor.rows is None and 8 * rows.size > available / 4:
         return fit
-    gram = gram and factor.gram is None and 8 * objective.n**2 <= available / 4
+    gram = gram and factor.gram is None and 8 * len(rows) ** 2 <= available / 4
     if factor.rows is not None and not gram:
         return fit
-    factor = attach_rows(factor, objective.design, gram)
+    factor = attach_rows(factor, rows, gram)
     return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
+
+
+def warn_if_float32_stalled(fit: Fit, residual, asked: float) -> None:
+    """Warn where rounding in float32 ends solves before they reach what was asked."""
+    if is_traced((fit, residual)) or fit.flat.dtype == jnp.float64:
+        return
+    reached = np.asarray(to_host(residual))
+    reached = reached[np.isfinite(reached)]
+    if reached.size and not reached.max() <= asked:
+        inflation = np.nan if fit.metric is None else float(to_host(fit.metric.inflation()))
+        warn(
+            f"in {fit.flat.dtype}, residuals of {reached.max():.1e} are what was reached where "
+            f"{asked:.0e} was asked (the condition number of H is at least {inflation:.1e}); call "
+            'jax.config.update("jax_enable_x64", True) first, or ask for less'
+        )

@@ -1,4 +1,4 @@
-"""What leaves with a group, laid where the data is: dense weights, lists, gradients of few."""
+"""What leaves with a group, laid where the data is: every point's w, lists, sums over groups."""
 
 from typing import Any
 
@@ -11,24 +11,33 @@ from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
+from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.checks import is_traced
-from leaveout.objectives.linear import LinearExpansion, LinearObjective
+from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.memory import bucket
-from leaveout.runtime.sharding import devices, on_host, place
+from leaveout.runtime.sharding import devices, on_host, place, to_host
 
-__all__ = ["LISTED", "leaving", "listed_gradients", "worth_listing"]
+__all__ = [
+    "LISTED",
+    "group_sums",
+    "leaving",
+    "listed_gradients",
+    "taken_by",
+    "w_by",
+    "worth_listing",
+]
 
 LISTED = 50  # times as long a number takes in a sum over listed rows as in a dense product
 
 
 def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "b n"]:
-    """What leaves with some of the groups, all by default, laid where the data is."""
+    """W of every point for some of the groups, all by default, laid where the data is."""
     if not on_host() and devices() == 1:
         return _spread(groups[rows], fit.objective.n, np.dtype(fit.objective.weights.dtype))
-    leaves = groups.dense(rows)
+    w = groups.dense(rows)
     if groups.n < fit.objective.n:
-        leaves = np.pad(leaves, ((0, 0), (0, fit.objective.n - groups.n)))
-    return place(leaves, fit.objective.weights.dtype, "groups", "data")
+        w = np.pad(w, ((0, 0), (0, fit.objective.n - groups.n)))
+    return place(w, fit.objective.weights.dtype, "groups", "data")
 
 
 def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:
@@ -40,28 +49,57 @@ def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:
         return out
 
     points = filled(groups.indices, np.int32, n)
-    weights = None if groups.weights is None else filled(groups.weights, dtype, 0)
-    return _written((len(groups), n), groups.size.astype(np.int32), points, weights, dtype)
+    w = None if groups.partial is None else filled(groups.partial, dtype, 0)
+    return _written((len(groups), n), groups.size.astype(np.int32), points, w, dtype)
 
 
 @eqx.filter_jit
-def _written(shape, sizes, points, weights, dtype):
+def _written(shape, sizes, points, w, dtype):
     lanes = jnp.repeat(jnp.arange(shape[0]), sizes, total_repeat_length=points.size)
-    values = jnp.ones((), dtype) if weights is None else weights
+    values = jnp.ones((), dtype) if w is None else w
     return jnp.zeros(shape, dtype).at[lanes, points].set(values, mode="drop")
 
 
-def worth_listing(fit: Fit, groups: Groups) -> bool:
+def taken_by(objective: AbstractObjective, groups: Groups) -> Float[np.ndarray, "nnz"]:
+    """What each listed point loses with its group, in units of base weights (`taken_of`)."""
+    s = np.asarray(to_host(objective.weights))[groups.indices]
+    return np.where(s > 0, s * groups.w, np.minimum(groups.w, 0.0))
+
+
+def w_by(objective: AbstractObjective, groups: Groups) -> Float[np.ndarray, "nnz"]:
+    """W of each listed point, 0 where it has no base weight that could leave."""
+    s = np.asarray(to_host(objective.weights))[groups.indices]
+    return np.where(s > 0, groups.w, np.minimum(groups.w, 0.0))
+
+
+def group_sums(
+    groups: Groups, amounts: np.ndarray, values: Float[Array | np.ndarray, "n m"]
+) -> Float[Array, "g m"]:
+    """sum_i amount_i values_i over each group, amounts (nnz) of the points that it lists.
+
+    A sparse product on the host; of traced values, sums of segments.
+    """
+    if is_traced(values):
+        terms = values[groups.indices] * jnp.asarray(amounts, values.dtype)[:, None]
+        return jax.ops.segment_sum(terms, groups.lanes, len(groups))
+    shape = (len(groups), len(values))
+    table = scipy.sparse.csr_matrix((amounts, groups.indices, groups.offsets), shape)
+    return jnp.asarray(table @ to_host(values), values.dtype)
+
+
+def worth_listing(fit: Fit, expansion: AbstractExpansion, groups: Groups) -> bool:
     """Whether the groups together are so small that their points are best looked at one by one."""
     alone = on_host() and devices() == 1 and not is_traced(fit)
-    linear = isinstance(fit.objective, LinearObjective)
+    linear = isinstance(expansion, LinearExpansion)
     return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
 
 
-def listed_gradients(expansion: LinearExpansion, groups: Groups) -> Float[Array, "g p"]:
+def listed_gradients(
+    expansion: LinearExpansion, groups: Groups, taken: Float[np.ndarray, "nnz"]
+) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
     first, design = np.asarray(expansion.first), np.asarray(expansion.design)
-    slopes = first[groups.indices] * groups.w[:, None]
+    slopes = first[groups.indices] * taken[:, None]
     shape = (len(groups), design.shape[0])
     parts = [
         scipy.sparse.csr_matrix((column, groups.indices, groups.offsets), shape) @ design

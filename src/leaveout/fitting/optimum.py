@@ -7,7 +7,6 @@ itself moves when the sample is drawn again, in the same norm.
 """
 
 import dataclasses
-import warnings
 
 import equinox as eqx
 import jax
@@ -23,7 +22,8 @@ from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import SolveError, Status
-from leaveout.solvers import CG, Factor, factorise, full_matrix
+from leaveout.runtime.text import warn
+from leaveout.solvers import CG, Factor, Lift, factorise, full_matrix, lifted, scale_of
 
 __all__ = ["backtrack", "fit"]
 
@@ -85,9 +85,9 @@ def fit(
         code = Status(int(result.status))
         why = broken or _ADVICE.get(code, code.advice)
         raise SolveError(
-            f"no optimum: {code.name} after {int(result.steps)} steps at Newton decrement "
-            f"{float(result.residual):.1e} ({float(result.residual / result.sandwich):.1e} sandwich "
-            f"lengths, {tolerance:.0e} asked): {why}"
+            f"no optimum: {code.name} after {int(result.steps)} steps, "
+            f"{_apart(result.residual, result.sandwich)} from it where {tolerance:.0e} was asked: "
+            f"{why}"
         )
     return result
 
@@ -147,45 +147,19 @@ def _sandwich(objective, place: _Place):
     """
     expansion = objective.at(place.theta)
     if objective.p <= _FAR:
-        trace = jnp.trace(place.factor.solve(_scatter(objective, expansion)))
+        trace = jnp.trace(place.factor.solve(expansion.scatter()))
     else:
         signs = jax.random.rademacher(jax.random.key(0), (64, objective.n), place.theta.dtype)
-        sums = jax.lax.map(expansion.gradient, signs, batch_size=8)
+        sums = jax.lax.map(lambda z: expansion.gradient(z * objective.weights), signs, batch_size=8)
         trace = jnp.sum(place.factor.whiten(sums) ** 2) / len(signs)
     return jnp.sqrt(jnp.maximum(trace, 0.0))
-
-
-def _scatter(objective, expansion):
-    """sum_i g_i g_i' (p p)."""
-    if isinstance(objective, LinearObjective):
-        first = expansion.first
-        squared = dataclasses.replace(expansion, second=first[:, :, None] * first[:, None, :])
-        return squared.hessian(jnp.ones(objective.n, first.dtype))
-    eye = jnp.eye(objective.p, dtype=objective.weights.dtype)
-    jacobian = jax.lax.map(expansion.dot, eye)  # (p n)
-    return jacobian @ jacobian.T
 
 
 @eqx.filter_jit
 def _shifted(objective, theta, shift):
     """The factor of H shifted by a multiple of its diagonal until it is positive definite."""
     matrix = full_matrix(objective.at(theta))
-    diagonal = jnp.abs(jnp.diagonal(matrix))
-    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
-
-    def indefinite(carry):
-        return ~carry[2] & (carry[0] < 1e12)
-
-    def raise_shift(carry):
-        shift = jnp.maximum(10 * carry[0], 1e-8)
-        factor, definite = factorise(matrix + jnp.diag(shift * diagonal))
-        return shift, factor, definite
-
-    first = factorise(matrix + jnp.diag(shift * diagonal))
-    shift, factor, _ = jax.lax.while_loop(
-        indefinite, raise_shift, (jnp.asarray(shift, theta.dtype), *first)
-    )
-    return factor, shift
+    return lifted(matrix, scale_of(matrix), shift, Lift(1e-8, 10.0, 1e12))
 
 
 @eqx.filter_jit
@@ -196,8 +170,8 @@ def _line_search(objective, theta, gradient, factor):
     return theta + length * direction
 
 
-def backtrack(objective, theta, direction, value, slope, stays=None):
-    """The first of 1, 1/2, 1/4, ... by which a direction lowers J(.; stays) enough.
+def backtrack(objective, theta, direction, value, slope, v=None):
+    """The first of 1, 1/2, 1/4, ... by which a direction lowers J(.; v) enough.
 
     Args:
         objective: J.
@@ -205,16 +179,36 @@ def backtrack(objective, theta, direction, value, slope, stays=None):
         direction: (p).
         value: J at theta.
         slope: of J along the direction there.
-        stays: (n) what stays of each example; default all.
+        v: (n) what each example gets; default its base weight.
     """
     slack = 1e2 * jnp.finfo(theta.dtype).eps * jnp.abs(value)
 
     def too_long(length):
-        new = objective.value(theta + length * direction, stays)
+        new = objective.value(theta + length * direction, v)
         enough = new <= value + 1e-4 * length * slope + slack
         return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
 
     return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
+
+
+class _Search(eqx.Module):
+    """Where damped Newton stands.
+
+    Attributes:
+        place: the last theta.
+        best: the one of smallest decrement.
+        sandwich: the sandwich length, once it has been measured.
+        shift: what the Hessian was lifted by, relative to its diagonal.
+        steps: Hessians formed.
+        waiting: steps since the decrement last halved.
+    """
+
+    place: _Place
+    best: _Place
+    sandwich: Float[Array, ""] | None
+    shift: float = 0.0
+    steps: int = 0
+    waiting: int = 0
 
 
 def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
@@ -223,57 +217,73 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
     Every step forms one Hessian; the sandwich length, as costly, is measured when the decrement
     first stops falling, which is when it is needed.
     """
-    if not elsewhere and isinstance(objective, LinearObjective) and objective.p > _FAR:
-        start = path(objective, np.asarray(objective.l2)[None], jnp.ones((1, objective.n)))
-        place = _assess(objective, start.value[0, 0])
-    else:
-        place = _assess(objective, begin)
-    sandwich = None
+    place = _assess(objective, begin if elsewhere else _beginning(objective, begin))
+    search, over = _Search(place, place, None), False
     if elsewhere:
         sandwich = _sandwich(objective, place)
         _refuse_far(objective, bool(place.definite), float(place.decrement), float(sandwich))
-    best, shift, steps, waiting = place, 0.0, 0, 0
-    while steps < max_steps:
-        if bool(place.definite) and shift < 1e-12:
-            factor = place.factor
-        else:
-            factor, used = _shifted(objective, place.theta, shift)
-            shift = 0.1 * float(used)
-        theta = _line_search(objective, place.theta, place.gradient, factor)
-        steps += 1
-        place = _assess(objective, theta)
-        if not bool(jnp.isfinite(place.decrement) & place.definite) and steps < max_steps // 2:
-            if not bool(jnp.all(jnp.isfinite(theta))):
-                break
+        search = dataclasses.replace(search, sandwich=sandwich)
+    while search.steps < max_steps and not over:
+        search = _descend(objective, search)
+        lost = not bool(jnp.isfinite(search.place.decrement) & search.place.definite)
+        if lost and search.steps < max_steps // 2:
+            over = not bool(jnp.all(jnp.isfinite(search.place.theta)))
             continue
-        better = bool(place.decrement < 0.5 * best.decrement)
-        better = better or not bool(jnp.isfinite(best.decrement))
-        if better or bool(place.decrement <= best.decrement):
-            best = place
-        waiting = 0 if better else waiting + 1
-        if waiting:
-            sandwich = _sandwich(objective, best)
-            small = bool(best.decrement <= tolerance * sandwich)
-            done = waiting > 1 or bool(best.decrement <= _ROUNDED * sandwich)
-            if waiting >= 20 or (small and done):
-                break
-            if small:  # J itself may be too flat for its rounding: once without looking at it
-                theta = best.theta - best.factor.solve(best.gradient[None])[0]
-                undamped = _assess(objective, theta)
-                steps += 1
-                best = undamped if bool(undamped.decrement < best.decrement) else best
-                place = best
+        search = _ranked(search)
+        if search.waiting:
+            search, over = _settle(objective, search, tolerance)
+    best, sandwich = search.best, search.sandwich
     sandwich = _sandwich(objective, best) if sandwich is None else sandwich
-    status = _verdict(best, begin, sandwich, tolerance, steps >= max_steps, elsewhere)
+    status = _verdict(best, begin, sandwich, tolerance, search.steps >= max_steps, elsewhere)
+    steps = jnp.int32(search.steps)
     return Fit(
-        objective=objective,
-        flat=best.theta,
-        metric=best.factor,
-        residual=best.decrement,
-        sandwich=sandwich,
-        steps=jnp.int32(steps),
-        status=jnp.int8(status),
+        objective, best.theta, best.factor, best.decrement, sandwich, steps, jnp.int8(status)
     )
+
+
+def _beginning(objective, begin):
+    """Where Newton starts: where p is large, from the end of a path that needs no p x p."""
+    if objective.p <= _FAR or not isinstance(objective, LinearObjective):
+        return begin
+    return path(objective, np.asarray(objective.l2)[None], objective.weights[None]).value[0, 0]
+
+
+def _descend(objective, search: _Search) -> _Search:
+    """A damped Newton step, the Hessian lifted where it is not definite."""
+    place, shift = search.place, search.shift
+    factor = place.factor
+    if not bool(place.definite) or shift >= 1e-12:
+        factor, used = _shifted(objective, place.theta, shift)
+        shift = 0.1 * float(used)
+    theta = _line_search(objective, place.theta, place.gradient, factor)
+    place = _assess(objective, theta)
+    return dataclasses.replace(search, place=place, shift=shift, steps=search.steps + 1)
+
+
+def _ranked(search: _Search) -> _Search:
+    """The better of the last place and the best so far, and how long it has been waited for."""
+    place, best = search.place, search.best
+    better = bool(place.decrement < 0.5 * best.decrement)
+    better = better or not bool(jnp.isfinite(best.decrement))
+    if better or bool(place.decrement <= best.decrement):
+        best = place
+    return dataclasses.replace(search, best=best, waiting=0 if better else search.waiting + 1)
+
+
+def _settle(objective, search: _Search, tolerance) -> tuple[_Search, bool]:
+    """What to do where the decrement no longer falls: stop, or once step without looking at J."""
+    best, sandwich = search.best, _sandwich(objective, search.best)
+    search = dataclasses.replace(search, sandwich=sandwich)
+    small = bool(best.decrement <= tolerance * sandwich)
+    done = search.waiting > 1 or bool(best.decrement <= _ROUNDED * sandwich)
+    if search.waiting >= 20 or (small and done):
+        return search, True
+    if small:  # J itself may be too flat for its rounding
+        theta = best.theta - best.factor.solve(best.gradient[None])[0]
+        undamped = _assess(objective, theta)
+        best = undamped if bool(undamped.decrement < best.decrement) else best
+        search = dataclasses.replace(search, place=best, best=best, steps=search.steps + 1)
+    return search, False
 
 
 def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
@@ -293,6 +303,15 @@ def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Stat
     return Status.converged
 
 
+def _apart(decrement, sandwich) -> str:
+    """How far theta is from the minimum, in plain words and then in the terms of the art."""
+    lengths = float(decrement / sandwich) if sandwich > 0 else np.inf
+    return (
+        f"{lengths:.2g} of the sampling error of theta (Newton decrement {float(decrement):.1e}, "
+        f"{lengths:.2g} sandwich lengths)"
+    )
+
+
 def _refuse_far(objective, definite: bool, decrement: float, sandwich: float) -> None:
     if not definite or not np.isfinite(decrement):
         raise SolveError(
@@ -301,11 +320,10 @@ def _refuse_far(objective, definite: bool, decrement: float, sandwich: float) ->
         )
     if decrement > _NEAR * sandwich:
         raise SolveError(
-            f"theta is not near an optimum of this objective: its Newton decrement is "
-            f"{decrement:.2g}, {decrement / sandwich:.2g} sandwich lengths where {_NEAR} is the most "
-            "that is polished; check that l2 = 1 / C, the intercept, the weights and the data are "
-            "those it was trained with, train it to a tighter tolerance, or call "
-            "lo.fit(objective) without theta"
+            f"theta is not near an optimum of this objective: it is {_apart(decrement, sandwich)} "
+            f"away, where {_NEAR} is the most that is polished; check that l2 = 1 / C, the "
+            "intercept, the weights and the data are those it was trained with, train it to a "
+            "tighter tolerance, or call lo.fit(objective) without theta"
         )
 
 
@@ -345,9 +363,8 @@ def _warn_precision(result: Fit) -> None:
     eps = float(jnp.finfo(result.flat.dtype).eps)
     if not inflation * eps <= 1e-3:  # NaN where the factorisation broke down
         digits = 0 if not np.isfinite(inflation) else max(0, -np.log10(inflation * eps))
-        warnings.warn(
+        warn(
             f"the Hessian is too ill-conditioned for {result.flat.dtype}: the variance inflation "
             f"of a parameter is {inflation:.1e}, so about {digits:.0f} digits survive; call "
-            'jax.config.update("jax_enable_x64", True) first, or raise l2',
-            stacklevel=3,
+            'jax.config.update("jax_enable_x64", True) first, or raise l2'
         )

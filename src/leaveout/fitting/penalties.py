@@ -1,8 +1,7 @@
 """Choosing l2 by cross-validation."""
 
 import dataclasses
-import warnings
-from typing import Any
+import enum
 
 import equinox as eqx
 import jax
@@ -12,9 +11,18 @@ from jaxtyping import Array
 
 from leaveout.fitting.paths import path
 from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.deprecated import option
 from leaveout.runtime.sharding import entry_point, to_host
+from leaveout.runtime.text import warn
 
-__all__ = ["CrossValidation", "cross_validate"]
+__all__ = ["Criterion", "CrossValidation", "cross_validate"]
+
+
+class Criterion(enum.StrEnum):
+    """What decides between penalties."""
+
+    accuracy = enum.auto()
+    loss = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,7 +33,7 @@ class CrossValidation:
         grid: (l) penalties, absolute (not divided by n).
         accuracy: (l folds) share of held-out examples whose label is predicted, or None.
         loss: (l folds) mean held-out loss.
-        criterion: "accuracy" or "loss".
+        criterion: which of them decided.
         best: position of the winner in the grid: the first maximum of the mean accuracy (so ties go
             to the smaller penalty), or the first minimum of the mean loss.
         status: (l folds) codes of the fits.
@@ -34,7 +42,7 @@ class CrossValidation:
     grid: np.ndarray
     accuracy: np.ndarray | None
     loss: np.ndarray
-    criterion: str
+    criterion: Criterion
     best: int
     status: np.ndarray
 
@@ -54,9 +62,9 @@ def cross_validate(
     objective: LinearObjective,
     grid,
     *,
-    folds: int | Any = 5,
+    folds: object = 5,
     key: Array | None = None,
-    criterion: str | None = None,
+    criterion: Criterion | str | None = None,
 ) -> CrossValidation:
     """Choose l2 by cross-validation, all folds and penalties fitted at once.
 
@@ -69,7 +77,7 @@ def cross_validate(
         folds: how many, or an (n) array of fold numbers. Contiguous blocks of ceil(n / folds)
             examples, as in the paper, unless a key is given.
         key: shuffles the examples before they are cut into folds.
-        criterion: "accuracy" (default where the targets are labels) or "loss".
+        criterion: `Criterion.accuracy` (default where the targets are labels) or `Criterion.loss`.
 
     Raises:
         ValueError: for an empty or negative grid, or folds that hold everything.
@@ -79,29 +87,36 @@ def cross_validate(
     grid = np.atleast_1d(np.asarray(grid, float))
     if grid.size == 0 or not np.isfinite(grid).all() or (grid < 0).any():
         raise ValueError(f"expected a grid of finite penalties >= 0, got {grid}")
-    labelled = objective.loss.targets in ("binary", "classes")
-    criterion = criterion or ("accuracy" if labelled else "loss")
-    if criterion not in ("accuracy", "loss") or (criterion == "accuracy" and not labelled):
-        raise ValueError(f'criterion must be "loss", or "accuracy" for labels; got {criterion!r}')
+    criterion = _criterion(criterion, objective.labelled)
     # (f n) True where held out; examples without weight fill up sharded data, and are not there
     held = _folds(objective.n, folds, key) & (to_host(objective.weights) > 0)[None]
     held = held[held.any(axis=1)]
-    fits = path(objective, grid, (~held).astype(objective.weights.dtype))
+    kept = (~held).astype(objective.weights.dtype) * to_host(objective.weights)[None]
+    fits = path(objective, grid, kept)
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))
-    accuracy = np.asarray(accuracy) if labelled else None
-    score = accuracy if criterion == "accuracy" else -np.asarray(loss)
+    accuracy = np.asarray(accuracy) if objective.labelled else None
+    score = accuracy if criterion is Criterion.accuracy else -np.asarray(loss)
     best = int(np.argmax(np.asarray(score).mean(axis=1)))
     result = CrossValidation(
         grid, accuracy, np.asarray(loss), criterion, best, np.asarray(fits.status)
     )
     if result.at_edge and grid.size > 1:
         end = "lower" if best == 0 else "upper"
-        warnings.warn(
+        warn(
             f"cross-validation chose l2 = {result.l2:.3g}, the {end} edge of its grid; "
-            f"extend the grid beyond it",
-            stacklevel=3,
+            f"extend the grid beyond it"
         )
     return result
+
+
+def _criterion(given, labelled: bool) -> Criterion:
+    """What decides: what was asked for, else accuracy where there are labels."""
+    if given is None:
+        return Criterion.accuracy if labelled else Criterion.loss
+    chosen = option(Criterion, given, "criterion")
+    if chosen is Criterion.accuracy and not labelled:
+        raise ValueError("criterion must be Criterion.loss where the targets are no labels")
+    return chosen
 
 
 def _folds(n, folds, key) -> np.ndarray:

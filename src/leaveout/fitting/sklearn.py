@@ -1,8 +1,9 @@
 """Models trained by scikit-learn: its conventions converted, its parameters polished."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
@@ -11,7 +12,28 @@ from leaveout.objectives.linear import logistic, poisson, softmax, squares
 __all__ = ["from_sklearn"]
 
 
-def from_sklearn(estimator: Any, x, y, *, weights=None, throw: bool = True) -> Fit:
+@runtime_checkable
+class _Linear(Protocol):
+    """A fitted linear estimator."""
+
+    @property
+    def coef_(self) -> ArrayLike: ...
+
+    @property
+    def intercept_(self) -> ArrayLike: ...
+
+    def get_params(self) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class _Classifier(_Linear, Protocol):
+    """One that knows its labels."""
+
+    @property
+    def classes_(self) -> ArrayLike: ...
+
+
+def from_sklearn(estimator: object, x, y, *, weights=None, throw: bool = True) -> Fit:
     """The fit of a trained scikit-learn estimator: conventions converted, optimum checked.
 
     LogisticRegression (two classes: `logistic` at l2 = 1 / C; more: `softmax`), Ridge (l2 = alpha),
@@ -31,14 +53,14 @@ def from_sklearn(estimator: Any, x, y, *, weights=None, throw: bool = True) -> F
         SolveError: if the parameters are not near the optimum of the converted objective.
     """
     name = type(estimator).__name__
-    if not hasattr(estimator, "coef_"):
+    if not isinstance(estimator, _Linear):
         raise ValueError(f"expected a fitted {name}, but it has no coef_; call its fit(x, y) first")
     parameters = estimator.get_params()
     intercept = bool(parameters.get("fit_intercept", True))
     n = np.shape(x)[0]
     base = np.ones(n) if weights is None else np.asarray(weights, float)
     options: dict[str, Any] = {"intercept": intercept}
-    if name == "LogisticRegression":
+    if name == "LogisticRegression" and isinstance(estimator, _Classifier):
         l1_ratio = parameters.get("l1_ratio") or 0
         penalty = parameters.get("penalty", "l2")
         if penalty in ("l1", "elasticnet") or l1_ratio not in (0, 0.0):
@@ -46,7 +68,7 @@ def from_sklearn(estimator: Any, x, y, *, weights=None, throw: bool = True) -> F
                 "expected an l2 penalty, got an l1 part; the optimum is not smooth there"
             )
         l2 = 0.0 if penalty is None else 1 / float(parameters["C"])
-        classes = estimator.classes_
+        classes = np.asarray(estimator.classes_)
         if parameters.get("class_weight") is not None:
             base = base * _class_weights(parameters["class_weight"], classes, np.asarray(y), base)
         if parameters.get("solver") == "liblinear" and intercept:

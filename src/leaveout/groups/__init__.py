@@ -1,6 +1,6 @@
 """Groups of training points, and the shelf of families that make them."""
 
-from leaveout.groups.container import UNSEEN, Groups
+from leaveout.groups.container import Groups
 from leaveout.groups.families import (
     feature_clusters,
     folds,
@@ -18,7 +18,6 @@ from leaveout.groups.families import (
 )
 
 __all__ = [
-    "UNSEEN",
     "Groups",
     "feature_clusters",
     "folds",

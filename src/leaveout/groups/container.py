@@ -1,26 +1,26 @@
 """The container: groups of training points, stored sparsely.
 
-A group is a row of weights w over n examples: 1 leaves whole, a fraction leaves in part, a negative
-weight is added. `Groups` keeps flat indices and offsets on the host, so that 100,000 overlapping
-groups never make a dense (g n) array.
+A group is a row of w over n examples, what leaves: 1 leaves whole, a fraction leaves in part, and
+what is negative is added. An example of base weight s gets s (1 - w); one that has none, such as a
+point that the model has not seen, gets -w. `Groups` keeps flat indices and offsets on the host, so
+that 100,000 overlapping groups never make a dense (g n) array.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from leaveout.groups.checks import check_ends, check_points, check_w, named
+from leaveout.groups.labels import columns_of, distinct, there
+from leaveout.runtime.deprecated import instead, renamed
 from leaveout.runtime.files import read_npz
 from leaveout.runtime.memory import zeros
 
-__all__ = ["UNSEEN", "Groups"]
+__all__ = ["Groups"]
 
 _FORMAT = "leaveout groups 1"
-
-#: base weight of a point that the model has not seen: it is added whole by w = -1 / UNSEEN. A power
-#: of two, so that the product is exact, and too small to be heard before.
-UNSEEN = 2.0**-60
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -31,31 +31,37 @@ class Groups:
         n: number of training examples.
         indices: (nnz) the points of all groups, group after group, sorted within each.
         offsets: (g + 1) where each group begins in `indices`.
-        weights: (nnz) w, how much of each point leaves, at most 1; None if all leave whole.
+        partial: (nnz) w, how much of each point leaves, at most 1; None if all leave whole.
         names: (g) a name for each group.
         kind: (g) the family it comes from.
         notes: sentences on how the groups were made.
+        coalitions: whether a group may be empty, or take everything.
+        scaled: whether a negative w is a factor of the base weight that there is (`reweight`), so
+            that an example without one gets nothing, instead of -w.
     """
 
     n: int
     indices: np.ndarray
     offsets: np.ndarray
-    weights: np.ndarray | None
+    partial: np.ndarray | None
     names: np.ndarray
     kind: np.ndarray
     notes: tuple[str, ...] = ()
+    coalitions: bool = False
+    scaled: bool = False
 
     # ---- making ---------------------------------------------------------------------------------
 
     @classmethod
     def from_indices(
         cls,
-        lists: Sequence[Any],
+        lists: Iterable[Any],
         *,
         n: int,
-        names: Any = None,
-        kind: Any = "given",
-        notes: Any = (),
+        names: Iterable[object] | None = None,
+        kind: Iterable[object] = "given",
+        notes: Iterable[str] = (),
+        coalitions: bool = False,
     ) -> "Groups":
         """Groups from a list of index lists.
 
@@ -65,6 +71,8 @@ class Groups:
             names: (g) names; default the position.
             kind: a family name for all, or (g).
             notes: sentences to keep with the groups.
+            coalitions: allow a group of nobody, and a group of everybody: what stays is then a
+                coalition of players, all of them or none.
 
         Raises:
             ValueError: for an empty group, a group of everything, duplicates, or a wrong index.
@@ -79,11 +87,18 @@ class Groups:
         lengths = np.array([one.size for one in arrays], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.concatenate([*arrays, np.zeros(0, np.int64)]).astype(np.int64)
-        return _checked(n, flat, offsets, None, names, kind, notes)
+        return _checked(n, flat, offsets, None, names, kind, notes, coalitions)
 
     @classmethod
-    def from_masks(cls, masks, *, names: Any = None, kind: Any = "given") -> "Groups":
-        """Groups from booleans (g n), True for what leaves."""
+    def from_masks(
+        cls,
+        masks,
+        *,
+        names: Iterable[object] | None = None,
+        kind: Iterable[object] = "given",
+        coalitions: bool = False,
+    ) -> "Groups":
+        """Groups from booleans (g n), True for what leaves; `coalitions` as in `from_indices`."""
         masks = np.asarray(masks)
         if masks.ndim != 2 or masks.dtype != bool:
             raise ValueError(
@@ -91,20 +106,33 @@ class Groups:
                 "use Groups.from_weights for fractions"
             )
         rows, points = np.nonzero(masks)
-        return _checked(masks.shape[1], points, _offsets(rows, len(masks)), None, names, kind)
+        offsets = _offsets(rows, len(masks))
+        return _checked(masks.shape[1], points, offsets, None, names, kind, (), coalitions)
 
     @classmethod
-    def from_weights(cls, weights, *, names: Any = None, kind: Any = "given") -> "Groups":
-        """Groups from weights (g n): how much of each point leaves, at most 1; negative adds."""
-        weights = np.asarray(weights, float)
-        if weights.ndim != 2:
-            raise ValueError(f"expected weights of shape (g, n), got {weights.shape}")
-        if not np.isfinite(weights).all():
-            row, point = np.argwhere(~np.isfinite(weights))[0]
-            raise ValueError(f"weights must be finite, but weights[{row}, {point}] is not")
-        rows, points = np.nonzero(weights)
-        offsets = _offsets(rows, len(weights))
-        return _checked(weights.shape[1], points, offsets, weights[rows, points], names, kind)
+    @renamed(weights="w")
+    def from_weights(
+        cls,
+        w,
+        *,
+        names: Iterable[object] | None = None,
+        kind: Iterable[object] = "given",
+        coalitions: bool = False,
+    ) -> "Groups":
+        """Groups from w (g n): how much of each point leaves, at most 1; negative adds.
+
+        An example of base weight s gets s (1 - w), one of no base weight gets -w. `coalitions` as
+        in `from_indices`.
+        """
+        w = np.asarray(w, float)
+        if w.ndim != 2:
+            raise ValueError(f"expected w of shape (g, n), got {w.shape}")
+        if not np.isfinite(w).all():
+            row, point = np.argwhere(~np.isfinite(w))[0]
+            raise ValueError(f"w must be finite, but w[{row}, {point}] is not")
+        rows, points = np.nonzero(w)
+        offsets = _offsets(rows, len(w))
+        return _checked(w.shape[1], points, offsets, w[rows, points], names, kind, (), coalitions)
 
     @classmethod
     def from_labels(cls, labels, *, kind="label") -> "Groups":
@@ -118,40 +146,40 @@ class Groups:
                 missing value belongs to no group.
             kind: a family name.
         """
-        columns = _columns(labels)
-        there = np.logical_and.reduce([_there(column) for column in columns])
-        present = np.flatnonzero(there)
+        columns = columns_of(labels)
+        present = np.flatnonzero(np.logical_and.reduce([there(column) for column in columns]))
         if present.size == 0:
             raise ValueError("expected at least one label, but all are missing")
-        parts = [_distinct(column[present]) for column in columns]
+        parts = [distinct(column[present]) for column in columns]
         crossed, code = np.unique([code for _, code in parts], axis=1, return_inverse=True)
         each = [names[codes] for (names, _), codes in zip(parts, crossed, strict=True)]
         names = [", ".join(row) for row in zip(*each, strict=True)]
-        return _coded(there.size, present, code, names, kind)
+        return _coded(columns[0].size, present, code, names, kind)
 
     @classmethod
-    def from_pairs(cls, examples, labels, *, n: int, weights=None, kind="label") -> "Groups":
+    @renamed(weights="w")
+    def from_pairs(cls, examples, labels, *, n: int, w=None, kind="label") -> "Groups":
         """Groups that may overlap, from a long table of who belongs to what.
 
         Args:
             examples: (k) positions of examples.
             labels: (k) the group each belongs to; pairs with a missing label are left out.
             n: number of training examples.
-            weights: (k) how much of each leaves with that group; default all of it.
+            w: (k) how much of each leaves with that group; default all of it.
             kind: a family name.
 
         Raises:
             ValueError: for lengths that differ, or an example twice in one group.
         """
-        examples, (labels,) = np.asarray(examples).reshape(-1), _columns(labels)
+        examples, (labels,) = np.asarray(examples).reshape(-1), columns_of(labels)
         if examples.shape != labels.shape:
             raise ValueError(
                 f"expected one label for each of the {examples.size} examples, got {labels.size}"
             )
-        kept = np.flatnonzero(_there(labels))
-        names, code = _distinct(labels[kept])
-        weights = None if weights is None else np.asarray(weights, float)[kept]
-        return _coded(n, examples[kept], code, names, kind, weights)
+        kept = np.flatnonzero(there(labels))
+        names, code = distinct(labels[kept])
+        w = None if w is None else np.asarray(w, float)[kept]
+        return _coded(n, examples[kept], code, names, kind, w)
 
     @classmethod
     def from_intervals(cls, values, edges, *, kind="interval") -> "Groups":
@@ -162,7 +190,7 @@ class Groups:
             edges: (e + 1) increasing.
             kind: a family name.
         """
-        (values,), edges = _columns(values), np.asarray(edges)
+        (values,), edges = columns_of(values), np.asarray(edges)
         if edges.ndim != 1 or edges.size < 2 or (edges[1:] <= edges[:-1]).any():
             raise ValueError("expected at least two increasing edges")
         values = values.astype(edges.dtype if edges.dtype.kind == "M" else float)
@@ -200,20 +228,36 @@ class Groups:
 
     @property
     def w(self) -> np.ndarray:
-        """(nnz) how much of each listed point leaves: `weights`, or ones."""
-        return np.ones(self.indices.size) if self.weights is None else self.weights
+        """(nnz) how much of each listed point leaves: `partial`, or ones."""
+        return np.ones(self.indices.size) if self.partial is None else self.partial
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """Deprecated: `partial`."""
+        instead("Groups.weights", "Groups.partial (or Groups.w, with ones)")
+        return self.partial
 
     @property
     def alpha(self) -> np.ndarray:
         """(g) share of the training data that leaves: the sum of w, divided by n.
 
-        What is added counts negative, a point at a time (see `UNSEEN`).
+        What is added counts negative.
         """
-        if self.weights is None:
-            return self.size / self.n
-        waiting = self.weights < -0.5 / UNSEEN
-        leaving = np.where(waiting, self.weights * UNSEEN, self.weights)
-        return np.add.reduceat(leaving, self.offsets[:-1]) / self.n
+        return self.size / self.n if self.partial is None else self.sums(self.partial) / self.n
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """(g) the sum over each group of values (nnz), one for each listed point."""
+        return np.bincount(self.lanes, values, len(self))
+
+    @property
+    def lanes(self) -> np.ndarray:
+        """(nnz) which group lists each point."""
+        return np.repeat(np.arange(len(self)), self.size)
+
+    @property
+    def titles(self) -> list[str]:
+        """(g) what messages call the groups."""
+        return [f"group {str(name)!r}" for name in self.names]
 
     def __repr__(self) -> str:
         if len(self) == 0:
@@ -233,7 +277,7 @@ class Groups:
             self,
             indices=self._listed(self.indices, rows),
             offsets=np.concatenate([[0], np.cumsum(self.size[rows])]),
-            weights=None if self.weights is None else self._listed(self.weights, rows),
+            partial=None if self.partial is None else self._listed(self.partial, rows),
             names=self.names[rows],
             kind=self.kind[rows],
         )
@@ -253,16 +297,15 @@ class Groups:
         view.flags.writeable = False
         return view
 
-    def dense(self, rows: Any = slice(None)) -> np.ndarray:
+    def dense(self, rows=slice(None)) -> np.ndarray:
         """(b n) w of some groups, all by default: for the chunk in flight only."""
         part = self[rows]
         out = zeros((len(part), self.n))
-        lanes = np.repeat(np.arange(len(part)), part.size)
-        out[lanes, part.indices] = 1.0 if part.weights is None else part.weights
+        out[part.lanes, part.indices] = 1.0 if part.partial is None else part.partial
         return out
 
-    def padded(self, rows: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices and weights (b width) of some groups, padded with point 0 at weight 0.
+    def padded(self, rows, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices and w (b width) of some groups, padded with point 0 at w = 0.
 
         Raises:
             ValueError: if a group is larger than the width.
@@ -271,63 +314,77 @@ class Groups:
         if part.size.max() > width:
             raise ValueError(f"a group of {part.size.max()} points does not fit in {width}")
         filled = np.arange(width)[None, :] < part.size[:, None]
-        indices, weights = np.zeros(filled.shape, np.int64), np.zeros(filled.shape)
+        indices, w = np.zeros(filled.shape, np.int64), np.zeros(filled.shape)
         indices[filled] = part.indices
-        weights[filled] = 1.0 if part.weights is None else part.weights
-        return indices, weights
+        w[filled] = 1.0 if part.partial is None else part.partial
+        return indices, w
 
     # ---- algebra --------------------------------------------------------------------------------
 
     def __add__(self, other: "Groups") -> "Groups":
         """All groups of both, one after the other."""
         _same_data(self, other)
-        either = self.weights is not None or other.weights is not None
-        weights = np.concatenate([self.w, other.w]) if either else None
+        if self.scaled != other.scaled and min(self.w.min(), other.w.min()) < 0:
+            raise ValueError(
+                "groups that are reweighted do not go together with groups that add points"
+            )
+        either = self.partial is not None or other.partial is not None
+        partial = np.concatenate([self.w, other.w]) if either else None
         return Groups(
             self.n,
             np.concatenate([self.indices, other.indices]),
             np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]]),
-            weights,
+            partial,
             np.concatenate([self.names, other.names]),
             np.concatenate([self.kind, other.kind]),
             self.notes + other.notes,
+            self.coalitions or other.coalitions,
+            self.scaled or other.scaled,
         )
 
     def __or__(self, other: "Groups") -> "Groups":
         """Group by group, the points in either."""
-        return _combine(self, other, lambda a, b: (a + b) > 0, "|")
+        return _combine(self, other, np.union1d, "|")
 
     def __and__(self, other: "Groups") -> "Groups":
         """Group by group, the points in both."""
-        return _combine(self, other, lambda a, b: (a + b) == 2, "&")
+        return _combine(self, other, np.intersect1d, "&")
 
     def __sub__(self, other: "Groups") -> "Groups":
         """Group by group, the points in the first and not in the second."""
-        return _combine(self, other, lambda a, b: (a - b) == 1, "-")
+        return _combine(self, other, np.setdiff1d, "-")
 
     def __invert__(self) -> "Groups":
         """Group by group, the points that stay."""
         _whole(self)
         lists = [np.setdiff1d(np.arange(self.n), part, assume_unique=True) for part in _lists(self)]
         names = [f"not {name}" for name in self.names]
-        return Groups.from_indices(lists, n=self.n, names=names, kind=self.kind)
+        return Groups.from_indices(
+            lists, n=self.n, names=names, kind=self.kind, coalitions=self.coalitions
+        )
 
     # ---- files ----------------------------------------------------------------------------------
 
     def save(self, path) -> None:
         """Write to an .npz file, without pickle."""
-        arrays: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
+        arrays: dict[str, Any] = self.arrays()
         np.savez_compressed(
-            path,
-            format=np.array(_FORMAT),
-            n=np.array(self.n),
-            indices=self.indices,
-            offsets=self.offsets,
-            names=self.names,
-            kind=self.kind,
-            notes=np.array(self.notes, str),
-            **arrays,
+            path, format=np.array(_FORMAT), notes=np.array(self.notes, str), **arrays
         )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a file holds of them, but for the notes; `checked` takes it back."""
+        arrays = {
+            "n": np.array(self.n),
+            "indices": self.indices,
+            "offsets": self.offsets,
+            "names": np.asarray(self.names, str),
+            "kind": np.asarray(self.kind, str),
+        }
+        if self.partial is not None:
+            arrays["weights"] = self.partial
+        flags = {"coalitions": self.coalitions, "scaled": self.scaled}
+        return arrays | {name: np.array(True) for name, raised in flags.items() if raised}
 
     @classmethod
     def load(cls, path) -> "Groups":
@@ -336,7 +393,7 @@ class Groups:
         Raises:
             ValueError: if the file is not one of ours, or damaged.
         """
-        file = read_npz(path, _FORMAT)
+        file: dict[str, Any] = read_npz(path, _FORMAT)
         try:
             notes = tuple(str(note) for note in file.pop("notes"))
             return cls.checked(**file, notes=notes)
@@ -344,111 +401,70 @@ class Groups:
             raise ValueError(f"{path} is damaged: {error}") from error
 
     @classmethod
-    def checked(cls, n, indices, offsets, names, kind, weights=None, notes=()) -> "Groups":
-        """Groups from stored arrays, with every check of those that are made."""
+    def checked(
+        cls, n, indices, offsets, names, kind, weights=None, notes=(), coalitions=False,
+        scaled=False,
+    ) -> "Groups":  # fmt: skip
+        """Groups from stored arrays, `weights` their w, with every check of those that are made."""
         offsets, indices = np.asarray(offsets), np.asarray(indices)
         flat = offsets.ndim == indices.ndim == 1 and offsets.size > 0 and offsets[0] == 0
         if not flat or offsets[-1] != indices.size or (np.diff(offsets) < 0).any():
             raise ValueError("its offsets do not fit its indices")
         if weights is not None and np.shape(weights) != indices.shape:
             raise ValueError("its weights do not fit its indices")
-        return _checked(int(n), indices, offsets, weights, names, kind, notes)
+        made = _checked(int(n), indices, offsets, weights, names, kind, notes, bool(coalitions))
+        return dataclasses.replace(made, scaled=bool(scaled))
+
+    def with_w(self, w: np.ndarray, *, scaled: bool = False) -> "Groups":
+        """The same groups, another w (nnz) of their points, checked as in `from_weights`.
+
+        Raises:
+            ValueError: for a w above 1, or not finite, with the group's name.
+        """
+        made = _checked(
+            self.n, self.indices, self.offsets, w, self.names, self.kind, self.notes,
+            self.coalitions,
+        )  # fmt: skip
+        return dataclasses.replace(made, scaled=scaled)
+
+    def acting_on(self, s: np.ndarray) -> "Groups":
+        """The groups as they act on examples of base weights s (n): `scaled` is looked at here."""
+        if not self.scaled or (s[self.indices] > 0).all():
+            return self
+        return dataclasses.replace(self, partial=np.where(s[self.indices] > 0, self.w, 0.0))
 
 
-def _coded(n, points, code, names, kind, weights=None) -> "Groups":
+def _coded(n, points, code, names, kind, w=None) -> "Groups":
     """Groups of points, each in the group that its code says."""
     order = np.argsort(code, kind="stable")
-    weights = None if weights is None else weights[order]
-    return _checked(n, points[order], _offsets(code, len(names)), weights, names, kind)
+    w = None if w is None else w[order]
+    return _checked(n, points[order], _offsets(code, len(names)), w, names, kind)
 
 
 def _offsets(rows, count) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int64)
 
 
-def _columns(labels) -> list[np.ndarray]:
-    """One or several columns of labels as arrays."""
-    parts: Any
-    if hasattr(labels, "columns"):  # a pandas frame: each column keeps its type
-        parts = [labels[name] for name in labels.columns]
-    else:
-        parts = list(labels.T) if isinstance(labels, np.ndarray) and labels.ndim == 2 else [labels]
-    columns = []
-    for column in parts:
-        if hasattr(column, "to_numpy"):
-            dated = getattr(getattr(column, "dtype", None), "kind", "") == "M"
-            column = column.to_numpy() if dated else column.to_numpy(dtype=object)
-        columns.append(np.asarray(column, None if isinstance(column, np.ndarray) else object))
-        if columns[-1].ndim != 1 or columns[-1].size == 0:
-            raise ValueError(f"expected one label for each example, got shape {columns[-1].shape}")
-    if not columns:
-        raise ValueError("expected at least one column of labels, got none")
-    return columns
-
-
-def _there(labels: np.ndarray) -> np.ndarray:
-    """Which labels are not missing."""
-    if labels.dtype == object:
-        return np.array([v is not None and v == v and str(v) != "<NA>" for v in labels], bool)
-    return labels == labels  # not NaN
-
-
-def _distinct(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The names of the distinct labels, sorted, and the position of each label's own."""
-    try:
-        unique, code = np.unique(labels, return_inverse=True)
-    except TypeError:  # labels of several types do not sort: their texts do
-        unique, code = np.unique(labels.astype(str), return_inverse=True)
-    return np.array([str(label) for label in unique], str), code
-
-
 def _lists(groups: Groups) -> list[np.ndarray]:
     return np.split(groups.indices, groups.offsets[1:-1])
 
 
-def _checked(n, indices, offsets, weights, names, kind, notes=()) -> Groups:
+def _checked(
+    n, indices, offsets, w, names, kind, notes: Iterable[str] = (), coalitions: bool = False
+) -> Groups:
     """Groups after every check, points sorted within each group."""
-    count, offsets = offsets.size - 1, np.asarray(offsets, np.int64)
-    if count == 0:
-        raise ValueError("expected at least one group, got none")
-    names = np.asarray([str(i) for i in range(count)] if names is None else names, str)
-    kind = np.full(count, kind) if np.ndim(kind) == 0 else np.asarray(kind, str)
-    if names.shape != (count,) or kind.shape != (count,):
-        raise ValueError(
-            f"expected {count} names and kinds, one a group, got {names.size} and {kind.size}"
-        )
-    lengths = np.diff(offsets)
-    rows = np.repeat(np.arange(count), lengths)
+    offsets = np.asarray(offsets, np.int64)
+    names, kind = named(offsets.size - 1, names, kind)
+    rows = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
     order = np.lexsort((indices, rows))
     indices = np.asarray(indices, np.int64)[order]
-    weights = None if weights is None else np.asarray(weights, float)[order]
-
-    def complain(bad, what):
-        raise ValueError(f"group {str(names[bad])!r} {what}")
-
-    if (lengths == 0).any():
-        complain(np.argmin(lengths), "is empty; leave it out, or check how it was selected")
-    wrong = (indices < 0) | (indices >= n)
-    if wrong.any():
-        at = np.argmax(wrong)
-        complain(rows[at], f"holds point {indices[at]}, but the examples are 0 to {n - 1}")
-    twice = (np.diff(indices) == 0) & (np.diff(rows) == 0)
-    if twice.any():
-        at = np.argmax(twice)
-        complain(rows[at], f"holds point {indices[at]} more than once; give each point once")
-    if weights is not None and (weights > 1).any():
-        at = np.argmax(weights > 1)
-        complain(
-            rows[at],
-            f"removes {weights[at]:g} of point {indices[at]}; at most 1 can leave "
-            "(w = 1 - factor for a point kept at a factor)",
-        )
-    whole = lengths == n
-    if weights is not None:
-        whole &= np.add.reduceat(weights == 1, offsets[:-1]) == n
-    if whole.any():
-        complain(np.argmax(whole), "removes every example; nothing is left to fit")
-    return Groups(int(n), indices, offsets, weights, names, kind, tuple(notes))
+    w = None if w is None else np.asarray(w, float)[order]
+    check_points(names, rows, indices, n)
+    if w is not None:
+        check_w(names, rows, indices, w)
+    if not coalitions:
+        check_ends(names, np.diff(offsets), np.bincount(rows, w if w is None else w == 1), n)
+    return Groups(int(n), indices, offsets, w, names, kind, tuple(notes), coalitions)
 
 
 def _same_data(one: Groups, other: Groups) -> None:
@@ -460,11 +476,11 @@ def _same_data(one: Groups, other: Groups) -> None:
 
 
 def _whole(groups: Groups) -> None:
-    if groups.weights is not None and (groups.weights != 1).any():
+    if groups.partial is not None and (groups.partial != 1).any():
         raise ValueError("set operations need points that leave whole, not fractional weights")
 
 
-def _combine(one: Groups, other: Groups, keep, sign: str) -> Groups:
+def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Groups:
     """Group by group set algebra; a single group goes with every group of the other side."""
     _same_data(one, other)
     _whole(one)
@@ -477,9 +493,8 @@ def _combine(one: Groups, other: Groups, keep, sign: str) -> Groups:
         )
     first = one if len(one) == count else one[np.zeros(count, int)]
     second = other if len(other) == count else other[np.zeros(count, int)]
-    lists = []
-    for a, b in zip(_lists(first), _lists(second), strict=True):
-        points = np.union1d(a, b)
-        lists.append(points[keep(np.isin(points, a).astype(int), np.isin(points, b).astype(int))])
+    lists = [points_of(a, b) for a, b in zip(_lists(first), _lists(second), strict=True)]
     names = [f"{a} {sign} {b}" for a, b in zip(first.names, second.names, strict=True)]
-    return Groups.from_indices(lists, n=one.n, names=names, kind=first.kind)
+    return Groups.from_indices(
+        lists, n=one.n, names=names, kind=first.kind, coalitions=one.coalitions or other.coalitions
+    )

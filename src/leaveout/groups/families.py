@@ -8,8 +8,8 @@ section 3 and their released code, with random numbers of our own.
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,12 @@ from jaxtyping import Array, Float
 
 from leaveout.groups.container import Groups
 from leaveout.groups.linkage import single_linkage
+from leaveout.runtime.memory import GRADIENT_BYTES
 
 __all__ = [
+    "Counted",
+    "Examples",
+    "Inputs",
     "feature_clusters",
     "folds",
     "gradient_clusters",
@@ -35,8 +39,46 @@ __all__ = [
     "tails",
 ]
 
+
+@runtime_checkable
+class Counted(Protocol):
+    """Anything that knows how many examples there are."""
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        ...
+
+
+@runtime_checkable
+class Inputs(Counted, Protocol):
+    """Anything with n examples and their inputs."""
+
+    @property
+    def x(self) -> Any:
+        """Inputs (n d)."""
+        ...
+
+
+@runtime_checkable
+class Examples(Inputs, Protocol):
+    """Anything with n examples, their inputs and their targets: an objective, a data set."""
+
+    @property
+    def y(self) -> Any:
+        """Targets (n)."""
+        ...
+
+
+@runtime_checkable
+class _Modelled(Protocol):
+    """Examples that say whether their model has an intercept."""
+
+    @property
+    def intercept(self) -> bool: ...
+
+
 _SKETCH = 512  # dimensions of the sketch of gradients that are too many to hold
-_HELD = 2**27  # bytes of gradients up to which they are clustered as they are
 
 
 def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np.ndarray:
@@ -66,7 +108,7 @@ def _some(made: Groups | None, kind: str, why: str) -> Groups:
     return made
 
 
-def random(key: Array, data: Any, *, sizes: Any) -> Groups:
+def random(key: Array, data: Counted, *, sizes: Iterable) -> Groups:
     """Points drawn uniformly without replacement, one group a size."""
     rng = _generator(key)
     lists = [rng.choice(data.n, size, replace=False) for size in sizes]
@@ -86,14 +128,14 @@ def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> G
     return _some(_family(lists, data.n, kind, len(sizes), why), kind, why)
 
 
-def same_class(key: Array, data: Any, *, sizes: Any) -> Groups:
+def same_class(key: Array, data: Examples, *, sizes: Sequence | np.ndarray) -> Groups:
     """Points of one class: a class with at least `size` points is chosen, then points of it."""
     y = np.asarray(data.y)
     pools = [np.flatnonzero(y == label) for label in np.unique(y)]
     return _pools(key, pools, data, sizes, "random within class", "class")
 
 
-def shared_feature(key: Array, data: Any, *, sizes: Any) -> Groups:
+def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
     """Points of like value in one feature: a window of a random feature's ranks.
 
     Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
@@ -107,7 +149,7 @@ def shared_feature(key: Array, data: Any, *, sizes: Any) -> Groups:
     return _some(_family(lists, n, kind, len(lists)), kind, "no sizes were given")
 
 
-def feature_clusters(key: Array, data: Any, *, sizes: Any) -> Groups:
+def feature_clusters(key: Array, data: Inputs, *, sizes: Sequence | np.ndarray) -> Groups:
     """Points near each other: of one cluster of the raw inputs.
 
     The clusters are those of single linkage cut by inconsistency (threshold 1, depth 2) and of
@@ -118,10 +160,10 @@ def feature_clusters(key: Array, data: Any, *, sizes: Any) -> Groups:
 
 def gradient_clusters(
     key: Array,
-    data: Any,
+    data: Inputs,
     residuals: Float[Array | np.ndarray, "n ..."],
     *,
-    sizes: Any,
+    sizes: Sequence | np.ndarray,
     intercept: bool = True,
 ) -> Groups:
     """Points that pull theta alike: of one cluster of the gradients of the loss.
@@ -141,7 +183,7 @@ def gradient_clusters(
     x = np.c_[x, np.ones(len(x))] if intercept else x
     residuals = np.asarray(residuals, float).reshape(len(x), -1)
     width = residuals.shape[1] * x.shape[1]
-    if 8 * len(x) * width <= _HELD:
+    if 8 * len(x) * width <= GRADIENT_BYTES:
         gradients = (residuals[:, :, None] * x[:, None, :]).reshape(len(x), width)
         return _clusters(key, gradients, data, sizes, "gradient clustering")
     rng = _generator(jax.random.fold_in(key, 1))
@@ -180,7 +222,11 @@ def _k_means(points, rng) -> list[np.ndarray]:
 
 
 def tails(
-    key: Array, scores: Float[Array | np.ndarray, "n m"], *, num: int = 100, names: Any = None
+    key: Array,
+    scores: Float[Array | np.ndarray, "n m"],
+    *,
+    num: int = 100,
+    names: Sequence[object] | None = None,
 ) -> Groups:
     """Points with the most positive, and the most negative, influence on each of m queries.
 
@@ -215,7 +261,7 @@ def tails(
     return Groups.from_indices(lists, n=n, names=labels, kind=kinds, notes=(note,))
 
 
-def folds(key: Array | None, data: Any, k: int) -> Groups:
+def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups:
     """The k folds of cross-validation: blocks of ceil(n / k), shuffled if a key is given.
 
     Args:
@@ -223,7 +269,7 @@ def folds(key: Array | None, data: Any, k: int) -> Groups:
         data: with n, or n itself.
         k: number of folds, 2 to n.
     """
-    n = int(getattr(data, "n", data))
+    n = data if isinstance(data, int | np.integer) else data.n
     if not 2 <= k <= n:
         raise ValueError(f"expected 2 to {n} folds, got {k}")
     number = np.arange(n) // -(-n // k)
@@ -232,14 +278,12 @@ def folds(key: Array | None, data: Any, k: int) -> Groups:
     return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
 
 
-def singles(data: Any) -> Groups:
+def singles(data: Counted) -> Groups:
     """Every point alone: leave one out."""
     return Groups.from_indices(list(np.arange(data.n)[:, None]), n=data.n, kind="single")
 
 
-def lookalikes(
-    key: Array, data: Any, *, like: Groups, within: Any = None, draws: int = 1
-) -> Groups:
+def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: int = 1) -> Groups:
     """Random groups like the given ones: of the same sizes, and as many points of each stratum.
 
     Args:
@@ -257,12 +301,12 @@ def lookalikes(
         np.concatenate(list(shuffles(key, like, within, draws))),
         np.repeat(np.arange(draws * len(like)), np.tile(like.size, draws)),
         n=data.n,
-        weights=None if like.weights is None else np.tile(like.weights, draws),
+        w=None if like.partial is None else np.tile(like.partial, draws),
         kind="lookalike",
     )
 
 
-def shuffles(key: Array, like: Groups, within: Any, draws: int) -> Iterator[np.ndarray]:
+def shuffles(key: Array, like: Groups, within, draws: int) -> Iterator[np.ndarray]:
     """The points of `lookalikes`, draw by draw, in the order of `like.indices`.
 
     In each stratum the points are permuted and dealt out to the groups in turn, from the start
@@ -281,7 +325,7 @@ def shuffles(key: Array, like: Groups, within: Any, draws: int) -> Iterator[np.n
         yield drawn
 
 
-def of_data(key: Array, data: Any, *, num: int = 100) -> Groups:
+def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:
     """Those of the paper's seven kinds that look at the data alone, whatever was fitted to it.
 
     Random, random within a class, shared feature value, feature clusters: num of each.
@@ -299,9 +343,9 @@ def of_data(key: Array, data: Any, *, num: int = 100) -> Groups:
 
 def seven(
     key: Array,
-    data: Any,
+    data: Examples,
     residuals: Float[Array | np.ndarray, "n ..."],
-    scores: Any,
+    scores: Float[Array | np.ndarray, "n m"],
     *,
     num: int = 100,
     first: Groups | None = None,
@@ -321,8 +365,7 @@ def seven(
     Source: Koh et al. (2019), section 3; sizes and windows as in their released code.
     """
     every = sizes(data.n, num)
-    layout = getattr(data, "layout", None)
-    intercept = True if layout is None else layout.intercept
+    intercept = data.intercept if isinstance(data, _Modelled) else True
     first = of_data(key, data, num=num) if first is None else first
     near = gradient_clusters(_own(key, 4), data, residuals, sizes=every, intercept=intercept)
     return first + near + tails(_own(key, 5), scores, num=num)

@@ -6,7 +6,7 @@ unless a cheaper way is given in `gradients`. Any function `f(theta)` or `f(thet
 theta (and w, a float (n) array of what leaves) to a scalar or a vector is a measure as it is.
 """
 
-from leaveout.measures.container import Ball, Measure, as_measures
+from leaveout.measures.container import Ball, Measure, Measures, as_measures
 from leaveout.measures.own import linear, parameter, self_loss
 from leaveout.measures.queries import loss, margin, prediction
 from leaveout.measures.statistics import accuracy, auroc, calibration_error
@@ -14,6 +14,7 @@ from leaveout.measures.statistics import accuracy, auroc, calibration_error
 __all__ = [
     "Ball",
     "Measure",
+    "Measures",
     "accuracy",
     "as_measures",
     "auroc",

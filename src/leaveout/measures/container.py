@@ -2,8 +2,9 @@
 
 import abc
 import inspect
-from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+import types
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from leaveout.objectives.abstract import AbstractObjective
 __all__ = [
     "Ball",
     "Measure",
+    "Measures",
     "around",
     "as_measures",
     "convex",
@@ -116,6 +118,14 @@ def convex(values, half, rise):
     return sound(values - half, values + half + rise)
 
 
+#: what verbs take: a measure, a function f(theta) or f(theta, w), or several of them; what is none
+#: of these reaches `as_measures`, which says so in a sentence
+if TYPE_CHECKING:
+    Measures: TypeAlias = Measure | Callable | Sequence[Measure | Callable]
+else:
+    Measures = object
+
+
 class _Function(Measure):
     """A user's f(theta) or f(theta, w), theta as its PyTree."""
 
@@ -148,19 +158,24 @@ def _function(function: Callable) -> Measure:
         raise ValueError(
             f"expected a measure f(theta) or f(theta, w), got one of {len(parameters)} arguments"
         )
-    name = getattr(function, "__name__", "measure")
+    name = function.__name__ if isinstance(function, types.FunctionType) else "measure"
     return _Function(function=function, name=name, needs_w=len(parameters) == 2)
 
 
-def as_measures(measures) -> tuple[Measure, ...]:
+def as_measures(measures: Measures) -> tuple[Measure, ...]:
     """One measure or several, functions among them, as a tuple of measures."""
-    measures = measures if isinstance(measures, list | tuple) else (measures,)
-    if not measures:
+    several = measures if isinstance(measures, Sequence) else [measures]
+    if not several:
         raise ValueError("expected at least one measure, for example lo.measures.loss((x, y))")
-    for measure in measures:
-        if not callable(measure) and not isinstance(measure, Measure):
-            raise ValueError(
-                f"expected a measure or a function of theta, got {type(measure).__name__}; "
-                "see lo.measures"
-            )
-    return tuple(m if isinstance(m, Measure) else _function(m) for m in measures)
+    return tuple(_as_measure(each) for each in several)
+
+
+def _as_measure(measure: Measure | Callable) -> Measure:
+    if isinstance(measure, Measure):
+        return measure
+    if not callable(measure):
+        raise ValueError(
+            f"expected a measure or a function of theta, got {type(measure).__name__}; "
+            "see lo.measures"
+        )
+    return _function(measure)

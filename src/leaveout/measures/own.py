@@ -1,6 +1,6 @@
 """Measures of the group itself, and of theta itself."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,13 +9,14 @@ from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
 from leaveout.measures.queries import excess
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.abstract import weigh
+from leaveout.objectives.linear import as_linear
 
 __all__ = ["linear", "parameter", "self_loss"]
 
 
 class _SelfLoss(Measure):
-    """sum_i s_i w_i loss_i(theta) over what left."""
+    """sum_i s_i w_i loss_i(theta) over what left, the sum of (s - v) loss."""
 
     name: str = eqx.field(static=True, default="self_loss")
     needs_w: bool = eqx.field(static=True, default=True)
@@ -23,29 +24,28 @@ class _SelfLoss(Measure):
 
     def values(self, objective, theta, w):
         assert w is not None  # needs_w
-        weights = w * objective.weights
-        losses = objective.losses(theta)
-        # 0 * inf is NaN: examples that stay are not part of it
-        return jnp.sum(jnp.where(weights != 0, weights * losses, 0.0))[None]
+        return jnp.sum(weigh(objective.taken(w), objective.losses(theta)))[None]
 
-    def enclose(self, objective: Any, ball, w):
-        if not isinstance(objective, LinearObjective) or not objective.loss.convex:
+    def enclose(self, objective, ball, w):
+        objective = as_linear(objective)
+        if not objective.convex:
             return super().enclose(objective, ball, w)
         assert w is not None  # needs_w
-        weights = w * objective.weights
+        taken = objective.taken(w)
         values = self.values(objective, ball.centre, w)
         scores = objective.scores(ball.centre)
-        gradient = objective.pull(objective.weighted(scores, weights)[1])
-        apart = jnp.broadcast_to(ball.points * ball.radius, weights.shape)
-        rise = excess(objective, scores, objective.y, apart)
-        rise = jnp.where(weights != 0, weights * rise, 0.0)  # what is added bends down
+        gradient = objective.pull(objective.weighted(scores, taken)[1])
+        apart = jnp.broadcast_to(ball.points * ball.radius, taken.shape)
+        # what is added bends down
+        rise = weigh(taken, excess(objective, scores, objective.y, apart))
         up, down = jnp.sum(jnp.maximum(rise, 0.0)), jnp.sum(jnp.minimum(rise, 0.0))
         lower, upper = around(values, ball.reach(gradient[None]))
         return sound(lower + down, upper + up)
 
-    def steepest(self, objective: Any):
-        lengths = jnp.linalg.norm(objective.design, axis=1)
-        return objective.weights * objective.loss.slope * lengths
+    def steepest(self, objective):
+        objective = as_linear(objective)
+        unit = jnp.where(objective.weights > 0, objective.weights, 1.0)
+        return unit * objective.loss.slope * jnp.linalg.norm(objective.design, axis=1)
 
     def columns(self, objective):
         return ("self_loss",)

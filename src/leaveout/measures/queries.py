@@ -1,19 +1,19 @@
 """Measures of query examples, one by one or summed over subsets of them: linear models only."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure, around, convex, sound
+from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
 from leaveout.objectives.layout import widest
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.linear import as_linear
 from leaveout.runtime.memory import QUERY_BYTES
 
 __all__ = ["excess", "loss", "margin", "prediction", "queries", "subsets"]
@@ -23,7 +23,7 @@ class _PerExample(Measure):
     """A function of the scores of query examples: one column each, or sums or means of them.
 
     Attributes:
-        x: (m d), and once bound (m q).
+        x: (m d).
         y: (m), or None.
         name: of a column an example.
         function: of the objective, the scores (K) and the target of one example.
@@ -32,7 +32,7 @@ class _PerExample(Measure):
     """
 
     x: Array | np.ndarray
-    y: Any
+    y: PyTree
     name: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     pool: Float[Array | np.ndarray, "l m"] | None = None
@@ -40,62 +40,62 @@ class _PerExample(Measure):
     needs_w: bool = eqx.field(static=True, default=False)
 
     def bind(self, objective):
-        if not isinstance(objective, LinearObjective):
-            raise ValueError(
-                f"{self.name} is a measure of linear models; for this objective write "
-                "f(theta) yourself, any JAX function of the parameters"
-            )
-        x = objective.widen(self.x)
+        objective = as_scores(objective, self.name)
+        x = objective.inputs(self.x)
         y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
-        pool = None if self.pool is None else jnp.asarray(self.pool, x.dtype)
+        pool = None if self.pool is None else jnp.asarray(self.pool, objective.weights.dtype)
         return dataclasses.replace(self, x=x, y=y, pool=pool)
 
-    def values(self, objective: Any, theta, w):
-        scores = objective.scores(theta, self.x)
+    def _each(self, objective: AbstractScores, scores) -> Float[Array, "m c"]:
+        """The columns of every example, from its scores."""
         values = jax.vmap(lambda s, t: self.function(objective, s, t))(scores, self.y)
-        return (values if self.pool is None else self.pool @ values).reshape(-1)
+        return values.reshape(len(scores), -1)
 
-    def gradients(self, objective: Any, theta):
-        # one derivative at the scores an example, then one product with the inputs
-        design, layout = self.x, objective.layout
-        scores = objective.scores(theta, design)
-        slopes = jax.vmap(jax.jacrev(lambda s, t: self.function(objective, s, t)))(scores, self.y)
-        slopes = slopes.reshape(design.shape[0], -1, layout.outputs)
-        if self.pool is None:
-            matrix = jnp.einsum("mck,mq->mckq", slopes, design)
-        else:
-            matrix = jnp.einsum("lm,mck,mq->lckq", self.pool, slopes, design)
-        matrix = matrix.reshape(-1, layout.outputs, layout.width)
-        return jax.vmap(layout.flat)(matrix)
+    def values(self, objective, theta, w):
+        objective = as_scores(objective, self.name)
+        values = self._each(objective, objective.scores(theta, self.x))
+        return jnp.reshape(values if self.pool is None else self.pool @ values, -1)
 
-    def _affine(self, objective) -> bool:
+    def gradients(self, objective, theta):
+        objective = as_scores(objective, self.name)
+
+        def slopes(scores, y):
+            return jnp.reshape(self.function(objective, scores, y), -1)
+
+        each = objective.score_gradients(theta, self.x, slopes, self.y)
+        if self.pool is not None:
+            each = jnp.einsum("lm,mcp->lcp", self.pool, each)
+        return each.reshape(-1, each.shape[-1])
+
+    def _affine(self, objective: AbstractScores) -> bool:
         """Whether the columns are linear in theta."""
-        linear = self.function is _margin and objective.layout.outputs == 1
+        linear = self.function is _margin and objective.outputs == 1
         return linear or self.function is _score
 
-    def steepest(self, objective: Any):
+    def steepest(self, objective):
+        objective = as_linear(objective)
         if self._affine(objective):
             return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
         if self.function is not _loss:
             return super().steepest(objective)
-        each = objective.loss.slope * jnp.linalg.norm(self.x, axis=1)
+        each = objective.loss.slope * jnp.linalg.norm(objective.widen(self.x), axis=1)
         return each if self.pool is None else jnp.abs(self.pool) @ each
 
-    def enclose(self, objective: Any, ball, w):
+    def enclose(self, objective, ball, w):
+        objective = as_linear(objective)
         values = self.values(objective, ball.centre, None)
         if self._affine(objective):
             return around(values, ball.reach(self.gradients(objective, ball.centre)))
-        if self.function is not _loss or not objective.loss.convex:
+        if self.function is not _loss or not objective.convex:
             return super().enclose(objective, ball, w)
-        apart = _apart(objective, ball, self.x)
-        if objective.layout.outputs == 1 and self.pool is None:
-            return _image(objective, ball, self.x, self.y, apart)
-        rise = excess(objective, objective.scores(ball.centre, self.x), self.y, apart)
+        apart = _apart(objective, ball, objective.widen(self.x))
+        scores = objective.scores(ball.centre, self.x)
+        if objective.outputs == 1 and self.pool is None:
+            return _image(objective, scores[:, 0], self.y, apart)
+        rise = excess(objective, scores, self.y, apart)
         half = ball.reach(self.gradients(objective, ball.centre))
         if self.pool is not None:
-            # 0 * inf is NaN: an example that is not in the sum must not be heard
-            part = jnp.where(self.pool != 0, self.pool * rise[None], 0.0)
-            rise = jnp.sum(part, axis=1)
+            rise = jnp.sum(weigh(self.pool, jnp.broadcast_to(rise, self.pool.shape)), axis=1)
         return convex(values, half, rise)
 
     def columns(self, objective):
@@ -194,9 +194,8 @@ def excess(objective, scores, y, apart) -> Float[Array, "m"]:
     return jnp.where(apart > 0, high * apart**2 / 2, 0.0)
 
 
-def _image(objective, ball, x, y, half):
+def _image(objective, middle, y, half):
     """The losses that scores in an interval can have: a convex function's least and largest."""
-    middle = objective.scores(ball.centre, x)[:, 0]
 
     def loss(score, y):
         return objective.point_loss(score[None], y)
@@ -215,7 +214,7 @@ def _image(objective, ball, x, y, half):
 
 
 def prediction(
-    x, *, reduce: str | None = None, by: Any = None, name: str = "prediction"
+    x, *, reduce: str | None = None, by: Iterable[object] | None = None, name: str = "prediction"
 ) -> Measure:
     """Scores of query inputs (m d), intercept included: m K columns, example-major.
 
@@ -228,7 +227,9 @@ def prediction(
     return _per_example(x, None, name, reduce, by, _score)
 
 
-def loss(examples, *, reduce: str | None = None, by: Any = None, name: str = "loss") -> Measure:
+def loss(
+    examples, *, reduce: str | None = None, by: Iterable[object] | None = None, name: str = "loss"
+) -> Measure:
     """Losses of query examples `(x (m d), y (m))`, without penalty: m columns.
 
     Args:
@@ -241,7 +242,9 @@ def loss(examples, *, reduce: str | None = None, by: Any = None, name: str = "lo
     return _per_example(x, y, name, reduce, by, _loss)
 
 
-def margin(examples, *, reduce: str | None = None, by: Any = None, name: str = "margin") -> Measure:
+def margin(
+    examples, *, reduce: str | None = None, by: Iterable[object] | None = None, name: str = "margin"
+) -> Measure:
     """Log-odds of the true label of query examples: m columns.
 
     For a binary model y (w.x + b), y in {-1, +1}: what the paper's figures call the test

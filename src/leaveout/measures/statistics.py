@@ -1,19 +1,19 @@
 """Statistics of the scores of all query examples together, which have no useful derivative."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure
 from leaveout.measures.queries import queries, subsets
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.abstract import as_scores
 
 __all__ = ["accuracy", "auroc", "calibration_error"]
 
@@ -22,7 +22,7 @@ class _Ranked(Measure):
     """A statistic of the scores of all query examples together, or of subsets of them."""
 
     x: Array | np.ndarray
-    y: Any
+    y: PyTree
     name: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     members: Float[Array | np.ndarray, "l m"]
@@ -31,16 +31,16 @@ class _Ranked(Measure):
     smooth: ClassVar[bool] = False
 
     def bind(self, objective):
-        known = isinstance(objective, LinearObjective)
-        if not known or objective.loss.targets not in ("binary", "classes"):
+        objective = as_scores(objective, self.name)
+        if not objective.labelled:
             raise ValueError(f"{self.name} needs a classifier (lo.logistic, lo.softmax)")
-        if self.function is _auroc and objective.layout.outputs > 2:
+        if self.function is _auroc and objective.outputs > 2:
             raise ValueError("auroc needs two classes; make one measure a class for more")
-        x, y = objective.widen(self.x), objective.encode(self.y)
+        x, y = objective.inputs(self.x), objective.encode(self.y)
         return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32))
 
-    def values(self, objective: Any, theta, w):
-        scores = objective.scores(theta, self.x)
+    def values(self, objective, theta, w):
+        scores = as_scores(objective, self.name).scores(theta, self.x)
         if scores.shape[1] == 1:
             scores = jnp.concatenate([jnp.zeros_like(scores), scores], axis=1)
         return jax.vmap(lambda one: self.function(scores, self.y, one))(jnp.asarray(self.members))
@@ -59,7 +59,7 @@ def _ranked(examples, name, by, function) -> Measure:
     return _Ranked(x=x, y=y, name=name, function=function, members=members, labels=labels)
 
 
-def accuracy(examples, *, by: Any = None, name: str = "accuracy") -> Measure:
+def accuracy(examples, *, by: Iterable[object] | None = None, name: str = "accuracy") -> Measure:
     """Share of query examples `(x (m d), y (m))` whose label has the largest score.
 
     Evaluated at the changed theta by every method, influence too: it has no useful derivative.
@@ -72,7 +72,7 @@ def accuracy(examples, *, by: Any = None, name: str = "accuracy") -> Measure:
     return _ranked(examples, name, by, _accuracy)
 
 
-def auroc(examples, *, by: Any = None, name: str = "AUROC") -> Measure:
+def auroc(examples, *, by: Iterable[object] | None = None, name: str = "AUROC") -> Measure:
     """Area under the ROC curve of a binary classifier, ties counted half; as `accuracy`.
 
     Undefined, NaN, for a subset of one class.
@@ -81,7 +81,7 @@ def auroc(examples, *, by: Any = None, name: str = "AUROC") -> Measure:
 
 
 def calibration_error(
-    examples, *, bins: int = 15, by: Any = None, name: str = "calibration error"
+    examples, *, bins: int = 15, by: Iterable[object] | None = None, name: str = "calibration error"
 ) -> Measure:
     """Expected calibration error of the predicted class, in bins of equal width; as `accuracy`.
 

@@ -1,0 +1,45 @@
+"""Shelf of methods: how a change in theta, or an effect, is found for each group.
+
+To add one, write a frozen dataclass with a name and `prepare` (see `Method`) in a file of this
+folder and import it here.
+"""
+
+from leaveout.methods.first_order import Influence, influence, per_point, self_influence
+from leaveout.methods.group_newton import Krylov, Newton, NewtonChebyshev, newton
+from leaveout.methods.protocol import (
+    Method,
+    PerPoint,
+    Prepared,
+    as_change,
+    as_solution,
+)
+from leaveout.methods.retraining import Retrain, retrain
+from leaveout.methods.second_order import SecondOrder
+
+__all__ = [
+    "BY_WORD",
+    "Influence",
+    "Krylov",
+    "Method",
+    "Newton",
+    "NewtonChebyshev",
+    "PerPoint",
+    "Prepared",
+    "Retrain",
+    "SecondOrder",
+    "as_change",
+    "as_solution",
+    "influence",
+    "newton",
+    "per_point",
+    "retrain",
+    "self_influence",
+]
+
+#: the word that the command line and the files of studies have for a method
+BY_WORD = {
+    "influence": Influence(),
+    "changed": Influence(at_changed=True),
+    "newton": Newton(),
+    "actual": Retrain(),
+}

@@ -5,8 +5,6 @@ b lanes. `Whitened` serves linear models of one output, `Plain` any objective, a
 for each lane, and other points than theta_hat (`renewed`).
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,21 +12,19 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.fitting.fitted import Fit
-from leaveout.objectives.checks import is_traced
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.abstract import weigh
+from leaveout.objectives.linear import as_linear
+from leaveout.runtime.memory import CACHED_EXAMPLES
 from leaveout.runtime.sharding import devices, on_host
-from leaveout.solvers import Factor, factorise, full_matrix
+from leaveout.solvers import Factor, full_matrix, lifted, scale_of
 
 __all__ = [
     "Coordinates",
     "Plain",
     "Whitened",
     "around",
-    "free_columns",
     "renewed",
 ]
-
-_CACHED = 512  # examples in a block on a processor: all lanes' scores of it stay in its cache
 
 
 def _count_blocks(n: int) -> int:
@@ -36,7 +32,7 @@ def _count_blocks(n: int) -> int:
 
     Only on a processor; over several devices they are cut already, and one block is one all-reduce.
     """
-    return -(-n // _CACHED) if on_host() and devices() == 1 else 1
+    return -(-n // CACHED_EXAMPLES) if on_host() and devices() == 1 else 1
 
 
 def _added(term, inputs):
@@ -65,13 +61,12 @@ class _Blocks(eqx.Module):
     Attributes:
         rows: (k l p) the design in whitened coordinates.
         y: targets, leading axes (k l).
-        weights, scores, losses, first, second: (k l) s, m, phi, s phi' and s phi'' at theta_hat.
+        scores, losses, first, second: (k l) m, phi, s phi' and s phi'' at theta_hat.
         squares: (k l f) squared columns of the design whose parameters have no penalty.
     """
 
     rows: Float[Array, "... l p"]
     y: PyTree
-    weights: Float[Array, "... l"]
     scores: Float[Array, "... l"]
     losses: Float[Array, "... l"]
     first: Float[Array, "... l"]
@@ -86,27 +81,22 @@ class _Blocks(eqx.Module):
 
         return jax.vmap(jax.vmap(derivative(loss)), in_axes=(0, None))(scores, self.y)
 
-    def left(self, stays, values):
-        """Values (b l) weighted by what stays (b l); 0 * inf is NaN: the removed are not heard."""
-        weights = self.weights[None] * stays
-        return jnp.where(weights != 0, weights * values, 0.0)
-
-    def sum(self, term, u, stays):
-        """Sum over blocks of term(block, what stays in it (b l), change in scores (b l))."""
+    def sum(self, term, u, v):
+        """Sum over blocks of term(block, what its examples get (b l), change in scores (b l))."""
 
         def of(inputs):
-            block, stays = inputs
-            return term(block, stays, u @ block.rows.T)
+            block, v = inputs
+            return term(block, v, u @ block.rows.T)
 
-        return _added(of, (self, stays))
+        return _added(of, (self, v))
 
 
 class Whitened(eqx.Module):
     """A linear model of one output, in coordinates u that make H(1) the identity.
 
-    With eta = rows u the change in scores, the gradient of J(.; a) with respect to u is
+    With eta = rows u the change in scores, the gradient of J(.; v) with respect to u is
 
-        u + rest - rows' (phi''(m) eta + phi'(m) - a phi'(m + eta)),
+        u + rest - rows' (s phi''(m) eta + s phi'(m) - v phi'(m + eta)),
 
     m the scores at theta_hat: neither theta nor the penalty appears.
 
@@ -129,32 +119,32 @@ class Whitened(eqx.Module):
         """Parameters (b p) to coordinates."""
         return (theta - self.fit.flat[None]) @ self.factor.lower
 
-    def lay(self, stays):
-        """What stays (b n), laid out in blocks (k b l)."""
+    def lay(self, v):
+        """What examples get (b n), laid out in blocks (k b l)."""
         count, length = self.blocks.scores.shape
-        stays = jnp.pad(stays, ((0, 0), (0, count * length - stays.shape[1])))
-        return stays.reshape(-1, count, length).transpose(1, 0, 2)
+        v = jnp.pad(v, ((0, 0), (0, count * length - v.shape[1])))
+        return v.reshape(-1, count, length).transpose(1, 0, 2)
 
-    def unlay(self, stays):
+    def unlay(self, v):
         """The inverse of `lay`: (b n)."""
-        return stays.transpose(1, 0, 2).reshape(stays.shape[1], -1)[:, : self.fit.objective.n]
+        return v.transpose(1, 0, 2).reshape(v.shape[1], -1)[:, : self.fit.objective.n]
 
-    def function(self, stays, l2):
+    def function(self, v, l2):
         """U (b p) to values (b), less that at theta_hat, and gradients (b p)."""
-        objective: Any = self.fit.objective
+        objective = as_linear(self.fit.objective)
 
-        def term(block, stays, moved):
-            scores, bent = block.scores[None] + moved, block.second[None] * moved
-            slopes = block.left(stays, block.at(objective, scores, jax.grad))
-            pull = (bent + block.first[None] - slopes) @ block.rows
-            if objective.loss.convex:
+        def term(block, v, moved):
+            scores, turned = block.scores[None] + moved, block.second[None] * moved
+            slopes = weigh(v, block.at(objective, scores, jax.grad))
+            pull = (turned + block.first[None] - slopes) @ block.rows
+            if objective.convex:
                 return pull, None
             losses = block.at(objective, scores, lambda loss: loss)
-            gained = block.left(stays, losses - block.losses[None])
-            return pull, jnp.sum(gained - moved * (0.5 * bent + block.first[None]), axis=1)
+            gained = weigh(v, losses - block.losses[None])
+            return pull, jnp.sum(gained - moved * (0.5 * turned + block.first[None]), axis=1)
 
         def function(u):
-            pull, gained = self.blocks.sum(term, u, stays)
+            pull, gained = self.blocks.sum(term, u, v)
             gradient = u + self.rest[None] - pull
             if gained is None:
                 return None, gradient
@@ -162,30 +152,30 @@ class Whitened(eqx.Module):
 
         return function
 
-    def curvature(self, u, stays, l2):
+    def curvature(self, u, v, l2):
         """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
 
         Returns:
             (b), (b f) and (f).
         """
-        objective: Any = self.fit.objective
+        objective = as_linear(self.fit.objective)
 
-        def term(block, stays, moved):
+        def term(block, v, moved):
             scores = block.scores[None] + moved
-            left = block.left(stays, block.at(objective, scores, _second_derivative))
-            curvature = jnp.sum((left - block.second[None]) * moved**2, axis=1)
-            return curvature, left @ block.squares, block.second @ block.squares
+            left = weigh(v, block.at(objective, scores, _second_derivative))
+            gained = jnp.sum((left - block.second[None]) * moved**2, axis=1)
+            return gained, left @ block.squares, block.second @ block.squares
 
-        curvature, left, whole = self.blocks.sum(term, u, stays)
-        return jnp.sum(u**2, axis=1) + curvature, left, whole
+        gained, left, whole = self.blocks.sum(term, u, v)
+        return jnp.sum(u**2, axis=1) + gained, left, whole
 
 
 class Plain(eqx.Module):
     """Any objective: theta = theta_hat + basis @ (scale * u).
 
-    scale is 1 / sqrt(1 + (l2 - l2_hat) eigenvalues) in the directions `basis`, so that a lane with its
-    own l2 is as well conditioned as the others. `free` are the columns of a linear model's design
-    of which a parameter has no penalty.
+    scale is 1 / sqrt(1 + (l2 - l2_hat) eigenvalues) in the directions `basis`, so that a lane with
+    its own l2 is as well conditioned as the others. `free` are the columns of a linear model's
+    design of which a parameter has no penalty.
     """
 
     fit: Fit
@@ -218,14 +208,14 @@ class Plain(eqx.Module):
         u, scale = jnp.linalg.solve(self.basis, delta.T).T, self._scale(l2)
         return u if scale is None else u / scale
 
-    def lay(self, stays):
-        """What stays (b n), as it is."""
-        return stays
+    def lay(self, v):
+        """What examples get (b n), as it is."""
+        return v
 
     unlay = lay
 
-    def _sum(self, term, stays):
-        """Sum of term(objective of a block without penalty, what stays of the block (b l))."""
+    def _sum(self, term, v):
+        """Sum of term(objective of a block without penalty, what its examples get (b l))."""
         bare, count = self.fit.objective.with_l2(0.0), _count_blocks(self.fit.objective.n)
         length = -(-bare.n // count)
 
@@ -238,91 +228,53 @@ class Plain(eqx.Module):
 
             some = eqx.tree_at(lambda o: o.examples, bare, jax.tree.map(cut, bare.examples))
             new = start + jnp.arange(length) >= block * length
-            return term(some, jnp.where(new[None], cut(stays, 1), 0.0))
+            return term(some, jnp.where(new[None], cut(v, 1), 0.0))
 
-        return term(bare, stays) if count == 1 else _added(of, jnp.arange(count))
+        return term(bare, v) if count == 1 else _added(of, jnp.arange(count))
 
-    def function(self, stays, l2):
+    def function(self, v, l2):
         """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
         scale, objective = self._scale(l2), self.fit.objective
-        convex = isinstance(objective, LinearObjective) and objective.loss.convex
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
         penalty = jnp.where(objective.penalised[None], weight, 0.0)
 
         def function(u):
             theta = self.theta(u, l2)
-            value, pull = self._sum(
-                lambda some, stays: jax.vmap(some.value_and_gradient)(theta, stays), stays
-            )
-            value = None if convex else value + 0.5 * jnp.sum(penalty * theta**2, axis=1)
+            value, pull = self._sum(lambda some, v: jax.vmap(some.value_and_gradient)(theta, v), v)
+            value = None if objective.convex else value + 0.5 * jnp.sum(penalty * theta**2, axis=1)
             pull = pull + penalty * theta
             pull = pull if self.basis is None else pull @ self.basis
             return value, pull if scale is None else pull * scale
 
         return function
 
-    def curvature(self, u, stays, l2):
+    def curvature(self, u, v, l2):
         """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
 
         Returns:
             (b), (b f) and (f).
         """
-        objective = self.fit.objective
-        linear = isinstance(objective, LinearObjective)
+        objective, columns = self.fit.objective, self.free
 
-        def sums(theta, change, stays):
-            def term(some, stays):
-                one = self._own_curvature if linear else _own_curvature_of_any
-                return jax.vmap(one, in_axes=(None, 0, 0, 0))(some, theta, change, stays)
+        def sums(theta, change, v):
+            def term(some, v):
+                along = jax.vmap(lambda *lane: some.curvature_along(*lane, columns))
+                return along(theta, change, v)
 
-            return self._sum(term, stays)
+            return self._sum(term, v)
 
         theta, change = self.theta(u, l2), self._turn(u, l2)
-        curvature, left = sums(theta, change, stays)
+        own, left = sums(theta, change, v)
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
-        curvature += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
-        if not isinstance(objective, LinearObjective):
-            return curvature, left, left[0]
-        whole = sums(self.fit.flat[None], change[:1], jnp.ones((1, objective.n)))[1][0]
-        columns = np.array(self.free, int)
-        bare = objective.layout.matrix(objective.penalty)[:, columns] == 0
+        own += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
+        if not columns:
+            return own, left, left[0]
+        whole = sums(self.fit.flat[None], change[:1], objective.weights[None])[1][0]
+        bare = objective.at_columns(objective.penalty, columns) == 0
         if l2 is not None:  # a penalty of its own holds a lane's parameters
-            held = objective.layout.matrix(objective.penalised.astype(float))[:, columns] > 0
-            left = jnp.where(held.reshape(1, -1) & (l2[:, None] > 0), jnp.inf, left)
-        return curvature, left, jnp.where(bare.reshape(-1), whole, 0.0)
-
-    def _own_curvature(self, objective, theta, change, stays):
-        """Along a change: () the losses' curvature, and (K f) that of `free` parameters alone."""
-        scores, moved = objective.scores(theta), objective.scores(change)
-        weights = (objective.weights * stays)[:, None]
-        eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
-
-        def point(scores, moved, y):
-            _, curvature_along = jax.linearize(
-                lambda s: jax.grad(objective.point_loss)(s, y), scores
-            )
-
-            def along(direction):
-                return jnp.sum(direction * curvature_along(direction))
-
-            return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
-
-        curvature, own = jax.vmap(point)(scores, moved, objective.y)
-        # 0 * inf is NaN: the removed are not heard
-        curvature = jnp.where(weights != 0, weights * curvature[:, None], 0.0)
-        own = jnp.where(weights != 0, weights * own, 0.0)
-        return jnp.sum(curvature), (
-            own.T @ objective.design[:, np.array(self.free, int)] ** 2
-        ).ravel()
-
-
-def _own_curvature_of_any(objective, theta, change, stays):
-    """Along a change: () the curvature of losses, and none of single parameters."""
-
-    def gradient(theta):
-        return objective.value_and_gradient(theta, stays)[1]
-
-    return jax.jvp(gradient, (theta,), (change,))[1] @ change, jnp.ones(0)
+            held = objective.at_columns(objective.penalised.astype(whole.dtype), columns) > 0
+            left = jnp.where(held[None] & (l2[:, None] > 0), jnp.inf, left)
+        return own, left, jnp.where(bare, whole, 0.0)
 
 
 Coordinates = Whitened | Plain
@@ -331,7 +283,7 @@ Coordinates = Whitened | Plain
 def around(fit: Fit, own_l2: bool) -> Coordinates:
     """Coordinates around an optimum; `own_l2` if every lane has its own penalty."""
     factor = fit.metric
-    free = free_columns(fit.objective)
+    free = fit.objective.free_columns()
     if factor is None:
         return Plain(fit, None, None, free)
     if factor.rows is None or own_l2:
@@ -339,22 +291,12 @@ def around(fit: Fit, own_l2: bool) -> Coordinates:
     return _in_blocks(fit, factor, free, _count_blocks(fit.objective.n))
 
 
-def free_columns(objective) -> tuple[int, ...]:
-    """Columns of a linear model's design of which a parameter has no penalty; all where traced."""
-    if not isinstance(objective, LinearObjective):
-        return ()
-    if is_traced(objective.penalty):
-        return tuple(range(objective.layout.width))
-    penalty = np.asarray(objective.layout.matrix(np.asarray(objective.penalty)))
-    return tuple(np.flatnonzero((penalty == 0).any(axis=0)).tolist())
-
-
 @eqx.filter_jit
 def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
-    objective: Any = fit.objective
+    objective = as_linear(fit.objective)
     chosen = np.array(free, int)
     bare = objective.penalty[chosen] == 0
-    expansion: Any = fit.expansion()
+    expansion = objective.at(fit.flat)
     length = -(-objective.n // count)
 
     def cut(values):
@@ -364,11 +306,10 @@ def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> W
     blocks = _Blocks(
         rows=cut(factor.rows),
         y=jax.tree.map(cut, objective.y),
-        weights=cut(objective.weights),
         scores=cut(objective.scores(fit.flat)[:, 0]),
         losses=cut(objective.losses(fit.flat)),
-        first=cut(expansion.first[:, 0]),
-        second=cut(expansion.second[:, 0, 0]),
+        first=cut(weigh(expansion.weights, expansion.first)[:, 0]),
+        second=cut(expansion.curvature[:, 0, 0]),
         squares=cut(objective.design[:, chosen] ** 2 * bare[None]),
     )
     rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
@@ -392,21 +333,9 @@ def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) 
 
 
 @eqx.filter_jit
-def renewed(fit: Fit, free: tuple[int, ...], stays, l2, theta) -> Plain:
-    """Coordinates around another theta, whitened by the Hessian of what stays there."""
+def renewed(fit: Fit, free: tuple[int, ...], v, l2, theta) -> Plain:
+    """Coordinates around another theta, whitened by the Hessian of J(.; v) there."""
     objective = fit.objective
-    matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), stays)
-    diagonal = jnp.abs(jnp.diagonal(matrix))
-    diagonal = jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
-
-    def attempt(shift):
-        return factorise(matrix + jnp.diag(shift * diagonal))
-
-    def lift(carry):
-        return (100 * carry[0], *attempt(100 * carry[0]))
-
-    first = jnp.asarray(1e-14, theta.dtype)
-    _, factor, _ = jax.lax.while_loop(
-        lambda carry: ~carry[2] & (carry[0] < 1.0), lift, (first, *attempt(jnp.zeros_like(first)))
-    )
+    matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), v)
+    factor, _ = lifted(matrix, scale_of(matrix))
     return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), _basis(factor), None, free)

@@ -1,37 +1,46 @@
-"""Influence: the change in theta to first order, H(1)^-1 g(w), from one factorisation for all.
+"""Influence: the change in theta to first order, H^-1 g(w), from one factorisation for all.
 
-And what the same factor gives beyond it: each point rescaled by its own leverage, and the second
-order in the weights.
+And what the same factor gives beyond it: each point rescaled by its own leverage.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.gates import check_groups, warn_if_float32_stalled
-from leaveout.fitting.leaving import leaving, listed_gradients, worth_listing
+from leaveout.fitting.fitted import Change, Fit, expansion_of, warn_if_float32_stalled
+from leaveout.fitting.gates import check_fit
+from leaveout.fitting.leaving import leaving, listed_gradients, taken_by, worth_listing
 from leaveout.groups import Groups
-from leaveout.measures import as_measures
+from leaveout.measures import Measure, Measures, as_measures
+from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
+from leaveout.objectives.abstract import AbstractExpansion, taken_of
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
-from leaveout.runtime.memory import bucket, budget, chunks
+from leaveout.runtime.batches import in_runs
+from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, bucket, budget, chunks
 from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
-from leaveout.solvers import Auto, Cholesky, as_solver
-from leaveout.solvers.factor import judge, leverage, relative
+from leaveout.solvers import (
+    AnySolver,
+    Auto,
+    Cholesky,
+    Factor,
+    as_solver,
+    judge,
+    leverage,
+    relative,
+    tolerance_of,
+)
 
 __all__ = [
     "Influence",
     "adjoint",
-    "group_sums",
     "influence",
     "over_chunks",
     "per_point",
@@ -40,7 +49,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Influence:
+class Influence(Method):
     """Influence as a method of `effects`.
 
     Attributes:
@@ -50,7 +59,7 @@ class Influence:
         rescaled: take each point's Newton step instead of its influence (`influence`).
     """
 
-    solver: Any = Auto()
+    solver: AnySolver = Auto()
     at_changed: bool = False
     rescaled: bool = False
 
@@ -65,21 +74,36 @@ class Influence:
         """Whether f is taken to first order in the change."""
         return not self.at_changed
 
-    def by_factor(self, fit: Fit) -> bool:
-        """Whether first-order effects are taken from the factor of H itself."""
-        direct = isinstance(self.solver, Auto | Cholesky) and not self.rescaled
-        return self.first_order and direct and fit.metric is not None
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
+        """Changes by a solve a group; first-order effects by a solve a column where they add up."""
+        solver, expansion = as_solver(self.solver), _expansion(fit, self.rescaled)
 
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
-        """`influence` with this solver."""
-        return influence(fit, groups, self.solver, rescaled=self.rescaled, memory=memory)
+        def change(groups: Groups) -> Change:
+            solution = over_chunks(
+                fit, expansion, groups, lambda b: _solve(expansion, fit.metric, b, solver)
+            )
+            return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
+
+        if self.at_changed:
+            return Prepared(change)
+        additive = [
+            None if m.needs_w or not m.smooth else adjoint(fit, expansion, m, solver)
+            for m in measures
+        ]
+        direct = isinstance(self.solver, Auto | Cholesky) and not self.rescaled
+        by_length = [m.own and direct and fit.metric is not None for m in measures]
+
+        def effects(groups: Groups) -> list[Solution | None]:
+            return [self_influence(fit, groups) if own else None for own in by_length]
+
+        return Prepared(change, effects if any(by_length) else None, additive)
 
 
 @entry_point
 def influence(
     fit: Fit,
     groups: Groups,
-    solver: Any = Auto(),
+    solver: AnySolver = Auto(),
     *,
     rescaled: bool = False,
     memory=None,
@@ -87,14 +111,14 @@ def influence(
 ) -> Change:
     """Change in theta to first order when each group leaves.
 
-        change = H(1)^-1 g(w),  g(w) = sum_i s_i w_i grad loss_i(theta)
+        change = H^-1 g(w),  g(w) = sum_i s_i w_i grad loss_i(theta)
 
     Additive over disjoint groups. One factorisation (that of the fit) and one solve a group: n p +
     p^2 multiplications each.
 
-    Rescaled, each point's part is its own Newton step, (H(1) - H_i)^-1 g_i instead of H(1)^-1 g_i:
-    still additive, exact for groups of one point on squared loss and the approximate leave-one-out
-    step on others, blind to points that act together. Linear models with a factor only; n p^2 once.
+    Rescaled, each point's part is its own Newton step, (H - H_i)^-1 g_i instead of H^-1 g_i: still
+    additive, exact for groups of one point on squared loss and the approximate leave-one-out step
+    on others, blind to points that act together. Linear models with a factor only; n p^2 once.
 
     Args:
         fit: the fitted objective.
@@ -113,66 +137,67 @@ def influence(
     Source: Koh and Liang (2017); Koh et al. (2019), equation 4, with the sign of removal. Rescaled:
     Beirami et al. (2017), Rad and Maleki (2020); Rubinstein and Hopkins (2025).
     """
-    check_groups(fit, groups)
-    objective, solver = fit.objective, as_solver(solver)
-    joined = over_chunks(
-        fit, groups, memory,
-        lambda expansion, gradient: _solve(expansion, fit.metric, gradient, solver), rescaled,
-    )  # fmt: skip
-    change = Change(joined.value, joined.residual, joined.steps, joined.status, objective)
-    warn_if_float32_stalled(fit, change.residual, getattr(solver, "rtol", 1e-8))
-    if throw and not is_traced(fit):
-        raise_unless_converged(change.status, change.residual, _names(groups))
-    return change
+    method = Influence(solver, rescaled=rescaled)
+    return asked(fit, groups, lambda: method.prepare(fit, ()), memory=memory, throw=throw)
 
 
 @entry_point
-def self_influence(fit: Fit, groups: Groups, memory=None) -> tuple:
+def self_influence(fit: Fit, groups: Groups) -> Solution:
     """Influence on each group's own loss, g(w)' H^-1 g(w), from the factor of H: no solve a group.
 
     Returns:
-        value (g 1), residual (g), status (g).
+        value (g 1); residual is relative, in the norm of H^-1.
+
+    Raises:
+        ValueError: for a fit without a factor.
     """
-    return over_chunks(
-        fit, groups, memory, lambda _, gradient: _self_influence(fit.metric, gradient)
-    )
+    factor = fit.metric
+    if factor is None:
+        raise ValueError("the influence of groups on themselves needs a fit with a factor of H")
+    return over_chunks(fit, expansion_of(fit), groups, lambda b: _self_influence(factor, b))
 
 
-def over_chunks(fit: Fit, groups: Groups, memory, call, rescaled: bool = False, dense=False):
-    """The joined answers of call(expansion, g(w) (b p)) over all groups; of w (b n) if `dense`."""
+def over_chunks(
+    fit: Fit,
+    expansion: AbstractExpansion,
+    groups: Groups,
+    call: Callable[[Array], PyTree],
+    dense: bool = False,
+) -> PyTree:
+    """The joined answers of call(g(w) (b p)) over all groups; of w (b n) if `dense`."""
     objective = fit.objective
-    listed = not dense and worth_listing(fit, groups)
-    each = 8 * 6 * objective.p + (
-        0 if listed else 8 * objective.n * (2 + objective.floats_per_example)
-    )
-    expansion, parts = _expansion(fit, rescaled), []
-    for rows in chunks(np.arange(len(groups)), each, budget(memory), 8192 if listed else 1024):
-        lanes = len(rows) if len(groups) <= 1024 else bucket(len(rows))
-        some = groups[np.resize(rows, lanes)]
+    listed = not dense and worth_listing(fit, expansion, groups)
+    held = 0 if listed else 8 * objective.n * (2 + objective.floats_per_example)
+
+    def answer(rows: np.ndarray):
+        some = groups[rows]
         if listed:
-            assert isinstance(expansion, LinearExpansion)  # few
-            given = listed_gradients(expansion, some)
-        else:
-            given = leaving(fit, some) if dense else _pulled(expansion, leaving(fit, some))
-        parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], call(expansion, given)))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+            assert isinstance(expansion, LinearExpansion)  # worth_listing
+            return call(listed_gradients(expansion, some, taken_by(objective, some)))
+        w = leaving(fit, some)
+        return call(w if dense else _pulled(expansion, w))
+
+    return in_runs(
+        chunks(
+            np.arange(len(groups)), 8 * 6 * objective.p + held, budget(),
+            LISTED_GROUPS if listed else CHUNK_GROUPS,
+        ),
+        answer,
+        lambda rows: len(rows) if len(groups) <= CHUNK_GROUPS else bucket(len(rows)),
+    )  # fmt: skip
 
 
 @eqx.filter_jit
-def _pulled(expansion, leaves):
-    return jax.vmap(expansion.gradient)(leaves)
+def _pulled(expansion, w):
+    return jax.vmap(lambda one: expansion.gradient(taken_of(expansion.weights, one)))(w)
 
 
-def _names(groups: Groups) -> list[str]:
-    return [f"group {str(name)!r}" for name in groups.names]
-
-
-@eqx.filter_jit
-def _expansion(fit: Fit, rescaled: bool = False):
-    expansion = fit.expansion()
+def _expansion(fit: Fit, rescaled: bool) -> AbstractExpansion:
+    expansion = expansion_of(fit)
     return _rescaled(expansion, fit.metric) if rescaled else expansion
 
 
+@eqx.filter_jit
 def _rescaled(expansion, factor):
     """Slopes (I - A_i R_ii)^-1 gamma_i in the place of gamma_i, R_ii = X_i H^-1 X_i' (K K)."""
     if factor is None or not isinstance(expansion, LinearExpansion):
@@ -186,8 +211,8 @@ def _rescaled(expansion, factor):
         eye = jnp.eye(len(slopes), dtype=slopes.dtype)
         return jnp.linalg.solve(eye - curvature @ own, slopes)
 
-    own = leverage(expansion, factor)
-    first = jax.vmap(rescale)((own, expansion.first, expansion.second))
+    own, curvature = leverage(expansion, factor), expansion.curvature
+    first = jax.vmap(rescale)((own, expansion.first, curvature))
     return dataclasses.replace(expansion, first=first)
 
 
@@ -197,41 +222,53 @@ def _solve(expansion, factor, gradient, solver) -> Solution:
 
 
 @eqx.filter_jit
-def _self_influence(factor, gradient):
+def _self_influence(factor: Factor, gradient) -> Solution:
     white = factor.whiten(gradient)
     value = jnp.sum(white**2, axis=1, keepdims=True)
     error = factor.whiten(gradient - white @ factor.lower.T)
-    solution = judge(value, relative(error, white, lambda u: u), jnp.inf, Status.converged)
-    return replicate((solution.value, solution.residual, solution.status))
+    return replicate(judge(value, relative(error, white, lambda u: u), jnp.inf, Status.converged))
 
 
 @entry_point
-def adjoint(
-    fit: Fit, gradients: Float[Array, "m p"], solver: Any = Auto(), rescaled: bool = False
-) -> tuple:
-    """What each training point does to each of m linear functionals, and how well it was solved.
+def adjoint(fit: Fit, expansion: AbstractExpansion, measure: Measure, solver) -> PerPoint:
+    """What each point does to each column of a measure, to first order.
 
-    One solve a functional, then one pass over the data: psi_ij = s_i grad loss_i . H^-1 grad f_j.
+    One solve a column, then one pass over the data: psi_ij = grad loss_i . H^-1 grad f_j, times the
+    base weight of the example, if it has one.
 
-    Returns:
-        psi (n m), residual (m), steps (m), status (m).
+    Args:
+        fit: the fitted objective.
+        expansion: of its losses; rescaled, where that is wanted.
+        measure: bound to the objective, smooth, and without need of w.
+        solver: a member of `solvers`.
     """
-    solver = as_solver(solver)
-    answer = _adjoint(_expansion(fit, rescaled), fit.metric, gradients, solver)
-    warn_if_float32_stalled(fit, answer[1], getattr(solver, "rtol", 1e-8))
-    return answer
+    gradients = _gradients(fit, measure)
+    found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver)))
+    warn_if_float32_stalled(fit, found.residual, tolerance_of(solver))
+    return found
+
+
+@eqx.filter_jit
+def _gradients(fit: Fit, measure):
+    return replicate(measure.gradients(fit.objective, fit.flat))
 
 
 @eqx.filter_jit
 def _adjoint(expansion, factor, gradients, solver):
     solution = solver.full(expansion, factor, gradients)
-    psi = expansion.dots(solution.value)
+    unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
+    psi = unit[:, None] * expansion.dots(solution.value)
     return psi, solution.residual, solution.steps, solution.status
 
 
 @entry_point
 def per_point(
-    fit: Fit, measures: Any, solver: Any = Auto(), *, rescaled: bool = False, throw: bool = True
+    fit: Fit,
+    measures: Measures,
+    solver: AnySolver = Auto(),
+    *,
+    rescaled: bool = False,
+    throw: bool = True,
 ) -> Float[Array, "n m"]:
     """First-order effect of removing each training point alone, on every column of the measures.
 
@@ -247,39 +284,28 @@ def per_point(
     Returns:
         (n m), f(without) - f(with) in units of f, to first order.
     """
-    if not isinstance(fit, Fit):
-        raise ValueError(f"expected a Fit from lo.fit(objective), got {type(fit).__name__}")
+    check_fit(fit)
     bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
     for measure in bound:
-        if measure.needs_w:
-            raise ValueError(
-                f"{measure.name} depends on who leaves together, so it has no per-point sum; "
-                "use lo.effects(fit, groups, ...) with one group a point"
-            )
-        if not measure.smooth:
-            raise ValueError(
-                f"{measure.name} has no useful derivative, so influence on it cannot be summed; "
-                "use lo.effects(fit, groups, ...), which evaluates it at the changed theta"
-            )
+        _check_additive(measure)
+    solver, expansion = as_solver(solver), _expansion(fit, rescaled)
     gradients = jnp.concatenate([_gradients(fit, measure) for measure in bound])
-    psi, residual, _, status = adjoint(fit, gradients, solver, rescaled)
+    psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver)
+    warn_if_float32_stalled(fit, residual, tolerance_of(solver))
     if throw and not is_traced(fit):
         columns = [c for m in bound for c in m.columns(fit.objective)]
         raise_unless_converged(status, residual, columns)
-    return psi
+    return jnp.where(fit.objective.weights[:, None] > 0, psi, 0.0)
 
 
-@eqx.filter_jit
-def _gradients(fit: Fit, measure):
-    return measure.gradients(fit.objective, fit.flat)
-
-
-def group_sums(groups: Groups, values: Float[Array | np.ndarray, "n m"]) -> Float[Array, "g m"]:
-    """sum_i w_i values_i for every group: a sparse product on the host, segments when traced."""
-    if is_traced(values):
-        rows = np.repeat(np.arange(len(groups)), np.diff(groups.offsets))
-        terms = values[groups.indices] * jnp.asarray(groups.w, values.dtype)[:, None]
-        return jax.ops.segment_sum(terms, rows, len(groups))
-    shape = (len(groups), len(values))
-    table = scipy.sparse.csr_matrix((groups.w, groups.indices, groups.offsets), shape)
-    return jnp.asarray(table @ to_host(values), values.dtype)
+def _check_additive(measure: Measure) -> None:
+    if measure.needs_w:
+        raise ValueError(
+            f"{measure.name} depends on who leaves together, so it has no per-point sum; "
+            "use lo.effects(fit, groups, ...) with one group a point"
+        )
+    if not measure.smooth:
+        raise ValueError(
+            f"{measure.name} has no useful derivative, so influence on it cannot be summed; "
+            "use lo.effects(fit, groups, ...), which evaluates it at the changed theta"
+        )

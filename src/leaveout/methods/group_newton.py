@@ -1,10 +1,11 @@
-"""The group Newton step: one reweighted solve a group, (H(1) - H(w))^-1 g(w).
+"""The group Newton step: one reweighted solve a group, (H - H(w))^-1 g(w).
 
 And Chebyshev's step, a second solve with the same factor that makes it third order.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -12,17 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.fitting.fitted import Change, Fit, with_rows
-from leaveout.fitting.gates import check_groups, warn_if_float32_stalled
+from leaveout.fitting.fitted import Change, Fit, expansion_of, with_rows
 from leaveout.fitting.leaving import LISTED, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
+from leaveout.measures import Measure
+from leaveout.methods.protocol import Method, Prepared, asked
+from leaveout.objectives.abstract import AbstractExpansion, taken_of, weigh
 from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
-from leaveout.runtime.memory import bucket, budget, chunks
+from leaveout.runtime.batches import in_runs, joined
+from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
 from leaveout.runtime.sharding import devices, entry_point, on_host, place, replicate
-from leaveout.runtime.solution import Solution, raise_unless_converged
-from leaveout.solvers import CG, Auto, Block, as_solver
+from leaveout.runtime.solution import Solution
+from leaveout.solvers import CG, AnySolver, Auto, Block, Solver, as_solver, tolerance_of
 
 __all__ = [
     "Krylov",
@@ -31,15 +35,12 @@ __all__ = [
     "newton",
 ]
 
-_LANES = 64  # groups solved together; four times as many where all look at the same data
-_WIDE = 4  # times as many again on an accelerator
-_NARROWEST = (
-    64  # points to which small lists are padded, unless all are smaller: it saves compiling
-)
+#: points to which small lists are padded, unless all are smaller: it saves compiling
+_NARROWEST = 64
 
 
 @dataclass(frozen=True)
-class Newton:
+class Newton(Method):
     """The group Newton step as a method of `effects`.
 
     Attributes:
@@ -48,7 +49,7 @@ class Newton:
         steps: Newton steps, those after the first damped.
     """
 
-    solver: Any = Auto()
+    solver: AnySolver = Auto()
     linearised: bool = False
     steps: int = 1
 
@@ -63,31 +64,33 @@ class Newton:
         """Whether f is taken to first order in the change."""
         return self.linearised
 
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """`newton` with this solver and so many steps."""
-        return newton(fit, groups, self.solver, steps=self.steps, memory=memory)
+        return _Way(self.solver, steps=self.steps).prepare(fit)
 
 
 @dataclass(frozen=True)
-class NewtonChebyshev:
+class NewtonChebyshev(Method):
     """The Newton step and Chebyshev's correction of it, as a method of `effects`.
 
     Attributes:
         solver: any member of `solvers`, or a lineax linear solver.
     """
 
-    solver: Any = Auto()
+    solver: AnySolver = Auto()
 
-    name = "Newton-Chebyshev"
-    first_order = False
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        return "Newton-Chebyshev"
 
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """`newton` with this solver and the correction."""
-        return newton(fit, groups, self.solver, chebyshev=True, memory=memory)
+        return _Way(self.solver, chebyshev=True).prepare(fit)
 
 
 @dataclass(frozen=True)
-class Krylov:
+class Krylov(Method):
     """The Newton step by a few steps of conjugate gradients in the metric of H: no factor a group.
 
     One step is influence times a number of the group's own, g'H^-1 g / g'H^-1 (H - H(w)) H^-1 g:
@@ -103,24 +106,21 @@ class Krylov:
 
     steps: int = 1
 
-    first_order = False
-
     @property
     def name(self) -> str:
         """For tables and axes."""
         return f"Krylov-{self.steps}"
 
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """`newton` by so many steps."""
-        solver = CG(max_steps=self.steps, truncate=True)
-        return newton(fit, groups, solver, memory=memory)
+        return _Way(CG(max_steps=self.steps, truncate=True)).prepare(fit)
 
 
 @entry_point
 def newton(
     fit: Fit,
     groups: Groups,
-    solver: Any = Auto(),
+    solver: AnySolver = Auto(),
     *,
     chebyshev: bool = False,
     steps: int = 1,
@@ -129,7 +129,7 @@ def newton(
 ) -> Change:
     """Change in theta after one Newton step on what each group leaves behind.
 
-        change = (H(1) - H(w))^-1 g(w)
+        change = (H - H(w))^-1 g(w)
 
     Exact when the loss is quadratic. Its error is second order in the part removed, like
     influence's, with a much smaller constant. Costs what `solvers` says, at most |w| p^2 + p^3 / 3
@@ -137,16 +137,16 @@ def newton(
 
     Chebyshev's correction makes the error third order, with the same factor:
 
-        change - (H(1) - H(w))^-1 T(1 - w)[change, change] / 2
+        change - (H(1) - H(w))^-1 T(w)[change, change] / 2
 
     T the third derivative of what stays, by automatic differentiation: about two gradients and a
     triangular solve more. It helps where the step is short on the scale on which the curvature
     changes, and overshoots where it is not.
 
     Every further step squares the error. It is taken from where the last one ended, with the
-    Hessian of what stays there, by conjugate gradients in the metric of H(1): two products with the
-    data for each of about 15 iterations, as much as retraining. It is halved until J(.; 1 - w)
-    falls.
+    Hessian of what stays there, by conjugate gradients in the metric of H: two products with the
+    data for each of about 15 iterations, as much as retraining. It is halved until J of what
+    stays falls.
 
     Args:
         fit: the fitted objective.
@@ -158,7 +158,7 @@ def newton(
         throw: raise if any group's solve fails.
 
     Returns:
-        value (g p) in units of theta; residual is relative, in the norm of H(1)^-1. A group that
+        value (g p) in units of theta; residual is relative, in the norm of H^-1. A group that
         leaves a singular Hessian gets the smallest solution and the status `singular`.
 
     Raises:
@@ -167,31 +167,62 @@ def newton(
     Source: Koh et al. (2019), the one-step Newton approximation of section 4; Chebyshev's method
     of third order, here for the removal of groups.
     """
-    check_groups(fit, groups)
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps!r}")
-    objective, solver = fit.objective, as_solver(solver)
-    available = budget(memory)
-    fit = with_rows(fit, available, gram=_wants_gram(groups, objective))
-    expansion = _expansion(fit)
-    order, parts = [], []
-    for rows, lanes, width, chosen in _blocks(fit, expansion, groups, solver, available, steps):
-        block = _block(fit, groups, np.resize(rows, lanes), width)
-        part = _solve_block(fit, expansion, block, chosen, chebyshev, steps)
-        if not is_traced(part):
-            jax.block_until_ready(part)  # one block at a time: its memory, and see `_together`
-        parts.append(jax.tree.map(lambda leaf, k=len(rows): leaf[:k], part))
-        order.append(rows)
-    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    back = np.argsort(np.concatenate(order))
-    value, residual, taken, status = (
-        leaf[back] for leaf in (joined.value, joined.residual, joined.steps, joined.status)
-    )
-    change = Change(value, residual, taken, status, objective)
-    warn_if_float32_stalled(fit, residual, getattr(solver, "rtol", 1e-8))
-    if throw and not is_traced(fit):
-        raise_unless_converged(status, residual, [f"group {str(n)!r}" for n in groups.names])
-    return change
+    way = _Way(solver, chebyshev, steps)
+    return asked(fit, groups, lambda: way.prepare(fit), memory=memory, throw=throw)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How `newton` goes: its solver, whether with the correction, in how many steps."""
+
+    solver: AnySolver
+    chebyshev: bool = False
+    steps: int = 1
+
+    def prepare(self, fit: Fit) -> Prepared:
+        fit, solver = with_rows(fit, budget()), as_solver(self.solver)
+        expansion = expansion_of(fit)
+
+        def change(groups: Groups) -> Change:
+            seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
+            plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
+            for batch in plan:
+                parts.append(self._batch(seen, expansion, groups, batch))
+                if not is_traced(parts[-1]):
+                    jax.block_until_ready(parts[-1])  # its memory, and see `solvers.together`
+            back = np.argsort(np.concatenate([batch.rows for batch in plan]))
+            solution = jax.tree.map(lambda leaf: leaf[back], joined(parts))
+            return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
+
+        return Prepared(change)
+
+    def _batch(self, fit: Fit, expansion, groups: Groups, batch: "_Batch") -> Solution:
+        """The changes of the groups of one batch, in its order."""
+
+        def solve(rows):
+            listed = _listed(fit, groups, rows, batch.width)
+            return _solve_block(fit, expansion, *listed, batch.solver, self.chebyshev, self.steps)
+
+        return in_runs([batch.rows], solve, lambda _: batch.lanes)
+
+
+class _Batch(NamedTuple):
+    """Groups that are solved together.
+
+    Attributes:
+        rows: which groups.
+        lanes: to how many they are filled up.
+        width: to how many points their lists are padded. None stands for w of every point: for
+            solvers that look at all the data anyway, and for groups of more than half of it.
+        solver: the one that suits them.
+    """
+
+    rows: np.ndarray
+    lanes: int
+    width: int | None
+    solver: Solver
 
 
 def _wants_gram(groups: Groups, objective) -> bool:
@@ -200,50 +231,47 @@ def _wants_gram(groups: Groups, objective) -> bool:
     return objective.n < objective.p and bool(np.sum(size**2) > objective.n**2)
 
 
-def _blocks(fit: Fit, expansion, groups: Groups, solver, available: int, steps: int = 1):
-    """Runs of groups for one solver, of like size: (rows, lanes, padded width or None, solver).
-
-    A width of None stands for dense weights: for solvers that look at all the data anyway, and for
-    groups of more than half of the points.
-    """
-    n, p = fit.objective.n, fit.objective.p
-    size = groups.size
-
-    def choose(width):
-        """The solver for lists of this length, and the length it wants."""
-        weights = jnp.zeros((1, width or n))
-        sample = Block(weights, None if width is None else weights.astype(int))
-        auto = isinstance(solver, Auto)
-        chosen = solver.choose(expansion, fit.metric, sample) if auto else solver
-        return None if isinstance(chosen, CG) else width, chosen
-
+def _plan(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> Iterator[_Batch]:
+    """The groups in batches for one solver, of like size."""
+    n, size = fit.objective.n, groups.size
     least = min(_NARROWEST, bucket(size.max()))
     widths = [None if k > n // 2 else min(bucket(k, least), n) for k in size]
-    routes = {width: choose(width) for width in set(widths)}
+    routes = {width: _route(fit, expansion, solver, width) for width in set(widths)}
     each = [routes[width] for width in widths]
     for width, chosen in dict.fromkeys(each):
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
-        looks = n if width is None or not _by_rows(expansion, width) else 0
-        taken = 8 * (4 * (width or n) + (2 + fit.objective.floats_per_example) * looks + 6 * p)
-        taken += 8 * p * p * (not isinstance(chosen, CG))  # the group's factor
-        taken += 8 * n * fit.objective.floats_per_example * (steps > 1)
-        lanes = max(_LANES, _LANES * _NARROWEST // width) if width else 4 * _LANES
-        runs = chunks(rows, taken, available, lanes if on_host() else _WIDE * lanes)
+        held = _bytes(fit, expansion, width, chosen, steps)
+        lanes = max(NEWTON_LANES, NEWTON_LANES * _NARROWEST // width) if width else 4 * NEWTON_LANES
+        runs = chunks(rows, held, budget(), lanes if on_host() else ACCELERATOR * lanes)
         for run in runs:  # a ragged end fills up to the shape that is compiled already
-            yield run, len(runs[0]) if len(runs) > 1 else bucket(len(run)), width, chosen
+            yield _Batch(run, len(runs[0]) if len(runs) > 1 else bucket(len(run)), width, chosen)
 
 
-def _block(fit: Fit, groups: Groups, rows, width) -> Block:
+def _route(fit: Fit, expansion, solver: Solver, width: int | None) -> tuple[int | None, Solver]:
+    """The length that lists of this length are given, and the solver for them."""
+    taken = jnp.zeros((1, width or fit.objective.n))
+    sample = Block(taken, None if width is None else taken.astype(int))
+    if isinstance(solver, Auto):
+        solver = solver.choose(expansion, fit.metric, sample)
+    return None if isinstance(solver, CG) else width, solver
+
+
+def _bytes(fit: Fit, expansion, width: int | None, solver: Solver, steps: int) -> int:
+    """What a group takes while it is solved."""
+    n, p, floats = fit.objective.n, fit.objective.p, fit.objective.floats_per_example
+    looks = n if width is None or not _by_rows(expansion, width) else 0
+    held = 8 * (4 * (width or n) + (2 + floats) * looks + 6 * p)
+    held += 8 * p * p * (not isinstance(solver, CG))  # the group's factor
+    return held + 8 * n * floats * (steps > 1)
+
+
+def _listed(fit: Fit, groups: Groups, rows, width: int | None) -> tuple[Array, Array | None]:
+    """W of some groups, and the points it is of; of every point without a width."""
     if width is None:
-        return Block(leaving(fit, groups, rows))
-    indices, weights = groups.padded(rows, width)
-    return Block(place(weights, fit.objective.weights.dtype), place(indices, indices.dtype))
-
-
-@eqx.filter_jit
-def _expansion(fit: Fit):
-    return fit.expansion()
+        return leaving(fit, groups, rows), None
+    indices, w = groups.padded(rows, width)
+    return place(w, fit.objective.weights.dtype), place(indices, indices.dtype)
 
 
 def _by_rows(expansion, width: int) -> bool:
@@ -253,24 +281,30 @@ def _by_rows(expansion, width: int) -> bool:
     )
 
 
-def _gradients(expansion, block: Block):
+def _gradients(expansion: AbstractExpansion, block: Block):
     if block.indices is None or not _by_rows(expansion, block.indices.shape[1]):
-        return jax.vmap(expansion.gradient)(block.leaves(expansion.n))
-    own = jax.vmap(lambda rows, weights: expansion.restrict(rows).gradient(weights))
-    return own(block.indices, block.weights)
+        return jax.vmap(expansion.gradient)(block.dense(expansion.n))
+    own = jax.vmap(lambda rows, taken: expansion.restrict(rows).gradient(taken))
+    return own(block.indices, block.taken)
 
 
 @eqx.filter_jit
-def _solve_block(fit: Fit, expansion, block, solver, chebyshev: bool, steps: int = 1) -> Solution:
+def _solve_block(
+    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int
+) -> Solution:
+    s = expansion.weights
+    block = Block(taken_of(s if indices is None else s[indices], w), indices)
     solve = solver.reduced(expansion, fit.metric, block)
     step = solve(_gradients(expansion, block))
-    stays = 1 - block.leaves(expansion.n)
+    left = block.left(s)
     if chebyshev:
-        third = jax.vmap(lambda v, a: fit.objective.third_derivative(fit.flat, v, a))(step.value, stays)
-        more = solve(third)
+        third = jax.vmap(lambda d, v: fit.objective.third_derivative(fit.flat, d, v))
+        more = solve(third(step.value, left))
         step = _followed(step, more, step.value - more.value / 2)
     if steps > 1:
-        step = jax.lax.fori_loop(1, steps, lambda _, s: _further(fit, expansion, s, stays), step)
+        step = jax.lax.fori_loop(
+            1, steps, lambda _, last: _further(fit, expansion, last, left), step
+        )
     return replicate(step)
 
 
@@ -284,24 +318,25 @@ def _followed(last: Solution, more: Solution, value) -> Solution:
     )
 
 
-def _further(fit: Fit, expansion: Any, last: Solution, stays: Float[Array, "b n"]) -> Solution:
+def _further(fit: Fit, expansion, last: Solution, left: Float[Array, "b n"]) -> Solution:
     """Every group's next Newton step, damped, from where its last one ended."""
     objective, factor = fit.objective, fit.metric
 
-    def one(change, stays):
+    def one(change, v):
         theta = fit.flat + change
-        value, gradient = objective.value_and_gradient(theta, stays)
+        value, gradient = objective.value_and_gradient(theta, v)
         if factor is None or factor.rows is None:
-            _, hvp = jax.linearize(lambda t: objective.gradient(t, stays), theta)
+            _, hvp = jax.linearize(lambda t: objective.gradient(t, v), theta)
             solve = CG().near(expansion, factor, jax.vmap(hvp))
         else:
-            here: Any = objective.at(theta)
-            left = jnp.where(stays != 0, stays * here.second[:, 0, 0], 0.0)
-            solve = CG().by_rows(factor, (expansion.second[:, 0, 0] - left)[None])
+            here = objective.at(theta)
+            assert isinstance(here, LinearExpansion)  # whose rows the factor holds
+            lost = expansion.curvature[:, 0, 0] - weigh(v, here.second[:, 0, 0])
+            solve = CG().by_rows(factor, lost[None])
         more = solve(-gradient[None])
         down = more.value[0]
-        length = backtrack(objective, theta, down, value, gradient @ down, stays)
+        length = backtrack(objective, theta, down, value, gradient @ down, v)
         return eqx.tree_at(lambda s: s.value, more, length * more.value)
 
-    more = jax.tree.map(lambda leaf: leaf[:, 0], jax.vmap(one)(last.value, stays))
+    more = jax.tree.map(lambda leaf: leaf[:, 0], jax.vmap(one)(last.value, left))
     return _followed(last, more, last.value + more.value)

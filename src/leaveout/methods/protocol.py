@@ -1,27 +1,146 @@
-"""What a method is."""
+"""What a method is: how a change in theta, or an effect, is found for each group.
 
-from typing import Protocol, runtime_checkable
+To add one, write a frozen dataclass with a name and `prepare`; it then goes through `lo.effects`
+(streamed, certified), `lo.credit`, a comparison, a plot and a study like those of the shelf.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from typing import ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Int8
 
 from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.gates import Need, admit
 from leaveout.groups import Groups
+from leaveout.measures import Measure
+from leaveout.objectives.abstract import AbstractObjective
+from leaveout.objectives.checks import is_traced
+from leaveout.runtime.memory import limited
+from leaveout.runtime.solution import Solution, raise_unless_converged
 
-__all__ = ["Method"]
+__all__ = ["Method", "PerPoint", "Prepared", "as_change", "as_solution", "asked"]
 
 
-@runtime_checkable
-class Method(Protocol):
-    """How a change in theta is found: a frozen value such as `Influence()` or `Retrain()`."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class PerPoint:
+    """What each point does to the columns of a measure, for every unit of w of it that leaves.
+
+    Attributes:
+        value: (n m) a group's effect is the sum of w times this over its points.
+        residual: (m) what the columns' solves reached.
+        steps: (m) iterations they took.
+        status: (m) `Status` codes.
+    """
+
+    value: Float[Array | np.ndarray, "n m"]
+    residual: Float[np.ndarray, "m"]
+    steps: Int[np.ndarray, "m"]
+    status: Int8[np.ndarray, "m"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """A method made ready for a fit and measures: done once, then asked chunk after chunk.
+
+    Attributes:
+        change: groups to their changes in theta, a `Change` or an array (g p). Measures that have
+            no cheaper way are evaluated at theta + change.
+        effects: where there is a cheaper way to effects than by way of theta: groups to an array
+            (g m) of all columns; or to one array or `Solution` for each measure, None for a measure
+            without.
+        per_point: where effects add up over points: an array (n m) of all columns; or one array or
+            `PerPoint` for each measure, None for a measure without.
+    """
+
+    change: Callable[[Groups], Change | Array | np.ndarray]
+    effects: (
+        Callable[[Groups], Array | np.ndarray | Sequence[Solution | Array | np.ndarray | None]]
+        | None
+    ) = None
+    per_point: Array | np.ndarray | Sequence[PerPoint | Array | np.ndarray | None] | None = None
+
+
+class Method(abc.ABC):
+    """How effects are found: a frozen value such as `Influence()` or `Retrain()`.
+
+    Attributes:
+        name: for tables and axes.
+        needs: what is taken for granted of a fit; checked once a call, before `prepare`.
+        first_order: whether measures are taken to first order in the change, instead of evaluated
+            at the changed theta.
+        actual: whether the change is that of retraining, which others are compared with.
+    """
+
+    needs: ClassVar[Collection[Need]] = (Need.optimum,)
+    actual: ClassVar[bool] = False
 
     @property
+    @abc.abstractmethod
     def name(self) -> str:
         """For tables and axes."""
-        ...
 
     @property
     def first_order(self) -> bool:
         """Whether measures are taken to first order in the change."""
-        ...
+        return False
 
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
-        """The change in theta of every group."""
-        ...
+    @abc.abstractmethod
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
+        """What is done once for all groups, and the functions that are then asked.
+
+        Working arrays are planned by `runtime.memory.budget()`, which knows what `memory=` was.
+
+        Args:
+            fit: the fitted objective, which has what the method needs.
+            measures: bound to it, in the order of the columns.
+        """
+
+    def change(self, fit: Fit, groups: Groups, memory=None, *, throw: bool = False) -> Change:
+        """The change in theta of every group on its own, as the verbs give it."""
+        return asked(fit, groups, lambda: self.prepare(fit, ()), memory=memory, throw=throw)
+
+
+def asked(
+    fit: Fit,
+    groups: Groups,
+    prepare: Callable[[], Prepared],
+    *,
+    memory,
+    throw: bool,
+) -> Change:
+    """A verb: a method's change in theta on its own, past the gates, in memory that is planned.
+
+    Args:
+        fit: the fitted objective.
+        groups: what leaves.
+        prepare: makes the method ready, once the gates are passed.
+        memory: bytes that working arrays may take; default a quarter of what is free.
+        throw: raise for the first group that failed.
+    """
+    groups = admit(fit, groups)
+    with limited(memory):
+        change = as_change(prepare().change(groups), fit.objective)
+    if throw and not is_traced((fit, change)):
+        raise_unless_converged(change.status, change.residual, groups.titles)
+    return change
+
+
+def as_change(given: Change | Array | np.ndarray, objective: AbstractObjective) -> Change:
+    """What a method's `change` gave, an array (g p) as a change without residuals."""
+    if isinstance(given, Change):
+        return given
+    return Change.of(as_solution(given), objective)
+
+
+def as_solution(given: Solution | Array | np.ndarray) -> Solution:
+    """What a method gave for some groups, an array as a solution of residual 0."""
+    if isinstance(given, Solution):
+        return given
+    value = jnp.asarray(given)
+    count = len(value)
+    steps, status = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.int8)
+    return Solution(value, jnp.zeros(count, value.dtype), steps, status)

@@ -1,28 +1,33 @@
-"""Second order in the weights: the next term of the series that influence begins."""
+"""Second order in w: the next term of the series that influence begins."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import equinox as eqx
 import jax
 
-from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.gates import check_groups
+from leaveout.fitting.fitted import Change, Fit, expansion_of
 from leaveout.groups import Groups
+from leaveout.measures import Measure
 from leaveout.methods.first_order import over_chunks
+from leaveout.methods.protocol import Method, Prepared
 from leaveout.runtime.solution import Solution
-from leaveout.solvers import Auto, as_solver
+from leaveout.solvers import AnySolver, Auto, as_solver
 
 __all__ = ["SecondOrder"]
 
 
 @dataclass(frozen=True)
-class SecondOrder:
-    """The change in theta to second order in the weights, as a method of `effects`.
+class SecondOrder(Method):
+    """The change in theta to second order in w, as a method of `effects`.
 
-    Also known as the second-order infinitesimal jackknife. It uses the factor of H only, so that a
-    group costs two solves and about three gradients. A series: it helps small groups and misleads
-    for those that take most of the curvature along some direction.
+    Also known as the second-order infinitesimal jackknife:
+
+        H^-1 (g(w) + H(w) d - T[d, d] / 2),  d = H^-1 g(w),  T the third derivative.
+
+    It uses the factor of H only, so that a group costs two solves and about three gradients. A
+    series: it helps small groups and misleads for those that take most of the curvature along some
+    direction.
 
     Attributes:
         solver: any member of `solvers`, or a lineax linear solver.
@@ -30,26 +35,31 @@ class SecondOrder:
     Source: Giordano, Jordan and Broderick (2019).
     """
 
-    solver: Any = Auto()
+    solver: AnySolver = Auto()
 
-    name = "second-order influence"
-    first_order = False
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        return "second-order influence"
 
-    def change(self, fit: Fit, groups: Groups, memory=None) -> Change:
-        """H^-1 (g(w) + H(w) d - T(1)[d, d] / 2) with d = H^-1 g(w), T the third derivative."""
-        check_groups(fit, groups)
-        solver = as_solver(self.solver)
-        joined = over_chunks(
-            fit, groups, memory,
-            lambda expansion, leaves: _second(fit, expansion, leaves, solver), dense=True,
-        )  # fmt: skip
-        return Change(joined.value, joined.residual, joined.steps, joined.status, fit.objective)
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
+        """Changes by two solves a group."""
+        solver, expansion = as_solver(self.solver), expansion_of(fit)
+
+        def change(groups: Groups) -> Change:
+            solution = over_chunks(
+                fit, expansion, groups, lambda w: _second(fit, expansion, w, solver), dense=True
+            )
+            return Change.of(solution, fit.objective)
+
+        return Prepared(change)
 
 
 @eqx.filter_jit
-def _second(fit, expansion, leaves, solver) -> Solution:
-    gradient = jax.vmap(expansion.gradient)(leaves)
+def _second(fit, expansion, w, solver) -> Solution:
+    taken = fit.objective.taken(w)
+    gradient = jax.vmap(expansion.gradient)(taken)
     first = solver.full(expansion, fit.metric, gradient)
-    taken = jax.vmap(expansion.hvp)(leaves, first.value)
-    third = jax.vmap(lambda v: fit.objective.third_derivative(fit.flat, v))(first.value)
-    return solver.full(expansion, fit.metric, gradient + taken - third / 2)
+    lost = jax.vmap(expansion.hvp)(taken, first.value)
+    third = jax.vmap(lambda d: fit.objective.third_derivative(fit.flat, d))(first.value)
+    return solver.full(expansion, fit.metric, gradient + lost - third / 2)

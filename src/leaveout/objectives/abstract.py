@@ -1,13 +1,14 @@
-"""The objective: J(theta; v) = sum_i s_i v_i loss_i(theta) + l2/2 |theta_penalised|^2, a SUM.
+"""The objective: J(theta; v) = sum_i v_i loss_i(theta) + l2/2 |theta_penalised|^2, a SUM.
 
-s are base weights (default 1), v says what stays (1 stays, 0 leaves). theta is flat (p)
-everywhere inside the library; `tree` and `flat` translate at its edge. Gradients, Hessian-vector
-products and Hessians come from automatic differentiation of the loss. Linear models differentiate
-the loss at its score, where it is cheap, and contract with the data by matrix products;
-`general.Objective` differentiates the whole sum.
+v is what each example gets. The data as it is gives base weights s (default 1); when a share w of
+an example leaves, it gets s (1 - w). An example that is known but has no weight (s = 0) gets -w: so
+points are added. theta is flat (p) everywhere inside the library; `tree` and `flat` translate at
+its edge. Gradients, Hessian-vector products and Hessians come from automatic differentiation of the
+loss: of the whole sum (`general`), or at the scores of a linear model (`linear`).
 """
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -15,12 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from leaveout.objectives.losses import Loss
 
 __all__ = [
     "AbstractExpansion",
     "AbstractObjective",
+    "AbstractScores",
+    "as_scores",
     "is_parameter",
+    "taken_of",
+    "weigh",
 ]
 
 
@@ -29,51 +36,78 @@ def is_parameter(leaf: Any) -> bool:
     return eqx.is_inexact_array(leaf) or isinstance(leaf, float | np.floating)
 
 
-class AbstractExpansion(eqx.Module):
-    """Every example's loss to second order around one theta; base weights are already inside.
+def weigh(
+    weights: Float[Array | np.ndarray, "..."], values: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Weights times values, along the leading axes of the values; 0 where the weight is 0.
 
-    `weights` are (n) and multiply the examples: ones for the whole data, w for what a group takes
-    away, 1 - w for what it leaves. Nothing here contains the penalty; `penalty` holds it.
+    0 * inf is NaN: an example without weight must not be heard, whatever its loss.
+    """
+    weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
+    return jnp.where(weights != 0, weights * values, 0.0)
+
+
+def taken_of(s: Float[Array, "..."], w: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
+    """What is lost of base weights s when w leaves: s w; w where s = 0, if that adds.
+
+    Of an example without base weight nothing can leave.
+    """
+    s = jnp.broadcast_to(s, w.shape)
+    return jnp.where(s > 0, s * w, jnp.minimum(w, 0.0))
+
+
+class AbstractExpansion(eqx.Module):
+    """Every example's loss to second order around one theta.
+
+    v (n) multiplies the examples: `weights`, the base weights, for the whole data; what a group
+    leaves of them, or what it takes. Nothing here contains the penalty; `penalty` holds it.
     """
 
+    weights: eqx.AbstractVar[Float[Array, "n"]]
     penalty: eqx.AbstractVar[Float[Array, "p"]]
 
     @property
-    @abc.abstractmethod
     def n(self) -> int:
         """Number of examples."""
+        return self.weights.shape[0]
 
     @abc.abstractmethod
-    def gradient(self, weights: Float[Array, "n"]) -> Float[Array, "p"]:
-        """sum_i weights_i s_i grad loss_i."""
+    def gradient(self, v: Float[Array, "n"]) -> Float[Array, "p"]:
+        """sum_i v_i grad loss_i."""
 
     @abc.abstractmethod
-    def hvp(self, weights: Float[Array, "n"], vector: Float[Array, "p"]) -> Float[Array, "p"]:
-        """sum_i weights_i s_i hess loss_i vector."""
+    def hvp(self, v: Float[Array, "n"], vector: Float[Array, "p"]) -> Float[Array, "p"]:
+        """sum_i v_i hess loss_i vector."""
 
     @abc.abstractmethod
-    def hessian(self, weights: Float[Array, "n"]) -> Float[Array, "p p"]:
-        """sum_i weights_i s_i hess loss_i."""
+    def hessian(self, v: Float[Array, "n"]) -> Float[Array, "p p"]:
+        """sum_i v_i hess loss_i."""
 
     @abc.abstractmethod
     def dot(self, vector: Float[Array, "p"]) -> Float[Array, "n"]:
-        """s_i grad loss_i . vector, for every example."""
+        """Grad loss_i . vector, for every example."""
 
     def dots(self, vectors: Float[Array, "m p"]) -> Float[Array, "n m"]:
         """The same for several vectors."""
         return jax.vmap(self.dot, out_axes=1)(vectors)
 
-    @abc.abstractmethod
-    def restrict(self, rows) -> "AbstractExpansion":
-        """The expansion of the examples `rows` (integers) only."""
+    def scatter(self) -> Float[Array, "p p"]:
+        """sum_i g_i g_i', g_i = s_i grad loss_i."""
+        eye = jnp.eye(self.penalty.size, dtype=self.penalty.dtype)
+        jacobian = weigh(self.weights, jax.lax.map(self.dot, eye).T)  # (n p)
+        return jacobian.T @ jacobian
 
     @abc.abstractmethod
+    def restrict(self, rows: Int[Array, "k"]) -> "AbstractExpansion":
+        """The expansion of the examples `rows` only."""
+
     def gauge(self) -> Float[Array, "p p"] | None:
         """A matrix that pins the directions in which the loss cannot change, or None."""
+        return None
 
 
 class AbstractObjective(eqx.Module):
-    """What every objective offers; `Objective` and `LinearObjective` implement it."""
+    """What every objective offers."""
 
     weights: eqx.AbstractVar[Float[Array, "n"]]
     l2: eqx.AbstractVar[Float[Array, ""]]
@@ -82,7 +116,7 @@ class AbstractObjective(eqx.Module):
     @property
     @abc.abstractmethod
     def examples(self) -> PyTree:
-        """The fields that hold one entry an example, base weights among them."""
+        """The fields that hold one entry an example, base weights last."""
 
     @abc.abstractmethod
     def losses(self, theta: Float[Array | np.ndarray, "p"]) -> Float[Array, "n"]:
@@ -102,9 +136,17 @@ class AbstractObjective(eqx.Module):
 
     @abc.abstractmethod
     def value_and_gradient(
-        self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None
+        self, theta: Float[Array | np.ndarray, "p"], v: Float[Array, "n"] | None = None
     ) -> tuple[Float[Array, ""], Float[Array, "p"]]:
-        """J(theta; stays) and its gradient."""
+        """J(theta; v) and its gradient; v is by default the base weights."""
+
+    @abc.abstractmethod
+    def encoded(self, examples: PyTree) -> tuple[PyTree, int]:
+        """New examples in the form of `examples`, without base weights, and their number."""
+
+    def parameters(self, theta: Float[Array | np.ndarray, "p"]) -> PyTree:
+        """Flat theta as the trained leaves of `tree`, the others None."""
+        return eqx.filter(self.tree(theta), eqx.is_inexact_array)
 
     @property
     def n(self) -> int:
@@ -117,14 +159,38 @@ class AbstractObjective(eqx.Module):
         return self.penalised.shape[0]
 
     @property
+    def outputs(self) -> int:
+        """Scores of an example, 1 where there is no such thing."""
+        return 1
+
+    @property
+    def convex(self) -> bool:
+        """Whether J is known to be convex."""
+        return False
+
+    @property
     def floats_per_example(self) -> int:
         """Numbers held for each example while J is evaluated or differentiated: plans memory."""
         return 14
 
     @property
+    def rows(self) -> Float[Array, "n p"] | None:
+        """The design, where one score an example is all that theta acts through; else None."""
+        return None
+
+    @property
     def penalty(self) -> Float[Array, "p"]:
         """The diagonal of the penalty's Hessian: l2 where penalised, 0 elsewhere."""
         return jnp.where(self.penalised, self.l2, 0.0)
+
+    def stays(self, w: Float[Array | np.ndarray, "... n"]) -> Float[Array, "... n"]:
+        """What examples get when w of them leaves: s (1 - w), and -w where s = 0."""
+        s = jnp.broadcast_to(self.weights, w.shape)
+        return jnp.where(s > 0, s * (1 - w), jnp.maximum(-w, 0.0))
+
+    def taken(self, w: Float[Array | np.ndarray, "... n"]) -> Float[Array, "... n"]:
+        """What examples lose when w of them leaves: `taken_of` their base weights."""
+        return taken_of(self.weights, w)
 
     def flat(self, theta: PyTree) -> Float[Array, "p"]:
         """A PyTree of parameters as the flat vector."""
@@ -137,37 +203,136 @@ class AbstractObjective(eqx.Module):
             )
         return flat.astype(self.weights.dtype)
 
-    def value(self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None):
-        """J(theta; stays): the sum of losses plus the penalty."""
-        return self.value_and_gradient(theta, stays)[0]
+    def value(self, theta: Float[Array | np.ndarray, "p"], v: Float[Array, "n"] | None = None):
+        """J(theta; v): the sum of losses plus the penalty."""
+        return self.value_and_gradient(theta, v)[0]
 
-    def gradient(
-        self, theta: Float[Array | np.ndarray, "p"], stays: Float[Array, "n"] | None = None
-    ):
-        """The gradient (p) of J(.; stays) at theta."""
-        return self.value_and_gradient(theta, stays)[1]
+    def gradient(self, theta: Float[Array | np.ndarray, "p"], v: Float[Array, "n"] | None = None):
+        """The gradient (p) of J(.; v) at theta."""
+        return self.value_and_gradient(theta, v)[1]
 
-    def hvp(self, theta, vector, stays=None) -> Float[Array, "p"]:
-        """The Hessian of J(.; stays) at theta times a vector."""
-        stays = jnp.ones_like(self.weights) if stays is None else stays
-        return self.at(theta).hvp(stays, vector) + self.penalty * vector
+    def hvp(self, theta, vector, v=None) -> Float[Array, "p"]:
+        """The Hessian of J(.; v) at theta times a vector."""
+        v = self.weights if v is None else v
+        return self.at(theta).hvp(v, vector) + self.penalty * vector
 
-    def hessian(self, theta, stays=None) -> Float[Array, "p p"]:
-        """The Hessian of J(.; stays) at theta; costs n p^2 for a linear model, p HVPs otherwise."""
-        stays = jnp.ones_like(self.weights) if stays is None else stays
-        return self.at(theta).hessian(stays) + jnp.diag(self.penalty)
+    def hessian(self, theta, v=None) -> Float[Array, "p p"]:
+        """The Hessian of J(.; v) at theta; costs n p^2 for a linear model, p HVPs otherwise."""
+        v = self.weights if v is None else v
+        return self.at(theta).hessian(v) + jnp.diag(self.penalty)
 
-    def third_derivative(self, theta, vector, stays=None) -> Float[Array, "p"]:
-        """The third derivative of J(.; stays) at theta, contracted twice with a vector.
+    def third_derivative(self, theta, vector, v=None) -> Float[Array, "p"]:
+        """The third derivative of J(.; v) at theta, contracted twice with a vector.
 
         Forward over forward mode through the gradient: about two gradients' work.
         """
 
         def along(theta):
-            return jax.jvp(lambda t: self.gradient(t, stays), (theta,), (vector,))[1]
+            return jax.jvp(lambda t: self.gradient(t, v), (theta,), (vector,))[1]
 
         return jax.jvp(along, (theta,), (vector,))[1]
+
+    def curvature_along(self, theta, change, v, columns: tuple[int, ...]):
+        """Along a change: () the losses' curvature at theta, and that of single free parameters.
+
+        Args:
+            theta: (p).
+            change: (p).
+            v: (n).
+            columns: `free_columns()`.
+
+        Returns:
+            () change' H change without the penalty, and (f) the diagonal of H for the K parameters
+            of each of these columns; f = 0 where there are none.
+        """
+
+        def gradient(theta):
+            return self.value_and_gradient(theta, v)[1] - self.penalty * theta
+
+        return jax.jvp(gradient, (theta,), (change,))[1] @ change, jnp.ones(0, v.dtype)
+
+    def free_columns(self) -> tuple[int, ...]:
+        """Columns of a linear model's design of which a parameter may have no penalty."""
+        return ()
+
+    def at_columns(self, values: Float[Array, "p"], columns: tuple[int, ...]) -> Float[Array, "f"]:
+        """The entries of a flat vector that belong to these columns, in every output."""
+        return values[:0]
 
     def with_l2(self, l2):
         """The same objective under another penalty (a number, or traced)."""
         return eqx.tree_at(lambda o: o.l2, self, jnp.asarray(l2, self.weights.dtype))
+
+
+class AbstractScores(AbstractObjective):
+    """An objective whose losses are those of scores: what predictions and accuracies are made of.
+
+    Attributes:
+        loss: the loss of one example's scores.
+        classes: the labels that the codes 0..K-1 stand for, or None.
+    """
+
+    loss: eqx.AbstractVar[Loss]
+    classes: eqx.AbstractVar[tuple | None]
+
+    @property
+    @abc.abstractmethod
+    def outputs(self) -> int:
+        """K, scores of an example."""
+
+    @abc.abstractmethod
+    def scores(
+        self,
+        theta: Float[Array | np.ndarray, "p"],
+        x: Float[Array | np.ndarray, "m ..."] | None = None,
+    ) -> Float[Array, "m K"]:
+        """Scores of inputs, one column an output; of the training data by default."""
+
+    @abc.abstractmethod
+    def inputs(self, x: PyTree) -> Array:
+        """Inputs of new examples, checked, as `scores` takes them."""
+
+    @abc.abstractmethod
+    def encode(self, y: PyTree) -> PyTree:
+        """Targets in the user's labels, coded as in training."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the targets are labels."""
+        return self.loss.targets in ("binary", "classes")
+
+    def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
+        """The loss of one example, its scores always given as (K)."""
+        value = self.loss(scores[0] if self.outputs == 1 else scores, y)
+        return jnp.asarray(value, scores.dtype)
+
+    def score_gradients(
+        self,
+        theta: Float[Array, "p"],
+        x: Float[Array | np.ndarray, "m ..."],
+        function: Callable,
+        y: PyTree,
+    ) -> Float[Array, "m c p"]:
+        """Gradients in theta of c functions of the scores of each of m examples.
+
+        Args:
+            theta: (p).
+            x: (m ...) inputs.
+            function: of the scores (K) and the target of one example, to values (c).
+            y: (m ...) targets.
+        """
+        return jax.jacrev(lambda t: jax.vmap(function)(self.scores(t, x), y))(theta)
+
+
+def as_scores(objective: AbstractObjective, what: str) -> AbstractScores:
+    """The objective, which has to be of scores.
+
+    Raises:
+        ValueError: if it is another, with what asked for it.
+    """
+    if not isinstance(objective, AbstractScores):
+        raise ValueError(
+            f"{what} is a measure of models that score examples (lo.logistic, lo.glm, ...); for "
+            "this objective write f(theta) yourself, any JAX function of the parameters"
+        )
+    return objective

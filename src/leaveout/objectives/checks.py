@@ -1,15 +1,15 @@
 """A user's data, coded and checked: one clear sentence before anything is traced."""
 
-from typing import Any
-
 import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.text import shortened
 
 __all__ = [
     "check_data",
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-def is_traced(tree: Any) -> bool:
+def is_traced(tree: PyTree) -> bool:
     """True if any leaf is an abstract value inside jit, grad or vmap."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
@@ -38,7 +38,7 @@ def check_data(loss: Loss, x, y, outputs):
     """Inputs as a matrix, targets coded, the classes, and the number of outputs."""
     if is_traced((x, y)):
         return jnp.asarray(x), jax.tree.map(jnp.asarray, y), None, max(outputs, 1)
-    if hasattr(x, "toarray"):
+    if scipy.sparse.issparse(x):
         raise ValueError(
             f"x is a sparse matrix {x.shape}; this library works on dense ones: give x.toarray()"
         )
@@ -78,14 +78,16 @@ def _classes(y, loss: Loss) -> tuple | None:
         return None
     if y.dtype.kind == "f":
         _check_finite(y, "y")
-    classes = tuple(label.item() if hasattr(label, "item") else label for label in np.unique(y))
+    classes = tuple(
+        label.item() if isinstance(label, np.generic) else label for label in np.unique(y)
+    )
     if loss.targets == "binary" and len(classes) != 2:
         raise ValueError(
-            f"expected two labels in y, got {len(classes)}: {_some(classes)}; "
+            f"expected two labels in y, got {len(classes)}: {shortened(classes or ())}; "
             "use lo.softmax for more than two"
         )
     if len(classes) < 2:
-        raise ValueError(f"expected at least two labels in y, got only {_some(classes)}")
+        raise ValueError(f"expected at least two labels in y, got only {shortened(classes or ())}")
     return classes
 
 
@@ -102,8 +104,8 @@ def encode(y, loss: Loss, classes: tuple | None):
         unknown = np.unique(y[table[codes] != y])
         if unknown.size:
             raise ValueError(
-                f"expected labels among {_some(classes)}, got {_some(unknown.tolist())}; "
-                "use the labels the objective was made with"
+                f"expected labels among {shortened(classes or ())}, got "
+                f"{shortened(unknown.tolist())}; use the labels the objective was made with"
             )
         return jnp.asarray(codes, float_type() if loss.targets == "binary" else jnp.int32)
     if y.dtype.kind not in "fiub":
@@ -191,13 +193,8 @@ def check_penalised(penalised, like: PyTree):
 
 def check_scalar(shape):
     """Refuse the loss of one example if its shape is not ()."""
-    if getattr(shape, "shape", None) != ():
+    if not isinstance(shape, jax.ShapeDtypeStruct) or shape.shape != ():
         raise ValueError(
             f"the loss of one example must be a scalar, got {shape}; "
             "reduce it over its own entries (the library sums over examples)"
         )
-
-
-def _some(items, most=6) -> str:
-    shown = ", ".join(repr(item) for item in list(items)[:most])
-    return shown + (", ..." if len(items) > most else "")

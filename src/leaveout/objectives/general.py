@@ -87,16 +87,26 @@ class Objective(AbstractObjective):
         tree = self.tree(theta)
         return jax.vmap(lambda example: self.loss(tree, example))(self.data).astype(theta.dtype)
 
-    def value_and_gradient(self, theta, stays=None):
-        """J(theta; stays) and its gradient by reverse mode over the whole sum."""
-        weights = self.weights if stays is None else self.weights * stays
-        penalty = self.penalty
-        value, gradient = jax.value_and_grad(lambda t: jnp.sum(weights * self.losses(t)))(theta)
+    def parameters(self, theta):
+        """Flat theta as the trained leaves of `tree`, the others None."""
+        return self.unravel(theta)
+
+    def encoded(self, examples):
+        """A PyTree like `data`, checked, and the number of its examples."""
+        data, count = check_tree(examples)
+        return (data,), count
+
+    def value_and_gradient(self, theta, v=None):
+        """J(theta; v) and its gradient by reverse mode over the whole sum."""
+        v, penalty = self.weights if v is None else v, self.penalty
+        value, gradient = jax.value_and_grad(lambda t: jnp.sum(v * self.losses(t)))(theta)
         return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
 
     def at(self, theta):
         """Every loss to second order around theta (differentiated when asked)."""
-        return _GeneralExpansion(objective=self, theta=jnp.asarray(theta), penalty=self.penalty)
+        return _GeneralExpansion(
+            objective=self, theta=jnp.asarray(theta), weights=self.weights, penalty=self.penalty
+        )
 
 
 class _GeneralExpansion(AbstractExpansion):
@@ -104,33 +114,26 @@ class _GeneralExpansion(AbstractExpansion):
 
     objective: Objective
     theta: Float[Array, "p"]
+    weights: Float[Array, "n"]
     penalty: Float[Array, "p"]
 
-    @property
-    def n(self):
-        return self.objective.n
+    def _sum(self, theta, v):
+        return jnp.sum(v * self.objective.losses(theta))
 
-    def _sum(self, theta, weights):
-        return jnp.sum(weights * self.objective.weights * self.objective.losses(theta))
+    def gradient(self, v):
+        return jax.grad(self._sum)(self.theta, v)
 
-    def gradient(self, weights):
-        return jax.grad(self._sum)(self.theta, weights)
-
-    def hvp(self, weights, vector):
-        gradient = jax.grad(lambda theta: self._sum(theta, weights))
+    def hvp(self, v, vector):
+        gradient = jax.grad(lambda theta: self._sum(theta, v))
         return jax.jvp(gradient, (self.theta,), (vector,))[1]
 
-    def hessian(self, weights):
+    def hessian(self, v):
         eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
-        return jax.vmap(lambda vector: self.hvp(weights, vector))(eye)
+        return jax.vmap(lambda vector: self.hvp(v, vector))(eye)
 
     def dot(self, vector):
-        return self.objective.weights * jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
+        return jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
 
     def restrict(self, rows):
         some = jax.tree.map(lambda leaf: leaf[rows], self.objective.examples)
-        objective = eqx.tree_at(lambda o: o.examples, self.objective, some)
-        return _GeneralExpansion(objective=objective, theta=self.theta, penalty=self.penalty)
-
-    def gauge(self):
-        return None
+        return eqx.tree_at(lambda o: o.examples, self.objective, some).at(self.theta)

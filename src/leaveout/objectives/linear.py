@@ -5,15 +5,20 @@ What is summed over examples is contracted with the data by matrix products.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.objectives import losses as _losses
-from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
+from leaveout.objectives.abstract import (
+    AbstractExpansion,
+    AbstractObjective,
+    AbstractScores,
+    weigh,
+)
 from leaveout.objectives.checks import (
     check_data,
     check_l2,
@@ -21,6 +26,7 @@ from leaveout.objectives.checks import (
     check_scalar,
     check_weights,
     encode,
+    is_traced,
 )
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
@@ -28,10 +34,10 @@ from leaveout.objectives.losses import Loss
 __all__ = [
     "LinearExpansion",
     "LinearObjective",
+    "as_linear",
     "crossproduct",
     "glm",
     "logistic",
-    "objective_for",
     "poisson",
     "softmax",
     "squares",
@@ -48,42 +54,47 @@ class LinearExpansion(AbstractExpansion):
 
     Attributes:
         design: (n q) inputs, the intercept's ones last.
-        first: (n K) s_i times the derivative of the loss at the scores.
-        second: (n K K) s_i times its second derivative.
+        first: (n K) derivative of each loss at its scores.
+        second: (n K K) second derivative.
+        weights: (n) base weights.
+        penalty: (p) the diagonal of the penalty's Hessian.
+        layout: where weight and bias lie in theta.
+        shift_invariant: as of `Loss`.
     """
 
     design: Float[Array, "n q"]
     first: Float[Array, "n K"]
     second: Float[Array, "n K K"]
+    weights: Float[Array, "n"]
     penalty: Float[Array, "p"]
     layout: Layout = eqx.field(static=True)
     shift_invariant: bool = eqx.field(static=True)
 
     @property
-    def n(self):
-        """Number of examples."""
-        return self.design.shape[0]
+    def curvature(self) -> Float[Array, "n K K"]:
+        """Second derivatives times base weights: what each example adds to H, at its scores."""
+        return weigh(self.weights, self.second)
 
-    def gradient(self, weights):
-        """sum_i weights_i s_i grad loss_i."""
-        return self.layout.flat((weights[:, None] * self.first).T @ self.design)
+    def gradient(self, v):
+        """sum_i v_i grad loss_i."""
+        return self.layout.flat(weigh(v, self.first).T @ self.design)
 
     def scores(self, vector: Float[Array, "p"]) -> Float[Array, "n K"]:
         """The change in scores when theta changes by `vector`."""
         return self.design @ self.layout.matrix(vector).T
 
-    def hvp(self, weights, vector):
-        """sum_i weights_i s_i hess loss_i vector."""
+    def hvp(self, v, vector):
+        """sum_i v_i hess loss_i vector."""
         moved = jnp.einsum("nkl,nl->nk", self.second, self.scores(vector))
-        return self.layout.flat((weights[:, None] * moved).T @ self.design)
+        return self.layout.flat(weigh(v, moved).T @ self.design)
 
-    def hessian(self, weights):
-        """sum_i weights_i s_i hess loss_i: K (K + 1) / 2 products of q x n by n x q."""
+    def hessian(self, v):
+        """sum_i v_i hess loss_i: K (K + 1) / 2 products of q x n by n x q."""
         outputs, width = self.layout.outputs, self.layout.width
         rows, columns, place = pairs(outputs)
 
         def block(pair):
-            scale = weights * self.second[:, pair[0], pair[1]]
+            scale = weigh(v, self.second[:, pair[0], pair[1]])
             return crossproduct(scale[:, None] * self.design, self.design)
 
         each = jnp.stack([jnp.asarray(rows), jnp.asarray(columns)], 1)
@@ -94,7 +105,7 @@ class LinearExpansion(AbstractExpansion):
         return matrix if outputs == 1 else matrix[order][:, order]
 
     def dot(self, vector):
-        """s_i grad loss_i . vector, for every example."""
+        """Grad loss_i . vector, for every example."""
         return jnp.sum(self.first * self.scores(vector), axis=1)
 
     def dots(self, vectors):
@@ -113,30 +124,37 @@ class LinearExpansion(AbstractExpansion):
         ]
         return sum(terms[1:], terms[0])
 
+    def scatter(self):
+        """sum_i g_i g_i': as costly as a Hessian, without an n x p array."""
+        own = weigh(self.weights, self.first)
+        outer = own[:, :, None] * self.first[:, None, :]
+        return dataclasses.replace(self, second=outer).hessian(self.weights)
+
     def restrict(self, rows):
         """The expansion of the examples `rows` only."""
-        return dataclasses.replace(
-            self, design=self.design[rows], first=self.first[rows], second=self.second[rows]
-        )
+        some = {
+            name: getattr(self, name)[rows] for name in ("design", "first", "second", "weights")
+        }
+        return dataclasses.replace(self, **some)
 
-    def diagonal(self, weights) -> Float[Array, "p"]:
+    def diagonal(self, v) -> Float[Array, "p"]:
         """The diagonal of `hessian`, at the cost of one product."""
         curvature = jnp.diagonal(self.second, axis1=1, axis2=2)
-        return self.layout.flat((weights[:, None] * curvature).T @ self.design**2)
+        return self.layout.flat(weigh(v, curvature).T @ self.design**2)
 
     def gauge(self):
         """Pins the common shift of all classes wherever nothing penalises it (see `Layout`)."""
         if not self.shift_invariant:
             return None
         outputs, order = self.layout.outputs, self.layout.order()
-        trace = jnp.trace(self.second, axis1=1, axis2=2)
+        trace = weigh(self.weights, jnp.trace(self.second, axis1=1, axis2=2))
         free = self.layout.matrix(self.penalty)[0] == 0
         scale = jnp.where(free, trace @ self.design**2 / outputs, 0.0)
         matrix = jnp.kron(jnp.full((outputs, outputs), 1 / outputs), jnp.diag(scale))
         return matrix[order][:, order]
 
 
-class LinearObjective(AbstractObjective):
+class LinearObjective(AbstractScores):
     """Losses of the scores of a linear model; made by `glm`, `logistic`, `softmax`, ...
 
     Attributes:
@@ -160,9 +178,24 @@ class LinearObjective(AbstractObjective):
     classes: tuple | None = eqx.field(static=True)
 
     @property
+    def outputs(self) -> int:
+        """K, scores of an example."""
+        return self.layout.outputs
+
+    @property
+    def convex(self) -> bool:
+        """Whether the loss says that it is convex in the scores."""
+        return self.loss.convex
+
+    @property
     def floats_per_example(self) -> int:
         """Scores, slopes and a temporary of them, the weights and the losses."""
         return 3 * self.layout.outputs + 2
+
+    @property
+    def rows(self):
+        """The design of a model of one output."""
+        return self.design if self.layout.outputs == 1 else None
 
     @property
     def examples(self):
@@ -174,6 +207,11 @@ class LinearObjective(AbstractObjective):
         """Inputs without the intercept's column."""
         return self.design[:, : self.layout.features]
 
+    @property
+    def intercept(self) -> bool:
+        """Whether there is a bias."""
+        return self.layout.intercept
+
     def initial(self):
         """Zeros: a linear model has no better guess."""
         return jnp.zeros(self.layout.size, self.design.dtype)
@@ -182,51 +220,73 @@ class LinearObjective(AbstractObjective):
         """Flat theta as `Linear(weight, bias)`."""
         return self.layout.tree(theta)
 
-    def widen(self, x) -> Float[Array, "m q"]:
-        """Inputs (m d) with the intercept's column of ones appended if the model has one."""
+    parameters = tree
+
+    def inputs(self, x):
+        """Inputs (m d), one row an example, in the precision of the model."""
         x = jnp.asarray(x, self.design.dtype)
         if x.ndim != 2 or x.shape[1] != self.layout.features:
             raise ValueError(
                 f"expected inputs of shape (m, {self.layout.features}), got {x.shape}; "
                 "give one row per example with the columns the model was fitted on"
             )
+        return x
+
+    def widen(self, x) -> Float[Array, "m q"]:
+        """Inputs (m d) with the intercept's column of ones appended if the model has one."""
+        x = self.inputs(x)
         if not self.layout.intercept:
             return x
         return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
 
-    def scores(self, theta, design=None) -> Float[Array, "m K"]:
-        """Scores of every example, one column an output."""
-        return (self.design if design is None else design) @ self.layout.matrix(theta).T
+    def scores(self, theta, x=None):
+        """Scores of inputs (m d), one column an output; of the training data by default.
+
+        Rows of a design (m q), ones included, serve too.
+        """
+        if x is None:
+            design = self.design
+        else:
+            whole = np.shape(x)[1:] == (self.layout.width,)
+            design = jnp.asarray(x) if whole else self.widen(x)
+        return design @ self.layout.matrix(theta).T
 
     def encode(self, y):
         """Targets in the user's labels, coded as in training."""
         return encode(y, self.loss, self.classes)
 
-    def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
-        """The loss of one example, its scores always given as (K)."""
-        value = self.loss(scores[0] if self.layout.outputs == 1 else scores, y)
-        return jnp.asarray(value, scores.dtype)
+    def encoded(self, examples):
+        """New examples `(x (m d), y (m))` as design and coded targets, and their number."""
+        x, y = examples
+        design = self.widen(x)
+        if np.shape(y)[:1] != design.shape[:1] or not np.isfinite(np.asarray(x, float)).all():
+            raise ValueError(
+                f"expected finite inputs and as many targets, got {np.shape(x)} and {np.shape(y)}"
+            )
+        return (design, self.encode(y)), design.shape[0]
 
     def losses(self, theta):
         """Each example's loss, without base weights."""
         return jax.vmap(self.point_loss)(self.scores(theta), self.y)
 
-    def weighted(self, scores, weights) -> tuple[Float[Array, "n"], Float[Array, "n K"]]:
-        """Each example's loss at these scores, and its slopes there, times its weight."""
+    def weighted(self, scores, v) -> tuple[Float[Array, "n"], Float[Array, "n K"]]:
+        """Each example's loss at these scores, and its slopes there, times what it gets."""
         values, slopes = jax.vmap(jax.value_and_grad(self.point_loss))(scores, self.y)
-        # 0 * inf is NaN: a removed example must not be heard, whatever its loss
-        kept = weights != 0
-        values = jnp.where(kept, weights * values, 0.0)
-        return values, jnp.where(kept[:, None], weights[:, None] * slopes, 0.0)
+        return weigh(v, values), weigh(v, slopes)
 
     def pull(self, slopes: Float[Array, "n K"]) -> Float[Array, "p"]:
         """Slopes at the scores as a gradient in theta: one matrix product."""
         return self.layout.flat(slopes.T @ self.design)
 
-    def value_and_gradient(self, theta, stays=None):
-        """J(theta; stays) and its gradient: two matrix products and autodiff at the score."""
-        weights = self.weights if stays is None else self.weights * stays
-        values, slopes = self.weighted(self.scores(theta), weights)
+    def score_gradients(self, theta, x, function, y):
+        """As of any scores: a derivative at the scores an example, then its product with inputs."""
+        slopes = jax.vmap(jax.jacrev(function))(self.scores(theta, x), y)
+        matrix = jnp.einsum("mck,mq->mckq", slopes, self.widen(x))
+        return jax.vmap(jax.vmap(self.layout.flat))(matrix)
+
+    def value_and_gradient(self, theta, v=None):
+        """J(theta; v) and its gradient: two matrix products and autodiff at the score."""
+        values, slopes = self.weighted(self.scores(theta), self.weights if v is None else v)
         penalty = self.penalty
         value = jnp.sum(values) + 0.5 * jnp.sum(penalty * theta**2)
         return value, self.pull(slopes) + penalty * theta
@@ -234,16 +294,54 @@ class LinearObjective(AbstractObjective):
     def at(self, theta) -> LinearExpansion:
         """Every loss to second order around theta."""
         scores = self.scores(theta)
-        first = jax.vmap(jax.grad(self.point_loss))(scores, self.y)
-        second = jax.vmap(jax.hessian(self.point_loss))(scores, self.y)
         return LinearExpansion(
             design=self.design,
-            first=self.weights[:, None] * first,
-            second=self.weights[:, None, None] * second,
+            first=jax.vmap(jax.grad(self.point_loss))(scores, self.y),
+            second=jax.vmap(jax.hessian(self.point_loss))(scores, self.y),
+            weights=self.weights,
             penalty=self.penalty,
             layout=self.layout,
             shift_invariant=self.loss.shift_invariant,
         )
+
+    def free_columns(self):
+        """Columns of the design of which a parameter has no penalty; all where that is traced."""
+        if is_traced(self.penalty):
+            return tuple(range(self.layout.width))
+        penalty = np.asarray(self.layout.matrix(np.asarray(self.penalty)))
+        return tuple(np.flatnonzero((penalty == 0).any(axis=0)).tolist())
+
+    def at_columns(self, values, columns):
+        """The entries of a flat vector that belong to these columns, in every output."""
+        return self.layout.matrix(values)[:, np.array(columns, int)].reshape(-1)
+
+    def curvature_along(self, theta, change, v, columns):
+        """As of any objective, the diagonal by one product with the squared columns."""
+        scores, moved = self.scores(theta), self.scores(change)
+        eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
+
+        def point(scores, moved, y):
+            _, curvature = jax.linearize(lambda s: jax.grad(self.point_loss)(s, y), scores)
+
+            def along(direction):
+                return jnp.sum(direction * curvature(direction))
+
+            return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
+
+        whole, own = jax.vmap(point)(scores, moved, self.y)
+        squares = self.design[:, np.array(columns, int)] ** 2
+        return jnp.sum(weigh(v, whole)), (weigh(v, own).T @ squares).ravel()
+
+
+def as_linear(objective: AbstractObjective, what: str = "this") -> LinearObjective:
+    """The objective, which has to be a linear model's.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    if not isinstance(objective, LinearObjective):
+        raise ValueError(f"{what} is for linear models (lo.glm and its kin)")
+    return objective
 
 
 def glm(
@@ -332,11 +430,3 @@ def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
 def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:
     """Poisson regression with the log link; y >= 0. Further options as in `glm`."""
     return glm(_losses.poisson, x, y, 1, l2, **options)
-
-
-def objective_for(data: Any, l2: float = 1.0, *, weights=None) -> LinearObjective:
-    """The model of a `Dataset`: logistic or softmax regression of labels, else least squares."""
-    make = squares
-    if data.labelled:
-        make = logistic if data.outputs == 1 else softmax
-    return make(data.x, data.y, l2, intercept=data.intercept, weights=weights)

@@ -2,15 +2,36 @@
 
 from leaveout.plot.effects import grid, panels, scatter
 from leaveout.plot.natural import against, bands, heat
-from leaveout.plot.style import canvas, write
+from leaveout.plot.style import (
+    FOUR,
+    LINES,
+    OTHER,
+    STYLE,
+    Axes,
+    Figure,
+    Paths,
+    canvas,
+    need_matplotlib,
+    styles,
+    write,
+)
 
 __all__ = [
+    "FOUR",
+    "LINES",
+    "OTHER",
+    "STYLE",
+    "Axes",
+    "Figure",
+    "Paths",
     "against",
     "bands",
     "canvas",
     "grid",
     "heat",
+    "need_matplotlib",
     "panels",
     "scatter",
+    "styles",
     "write",
 ]

@@ -1,21 +1,22 @@
 """Predicted against actual effects, in the manner of the paper."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from leaveout.analysis.compare import compare
-from leaveout.plot.style import need_matplotlib, styles, write
+from leaveout.analysis.compare import compare, paired
+from leaveout.attribution.container import Effects
+from leaveout.plot.style import Axes, Paths, need_matplotlib, styles, write
 
 __all__ = ["grid", "panels", "scatter"]
 
 
 def scatter(
-    predicted: Any,
-    actual: Any,
+    predicted,
+    actual,
     *,
     column: int | str = 0,
-    ax: Any = None,
+    ax: Axes | None = None,
     limits: tuple[float, float] | None = None,
     title: str | None = None,
 ):
@@ -25,8 +26,8 @@ def scatter(
     which points lie, and says how many.
 
     Args:
-        predicted: `Effects`, for the y axis.
-        actual: `Effects` of the same groups and columns, for the x axis.
+        predicted: `Effects` or an array (g m), for the y axis.
+        actual: `Effects` or an array of the same groups and columns, for the x axis.
         column: position or name of the column shown.
         ax: matplotlib axes to draw in; default a new figure's.
         limits: of both axes; default all points with 5 % to spare.
@@ -37,40 +38,22 @@ def scatter(
     """
     need_matplotlib()
     if ax is None:
-        from matplotlib.figure import Figure
+        from matplotlib import figure as drawn
 
-        ax = Figure(figsize=(4, 4), layout="constrained").add_subplot()
-    j = predicted.columns.index(column) if isinstance(column, str) else column
-    x, y, kind = actual.value[:, j], predicted.value[:, j], predicted.groups.kind
-    chosen = styles(kind.tolist())
+        ax = drawn.Figure(figsize=(4, 4), layout="constrained").add_subplot()
     report = compare(predicted, actual, resamples=0)  # refuses other groups or columns
-    if limits is None:
-        low, high = min(x.min(), y.min()), max(x.max(), y.max())
-        pad = 0.05 * ((high - low) or 1.0)
-        limits = (low - pad, high + pad)
+    pair = paired(predicted, actual)
+    j = pair.columns.index(column) if isinstance(column, str) else column
+    x, y = pair.actual[:, j], pair.predicted[:, j]
+    limits = _around(x, y) if limits is None else limits
     ax.plot(limits, limits, color="0.6", linewidth=2, alpha=0.8, zorder=0)
-    for name in sorted(set(kind.tolist()), key=lambda name: "tail" not in name):  # tails below
-        mine = kind == name
-        colour, marker = chosen[name]
-        ax.scatter(
-            x[mine], y[mine], s=14, c=colour, marker=marker, label=name, alpha=0.75,
-            linewidths=0.3, edgecolors="white", zorder=1 if "tail" in name else 2,
-        )  # fmt: skip
+    _points(ax, x, y, pair.groups.kind if pair.groups is not None else np.full(len(x), "group"))
     ax.set(xlim=limits, ylim=limits, aspect="equal")
-    ax.set_xlabel(f"actual effect on {predicted.columns[j]}")
-    ax.set_ylabel(predicted.method)
+    ax.set_xlabel(f"actual effect on {pair.columns[j]}")
+    ax.set_ylabel(predicted.method if isinstance(predicted, Effects) else "predicted effect")
     if title:
         ax.set_title(title)
-    outside = {
-        "left": x < limits[0], "right": x > limits[1],
-        "bottom": y < limits[0], "top": y > limits[1],
-    }  # fmt: skip
-    for side, beyond in outside.items():
-        if beyond.any():
-            ax.spines[side].set(color="red", linewidth=2)
-    hidden = int(np.any(list(outside.values()), axis=0).sum())
-    if hidden:
-        ax.text(0.98, 0.02, f"{hidden:,} hidden", color="red", ha="right", transform=ax.transAxes)
+    _say_hidden(ax, x, y, limits)
     rank, slope = (
         "undefined" if np.isnan(v) else f"{v:.3f}" for v in (report.spearman[j], report.slope[j])
     )
@@ -83,7 +66,46 @@ def scatter(
     return ax
 
 
-def panels(predictions: dict[str, Any], actual: Any, columns: Any, *, path: Any = None):
+def _around(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Limits with all points inside, and 5 % to spare."""
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    pad = 0.05 * ((high - low) or 1.0)
+    return float(low - pad), float(high + pad)
+
+
+def _points(ax: Axes, x: np.ndarray, y: np.ndarray, kind: np.ndarray) -> None:
+    """A point a group, in the style of its kind; tails lie below."""
+    chosen = styles(kind.tolist())
+    for name in sorted(set(kind.tolist()), key=lambda name: ("tail" not in name, name)):
+        mine = kind == name
+        colour, marker = chosen[name]
+        ax.scatter(
+            x[mine], y[mine], s=14, c=colour, marker=marker, label=name, alpha=0.75,
+            linewidths=0.3, edgecolors="white", zorder=1 if "tail" in name else 2,
+        )  # fmt: skip
+
+
+def _say_hidden(ax: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, float]) -> None:
+    """Turn a border red beyond which points lie, and say how many there are."""
+    outside = {
+        "left": x < limits[0], "right": x > limits[1],
+        "bottom": y < limits[0], "top": y > limits[1],
+    }  # fmt: skip
+    for side, beyond in outside.items():
+        if beyond.any():
+            ax.spines[side].set(color="red", linewidth=2)
+    hidden = int(np.any(list(outside.values()), axis=0).sum())
+    if hidden:
+        ax.text(0.98, 0.02, f"{hidden:,} hidden", color="red", ha="right", transform=ax.transAxes)
+
+
+def panels(
+    predictions: dict[str, Effects],
+    actual: Effects,
+    columns: Iterable[int | str],
+    *,
+    path: Paths = None,
+):
     """A grid of `scatter` panels: a row for each column of the effects, a column for each method.
 
     Args:
@@ -100,12 +122,12 @@ def panels(predictions: dict[str, Any], actual: Any, columns: Any, *, path: Any 
 
 
 def grid(
-    cells: Any,
+    cells: Sequence[Sequence[tuple[Effects, Effects, int | str] | None]],
     *,
-    titles: Any = None,
-    rows: Any = None,
+    titles: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
     zoom: bool = False,
-    path: Any = None,
+    path: Paths = None,
 ):
     """`scatter` panels in rows and columns, with one legend.
 

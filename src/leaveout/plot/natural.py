@@ -1,21 +1,20 @@
 """Natural groups: what they are, what they do, and where they stand."""
 
-from typing import Any
-
 import numpy as np
 from scipy.stats import spearmanr
 
-from leaveout.plot.style import FOUR, need_matplotlib, write
+from leaveout.analysis.credit import Credit
+from leaveout.plot.style import FOUR, Axes, Paths, need_matplotlib, write
 
 __all__ = ["against", "bands", "heat"]
 
 
 def against(
-    x: Any,
-    y: Any,
+    x,
+    y,
     *,
-    ax: Any,
-    kinds: Any = None,
+    ax: Axes,
+    kinds=None,
     xlabel: str,
     ylabel: str,
     title: str | None = None,
@@ -65,7 +64,14 @@ def against(
         ax.legend(loc="best", fontsize=8, framealpha=0.75, edgecolor="none")
 
 
-def heat(values: Any, rows: Any, columns: Any, *, title: str | None = None, path: Any = None):
+def heat(
+    values,
+    rows,
+    columns,
+    *,
+    title: str | None = None,
+    path: Paths = None,
+):
     """Effects of groups on several measures as colours, groups of like effects side by side.
 
     The groups are ordered by average linkage of their rows, each divided by its length. Colours end
@@ -113,7 +119,14 @@ def heat(values: Any, rows: Any, columns: Any, *, title: str | None = None, path
     return figure
 
 
-def bands(credit: Any, column: int = 0, *, most: int = 30, ax: Any = None, path: Any = None):
+def bands(
+    credit: Credit,
+    column: int = 0,
+    *,
+    most: int = 30,
+    ax: Axes | None = None,
+    path: Paths = None,
+):
     """Each group's effect beside the middle 95 % of random groups of its size and class balance.
 
     Filled where it stands out after Benjamini and Hochberg at 5 %.

@@ -1,8 +1,29 @@
 """What every figure shares: styles, a canvas, and writing it."""
 
-from typing import Any
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-__all__ = ["FOUR", "LINES", "OTHER", "STYLE", "canvas", "need_matplotlib", "styles", "write"]
+__all__ = [
+    "FOUR",
+    "LINES",
+    "OTHER",
+    "STYLE",
+    "Axes",
+    "Figure",
+    "Paths",
+    "canvas",
+    "need_matplotlib",
+    "styles",
+    "write",
+]
+
+#: of matplotlib, which is imported when a figure is drawn, and not before
+Axes: TypeAlias = Any
+Figure: TypeAlias = Any
+
+#: where a figure is written to: a path, several, or nowhere
+Paths: TypeAlias = str | os.PathLike | Sequence[str | os.PathLike] | None
 
 #: kind: (colour, marker). Okabe and Ito's palette, which colour-blind readers tell apart, and a
 #: marker of its own for every kind; in the order of the paper's legend.
@@ -43,13 +64,13 @@ def styles(kinds) -> dict[str, tuple[str, str]]:
 def canvas(down: int, across: int):
     """A figure with room for square panels, and its axes (down across)."""
     need_matplotlib()
-    from matplotlib.figure import Figure
+    from matplotlib import figure as drawn
 
-    figure = Figure(figsize=(3.9 * across, 4.1 * down), layout="constrained", dpi=110)
+    figure = drawn.Figure(figsize=(3.9 * across, 4.1 * down), layout="constrained", dpi=110)
     return figure, figure.subplots(down, across, squeeze=False)
 
 
-def write(figure: Any, path: Any) -> None:
+def write(figure: Figure, path: Paths) -> None:
     """Write a figure.
 
     Args:

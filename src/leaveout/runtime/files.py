@@ -1,4 +1,4 @@
-"""Files of ours: written whole or not at all, read without trust.
+"""Files of ours: where they are kept, written whole or not at all, read without trust.
 
 No pickle, no surprise in size, one sentence if damaged.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import platformdirs
 
-__all__ = ["read_json", "read_npz", "read_parquet", "write"]
+__all__ = ["cache", "read_json", "read_npz", "read_parquet", "write"]
 
 _MOST = 2**36  # bytes that the arrays of one file may take
 #: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
@@ -22,6 +23,11 @@ _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, ValueError, RuntimeError,
     OverflowError, SyntaxError, struct.error,
 )  # fmt: skip
+
+
+def cache() -> Path:
+    """The folder of the user's cache: $LEAVEOUT_CACHE, or the system's place for caches."""
+    return Path(os.environ.get("LEAVEOUT_CACHE") or platformdirs.user_cache_dir("leaveout"))
 
 
 def read_npz(path: Any, kind: str) -> dict[str, np.ndarray]:

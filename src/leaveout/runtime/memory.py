@@ -1,31 +1,58 @@
-"""How much fits at once: chunk lengths from a budget in bytes."""
+"""How much fits at once: a budget in bytes, chunks that keep to it, and limits of plans."""
 
 import contextlib
+import contextvars
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
 __all__ = [
+    "ACCELERATOR",
+    "CACHED_EXAMPLES",
+    "CHUNK_GROUPS",
+    "GRADIENT_BYTES",
+    "LISTED_GROUPS",
+    "NEWTON_LANES",
+    "PATH_BYTES",
+    "PATH_LANES",
+    "POOL_BYTES",
+    "POOL_LANES",
     "QUERY_BYTES",
     "bucket",
     "budget",
     "chunks",
     "exhausted",
     "give_back",
+    "limited",
     "most_resident",
     "resident",
     "zeros",
 ]
 
+# ---- limits: what is in flight together, on a processor ------------------------------------------
+
+ACCELERATOR = 4  # times as many lanes on an accelerator, which waits longer for each kernel
+CHUNK_GROUPS = 1024  # groups of a chunk whose dense weights are in flight
+LISTED_GROUPS = 8192  # the same where their points are looked at one by one
+NEWTON_LANES = 64  # groups solved together; four times as many where all look at the same data
+POOL_LANES = 512  # groups retrained together: products are wide enough to run at full speed
+POOL_BYTES = 2**30  # of the lanes of a pool; more would only be slower
+PATH_LANES = 128  # weightings whose regularisation path is followed together
+PATH_BYTES = 2**29  # of their working arrays
+CACHED_EXAMPLES = 512  # examples in a block: all lanes' scores of it stay in the cache
 QUERY_BYTES = 2**20  # of queries of several outputs whose reach is found together
+GRADIENT_BYTES = 2**27  # of gradients up to which they are clustered as they are
+
+_limit: contextvars.ContextVar[int | None] = contextvars.ContextVar("limit", default=None)
 
 
 def budget(memory: float | int | None = None) -> int:
-    """Bytes that working arrays may take: `memory`, else a quarter of what is free.
+    """Bytes that working arrays may take: `memory`, else the limit in force, else a quarter free.
 
     The free memory is the device's own where the backend reports it, the host's otherwise.
 
@@ -36,10 +63,33 @@ def budget(memory: float | int | None = None) -> int:
         if not memory > 0:
             raise ValueError(f"expected memory as a positive number of bytes, got {memory!r}")
         return int(memory)
+    in_force = _limit.get()
+    return _quarter_of_free() if in_force is None else in_force
+
+
+@contextlib.contextmanager
+def limited(memory: float | int | None) -> Iterator[None]:
+    """`budget()` gives `memory` bytes inside; what it gives outside where that is None."""
+    token = _limit.set(_limit.get() if memory is None else budget(memory))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+def _quarter_of_free() -> int:
     statistics = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in statistics:
         return (statistics["bytes_limit"] - statistics.get("bytes_in_use", 0)) // 4
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    return _free_on_host() // 4
+
+
+def _free_on_host() -> int:
+    """Bytes of memory that are free; half of all where the system does not say, at least 2 GiB."""
+    for name, share in (("SC_AVPHYS_PAGES", 1), ("SC_PHYS_PAGES", 2)):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") // share
+    return 2**31
 
 
 def bucket(length: int | np.integer, least: int = 1) -> int:
@@ -94,8 +144,10 @@ def resident() -> int:
 
 
 def most_resident() -> int:
-    """The most bytes that this process had in memory at once."""
-    import resource  # not on every system
-
+    """The most bytes that this process had in memory at once; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

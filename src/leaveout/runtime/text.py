@@ -1,8 +1,12 @@
-"""Plain text for people: tables whose columns line up."""
+"""What a person reads: tables of plain text, lists cut short, warnings with their caller's line."""
 
-__all__ = [
-    "aligned",
-]
+import sys
+import warnings
+from collections.abc import Iterable
+
+__all__ = ["aligned", "shortened", "warn"]
+
+_OURS = ("leaveout", "equinox", "jaxtyping", "beartype", "contextlib", "functools")
 
 
 def aligned(rows: list[list[str]], right: bool = False) -> list[str]:
@@ -17,3 +21,20 @@ def aligned(rows: list[list[str]], right: bool = False) -> list[str]:
         return "  ".join(cells).rstrip()
 
     return [line(row) for row in rows]
+
+
+def shortened(items: Iterable[object], most: int = 6) -> str:
+    """The first items, comma after comma, and dots for the others."""
+    items = list(items)
+    shown = ", ".join(repr(item) for item in items[:most])
+    return shown + (", ..." if len(items) > most else "")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn in the name of the line that called this library, however deep the warning arose."""
+    level, frame = 2, sys._getframe(1)
+    while (
+        frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] in _OURS
+    ):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

@@ -1,6 +1,7 @@
 """Which solver: what a caller asks for, or the one that the operation counts favour."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import lineax as lx
 
@@ -11,7 +12,14 @@ from leaveout.solvers.factor import Block, Factor, Solver
 from leaveout.solvers.foreign import Lineax
 from leaveout.solvers.iterative import CG
 
-__all__ = ["Auto", "as_solver"]
+__all__ = ["AnySolver", "Auto", "as_solver", "tolerance_of"]
+
+#: what verbs take: a member of the shelf, one of your own, or a lineax linear solver; what is none
+#: of these reaches `as_solver`, which says so in a sentence
+if TYPE_CHECKING:
+    AnySolver: TypeAlias = Solver | lx.AbstractLinearSolver
+else:
+    AnySolver = object
 
 _STEPS = 15  # of conjugate gradients in the metric of H: 5 to 20 for groups of up to a quarter
 
@@ -53,7 +61,7 @@ class Auto:
         Beside large matrix products, at 1: products of gathered rows take 1.5 times as long,
         factorisations 4 times.
         """
-        n, p, k = expansion.n, expansion.penalty.size, block.weights.shape[1]
+        n, p, k = expansion.n, expansion.penalty.size, block.taken.shape[1]
         linear = isinstance(expansion, LinearExpansion)
         outputs = expansion.layout.outputs if linear else 1
         inner, seen = k * outputs, factor.rows is not None
@@ -70,7 +78,7 @@ class Auto:
         return costs
 
 
-def as_solver(solver) -> Solver:
+def as_solver(solver: AnySolver) -> Solver:
     """A solver of this shelf, or any lineax linear solver, as a `Solver`.
 
     Raises:
@@ -84,3 +92,16 @@ def as_solver(solver) -> Solver:
         f"expected a solver such as lo.solvers.Cholesky(), lo.solvers.CG(rtol=1e-10) or a lineax "
         f"solver, got {solver!r}; solvers are values, never strings or classes"
     )
+
+
+@runtime_checkable
+class _Tolerant(Protocol):
+    """A solver that says which residual it aims at."""
+
+    @property
+    def rtol(self) -> float: ...
+
+
+def tolerance_of(solver: Solver) -> float:
+    """The residual that a solver aims at; 1e-8 where it does not say."""
+    return solver.rtol if isinstance(solver, _Tolerant) else 1e-8

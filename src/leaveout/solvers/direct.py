@@ -65,20 +65,20 @@ class Cholesky:
 
         def seen(lane):
             """The rows of a group, or its Hessian where that takes more than its rows."""
-            indices, weights = lane
+            indices, taken = lane
             if not listed:
-                return base + expansion.hessian(1 - weights), weights
+                return base + expansion.hessian(expansion.weights - taken), taken
             own = expansion.restrict(indices)
-            return own if by_rows else matrix - own.hessian(weights), weights
+            return own if by_rows else matrix - own.hessian(taken), taken
 
         def factors(inputs):
-            own, weights = inputs
-            left = matrix - own.hessian(weights) if by_rows else own
+            own, taken = inputs
+            left = matrix - own.hessian(taken) if by_rows else own
             lower = jnp.linalg.cholesky(left)
             return lower, is_definite(lower, scale if listed else jnp.diagonal(left))
 
         batch = _together(expansion, block)
-        lanes = block.indices, block.weights
+        lanes = block.indices, block.taken
         lower, definite = over_lanes(seen, factors, lanes, batch)
 
         def one(lane):
@@ -99,7 +99,7 @@ def _together(expansion, block: Block) -> int:
     """Lanes whose dense work is done in one batch."""
     p = expansion.penalty.size
     row = expansion.design.shape[1] if isinstance(expansion, LinearExpansion) else p
-    lanes, k = block.weights.shape
+    lanes, k = block.taken.shape
     return together(lanes, 8 * (4 * p * p + 3 * k * row))
 
 
@@ -125,11 +125,10 @@ def _mend(expansion, block: Block, b, x, error, good):
     """
 
     def careful(lane):
-        indices, weights, right = lane
+        indices, taken, right = lane
         if indices is not None:
-            weights = jnp.zeros(expansion.n, weights.dtype).at[indices].add(weights)
-        stays = 1 - weights
-        left = full_matrix(expansion, stays)
+            taken = jnp.zeros(expansion.n, taken.dtype).at[indices].add(taken)
+        left = full_matrix(expansion, expansion.weights - taken)
         scaled, scale = unit_diagonal(left)
         values, vectors = jnp.linalg.eigh(scaled)
         floor = 10 * scale.size * jnp.finfo(scale.dtype).eps * jnp.max(jnp.abs(values))
@@ -147,7 +146,7 @@ def _mend(expansion, block: Block, b, x, error, good):
         return jax.lax.cond(ok, lambda _: (x, error, fine), careful, tuple(rest))
 
     def mend(_):
-        return jax.lax.map(lane, (good, x, error, block.indices, block.weights, b))
+        return jax.lax.map(lane, (good, x, error, block.indices, block.taken, b))
 
     untouched = (x, error, jnp.full(good.shape, Status.converged, jnp.int8))
     return jax.lax.cond(jnp.all(good), lambda _: untouched, mend, None)
@@ -205,8 +204,8 @@ class LowRank:
 
         def seen(lane):
             """X_w and the blocks of C."""
-            indices, weights = lane
-            return rows_of(indices), weights[:, None, None] * expansion.second[indices]
+            indices, taken = lane
+            return rows_of(indices), taken[:, None, None] * expansion.second[indices]
 
         def scaled(curvature, m):
             """C m, block by block."""
@@ -219,7 +218,7 @@ class LowRank:
             system = jnp.eye(len(white), dtype=white.dtype) - scaled(curvature, white @ white.T)
             return white, *jax.scipy.linalg.lu_factor(system)
 
-        lanes = block.indices, block.weights
+        lanes = block.indices, block.taken
         inner = block.indices.shape[1] * outputs
         many = together(len(block.indices), 16 * inner * (outputs * width + 2 * inner))
         batch = None if on_host() else many  # a processor's cores share one lane's products
@@ -255,8 +254,8 @@ class LowRank:
 
         def seen(lane):
             """The rows of a group and their curvature."""
-            indices, weights = lane
-            return rows[indices], weights * second[indices]
+            indices, taken = lane
+            return rows[indices], taken * second[indices]
 
         def products(lane):
             """X_w H^-1 X_w', or the rows it is made of, and their curvature."""
@@ -269,7 +268,7 @@ class LowRank:
             eye = jnp.eye(k, dtype=rows.dtype)
             return jax.scipy.linalg.lu_factor(eye - curvature[:, None] * inner)
 
-        lanes = block.indices, block.weights
+        lanes = block.indices, block.taken
         lu, pivots = over_lanes(products, factors, lanes, batch)
 
         def one(inputs):

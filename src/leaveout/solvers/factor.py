@@ -1,7 +1,7 @@
 """What every solver is given: the groups in flight, and the factor of H."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from leaveout.runtime.solution import Solution, Status
 __all__ = [
     "Block",
     "Factor",
+    "Lift",
     "Solver",
     "apply_full",
     "apply_reduced",
@@ -26,8 +27,10 @@ __all__ = [
     "is_definite",
     "judge",
     "leverage",
+    "lifted",
     "reachable",
     "relative",
+    "scale_of",
     "seen_through",
     "unit_diagonal",
     "white_rows",
@@ -35,23 +38,28 @@ __all__ = [
 
 
 class Block(eqx.Module):
-    """Groups in flight: padded lists of the points that leave, or dense weights.
+    """Groups in flight: padded lists of the points that lose weight, or every point.
 
     Attributes:
-        weights: (b k) how much of each listed point leaves, 0 for padding; or (b n) of every point.
-        indices: (b k) points, padding repeats point 0; None if the weights are dense.
+        taken: (b k) what each listed point loses, in units of base weights: s w, 0 for padding; or
+            (b n) of every point.
+        indices: (b k) points, padding repeats point 0; None if every point is listed.
     """
 
-    weights: Float[Array, "b k"]
+    taken: Float[Array, "b k"]
     indices: Int[Array, "b k"] | None = None
 
-    def leaves(self, n: int) -> Float[Array, "b n"]:
-        """Dense w, what leaves."""
+    def dense(self, n: int) -> Float[Array, "b n"]:
+        """What every point loses."""
         if self.indices is None:
-            return self.weights
-        zeros = jnp.zeros((self.indices.shape[0], n), self.weights.dtype)
+            return self.taken
+        zeros = jnp.zeros((self.indices.shape[0], n), self.taken.dtype)
         lanes = jnp.arange(self.indices.shape[0])[:, None]
-        return constrain(zeros.at[lanes, self.indices].add(self.weights), "groups", "data")
+        return constrain(zeros.at[lanes, self.indices].add(self.taken), "groups", "data")
+
+    def left(self, s: Float[Array, "n"]) -> Float[Array, "b n"]:
+        """What every point has left of its base weight."""
+        return s[None] - self.dense(s.size)
 
 
 class Factor(eqx.Module):
@@ -149,11 +157,10 @@ def seen_through(rows: Float[Array, "n p"], scale: Float[Array, "b n"]) -> Calla
 
 
 def full_matrix(
-    expansion: AbstractExpansion, stays: Float[Array, "n"] | None = None
+    expansion: AbstractExpansion, v: Float[Array, "n"] | None = None
 ) -> Float[Array, "p p"]:
-    """H(stays), by default H(1), with penalty and gauge."""
-    stays = jnp.ones(expansion.n, expansion.penalty.dtype) if stays is None else stays
-    matrix = expansion.hessian(stays)
+    """The Hessian of J(.; v), by default of all the data, with penalty and gauge."""
+    matrix = expansion.hessian(expansion.weights if v is None else v)
     matrix = matrix + jnp.diag(expansion.penalty)
     gauge = expansion.gauge()
     return matrix if gauge is None else matrix + gauge
@@ -163,6 +170,47 @@ def factorise(matrix: Float[Array, "p p"]) -> tuple[Factor, Bool[Array, ""]]:
     """The factor of a matrix, and whether it is numerically positive definite."""
     lower = jnp.linalg.cholesky(matrix)
     return Factor(lower), is_definite(lower, jnp.diagonal(matrix))
+
+
+class Lift(NamedTuple):
+    """How a diagonal is raised: from `first` on by `growth` at a time, up to `most`."""
+
+    first: float
+    growth: float
+    most: float
+
+
+def lifted(
+    matrix: Float[Array, "p p"],
+    diagonal: Float[Array, "p"],
+    shift: float | Float[Array, ""] = 0.0,
+    lift: Lift = Lift(1e-12, 100.0, 1.0),
+) -> tuple[Factor, Float[Array, ""]]:
+    """The factor of matrix + shift diag(diagonal), the shift raised until that is definite.
+
+    Returns:
+        the factor, and the shift.
+    """
+
+    def attempt(shift):
+        return shift, *factorise(matrix + jnp.diag(shift * diagonal))
+
+    def indefinite(carry):
+        shift, _, definite = carry
+        return ~definite & (shift < lift.most)
+
+    def again(carry):
+        return attempt(jnp.maximum(lift.growth * carry[0], lift.first))
+
+    begin = attempt(jnp.asarray(shift, matrix.dtype))
+    shift, factor, _ = jax.lax.while_loop(indefinite, again, begin)
+    return factor, shift
+
+
+def scale_of(matrix: Float[Array, "p p"]) -> Float[Array, "p"]:
+    """The sizes of the diagonal; of entries that are 0 the largest."""
+    diagonal = jnp.abs(jnp.diagonal(matrix))
+    return jnp.where(diagonal > 0, diagonal, jnp.max(diagonal))
 
 
 def unit_diagonal(matrix: Float[Array, "p p"]) -> tuple[Float[Array, "p p"], Float[Array, "p"]]:
@@ -197,13 +245,13 @@ class Solver(Protocol):
 
 def apply_full(expansion: AbstractExpansion):
     """X (k p) to H x, matrix-free."""
-    ones = jnp.ones(expansion.n, expansion.penalty.dtype)
-    return lambda x: _with_penalty(expansion, jax.vmap(lambda v: expansion.hvp(ones, v))(x), x)
+    s = expansion.weights
+    return lambda x: _with_penalty(expansion, jax.vmap(lambda one: expansion.hvp(s, one))(x), x)
 
 
-def apply_reduced(expansion: AbstractExpansion, stays: Float[Array, "b n"]):
-    """X (b p) to (H - H(w)) x, matrix-free over the whole data."""
-    return lambda x: _with_penalty(expansion, jax.vmap(expansion.hvp)(stays, x), x)
+def apply_reduced(expansion: AbstractExpansion, v: Float[Array, "b n"]):
+    """X (b p) to rows of the Hessian of J(.; v) times x, matrix-free over the whole data."""
+    return lambda x: _with_penalty(expansion, jax.vmap(expansion.hvp)(v, x), x)
 
 
 def _with_penalty(expansion, product, x):

@@ -33,10 +33,10 @@ class Lineax:
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
-        stays = 1 - block.leaves(expansion.n)
-        return lambda b: self._solve(lambda stays: full_matrix(expansion, stays), stays, b)
+        left = block.left(expansion.weights)
+        return lambda b: self._solve(lambda v: full_matrix(expansion, v), left, b)
 
-    def _solve(self, matrix, stays, b):
+    def _solve(self, matrix, lanes, b):
         def solve(lane):
             left, right = lane
             diagonal = jnp.diagonal(left)
@@ -50,7 +50,7 @@ class Lineax:
             return x, (right - left @ x) / scale, right / scale, failed
 
         x, error, size, failed = over_lanes(
-            lambda lane: (matrix(lane[0]), lane[1]), solve, (stays, b), None
+            lambda lane: (matrix(lane[0]), lane[1]), solve, (lanes, b), None
         )
         status = jnp.where(failed, Status.stalled, Status.converged)
         residual = relative(error, size, lambda v: v)

@@ -47,9 +47,9 @@ class CG:
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
         if factor is not None and factor.rows is not None:
-            taken = block.leaves(expansion.n) * expansion.second[:, 0, 0][None]
+            taken = block.dense(expansion.n) * expansion.second[:, 0, 0][None]
             return self.by_rows(factor, taken)
-        apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
+        apply = apply_reduced(expansion, block.left(expansion.weights))
         return self.near(expansion, factor, apply)
 
     def near(self, expansion, factor, apply):
@@ -126,9 +126,7 @@ def _jacobi(expansion):
     """The inverse diagonal of H where it is cheap, else the identity."""
     if not isinstance(expansion, LinearExpansion):
         return lambda b: b
-    diagonal = (
-        expansion.diagonal(jnp.ones(expansion.n, expansion.penalty.dtype)) + expansion.penalty
-    )
+    diagonal = expansion.diagonal(expansion.weights) + expansion.penalty
     gauge = expansion.gauge()
     diagonal = diagonal if gauge is None else diagonal + jnp.diagonal(gauge)
     return lambda b: b / jnp.where(diagonal > 0, diagonal, 1.0)[None]

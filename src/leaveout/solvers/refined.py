@@ -53,14 +53,14 @@ class Refined:
 
         def leaves(lane):
             """What a group takes from H, in float32."""
-            indices, weights = lane
+            indices, taken = lane
             own = single.restrict(indices) if listed else single
-            return own.hessian(weights.astype(jnp.float32))
+            return own.hessian(taken.astype(jnp.float32))
 
-        lanes = block.indices, block.weights
-        batch = together(len(block.weights), 16 * whole.size)
+        lanes = block.indices, block.taken
+        batch = together(len(block.taken), 16 * whole.size)
         lower, scale = over_lanes(leaves, lambda own: _rough(whole - own), lanes, batch)
-        apply = apply_reduced(expansion, 1 - block.leaves(expansion.n))
+        apply = apply_reduced(expansion, block.left(expansion.weights))
         each = jax.vmap(lambda own, r: Factor(own).solve(r[None])[0])
         return lambda b: self._conjugate(apply, partial(each, lower), scale, b)
 

@@ -1,0 +1,373 @@
+"""A pool of lanes in which groups are retrained: kept full, emptied as groups are done.
+
+The lanes have one shape, so that one program serves them all: a lane that is done makes room for
+the next group, and a few hard groups do not hold up the rest.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.fitting import lbfgs
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.leaving import leaving
+from leaveout.groups import Groups
+from leaveout.methods.coordinates import Coordinates, Plain, renewed
+from leaveout.runtime.batches import in_runs
+from leaveout.runtime.memory import ACCELERATOR, POOL_BYTES, POOL_LANES, bucket, budget
+from leaveout.runtime.sharding import constrain, on_host, place, replicate, to_host
+from leaveout.runtime.solution import Solution, Status
+
+__all__ = ["Effort", "Task", "pool_size", "pooled", "straight"]
+
+_BURST = 16  # evaluations at most between two looks at which lanes are done
+_HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
+
+
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How hard a group is retrained: see `Retrain`."""
+
+    tolerance: float
+    max_steps: int
+    history: int
+
+
+class Task(NamedTuple):
+    """What is retrained.
+
+    Attributes:
+        problem: coordinates around the fit.
+        groups: what leaves.
+        start: (g p) where each group starts, or None for theta_hat.
+        l2: (g) a penalty for each group, or None for the objective's.
+        effort: when a group is done.
+    """
+
+    problem: Coordinates
+    groups: Groups
+    start: Float[Array, "g p"] | None
+    l2: Float[Array, "g"] | None
+    effort: Effort
+
+    def begun(self, rows: np.ndarray) -> "_Lanes":
+        """Lanes of some groups, before any evaluation."""
+        w = leaving(self.problem.fit, self.groups, rows)
+        start, l2 = (None if part is None else part[rows] for part in (self.start, self.l2))
+        return _begin(self.problem, w, start, l2, self.effort)
+
+
+def pool_size(fit: Fit, count: int, history: int) -> int:
+    """Lanes that a pool for so many groups has."""
+    objective = fit.objective
+    each = 8 * (objective.n * objective.floats_per_example + objective.p * (2 * history + 16))
+    available, most = budget(), POOL_LANES * ACCELERATOR
+    if on_host():
+        available, most = min(available, POOL_BYTES), POOL_LANES
+    fits = max(available // each, 1)
+    return int(min(bucket(count, 8), most, 1 << (int(fits).bit_length() - 1)))
+
+
+def straight(task: Task, lanes: int) -> Solution:
+    """Chunk after chunk, each to the end: what can be traced."""
+    effort, count = task.effort, len(task.groups)
+
+    def to_the_end(rows: np.ndarray) -> Solution:
+        pool = _advance(task.problem, task.begun(rows), effort.max_steps, 0, effort.tolerance)
+        return _finish(task.problem, pool, np.arange(len(rows)), effort.tolerance)
+
+    starts = range(0, count, lanes)
+    return in_runs((np.arange(at, min(at + lanes, count)) for at in starts), to_the_end)
+
+
+def pooled(task: Task, lanes: int) -> Solution:
+    """A pool kept full from a queue, largest groups (the hardest, as a rule) first."""
+    pool = _Pool(task, lanes)
+    while True:
+        if pool.due:
+            pool.harvest()
+            pool.fill()
+            if not pool.holds_any:
+                return Solution(*(jnp.asarray(part) for part in pool.reached))
+        pool.advance()
+
+
+class _Pool:
+    """Lanes in flight, the queue of groups that wait for one, and what those that are done reached.
+
+    Lanes are emptied and filled a quarter of the pool at a time: one shape serves for all.
+    """
+
+    def __init__(self, task: Task, lanes: int):
+        fit, effort, count = task.problem.fit, task.effort, len(task.groups)
+        dtype = np.dtype(fit.flat.dtype)
+        self.task = task
+        self.lanes: _Lanes | None = None
+        self.holder = np.full(lanes, -1)  # which group a lane holds; -1 for none
+        self.done = np.zeros(lanes, bool)
+        self.queue = np.argsort(-task.groups.size, kind="stable")
+        self.some = max(lanes // 4, 1)  # lanes that are filled, and that are emptied, together
+        self.most = effort.max_steps if fit.metric is None else _patience(fit, effort)
+        self.reached = (  # as a `Solution` is
+            np.zeros((count, fit.flat.size), dtype), np.zeros(count, dtype),
+            np.zeros(count, np.int32), np.zeros(count, np.int8),
+        )  # fmt: skip
+
+    @property
+    def holds_any(self) -> bool:
+        """Whether a group is in a lane."""
+        return bool((self.holder >= 0).any())
+
+    @property
+    def due(self) -> bool:
+        """Whether enough lanes are done to be emptied and filled."""
+        idle = self.done | (self.holder < 0)
+        return bool(self.done.sum() >= self.some or idle.all() or not len(self.queue))
+
+    def fill(self) -> None:
+        """Put waiting groups into lanes that hold none; drop lanes once the last groups are few."""
+        free = np.flatnonzero(self.holder < 0)[: len(self.queue)]
+        for rows in _padded(free, self.some, len(self.holder)):
+            self._refill(rows)
+        if self.lanes is None or not self.holds_any:
+            return
+        if not len(self.queue) and (self.holder >= 0).sum() <= self.some < len(self.holder):
+            kept = np.argsort(self.holder < 0, kind="stable")[: self.some]
+            self.lanes, self.holder = _narrow(self.lanes, kept), self.holder[kept]
+        held = place(self.holder >= 0, bool, "groups")  # lanes that hold no group do not run
+        running = self.lanes.state.running & held
+        self.lanes = eqx.tree_at(lambda lanes: lanes.state.running, self.lanes, running)
+
+    def _refill(self, rows: np.ndarray) -> None:
+        """Begin the next groups in these lanes; rows beyond the pool are padding."""
+        rows_here = rows[rows < len(self.holder)]
+        taken, self.queue = np.split(self.queue, [len(rows_here)])
+        new = self.task.begun(np.resize(taken, self.some))
+        if self.lanes is None:
+            self.lanes = _narrow(new, jnp.zeros(len(self.holder), int))
+        self.lanes = _refilled(new, self.lanes, rows)
+        self.holder[rows_here] = taken
+
+    def advance(self) -> None:
+        """Evaluate until a quarter of the lanes, or all the last ones, are done, or for a while."""
+        assert self.lanes is not None  # filled before
+        held = self.holder >= 0
+        enough = max(int(held.sum()) - self.some, 0) if len(self.queue) else 0
+        most, tolerance = min(_BURST, self.most), self.task.effort.tolerance
+        self.lanes = _advance(self.task.problem, self.lanes, most, enough, tolerance)
+        running, spent = to_host((self.lanes.state.running, self.lanes.state.evaluations))
+        self.done = held & (~running | (spent >= self.most))
+
+    def harvest(self) -> None:
+        """Write down what the lanes that are done reached, and empty them."""
+        for rows in _padded(np.flatnonzero(self.done), self.some, len(self.holder)):
+            assert self.lanes is not None  # some are done
+            found = to_host(
+                _finish(self.task.problem, self.lanes, rows, self.task.effort.tolerance)
+            )
+            for i, lane in enumerate(rows[rows < len(self.holder)]):
+                answer = jax.tree.map(lambda leaf, i=i: leaf[i], found)
+                self._write(int(self.holder[lane]), self._improved(int(lane), answer))
+        self.holder[self.done] = -1
+
+    def _improved(self, lane: int, answer: Solution) -> Solution:
+        """The answer of a lane; of one that did not converge, after going on alone."""
+        task = self.task
+        hard = answer.status != Status.converged and task.problem.fit.metric is not None
+        if not hard or self.most >= task.effort.max_steps:
+            return answer
+        assert self.lanes is not None  # it holds the lane
+        alone = to_host(_alone(task.problem, self.lanes, lane, answer.value, task.effort))
+        return jax.tree.map(lambda leaf: leaf[0], alone)
+
+    def _write(self, group: int, answer: Solution) -> None:
+        parts = answer.value, answer.residual, answer.steps, answer.status
+        for whole, part in zip(self.reached, parts, strict=True):
+            whole[group] = part
+
+
+def _padded(rows, length: int, filler: int):
+    """Runs of `length` rows, the last one filled up."""
+    for at in range(0, len(rows), length):
+        run = rows[at : at + length]
+        yield np.concatenate([run, np.full(length - len(run), filler)])
+
+
+def _patience(fit: Fit, effort: Effort) -> int:
+    """Evaluations after which a lane is given a Hessian of its own.
+
+    Where p is large that costs as much as hundreds of evaluations: half as many are tried first.
+    """
+    n, p, outputs = fit.objective.n, fit.objective.p, fit.objective.outputs
+    renewal = n * p**2 * (outputs + 1) / outputs + 2 * p**3
+    evaluation = 4 * n * p + 4 * p**2
+    worth = max(_HARD, int(renewal / evaluation / 2))
+    return min(worth, max(_HARD, int(0.8 * effort.max_steps)), effort.max_steps)
+
+
+# ---- lanes ---------------------------------------------------------------------------------------
+
+
+class _Lanes(eqx.Module):
+    """Searches in flight, what the examples get in each, its penalty, its goal if given.
+
+    `force` is the gradient's norm at theta_hat where a lane starts elsewhere, else not a number:
+    then it is what the search finds first.
+    """
+
+    state: lbfgs.State
+    v: Float[Array, "b n"] | Float[Array, "k b l"]
+    l2: Float[Array, "b"] | None
+    force: Float[Array, "b"]
+
+    def __getitem__(self, rows) -> "_Lanes":
+        """Some of the lanes."""
+
+        def take(leaf):
+            return leaf[rows] if leaf.ndim else leaf
+
+        parts = jax.tree.map(take, (self.state, self.l2, self.force))
+        return _Lanes(parts[0], jnp.take(self.v, rows, axis=self.v.ndim - 2), *parts[1:])
+
+
+def _laid(lanes: _Lanes) -> _Lanes:
+    """The lanes over the devices: each holds what its part of the data gets from its groups."""
+    parts = jax.tree.map(
+        lambda leaf: constrain(leaf, "groups"), (lanes.state, lanes.l2, lanes.force)
+    )
+    blocks = (None,) * (lanes.v.ndim - 2)
+    return _Lanes(parts[0], constrain(lanes.v, *blocks, "groups", "data"), *parts[1:])
+
+
+def _floor(fit: Fit):
+    """Rounding in a sum of n whitened gradients, below which no solver can see."""
+    return 1024 * jnp.finfo(fit.flat.dtype).eps * fit.sandwich
+
+
+@eqx.filter_jit
+def _begin(problem: Coordinates, w, start, l2, effort: Effort) -> _Lanes:
+    """Lanes before any evaluation; those that do not start at theta_hat spend one on it."""
+    fit, v = problem.fit, problem.lay(problem.fit.objective.stays(w))
+    origin = jnp.zeros((len(w), fit.flat.size), fit.flat.dtype)
+    if start is None and fit.metric is not None:
+        state = lbfgs.initialise(origin, history=effort.history)
+        return _laid(_Lanes(state, v, l2, jnp.full(len(origin), jnp.nan, origin.dtype)))
+    _, gradient = problem.function(v, l2)(origin)
+    force = jnp.linalg.norm(gradient, axis=1)
+    goal = jnp.maximum(effort.tolerance * force, _floor(fit))
+    u = origin if start is None else problem.push(start, l2)
+    # bare coordinates: the first step must find its own length
+    first = 1 / jnp.maximum(force, 1.0) if fit.metric is None else None
+    state = lbfgs.initialise(u, goal, history=effort.history, first_step=first)
+    return _laid(_Lanes(state, v, l2, force))
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _refilled(new: _Lanes, pool: _Lanes, rows) -> _Lanes:
+    """The pool with lanes `rows` taken from `new`; rows beyond the pool are padding."""
+    count = len(pool.force)
+    source = jnp.zeros(count, int).at[rows].set(jnp.arange(len(rows)), mode="drop")
+    isnew = jnp.zeros(count, bool).at[rows].set(True, mode="drop")
+    state = lbfgs.restart(pool.state, isnew, new.state, source)
+    each = (slice(None),) * (pool.v.ndim - 2)
+    refilled = _Lanes(
+        state,
+        pool.v.at[*each, rows].set(new.v, mode="drop"),
+        None if pool.l2 is None else pool.l2.at[rows].set(new.l2, mode="drop"),
+        pool.force.at[rows].set(new.force, mode="drop"),
+    )
+    return _laid(refilled)
+
+
+def _advance(problem: Coordinates, lanes: _Lanes, most, enough, tolerance: float) -> _Lanes:
+    """Evaluate until `enough` lanes or fewer are running."""
+    state = _search((problem, lanes.v, lanes.l2), lanes.state, most, enough, tolerance)
+    return _Lanes(state, lanes.v, lanes.l2, lanes.force)
+
+
+@eqx.filter_jit(donate="all-except-first")
+def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs.State:
+    problem, *rest = inputs
+    state = lbfgs.advance(
+        problem.function(*rest), state, most,
+        enough=enough, relative=tolerance, floor=_floor(problem.fit),
+    )  # fmt: skip
+    return jax.tree.map(lambda leaf: constrain(leaf, "groups"), state)
+
+
+@eqx.filter_jit
+def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solution:
+    """Change, relative residual, evaluations and status of the lanes `rows`."""
+    lanes = lanes[rows]
+    state, solution = lanes.state, lbfgs.solution(lanes.state)
+    force = jnp.where(jnp.isnan(lanes.force), state.force, lanes.force)
+    change = problem.theta(state.point, lanes.l2) - problem.fit.flat[None]
+    status = solution.status
+    lost = _running_away(problem, lanes, tolerance)
+    status = jnp.where((status == 0) & lost, Status.no_minimum, status)
+    residual = solution.residual / jnp.where(force > 0, force, 1.0)
+    finite = jnp.all(jnp.isfinite(change), axis=1)
+    change = jnp.where(finite[:, None], change, 0.0)
+    status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
+    residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
+    return replicate(Solution(change, residual, solution.steps, status))
+
+
+def _running_away(problem: Coordinates, lanes: _Lanes, tolerance: float):
+    """(b) whether a lane is still on its way to infinity, although its gradient has died out."""
+    state = lanes.state
+    slope = jnp.sum(state.gradient * state.point, axis=1)
+    curvature, left, whole = problem.curvature(state.point, lanes.v, lanes.l2)
+    # a Newton step along the change itself that is not short beside it
+    stepping = (jnp.abs(slope) > 1e-4 * curvature) & (
+        jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(curvature, 0.0))
+    )
+    # the gradient of a parameter on its way to infinity dies out together with its curvature
+    gone = (left < max(10 * tolerance, 1e-10) * whole[None]) & (whole[None] > 0)
+    return stepping | jnp.any(gone, axis=1)
+
+
+@eqx.filter_jit
+def _narrow(pool: _Lanes, rows) -> _Lanes:
+    """Some of the lanes."""
+    return _laid(pool[rows])
+
+
+_initialise = eqx.filter_jit(lbfgs.initialise)  # a buffer for every array: they are donated
+
+
+def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort) -> Solution:
+    """Go on with one hard lane, its own Hessian as metric, renewed as often as it helps.
+
+    A group that takes nearly all curvature along some direction (or moves theta far) leaves a
+    problem that is not round in the coordinates of H.
+    """
+    one = _narrow(pool, jnp.array([lane]))
+    force = jnp.where(jnp.isnan(one.force), one.state.force, one.force)
+    one = _Lanes(one.state, problem.unlay(one.v), one.l2, force)
+    theta = problem.fit.flat + jnp.asarray(change)
+    spent, free = int(one.state.evaluations[0]), problem.fit.objective.free_columns()
+    while True:
+        own = renewed(problem.fit, free, one.v[0], None if one.l2 is None else one.l2[0], theta)
+        state = _initialise(jnp.zeros_like(one.state.point), one.state.goal, history=effort.history)
+        fresh = eqx.tree_at(lambda lanes: lanes.state, one, state)
+        most = min(_HARD, max(effort.max_steps - spent, 1))
+        fresh = _advance(own, fresh, most, 0, effort.tolerance)
+        spent += int(fresh.state.evaluations[0])
+        theta = own.theta(fresh.state.point, None)[0]
+        code = int(lbfgs.solution(fresh.state).status[0])
+        still = not bool(fresh.state.point.any())
+        if code == Status.converged or spent >= effort.max_steps or still:
+            break
+    whole = Plain(problem.fit, own.basis, None, free)  # the way from theta_hat
+    fresh = eqx.tree_at(
+        lambda lanes: (lanes.state.point, lanes.state.evaluations),
+        fresh,
+        (whole.push(theta[None], None), jnp.full(1, spent, jnp.int32)),
+    )
+    return _finish(whole, fresh, np.array([0]), effort.tolerance)

@@ -1,0 +1,69 @@
+"""Batches: rows of work cut into runs, each filled up to a shape that is compiled, joined again."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from leaveout.runtime.memory import budget, exhausted, limited
+from leaveout.runtime.text import warn
+
+__all__ = ["halving", "in_runs", "joined"]
+
+_T = TypeVar("_T")
+
+
+def in_runs(
+    runs: Iterable[np.ndarray],
+    call: Callable[[np.ndarray], PyTree],
+    lanes: Callable[[np.ndarray], int] = len,
+    axis: int = 0,
+) -> PyTree:
+    """The answers of `call` to runs of rows, one after the other along an axis.
+
+    Args:
+        runs: arrays of rows.
+        call: of rows to a PyTree of arrays, an entry a row.
+        lanes: to how many rows a run is filled up, by repeating it; default none more.
+        axis: of the answers, along which the rows lie.
+    """
+    parts = []
+    for rows in runs:
+        answer, kept = call(np.resize(rows, lanes(rows))), (slice(None),) * axis
+        parts.append(jax.tree.map(lambda leaf, k=len(rows), s=kept: leaf[(*s, slice(k))], answer))
+    return joined(parts, axis)
+
+
+def joined(parts: list, axis: int = 0) -> PyTree:
+    """PyTrees of one structure, their arrays one after the other."""
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=axis), *parts)
+
+
+def halving(
+    runs: Iterable[np.ndarray], most: int, call: Callable[[np.ndarray, int], _T]
+) -> Iterator[tuple[np.ndarray, list[_T]]]:
+    """Runs of rows, and the answers of call(some rows, most), at most so many at once.
+
+    Where memory runs out, half as many rows are taken at once from then on, in half the memory.
+    """
+    memory: int | None = None
+    for run in runs:
+        answers, left = [], run
+        while len(left):
+            try:
+                with limited(memory):
+                    answers.append(call(left[:most], most))
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not exhausted(error) or most == 1:
+                    raise
+                warn(
+                    f"memory ran out with {most:,} groups at once; going on with {most // 2:,}: a "
+                    "smaller memory= would do so from the start"
+                )
+                most, memory = most // 2, budget(memory) // 2
+                continue
+            left = left[most:]
+        yield run, answers
