@@ -44,7 +44,7 @@ def test_a_finished_study_is_read_and_another_question_refused(heart):
     assert list(again.effects) == ["influence", "Newton", "actual"]
     pd.testing.assert_frame_equal(again.table, heart.table)
     assert again.summary == json.loads(json.dumps(heart.summary))
-    with pytest.raises(ValueError, match="answers another question"):
+    with pytest.raises(ValueError, match="holds another study"):
         natural.run(natural.Question("heart", by="sex"), heart.folder)
 
 

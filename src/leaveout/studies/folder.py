@@ -1,6 +1,6 @@
-"""The folder of a study: whose it is, who is at work in it, and what is in it so far.
+"""The folder of an experiment: whose it is, who is at work in it, and what is in it so far.
 
-Every file is there whole or not at all, so that a study that was stopped goes on where it was.
+Every file is there whole or not at all, so that what was stopped goes on where it was.
 """
 
 import contextlib
@@ -8,31 +8,48 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 
 from leaveout.attribution.container import Effects, load
 from leaveout.groups import Groups
 from leaveout.runtime.files import read_json, write
 from leaveout.runtime.memory import budget
+from leaveout.studies.configured import Configured
 
 __all__ = [
     "Clock",
+    "Plan",
+    "Progress",
+    "Say",
+    "Workspace",
     "alone",
     "chunk_path",
+    "chunks_there",
     "claim",
     "drop_damaged",
+    "holder",
+    "is_finished",
     "read_groups",
     "save",
+    "save_plan",
     "write_json",
+    "write_table",
 ]
+
+#: (stage, groups done, groups in all): called as an experiment goes along
+Progress = Callable[[str, int, int], None]
+
+#: called with a sentence at each stage
+Say = Callable[[str], None]
 
 
 class Clock:
-    """Seconds spent on each stage, summed over all runs of a study and kept in its folder."""
+    """Seconds spent on each stage, summed over all runs of an experiment and kept in its folder."""
 
     def __init__(self, folder: Path):
         self.path = folder / "seconds.json"
@@ -47,55 +64,127 @@ class Clock:
         write_json(self.path, self.seconds, indent=None)
 
 
-def claim(folder: Path, configuration: Any) -> None:
-    """Make the folder, or check that it is this study's.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Workspace:
+    """Where an experiment is at work, and whom it tells.
 
-    Args:
-        folder: of the study.
-        configuration: a frozen dataclass: what determines the study's numbers.
+    Attributes:
+        folder: of the experiment.
+        say: called with a sentence at each stage.
+        progress: called after each chunk.
+        clock: seconds spent on each stage.
+        room: bytes that may be taken: what was asked for until there is a plan, then the plan's.
+    """
+
+    folder: Path
+    say: Say
+    progress: Progress
+    clock: Clock
+    room: float | int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """The groups of an experiment, and the chunks in which their effects are computed.
+
+    Attributes:
+        groups: all of them.
+        chunks: positions in the groups, of each chunk.
+        room: bytes for working arrays that these were planned for.
+    """
+
+    groups: Groups
+    chunks: list[np.ndarray]
+    room: int
+
+    @property
+    def longest(self) -> int:
+        """Groups of the longest chunk, to which all are filled up."""
+        return max(map(len, self.chunks))
+
+    @property
+    def order(self) -> np.ndarray:
+        """(g) where each group is in the chunks, one after the other."""
+        return np.argsort(np.concatenate(self.chunks))
+
+
+# ---- whose it is, and who is at work -------------------------------------------------------------
+
+
+def holder(folder: Path) -> dict[str, Any] | None:
+    """The fields of the experiment that a folder holds, None if it holds none.
+
+    Studies of natural groups wrote no configuration once: theirs is the question in their summary.
 
     Raises:
-        ValueError: if the folder holds another study, or something else.
+        ValueError: if its configuration is damaged.
     """
-    path = folder / "configuration.json"
-    mine = json.loads(json.dumps(dataclasses.asdict(configuration)))
-    if path.exists():
-        theirs = read_json(path)
-        if theirs != mine:
-            other = {key: theirs.get(key) for key in mine if theirs.get(key) != mine[key]}
-            raise ValueError(
-                f"{folder} holds another study ({other} there); choose another --out, or none: "
-                "each configuration then gets a folder of its own"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
-    else:
+    if (folder / "configuration.json").exists():
+        return read_json(folder / "configuration.json", "dataset", "methods")
+    if is_finished(folder):
+        with contextlib.suppress(ValueError):
+            return read_json(folder / "summary.json", "question", "comparison")["question"]
+    return None
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether there is nothing left to compute."""
+    return (folder / "summary.json").exists()
+
+
+def claim(folder: Path, configured: Configured) -> None:
+    """Make the folder, or check that it is this experiment's.
+
+    Args:
+        folder: of the experiment.
+        configured: what determines its numbers.
+
+    Raises:
+        ValueError: if the folder holds another one, or something else.
+    """
+    mine, theirs = configured.to_json(), holder(folder)
+    if theirs is not None and theirs != mine:
+        other = {key: theirs.get(key) for key in mine | theirs if theirs.get(key) != mine.get(key)}
+        name = configured.folder()
+        default = "" if folder.name == name else f", or none: the default is {name}"
+        raise ValueError(
+            f"{folder} holds another study ({other} there); choose another --out{default}"
+        )
+    if theirs is None:
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, mine)
-    (folder / "chunks").mkdir(exist_ok=True)
+        write_json(folder / "configuration.json", mine)
 
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold the folder against other processes; the system lets go of it when this one dies."""
+    """Hold the folder against other processes; the system lets go of it when this one dies.
+
+    Raises:
+        ValueError: if another one holds it.
+    """
     try:
-        import fcntl
-    except ImportError:  # not on Windows: there nothing guards the folder
+        lock = filelock.FileLock(folder / "lock", timeout=0).acquire()
+    except filelock.Timeout:
+        raise ValueError(
+            f"another process is at work in {folder}; wait for it, or choose another --out"
+        ) from None
+    with lock:
         yield
-        return
-    with open(folder / "lock", "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is at work in {folder}; wait for it, or choose another --out"
-            ) from None
-        yield
+
+
+# ---- what is in it -------------------------------------------------------------------------------
 
 
 def write_json(path: Path, content: object, indent: int | None = 2) -> None:
     """Write a JSON file, whole or not at all."""
     write(path, lambda file: file.write(json.dumps(content, indent=indent).encode()))
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Write a pandas table as Parquet, whole or not at all."""
+    write(path, lambda file: table.to_parquet(file, index=False))
 
 
 def save(what: Effects | Groups, path: Path) -> None:
@@ -105,25 +194,43 @@ def save(what: Effects | Groups, path: Path) -> None:
     os.replace(partial, path)
 
 
-def chunk_path(folder: Path, name: str, number: int) -> Path:
+def chunk_path(folder: Path, word: str, number: int) -> Path:
     """The file of a chunk of the effects by a method."""
-    return folder / "chunks" / f"{name}-{number:05d}.npz"
+    return folder / "chunks" / f"{word}-{number:05d}.npz"
 
 
-def drop_damaged(folder: Path, name: str, count: int, say) -> None:
-    """Delete chunks that cannot be read, so that they are computed again."""
-    for number in range(count):
-        path = chunk_path(folder, name, number)
+def chunks_there(folder: Path) -> int:
+    """How many chunks there are, of all methods."""
+    return len(list((folder / "chunks").glob("*-*[0-9].npz")))
+
+
+def drop_damaged(folder: Path, word: str, chunks: list[np.ndarray], say: Say) -> None:
+    """Delete chunks that cannot be read, or are of other groups: they are computed again."""
+    for number, rows in enumerate(chunks):
+        path = chunk_path(folder, word, number)
         if path.exists():
             try:
-                load(path)
+                count = len(load(path).groups)
+                if count != len(rows):
+                    raise ValueError(f"it holds {count:,} groups, not {len(rows):,}")
             except ValueError as error:
                 say(f"computing {path.name} again: {error}")
                 path.unlink()
 
 
-def read_groups(folder: Path) -> tuple[Groups, list[np.ndarray], int]:
-    """The groups, which of them each chunk holds, and the bytes that these were planned for.
+def save_plan(folder: Path, plan: Plan) -> None:
+    """Save the groups, their chunks and the bytes that these were planned for."""
+    save(plan.groups, folder / "groups.npz")
+    written = {
+        "chunks": [rows.tolist() for rows in plan.chunks],
+        "notes": list(plan.groups.notes),
+        "memory": plan.room,
+    }
+    write_json(folder / "plan.json", written, indent=None)
+
+
+def read_groups(folder: Path) -> Plan:
+    """The groups and their plan, from `save_plan`.
 
     Raises:
         ValueError: if the plan is not one of these groups.
@@ -133,7 +240,7 @@ def read_groups(folder: Path) -> tuple[Groups, list[np.ndarray], int]:
     try:
         chunks = [np.asarray(rows, int) for rows in saved["chunks"]]
         if np.array_equal(np.sort(np.concatenate(chunks)), np.arange(len(made))):
-            return made, chunks, budget(saved.get("memory"))
+            return Plan(made, chunks, budget(saved.get("memory")))
     except (TypeError, ValueError):
         pass
     raise ValueError(f"{folder / 'plan.json'} is damaged: its chunks are not those of groups.npz")

@@ -1,57 +1,65 @@
 """Studies of natural groups: what a labelling function, a crowdworker, a hospital is worth.
 
 One data set, groups from one of its own columns, their effects on the whole of the query examples
-and on parts of them, by every method and by retraining; in a folder that `read` opens again.
+and on parts of them, by every method and by retraining; in a folder where a study that was stopped
+goes on, and that `read` opens again.
 
 Source: Koh, Ang, Teo and Liang (2019), section 5.
 """
 
 import dataclasses
-import json
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.stats
 
-from leaveout import measures, plot
+from leaveout import measures
 from leaveout.analysis.compare import compare
-from leaveout.analysis.credit import Credit, credit
-from leaveout.attribution.container import Effects, load
+from leaveout.analysis.credit import Credit, credited
+from leaveout.analysis.null import Null
+from leaveout.attribution.container import load
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
-from leaveout.fitting.penalties import cross_validate
 from leaveout.groups import Groups
-from leaveout.methods.first_order import Influence
-from leaveout.methods.group_newton import Newton
-from leaveout.methods.retraining import Retrain
-from leaveout.objectives.linear import objective_for
+from leaveout.measures import Measure
+from leaveout.methods import Method
+from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, read_parquet
-from leaveout.studies import datasets
-from leaveout.studies.datasets import Dataset
-from leaveout.studies.folder import write_json
+from leaveout.runtime.memory import budget, limited
+from leaveout.studies import datasets, engine
+from leaveout.studies.configured import Chosen, chosen, file_name, parsed
+from leaveout.studies.datasets import Dataset, objective_for
+from leaveout.studies.engine import Experiment, Found, Setting
+from leaveout.studies.folder import (
+    Progress,
+    Say,
+    Workspace,
+    is_finished,
+    save,
+    write_json,
+    write_table,
+)
+from leaveout.studies.natural_report import Report, draw
+from leaveout.studies.penalty import penalised
 
 __all__ = [
-    "METHODS",
     "Question",
     "Report",
-    "draw_against_actual",
-    "draw_coverage",
+    "found",
     "parts",
     "read",
     "run",
-    "short",
 ]
 
-METHODS = {"influence": Influence(), "newton": Newton(), "actual": Retrain()}
+__getattr__ = found_elsewhere(__name__, {"METHODS": "leaveout.methods:BY_WORD"})
+
 _MOST = 60  # labels of a column of the queries up to which each is a part of its own
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Question(Experiment[Report]):
     """What determines the numbers of a study of natural groups.
 
     Attributes:
@@ -59,149 +67,180 @@ class Question:
         by: which of its columns groups the training examples, several joined by commas (crossed);
             default its first.
         l2_over_n: the penalty divided by n; default the data set's own, or cross-validated.
-        methods: which of `METHODS` to run.
+        methods: which to run, words of `methods.BY_WORD` or methods of your own, the most exact
+            last.
         null: random groups for each group.
     """
 
     dataset: str
     by: str | None = None
     l2_over_n: float | None = None
-    methods: tuple[str, ...] = ("influence", "newton", "actual")
+    methods: tuple[str | Method, ...] = ("influence", "newton", "actual")
     null: int = 1000
 
     def __post_init__(self):
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown or not self.methods:
-            known = ", ".join(METHODS)
-            raise ValueError(f"unknown method {(unknown or ['(none)'])[0]!r}; known: {known}")
+        every = chosen(self.methods)
+        if not every:
+            raise ValueError("expected at least one method, for example 'influence'")
+        object.__setattr__(self, "methods", tuple(each.given for each in every))
+
+    @property
+    def chosen(self) -> tuple[Chosen, ...]:
+        """The methods by all their names."""
+        return chosen(self.methods)
+
+    @classmethod
+    def owns(cls, fields: dict[str, Any]) -> bool:
+        """Whether these fields are those of a study of natural groups."""
+        return "null" in fields
 
     def folder(self) -> str:
         """The default name of the study's folder."""
         by = "" if self.by is None else "-" + self.by.replace(",", "-")
         return f"leaveout-credit-{self.dataset}{by}"
 
+    def in_words(self) -> str:
+        """What it is, for a line of a list."""
+        l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
+        by = "its first column" if self.by is None else self.by
+        return f"{self.dataset:<14} by {by}, {l2}, {self.null:,} random groups a group"
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Report:
-    """What `run` leaves behind.
+    def room(self, space: Workspace) -> int:
+        """Bytes for working arrays: those that were asked for."""
+        return budget(space.room)
 
-    Attributes:
-        folder: where the files are.
-        effects: name of a method to the effects of all groups.
-        table: a pandas table, a row a group: that of `Credit.to_pandas`, and coverage (share of all
-            memberships), majority (the commonest class), precision where labels have one, and "in
-            PART" (examples in each part that queries have too).
-        summary: what `summary.json` holds.
-        credit: the result of `lo.credit`; None if it was read from the folder.
-    """
+    def set_up(self, space: Workspace) -> "_Setting":
+        """The data, its groups, and the fit."""
+        data = datasets.load(self.dataset)
+        made = _groups(data, self.by)
+        space.say(f"{data.name}: {data.n:,} training examples, {data.d:,} features; {made!r}")
+        bare = objective_for(data, weights=data.weights)
+        objective, _ = penalised(bare, data, self.l2_over_n, space)
+        space.clock.lap("l2")
+        fitted = fit(objective)
+        space.clock.lap("fit")
+        penalty = float(objective.l2) / data.n
+        decrement = float(fitted.residual)
+        space.say(f"fitted at l2/n = {penalty:.3g}, Newton decrement {decrement:.1e}")
+        return _Setting(self, data, made, fitted, _measures(data))
 
-    folder: Path
-    effects: dict[str, Effects]
-    table: Any
-    summary: dict[str, Any]
-    credit: Credit | None = None
-
-    def losses(self) -> dict[str, int]:
-        """Part of the queries to the position of the column that is the effect on its loss."""
-        first = next(iter(self.effects.values()))
-        return {
-            short(name): j
-            for j, (name, measure) in enumerate(zip(first.columns, first.measure, strict=True))
-            if measure == "loss"
-        }
-
-    def kinds(self) -> list[str] | None:
-        """The class of each group where groups are of one class, else None."""
-        counts = [name for name in self.table if str(name).startswith("class ")]
-        if not counts or not ((self.table[counts] != 0).sum(axis=1) == 1).all():
-            return None
-        return [f"class {k}" for k in self.table["majority"]]
+    def opened(self, folder: Path) -> Report:
+        """The finished study, from its folder."""
+        return read(folder)
 
 
 def run(
     question: Question,
     out: str | os.PathLike | None = None,
     *,
-    say: Callable[[str], None] = lambda sentence: None,
-    memory=None,
+    progress: Progress | None = None,
+    say: Say = lambda sentence: None,
+    memory: float | int | None = None,
 ) -> Report:
-    """Run a study of natural groups, or read it if it is finished.
+    """Run a study of natural groups, go on with it, or read it if it is finished.
 
     Args:
         question: what to do.
         out: the folder; default `question.folder()` in the current one.
+        progress: called after each chunk.
         say: called with a sentence at each stage.
-        memory: bytes that working arrays may take.
+        memory: bytes that working arrays may take; default a quarter of what is free. Kept with the
+            plan of chunks, so that a study goes on as it began.
 
     Raises:
-        ValueError: if the data set has no such column, or the folder answers another question.
+        ValueError: if the data set has no such column, the folder holds another study, or another
+            process is at work in it.
     """
-    folder = Path(question.folder() if out is None else out)
-    asked = json.loads(json.dumps(dataclasses.asdict(question)))
-    if (folder / "summary.json").exists():
-        if read_json(folder / "summary.json", "question")["question"] != asked:
-            raise ValueError(f"{folder} answers another question; choose another folder")
-        say(f"{folder} is finished; nothing to compute")
-        return read(folder)
-    begin = time.perf_counter()
-    data = datasets.load(question.dataset)
-    groups = _groups(data, question.by)
-    say(f"{data.name}: {data.n:,} training examples, {data.d:,} features; {groups!r}")
-    fitted = fit(_objective_of(data, question, say))
-    penalty = float(fitted.objective.l2) / data.n
-    say(f"fitted at l2/n = {penalty:.3g}, Newton decrement {float(fitted.residual):.1e}")
-    found = credit(
-        fitted, groups, _measures(data), [METHODS[name] for name in question.methods],
-        null=question.null, memory=memory,
-    )  # fmt: skip
-    table = _described(found, data)
-    rows = _comparisons(found)
-    summary = {
-        "question": asked,
-        "data": {"source": data.source} | data.fingerprint(),
-        "l2_over_n": penalty,
-        "query_means": _query_means(fitted, data),
-        "comparison": rows,
-        "claims": _claims(found, table),
-        "stand_out": _stand_out(found),
-        "not_converged": {
-            name: int(np.count_nonzero(each.status)) for name, each in found.effects.items()
-        },
-        "seconds": time.perf_counter() - begin,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, each in found.effects.items():
-        each.save(folder / f"effects_{name}.npz")
-    table.to_parquet(folder / "credit.parquet", index=False)
-    report = Report(folder, found.effects, table, summary, found)
-    _draw(report, data)
-    write_json(folder / "summary.json", summary)
-    return report
+    return engine.run(question, out, progress, say, memory)
 
 
 def read(folder: str | os.PathLike) -> Report:
-    """A finished study, from its folder.
+    """A finished study, from its folder; methods of your own need not be there.
 
     Raises:
         FileNotFoundError: if the folder holds none.
         ValueError: if a file of it is damaged.
     """
     folder = Path(folder)
-    if not (folder / "summary.json").exists():
+    path = folder / "summary.json"
+    if not is_finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished study of natural groups")
-    effects = {
-        path.stem.removeprefix("effects_"): load(path)
-        for path in sorted(folder.glob("effects_*.npz"))
-    }
-    order = [name for name in ("influence", "Newton", "actual") if name in effects]
-    if not order:
+    summary = read_json(path, "question", "comparison")
+    every = parsed(Question, summary["question"], path).chosen
+    there = [each for each in every if _effects_path(folder, each).exists()]
+    if not there:
         raise ValueError(f"{folder} is damaged: it has a summary, but no effects")
-    return Report(
-        folder,
-        {name: effects[name] for name in order},
-        read_parquet(folder / "credit.parquet", len(effects[order[0]].groups)),
-        read_json(folder / "summary.json", "question", "comparison"),
-    )
+    effects = {each.name: load(_effects_path(folder, each)) for each in there}
+    count = len(effects[there[0].name].groups)
+    table = read_parquet(folder / "credit.parquet", count)
+    return Report(folder, effects, table, summary)
+
+
+def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
+    """The studies in the folders of a folder: what each is, and how far it is."""
+    return engine.found(where, Question)
+
+
+def _effects_path(folder: Path, each: Chosen) -> Path:
+    return folder / f"effects_{file_name(each.name)}.npz"
+
+
+# ---- on its data ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Setting(Setting[Report]):
+    """A study on its data.
+
+    Attributes:
+        question: what determines its numbers.
+        data: the data set.
+        made: its groups.
+        fit: of its model.
+        measures: of the query examples.
+    """
+
+    question: Question
+    data: Dataset
+    made: Groups
+    fit: Fit
+    measures: list[Measure]
+
+    def groups(self, space: Workspace) -> Groups:
+        """Those of the column."""
+        return self.made
+
+    def finish(self, found: Found, space: Workspace) -> Report:
+        """Compare with random groups; write effects, table, figures and summary."""
+        folder = space.folder
+        effects = {each.name: values for each, values in found.effects.items()}
+        null = Null(self.question.null)
+        with limited(space.room):
+            worth = credited(self.fit, found.plan.groups, self.measures, effects, null)
+        table = _described(worth, self.data)
+        space.clock.lap("null")
+        for each, values in found.effects.items():
+            save(values, _effects_path(folder, each))
+        write_table(folder / "credit.parquet", table)
+        summary = self._summary(worth, table, space)
+        report = Report(folder, effects, table, summary, worth, found.resumed)
+        draw(report, self.data.name)
+        write_json(folder / "summary.json", summary)
+        return report
+
+    def _summary(self, worth: Credit, table, space: Workspace) -> dict[str, Any]:
+        failed = {n: int(np.count_nonzero(each.status)) for n, each in worth.effects.items()}
+        return {
+            "question": self.question.to_json(),
+            "data": {"source": self.data.source} | self.data.fingerprint(),
+            "l2_over_n": float(self.fit.objective.l2) / self.data.n,
+            "query_means": _query_means(self.fit, self.data),
+            "comparison": _comparisons(worth),
+            "claims": _claims(worth, table),
+            "stand_out": _stand_out(worth),
+            "not_converged": failed,
+            "seconds": sum(space.clock.seconds.values()),
+        }
 
 
 def _groups(data: Dataset, by: str | None) -> Groups:
@@ -217,16 +256,6 @@ def _groups(data: Dataset, by: str | None) -> Groups:
     return Groups.from_labels(np.stack([c.astype(str) for c in columns], 1), kind=", ".join(names))
 
 
-def _objective_of(data: Dataset, question: Question, say):
-    bare = objective_for(data, weights=data.weights)
-    if question.l2_over_n is not None:
-        return bare.with_l2(question.l2_over_n * data.n)
-    if data.l2 is not None:
-        return bare.with_l2(data.l2)
-    say(f"choosing l2/n among {len(data.l2_grid)} values by 5-fold cross-validation")
-    return bare.with_l2(cross_validate(bare, np.asarray(data.l2_grid) * data.n).l2)
-
-
 def parts(data: Dataset) -> dict[str, np.ndarray]:
     """The parts of the queries that effects are summed over: all, each class, each label."""
     found = {"all": np.ones(len(data.y_query), bool)}
@@ -239,7 +268,7 @@ def parts(data: Dataset) -> dict[str, np.ndarray]:
     return found
 
 
-def _measures(data: Dataset) -> list:
+def _measures(data: Dataset) -> list[Measure]:
     query = data.x_query, data.y_query
     wanted = [measures.loss(query, by=parts(data))]
     if data.labelled:
@@ -247,9 +276,12 @@ def _measures(data: Dataset) -> list:
     return [measures.parameter(0, name=f"coefficient of {data.feature_names[0]}"), *wanted]
 
 
+# ---- what was found ------------------------------------------------------------------------------
+
+
 def _query_means(fitted: Fit, data: Dataset) -> dict[str, float]:
     """Mean query loss, and accuracy of a classifier, by part."""
-    objective: Any = fitted.objective
+    objective = fitted.objective
     query, each = (data.x_query, data.y_query), parts(data)
     wanted = [measures.loss(query, reduce="mean", by=each)]
     if data.labelled:
@@ -333,58 +365,3 @@ def _stand_out(found: Credit) -> dict[str, list[str]]:
         for j, column in enumerate(found.columns)
         if np.isfinite(found.null.q[:, j]).all()
     }
-
-
-# ---- figures -------------------------------------------------------------------------------------
-
-
-def _draw(report: Report, data: Dataset) -> None:
-    """Every figure that the study has, into its folder."""
-    folder, found = report.folder, report.credit
-    assert found is not None
-    summed = [j for j, name in enumerate(found.best.measure) if name == "loss"]
-    plot.bands(found, 0, path=folder / "bands.png")
-    values = found.best.value[:, summed]
-    names = [short(found.columns[j]) for j in summed]
-    if len(summed) > 1:
-        title = f"{data.name}: effect on the query loss"
-        plot.heat(values, found.groups.names, names, title=title, path=folder / "heat.png")
-    draw_coverage(report, summed[: min(3, len(summed))], "size", folder / "size.png")
-    if "precision" in report.table:
-        draw_coverage(report, summed[: min(3, len(summed))], "precision", folder / "precision.png")
-    if "actual" in report.effects and len(report.effects) > 1:
-        draw_against_actual(report, [0, *summed[1:4]], folder / "actual.png")
-
-
-def short(column: str) -> str:
-    """The part of a column's name in brackets."""
-    return column.partition("[")[2].rstrip("]") or column
-
-
-def draw_coverage(report: Report, columns, trait: str, path, *, hide: int = 0) -> None:
-    """Effects over a trait of the groups, a panel a column; `hide` as in `plot.against`."""
-    figure, axes = plot.canvas(1, len(columns))
-    first = report.effects[next(iter(report.effects))]
-    for ax, j in zip(axes[0], columns, strict=True):
-        plot.against(
-            report.table[trait], first.value[:, j], ax=ax, kinds=report.kinds(), xlabel=trait,
-            ylabel=f"{first.method} on {short(first.columns[j])}", hide=hide,
-        )  # fmt: skip
-    plot.write(figure, path)
-
-
-def draw_against_actual(report: Report, columns, path) -> None:
-    """Predicted against actual effects, a row a method, a panel a column."""
-    actual = report.effects["actual"]
-    kinds = report.kinds()
-    if kinds is not None:
-        groups = dataclasses.replace(actual.groups, kind=np.asarray(kinds))
-        actual = dataclasses.replace(actual, groups=groups)
-    cells, rows = [], []
-    for name, each in report.effects.items():
-        if name != "actual":
-            each = dataclasses.replace(each, groups=actual.groups)
-            cells.append([(each, actual, j) for j in columns])
-            rows.append(name)
-    titles = [short(actual.columns[j]) for j in columns]
-    plot.grid(cells, titles=titles, rows=rows, path=path)

@@ -8,46 +8,46 @@ chunk, and in the end the effects, a summary and a figure. Running it again goes
 import dataclasses
 import functools
 import hashlib
+import importlib.metadata
 import json
 import os
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from leaveout import groups as _groups
 from leaveout import measures, plot
 from leaveout.analysis.compare import Comparison, compare
-from leaveout.attribution.container import Effects, joined, load
-from leaveout.attribution.stream import plan, stream
+from leaveout.attribution.container import Effects
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
-from leaveout.fitting.penalties import cross_validate
 from leaveout.groups import Groups
-from leaveout.methods.first_order import Influence, per_point
-from leaveout.methods.group_newton import Newton
-from leaveout.methods.retraining import Retrain
-from leaveout.objectives.linear import objective_for
+from leaveout.measures import Measure
+from leaveout.methods import Method, per_point
+from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
-from leaveout.studies import datasets
+from leaveout.studies import datasets, engine
+from leaveout.studies.configured import Chosen, chosen, parsed
+from leaveout.studies.datasets import Dataset, objective_for
+from leaveout.studies.engine import Experiment, Found, Setting, collected
 from leaveout.studies.folder import (
-    Clock,
-    alone,
-    chunk_path,
-    claim,
-    drop_damaged,
+    Progress,
+    Say,
+    Workspace,
+    is_finished,
     read_groups,
-    save,
     write_json,
+    write_table,
 )
+from leaveout.studies.penalty import penalised
 
 __all__ = [
-    "METHODS",
     "Configuration",
     "Study",
     "found",
@@ -56,54 +56,7 @@ __all__ = [
     "run",
 ]
 
-METHODS = {
-    "influence": Influence(),
-    "changed": Influence(at_changed=True),
-    "newton": Newton(),
-    "actual": Retrain(),
-}
-
-#: (stage, groups done, groups in all): called as a study goes along
-Progress = Callable[[str, int, int], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Configuration:
-    """What determines the numbers of a study; another configuration is another folder.
-
-    Attributes:
-        dataset: a name known to `datasets.load`.
-        per_family: groups asked of each family; the paper's 100 make up to 1,700.
-        seed: of groups and of the choice of query points.
-        l2_over_n: the penalty divided by n, or None to choose it by cross-validation.
-        methods: which of `METHODS` to run; "actual" is always among them.
-    """
-
-    dataset: str
-    per_family: int = 100
-    seed: int = 0
-    l2_over_n: float | None = None
-    methods: tuple[str, ...] = ("influence", "changed", "newton", "actual")
-
-    def __post_init__(self):
-        if self.dataset not in datasets.available():
-            raise ValueError(
-                f"unknown dataset {self.dataset!r}; known: {', '.join(datasets.available())}"
-            )
-        if self.per_family < 3:
-            raise ValueError(f"expected at least 3 groups a family, got {self.per_family}")
-        if self.l2_over_n is not None and not self.l2_over_n >= 0:
-            raise ValueError(f"expected l2 / n as a number >= 0, got {self.l2_over_n}")
-        unknown = [name for name in self.methods if name not in METHODS]
-        if unknown:
-            raise ValueError(f"unknown method {unknown[0]!r}; known: {', '.join(METHODS)}")
-        if "actual" not in self.methods:
-            object.__setattr__(self, "methods", (*self.methods, "actual"))
-
-    def folder(self) -> str:
-        """The default name of the study's folder: it changes with the configuration."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return f"leaveout-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+__getattr__ = found_elsewhere(__name__, {"METHODS": "leaveout.methods:BY_WORD"})
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,8 +65,9 @@ class Study:
 
     Attributes:
         folder: where the files are.
-        effects: per method name, the effects of all groups on all columns.
-        comparisons: per method name (not "actual"), against the actual effects.
+        effects: per method (its word, or the name of one of your own), the effects of all groups on
+            all columns.
+        comparisons: per method (not "actual"), against the actual effects.
         summary: what `summary.json` holds.
         resumed: chunks that were there already.
     """
@@ -125,13 +79,101 @@ class Study:
     resumed: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Configuration(Experiment[Study]):
+    """What determines the numbers of a study; another configuration is another folder.
+
+    Attributes:
+        dataset: a name known to `datasets.load`.
+        per_family: groups asked of each family; the paper's 100 make up to 1,700.
+        seed: of groups and of the choice of query points.
+        l2_over_n: the penalty divided by n, or None to choose it by cross-validation.
+        methods: which to run, words of `methods.BY_WORD` or methods of your own; "actual" is always
+            among them.
+    """
+
+    dataset: str
+    per_family: int = 100
+    seed: int = 0
+    l2_over_n: float | None = None
+    methods: tuple[str | Method, ...] = ("influence", "changed", "newton", "actual")
+
+    def __post_init__(self):
+        if self.dataset not in datasets.available():
+            raise ValueError(
+                f"unknown dataset {self.dataset!r}; known: {', '.join(datasets.available())}"
+            )
+        if self.per_family < 3:
+            raise ValueError(f"expected at least 3 groups a family, got {self.per_family}")
+        if self.l2_over_n is not None and not self.l2_over_n >= 0:
+            raise ValueError(f"expected l2 / n as a number >= 0, got {self.l2_over_n}")
+        every = chosen(self.methods)
+        actual = () if "actual" in (each.name for each in every) else ("actual",)
+        object.__setattr__(self, "methods", (*(each.given for each in every), *actual))
+
+    @property
+    def chosen(self) -> tuple[Chosen, ...]:
+        """The methods by all their names."""
+        return chosen(self.methods)
+
+    @classmethod
+    def owns(cls, fields: dict[str, Any]) -> bool:
+        """Whether these fields are not those of a study of natural groups."""
+        return "null" not in fields
+
+    def folder(self) -> str:
+        """The default name of the study's folder: it changes with the configuration."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return f"leaveout-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def in_words(self) -> str:
+        """What it is, for a line of a list."""
+        l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
+        return f"{self.dataset:<14} {self.per_family:>4} groups a family, {l2}, seed {self.seed}"
+
+    def room(self, space: Workspace) -> int:
+        """Bytes for working arrays, of those for the whole process."""
+        if space.room is None:
+            return budget()
+        give_back()
+        left = budget(space.room) - resident()
+        if left <= 0:
+            gibibytes = resident() / 2**30
+            space.say(f"{gibibytes:.1f} GiB are in use already, more than --memory: small chunks")
+        return max(left // 3, budget(space.room) // 8)
+
+    def set_up(self, space: Workspace) -> "_Setting":
+        """The data, the fit, and the queries at which effects are measured."""
+        data = datasets.load(self.dataset)
+        space.say(
+            f"{data.name}: {data.n:,} training examples, {data.d:,} features, "
+            f"{data.outputs} outputs"
+        )
+        objective, choice = penalised(objective_for(data), data, self.l2_over_n, space)
+        space.clock.lap("l2")
+        fitted = fit(objective)
+        space.clock.lap("fit")
+        accuracy = _accuracy(fitted, data)
+        space.say(
+            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
+            f"Newton decrement {float(fitted.residual):.1e}"
+        )
+        query, losses = _query_points(fitted, data, self)
+        wanted = _measures(data, query)
+        return _Setting(self, data, objective, choice, fitted, accuracy, query, losses, wanted)
+
+    def opened(self, folder: Path) -> Study:
+        """The finished study, from its folder."""
+        return read(folder)
+
+
 def run(
     configuration: Configuration,
     out: str | os.PathLike | None = None,
     *,
     progress: Progress | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
-    memory=None,
+    say: Say = lambda sentence: None,
+    memory: float | int | None = None,
 ) -> Study:
     """Run a study, or go on with it.
 
@@ -150,150 +192,123 @@ def run(
         ValueError: if the folder holds a study of another configuration, or another process is at
             work in it.
     """
-    folder = Path(configuration.folder() if out is None else out)
-    claim(folder, configuration)
-    with alone(folder):
-        return _run(configuration, folder, progress, say, memory)
-
-
-def _run(configuration: Configuration, folder: Path, progress, say, memory) -> Study:
-    if (folder / "summary.json").exists():
-        say(f"{folder} is finished; nothing to compute")
-        return read(folder)
-    clock = Clock(folder)
-    data = datasets.load(configuration.dataset)
-    say(f"{data.name}: {data.n:,} training examples, {data.d:,} features, {data.outputs} outputs")
-    objective, choice = _objective_of(data, configuration, folder, say)
-    clock.lap("l2")
-    fitted = fit(objective)
-    clock.lap("fit")
-    accuracy = _accuracy(fitted, data)
-    say(
-        f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
-        f"Newton decrement {float(fitted.residual):.1e}"
-    )
-    query, losses = _query_points(fitted, data, configuration)
-    made, chunked, room = _make_groups(fitted, data, query, configuration, folder, memory, say)
-    clock.lap("groups")
-    for note in made.notes:
-        say(note)
-    examples = (data.x_query[query], np.asarray(data.y_query)[query])
-    wanted = [
-        measures.margin(examples, name="test prediction"),
-        measures.loss(examples, name="test loss"),
-        measures.self_loss(),
-    ]
-    resumed = 0
-    for name in configuration.methods:
-        drop_damaged(folder, name, len(chunked), say)
-        resumed += _run_method(fitted, made, wanted, name, chunked, folder, clock, progress, room)
-    if resumed:
-        say(f"resumed: {resumed} finished chunks were taken from {folder}")
-    results = _collect(folder, configuration, made, chunked)
-    comparisons = _comparisons(results)
-    summary = {
-        "configuration": dataclasses.asdict(configuration),
-        "data": {"source": data.source, "outputs": data.outputs} | data.fingerprint(),
-        "l2": float(objective.l2),
-        "l2_over_n": float(objective.l2) / data.n,
-        "cross_validation": choice,
-        "test_accuracy": accuracy,
-        "newton_decrement": float(fitted.residual),
-        "query_points": query.tolist(),
-        "query_losses": losses.tolist(),
-        "groups": {"made": len(made), "notes": list(made.notes)},
-        "retrained_not_converged": int(np.count_nonzero(results["actual"].status)),
-        "retrain_evaluations": _quantiles(results["actual"].steps),
-        "seconds": clock.seconds | {"total": sum(clock.seconds.values())},
-        "resumed_chunks": resumed,
-        "peak_memory_gib": most_resident() / 2**30,
-        "versions": {name: _version(name) for name in ("leaveout", "jax", "numpy")},
-        "device": str(jax.devices()[0]),
-        "comparison": {name: c.to_json() for name, c in comparisons.items()},
-    }
-    summary = json.loads(json.dumps(summary))  # as it will be read again
-    _write_results(folder, results, summary)
-    return Study(folder, results, comparisons, summary, resumed)
+    return engine.run(configuration, out, progress, say, memory)
 
 
 def read(folder: str | os.PathLike) -> Study:
-    """A finished study, from its folder.
+    """A finished study, from its folder; methods of your own need not be there.
 
     Raises:
         FileNotFoundError: if the folder holds no finished study.
         ValueError: if a file of it is damaged.
     """
     folder = Path(folder)
-    if not (folder / "summary.json").exists():
+    if not is_finished(folder):
         raise FileNotFoundError(f"{folder} holds no finished study; run `leaveout study` first")
     summary = read_json(folder / "summary.json")
-    configuration = _configuration(folder)
-    made, chunked, _ = read_groups(folder)
-    results = _collect(folder, configuration, made, chunked)
-    return Study(folder, results, _comparisons(results), summary, len(chunked) * len(results))
+    path = folder / "configuration.json"
+    configuration = parsed(Configuration, read_json(path, "dataset", "methods"), path)
+    planned = read_groups(folder)
+    results = _labelled(collected(folder, configuration, planned))
+    count = len(planned.chunks) * len(results)
+    return Study(folder, results, _comparisons(results), summary, count)
 
 
 def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
     """The studies in the folders of a folder: what each is, and how far it is."""
-    rows = []
-    for path in sorted(Path(where).glob("*/configuration.json")):
-        folder = path.parent
-        configuration = _configuration(folder)
-        chunks = len(list((folder / "chunks").glob("*-*[0-9].npz")))
-        planned = folder / "plan.json"
-        total = len(read_json(planned, "chunks")["chunks"]) if planned.exists() else None
-        finished = (folder / "summary.json").exists()
-        state = "finished" if finished else "begun"
-        if not finished and total is not None:
-            state = f"{chunks} of {total * len(configuration.methods)} chunks"
-        rows.append({"folder": folder, "configuration": configuration, "state": state})
-    return rows
+    return engine.found(where, Configuration)
 
 
-def _configuration(folder: Path) -> Configuration:
-    path = folder / "configuration.json"
-    fields: dict[str, Any] = read_json(path, "dataset", "methods")
-    try:
-        fields["methods"] = tuple(fields["methods"])
-        return Configuration(**fields)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+# ---- on its data ---------------------------------------------------------------------------------
 
 
-def _objective_of(data, configuration: Configuration, folder: Path, say):
-    """The objective at the chosen penalty, and how it was chosen."""
-    bare = objective_for(data)
-    if configuration.l2_over_n is not None:
-        return bare.with_l2(configuration.l2_over_n * data.n), None
-    if data.l2 is not None:
-        return bare.with_l2(data.l2), None
-    path = folder / "l2.json"
-    if not path.exists():
-        say(f"choosing l2/n among {len(data.l2_grid)} values by 5-fold cross-validated accuracy")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            result = cross_validate(bare, np.asarray(data.l2_grid) * data.n)
-        for warning in caught:
-            say(str(warning.message))
-        accuracy = result.accuracy
-        chosen = {
-            "l2": result.l2,
-            "l2_over_n_grid": list(data.l2_grid),
-            "accuracy": None if accuracy is None else accuracy.mean(axis=1).tolist(),
-            "loss": result.loss.mean(axis=1).tolist(),
-            "at_edge": result.at_edge,
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Setting(Setting[Study]):
+    """A study on its data.
+
+    Attributes:
+        configuration: what determines its numbers.
+        data: the data set.
+        objective: at its penalty.
+        choice: how that was chosen, or None.
+        fit: of it.
+        accuracy: on the query examples.
+        query: (m) rows of the query examples at which effects are measured.
+        losses: (m) there.
+        measures: at them.
+    """
+
+    configuration: Configuration
+    data: Dataset
+    objective: LinearObjective
+    choice: dict[str, Any] | None
+    fit: Fit
+    accuracy: float
+    query: np.ndarray
+    losses: np.ndarray
+    measures: list[Measure]
+
+    def groups(self, space: Workspace) -> Groups:
+        """The paper's seven kinds."""
+        space.say("making groups: clusters take a while where n is large")
+        scores = per_point(self.fit, measures.loss(_examples(self.data, self.query)))
+        residuals = np.asarray(_residuals(self.objective, self.fit.flat))
+        asked, num = self.configuration, self.configuration.per_family
+        return _groups.seven(
+            _key(asked.seed, 0), self.objective, residuals, np.asarray(scores), num=num,
+            first=_groups_of_data(asked.dataset, asked.seed, num),
+        )  # fmt: skip
+
+    def finish(self, found: Found, space: Workspace) -> Study:
+        """Compare with the actual effects; write the table, a figure and the summary."""
+        folder, results = space.folder, _labelled(found.effects)
+        comparisons = _comparisons(results)
+        summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
+        _write_table_and_figure(folder, results)
+        write_json(folder / "summary.json", summary)
+        return Study(folder, results, comparisons, summary, found.resumed)
+
+    def _summary(
+        self,
+        found: Found,
+        results: dict[str, Effects],
+        comparisons: dict[str, Comparison],
+        space: Workspace,
+    ) -> dict[str, Any]:
+        data, l2, groups = self.data, float(self.objective.l2), found.plan.groups
+        actual, seconds = results["actual"], space.clock.seconds
+        return {
+            "configuration": self.configuration.to_json(),
+            "data": {"source": data.source, "outputs": data.outputs} | data.fingerprint(),
+            "l2": l2,
+            "l2_over_n": l2 / data.n,
+            "cross_validation": self.choice,
+            "test_accuracy": self.accuracy,
+            "newton_decrement": float(self.fit.residual),
+            "query_points": self.query.tolist(),
+            "query_losses": self.losses.tolist(),
+            "groups": {"made": len(groups), "notes": list(groups.notes)},
+            "retrained_not_converged": int(np.count_nonzero(actual.status)),
+            "retrain_evaluations": _quantiles(actual.steps),
+            "seconds": seconds | {"total": sum(seconds.values())},
+            "resumed_chunks": found.resumed,
+            "peak_memory_gib": most_resident() / 2**30,
+            "versions": {
+                name: importlib.metadata.version(name) for name in ("leaveout", "jax", "numpy")
+            },
+            "device": str(jax.devices()[0]),
+            "comparison": {name: each.to_json() for name, each in comparisons.items()},
         }
-        write_json(path, chosen)
-    chosen = read_json(path, "l2")
-    return bare.with_l2(chosen["l2"]), chosen
 
 
-def _accuracy(fitted: Fit, data) -> float:
+def _accuracy(fitted: Fit, data: Dataset) -> float:
     measure = measures.accuracy((data.x_query, data.y_query)).bind(fitted.objective)
     return float(measure.values(fitted.objective, fitted.flat, None)[0])
 
 
-def _query_points(fitted: Fit, data, configuration: Configuration):
+def _query_points(
+    fitted: Fit, data: Dataset, configuration: Configuration
+) -> tuple[np.ndarray, np.ndarray]:
     """The paper's points where they are frozen, else its rule: three largest losses, three random.
 
     In this order: the three of largest loss, largest first; then the others, the one whose loss is
@@ -316,38 +331,17 @@ def _query_points(fitted: Fit, data, configuration: Configuration):
     return query, losses[query]
 
 
-def _make_groups(fitted, data, query, configuration, folder: Path, memory, say):
-    """The groups and the plan of chunks, from the folder if they are there."""
-    path, plan_path = folder / "groups.npz", folder / "plan.json"
-    if not (path.exists() and plan_path.exists()):
-        say("making groups: clusters take a while where n is large")
-        scores = per_point(
-            fitted, measures.loss((data.x_query[query], np.asarray(data.y_query)[query]))
-        )
-        residuals = np.asarray(_residuals(fitted))
-        num = configuration.per_family
-        first = _groups_of_data(configuration.dataset, configuration.seed, num)
-        made = _groups.seven(
-            _key(configuration.seed, 0), fitted.objective, residuals, np.asarray(scores),
-            num=num, first=first,
-        )  # fmt: skip
-        save(made, path)
-        room = _room(memory, say)
-        chunked = [rows.tolist() for rows in plan(fitted, made, room)]
-        planned = {"chunks": chunked, "notes": list(made.notes), "memory": room}
-        write_json(plan_path, planned, indent=None)
-    return read_groups(folder)
+def _examples(data: Dataset, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return data.x_query[query], np.asarray(data.y_query)[query]
 
 
-def _room(memory, say) -> int:
-    """Bytes for working arrays, of `memory` for the whole process."""
-    if memory is None:
-        return budget()
-    give_back()
-    left = budget(memory) - resident()
-    if left <= 0:
-        say(f"{resident() / 2**30:.1f} GiB are in use already, more than --memory: small chunks")
-    return max(left // 3, budget(memory) // 8)
+def _measures(data: Dataset, query: np.ndarray) -> list[Measure]:
+    examples = _examples(data, query)
+    return [
+        measures.margin(examples, name="test prediction"),
+        measures.loss(examples, name="test loss"),
+        measures.self_loss(),
+    ]
 
 
 def _key(seed: int, purpose: int):
@@ -361,42 +355,15 @@ def _groups_of_data(name: str, seed: int, num: int) -> Groups:
 
 
 @eqx.filter_jit
-def _residuals(fitted: Fit):
-    expansion: Any = fitted.expansion()
-    return expansion.first
+def _residuals(objective: LinearObjective, theta: Array):
+    return objective.at(theta).first
 
 
-def _run_method(fitted, made, wanted, name, chunked, folder: Path, clock, progress, memory) -> int:
-    """Compute and save the chunks of one method that are not on disk; how many were."""
-    missing = [i for i in range(len(chunked)) if not chunk_path(folder, name, i).exists()]
-    done = len(made) - sum(len(chunked[i]) for i in missing)
-    if progress is not None:
-        progress(name, done, len(made))
-    todo = [chunked[i] for i in missing]
-    length = max(map(len, chunked))
-    computed = (
-        stream(fitted, made, wanted, METHODS[name], todo, length=length, memory=memory)
-        if todo
-        else ()
-    )
-    for i, (rows, part) in zip(missing, computed, strict=True):
-        save(part, chunk_path(folder, name, i))
-        give_back()
-        clock.lap(name)
-        done += len(rows)
-        if progress is not None:
-            progress(name, done, len(made))
-    return len(chunked) - len(missing)
+# ---- results -------------------------------------------------------------------------------------
 
 
-def _collect(folder: Path, configuration: Configuration, made, chunked) -> dict[str, Effects]:
-    """The effects of all groups by every method, from the chunks on disk."""
-    back = np.argsort(np.concatenate(chunked))
-    results = {}
-    for name in configuration.methods:
-        parts = [load(chunk_path(folder, name, i)) for i in range(len(chunked))]
-        results[name] = joined(parts, made, back)
-    return results
+def _labelled(effects: dict[Chosen, Effects]) -> dict[str, Effects]:
+    return {each.label: found for each, found in effects.items()}
 
 
 def _comparisons(results: dict[str, Effects]) -> dict[str, Comparison]:
@@ -413,28 +380,19 @@ def _usable(predicted: Effects, actual: Effects) -> tuple[Effects, Effects]:
     return (predicted, actual) if good.all() else (predicted[good], actual[good])
 
 
-def _quantiles(steps) -> dict[str, float]:
+def _quantiles(steps: np.ndarray) -> dict[str, float]:
     return {"median": float(np.median(steps)), "max": int(np.max(steps))}
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
-
-
-def _write_results(folder: Path, results, summary) -> None:
+def _write_table_and_figure(folder: Path, results: dict[str, Effects]) -> None:
     import pandas as pd
 
     table = pd.concat([effects.to_pandas() for effects in results.values()], ignore_index=True)
-    partial = folder / "effects.parquet.partial"
-    table.to_parquet(partial, index=False)
-    os.replace(partial, folder / "effects.parquet")
+    write_table(folder / "effects.parquet", table)
     actual = results["actual"]
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}
     plot.panels(predicted, actual, shown, path=folder / "figure.png")
-    write_json(folder / "summary.json", summary)
 
 
 def headline(effects: Effects, point: int = 0) -> list[str]:

@@ -1,9 +1,13 @@
 """`leaveout credit`: what each natural group of a data set is worth."""
 
 import argparse
+from pathlib import Path
 
+from leaveout.methods import BY_WORD
 from leaveout.studies import natural
-from leaveout.studies.cli.progress import wrote
+from leaveout.studies.cli.listing import HELP, listed
+from leaveout.studies.cli.progress import Bars, words, wrote
+from leaveout.studies.natural import Report
 
 __all__ = ["add", "run"]
 
@@ -22,7 +26,10 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "and class balance do the same. Writes credit.parquet, summary.json, effects_*.npz and "
         "figures into a folder it names.",
     )
-    parser.add_argument("dataset", help="a data set with columns; `leaveout data NAME` lists them")
+    parser.add_argument(
+        "dataset", nargs="?", help="a data set with columns; `leaveout data NAME` lists them"
+    )
+    parser.add_argument("--list", action="store_true", help=HELP)
     parser.add_argument(
         "--by", metavar="COLUMN,...", help="what groups the examples (default: its first column)"
     )
@@ -30,7 +37,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "--method",
         default="influence,newton,actual",
         metavar="M,...",
-        help=f"of {', '.join(natural.METHODS)} (default all)",
+        help=f"of {', '.join(BY_WORD)} (default influence,newton,actual)",
     )
     parser.add_argument(
         "--l2",
@@ -43,36 +50,51 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "--null", type=int, default=1000, metavar="N", help="random groups a group (default 1000)"
     )
     parser.add_argument(
-        "--out", metavar="DIR", help="folder to write to, or to read (default: named for you)"
+        "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run a study of natural groups and print what they are worth."""
+    """Run a study of natural groups and print what they are worth, or list the studies."""
+    if options.list:
+        return listed()
+    if options.dataset is None:
+        raise ValueError("which data set? `leaveout data` lists them")
     question = natural.Question(
-        options.dataset,
-        options.by,
-        options.l2,
-        tuple(name.strip() for name in options.method.split(",") if name.strip()),
-        options.null,
+        options.dataset, options.by, options.l2, words(options.method), options.null
     )
-    report = natural.run(question, options.out, say=print, memory=options.memory)
+    with Bars() as bars:
+        report = natural.run(
+            question, options.out, progress=bars.update, say=print, memory=options.memory
+        )
     if report.credit is not None:
         print(f"\n{report.credit.table()}")
-    compared = [row for row in report.summary["comparison"] if row["spearman"] is not None]
-    shown = list(dict.fromkeys(row["column"] for row in compared))[:_COLUMNS]
-    for row in compared:
-        if row["column"] in shown:
-            print(
-                f"{row['method']:<9} against actual, {row['column']}: Spearman "
-                f"{row['spearman']:.3f}, slope {row['slope']:.3f}"
-            )
-    columns = len({row["column"] for row in compared})
-    if columns > len(shown):
-        print(f"... and {columns - len(shown)} columns more, in summary.json")
+    _print_comparisons(report)
     for name, count in report.summary["not_converged"].items():
         if count:
             print(f"{name}: {count:,} groups did not converge; see the status in the table")
     print(f"\n{len(report.table):,} groups in {report.summary['seconds']:.0f} s", end="; ")
-    return wrote(sorted(report.folder.iterdir()))
+    return wrote(path for path in sorted(report.folder.iterdir()) if _is_result(path))
+
+
+def _print_comparisons(report: Report) -> None:
+    compared = [row for row in report.summary["comparison"] if row["spearman"] is not None]
+    columns = list(dict.fromkeys(row["column"] for row in compared))
+    for row in compared:
+        if row["column"] in columns[:_COLUMNS]:
+            print(
+                f"{row['method']:<9} against actual, {row['column']}: Spearman "
+                f"{row['spearman']:.3f}, slope {row['slope']:.3f}"
+            )
+    if len(columns) > _COLUMNS:
+        print(f"... and {len(columns) - _COLUMNS} columns more, in summary.json")
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a file is there for a reader, and not for the study to go on."""
+    return (
+        path.suffix in (".parquet", ".png")
+        or path.match("effects_*.npz")
+        or (path.name == "summary.json")
+    )

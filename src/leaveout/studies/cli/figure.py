@@ -34,28 +34,12 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
 def run(options: argparse.Namespace) -> int:
     """Make a figure of the paper or of the theory."""
     names = None if options.data is None else options.data.split(",")
-    for room in (natural_figures, cones):
-        if options.number not in room.FIGURES:
-            continue
-        return wrote(
-            room.figure(
-                options.number,
-                names,
-                studies=options.studies,
-                out=options.out,
-                say=print,
-                memory=options.memory,
-            )
-        )
+    shared = {"studies": options.studies, "out": options.out, "say": print}
+    shared["memory"] = options.memory
     with Bars() as bars:
-        written = figures.figure(
-            options.number,
-            names,
-            studies=options.studies,
-            out=options.out,
-            per_family=options.groups,
-            progress=bars.update,
-            say=print,
-            memory=options.memory,
-        )
+        shared["progress"] = bars.update
+        for wing in (natural_figures, cones):
+            if options.number in wing.FIGURES:
+                return wrote(wing.figure(options.number, names, **shared))
+        written = figures.figure(options.number, names, per_family=options.groups, **shared)
     return wrote(written)

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
+from leaveout.runtime.files import cache
 from leaveout.runtime.solution import SolveError
-from leaveout.studies.datasets.source import cache
 
 __all__ = ["keep_compiled", "main"]
 
@@ -37,10 +37,9 @@ def keep_compiled() -> None:
     A folder chosen with JAX_COMPILATION_CACHE_DIR stands.
     """
     settings: Any = jax.config  # its names are made when JAX starts
-    root = cache()
-    if root is None or settings.jax_compilation_cache_dir:
+    if settings.jax_compilation_cache_dir:
         return
-    folder = root / "compiled"
+    folder = cache() / "compiled"
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
     if os.access(folder, os.W_OK):  # compiling again is only slower

@@ -1,9 +1,14 @@
-"""What a command shows while it runs, and when it is done."""
+"""What commands share: lists that are read, progress that is shown, files that are named."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Bars", "wrote"]
+__all__ = ["Bars", "words", "wrote"]
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a list with commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def wrote(paths: Iterable[Path]) -> int:

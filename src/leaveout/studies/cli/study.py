@@ -2,9 +2,11 @@
 
 import argparse
 
+from leaveout.methods import BY_WORD
 from leaveout.runtime.solution import Status
 from leaveout.studies import datasets, removal
-from leaveout.studies.cli.progress import Bars, wrote
+from leaveout.studies.cli.listing import HELP, listed
+from leaveout.studies.cli.progress import Bars, words, wrote
 
 __all__ = ["add", "run"]
 
@@ -21,9 +23,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "summary.json, figure.png and groups.npz into a folder it names.",
     )
     parser.add_argument("dataset", nargs="?", help=f"one of: {', '.join(datasets.available())}")
-    parser.add_argument(
-        "--list", action="store_true", help="list the studies in this folder, and how far they are"
-    )
+    parser.add_argument("--list", action="store_true", help=HELP)
     parser.add_argument(
         "--groups",
         type=int,
@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "--method",
         default="influence,changed,newton",
         metavar="M,...",
-        help=f"what to compare with retraining, of {', '.join(removal.METHODS)} "
+        help=f"what to compare with retraining, of {', '.join(BY_WORD)} "
         "(default influence,changed,newton)",
     )
     parser.add_argument(
@@ -55,7 +55,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
 def run(options: argparse.Namespace) -> int:
     """Run a study and print how the methods compare, or list the studies."""
     if options.list:
-        return _list()
+        return listed()
     if options.dataset is None:
         raise ValueError("which data set? `leaveout data` lists them")
     configuration = removal.Configuration(
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         per_family=options.groups,
         seed=options.seed,
         l2_over_n=options.l2,
-        methods=tuple(name.strip() for name in options.method.split(",") if name.strip()),
+        methods=words(options.method),
     )
     with Bars() as bars:
         result = removal.run(
@@ -84,17 +84,3 @@ def run(options: argparse.Namespace) -> int:
     print(f"\n{len(result.effects['actual'].groups):,} groups in {seconds:.0f} s", end="; ")
     names = ("effects.parquet", "summary.json", "figure.png", "groups.npz")
     return wrote(result.folder / name for name in names)
-
-
-def _list() -> int:
-    rows = removal.found()
-    if not rows:
-        print("no studies in this folder")
-    for row in rows:
-        each = row["configuration"]
-        chosen = "chosen l2" if each.l2_over_n is None else f"l2/n {each.l2_over_n:.3g}"
-        print(
-            f"{row['folder']!s:<32} {each.dataset:<14} {each.per_family:>4} groups a family, "
-            f"{chosen}, seed {each.seed}: {row['state']}"
-        )
-    return 0

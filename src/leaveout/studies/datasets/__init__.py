@@ -8,13 +8,12 @@ shelf's tests.
 from collections.abc import Callable
 
 from leaveout.studies.datasets import natural, paper, paper_natural
-from leaveout.studies.datasets.container import Dataset as Dataset
+from leaveout.studies.datasets.container import Dataset, objective_for
 from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
 from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
 from leaveout.studies.datasets.paper import diabetes, enron, fishdog, mnist, mnist_small
 from leaveout.studies.datasets.paper_natural import cdr, nli
-from leaveout.studies.datasets.source import Origin as Origin
-from leaveout.studies.datasets.source import where as where
+from leaveout.studies.datasets.source import Origin, where
 from leaveout.studies.datasets.synthetic import crowd, gauss4, ortho2
 
 __all__ = [
@@ -36,6 +35,7 @@ __all__ = [
     "mnist_small",
     "morocco",
     "nli",
+    "objective_for",
     "origin",
     "ortho2",
     "sms",

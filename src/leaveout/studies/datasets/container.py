@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["Dataset"]
+from leaveout.objectives.linear import LinearObjective, logistic, softmax, squares
+
+__all__ = ["Dataset", "objective_for"]
 
 #: l2 / n that the paper's cross-validation tries
 _GRID = tuple(float(value) for value in np.logspace(-4, -1, 10))
@@ -84,6 +86,14 @@ class Dataset:
             "x": _checksum(self.x),
             "x_query": _checksum(self.x_query),
         }
+
+
+def objective_for(data: Dataset, l2: float = 1.0, *, weights=None) -> LinearObjective:
+    """The model of a `Dataset`: logistic or softmax regression of labels, else least squares."""
+    make = squares
+    if data.labelled:
+        make = logistic if data.outputs == 1 else softmax
+    return make(data.x, data.y, l2, intercept=data.intercept, weights=weights)
 
 
 def _checksum(values: np.ndarray) -> str:

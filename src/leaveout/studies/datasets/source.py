@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.runtime.files import cache
 from leaveout.studies.datasets.container import Dataset
 
 __all__ = [
     "File",
     "Origin",
-    "cache",
     "cached",
     "dataset",
     "find",
@@ -137,17 +137,15 @@ def cached(origin: Origin, name: str, parse: Callable[[], dict[str, np.ndarray]]
     """
     pins = repr([(file.sha256, file.members) for file in origin.files]).encode()
     key = hashlib.sha256(pins + code).hexdigest()[:16]
-    root = cache()
-    path = None if root is None else root / "parsed" / f"{name}-{key}.npz"
-    if path is not None and path.is_file():
+    path = cache() / "parsed" / f"{name}-{key}.npz"
+    if path.is_file():
         try:
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 return dict(stored)
         except (ValueError, OSError, zipfile.BadZipFile):
             pass  # a damaged cache is made again
     arrays = parse()
-    if path is not None:
-        _keep(path, arrays)
+    _keep(path, arrays)
     return arrays
 
 
@@ -216,22 +214,9 @@ def _keep(path: Path, arrays) -> None:
             partial.unlink(missing_ok=True)
 
 
-def cache() -> Path | None:
-    """The folder of the user's cache, or None where there is no telling."""
-    chosen = os.environ.get("LEAVEOUT_CACHE")
-    if chosen:
-        return Path(chosen)
-    try:
-        import pooch
-    except ImportError:
-        return None
-    return Path(pooch.os_cache("leaveout"))
-
-
 def _roots() -> list[Path]:
-    data, kept = os.environ.get("LEAVEOUT_DATA"), cache()
-    roots = [] if not data else [Path(data)]
-    return roots if kept is None else [*roots, kept / "raw"]
+    data = os.environ.get("LEAVEOUT_DATA")
+    return [*([Path(data)] if data else []), cache() / "raw"]
 
 
 def _get(origin: Origin, file: File) -> str:
@@ -246,24 +231,22 @@ def _download(origin: Origin, file: File) -> Path:
     data = os.environ.get("LEAVEOUT_DATA")
     looked = "LEAVEOUT_DATA is not set" if not data else f"it is not in {data}/{origin.folder}"
     missing = f"{file.name} was not found: {looked}"
-    root = cache()
     if not file.urls:
         raise FileNotFoundError(f"{missing}; {_get(origin, file)}")
-    if root is None:
+    try:
+        import pooch
+    except ImportError:
         raise FileNotFoundError(
             f'{missing}; pip install "leaveout[study]" to have it downloaded, or '
             f"{_get(origin, file)}"
-        )
-    import pooch
-
+        ) from None
     pooch.get_logger().setLevel("WARNING")
     pin = None if file.sha256 is None else f"sha256:{file.sha256}"
-    reasons = []
+    folder, reasons = cache() / "raw" / origin.folder, []
     for url in file.urls:
         try:
             with _Bar(file.name) as bar:
                 fetch: Any = pooch.HTTPDownloader(progressbar=bar, timeout=30)
-                folder = root / "raw" / origin.folder
                 return Path(pooch.retrieve(url, pin, file.name, folder, downloader=fetch))
         except (OSError, ValueError) as error:  # no network, no such page, another file
             reasons.append(f"{url}: {_reason(error)}")

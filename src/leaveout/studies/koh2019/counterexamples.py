@@ -17,12 +17,9 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import prediction
-from leaveout.methods.first_order import Influence, influence
-from leaveout.methods.group_newton import Newton, newton
-from leaveout.methods.retraining import Retrain
+from leaveout.methods import Influence, Newton, Retrain, influence, newton
 from leaveout.objectives.linear import LinearObjective, logistic
-from leaveout.solvers import Auto
-from leaveout.solvers.factor import reachable
+from leaveout.solvers import Auto, reachable
 from leaveout.studies import datasets
 
 __all__ = [

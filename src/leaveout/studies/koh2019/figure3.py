@@ -17,9 +17,7 @@ from leaveout import plot
 from leaveout.analysis.compare import compare
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
-from leaveout.methods.first_order import Influence
-from leaveout.methods.group_newton import Newton
-from leaveout.methods.retraining import Retrain
+from leaveout.methods import Influence, Newton, Retrain
 from leaveout.objectives.checks import float_type
 from leaveout.studies.koh2019 import counterexamples, plot_theory
 from leaveout.studies.koh2019.counterexamples import Counterexample

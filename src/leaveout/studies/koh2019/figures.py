@@ -5,14 +5,17 @@ Source: Koh, Ang, Teo and Liang (2019), figures 1, 2, C.1, C.2 and C.4.
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from leaveout import plot
+from leaveout.methods import BY_WORD
+from leaveout.plot import Paths
 from leaveout.studies import removal
+from leaveout.studies.folder import Progress, Say
 from leaveout.studies.koh2019 import figure3, plot_sweep, published
 from leaveout.studies.removal import Configuration, Study, headline
 
@@ -55,9 +58,9 @@ def figure(
     studies: str | os.PathLike = ".",
     out: str | os.PathLike = ".",
     per_family: int = 100,
-    progress: Callable | None = None,
-    say: Callable[[str], None] = lambda sentence: None,
-    memory=None,
+    progress: Progress | None = None,
+    say: Say = lambda sentence: None,
+    memory: float | int | None = None,
 ) -> list[Path]:
     """Make a figure of the paper; studies that are missing or unfinished are run first.
 
@@ -95,7 +98,13 @@ def figure(
     return [*paths, numbers]
 
 
-def study_of(configuration: Configuration, where: Path, progress, say, memory) -> Study:
+def study_of(
+    configuration: Configuration,
+    where: Path,
+    progress: Progress | None,
+    say: Say,
+    memory: float | int | None,
+) -> Study:
     """The study of a configuration: the one in `where`, or a new one there."""
     known = {row["configuration"]: row["folder"] for row in removal.found(where)}
     folder = known.get(configuration, where / configuration.folder())
@@ -111,13 +120,13 @@ def _is_binary(done: Study) -> bool:
     return done.summary["data"]["outputs"] == 1
 
 
-def _scatter_figure(number: str, done: list[Study], names, paths) -> None:
+def _scatter_figure(number: str, done: list[Study], names: Sequence[str], paths: Paths) -> None:
     point = 3 if number == "C.1" else 0
     rows = {
         "1": [("influence", measure) for measure in published.MEASURES],
         "2": [("newton", "test prediction")],
         "C.1": [("influence", "test prediction"), ("influence", "test loss")],
-        "C.4": [(method, m) for m in published.MEASURES[1:] for method in published.METHODS],
+        "C.4": [(method, m) for m in published.MEASURES[1:] for method in published.PREDICTIONS],
     }[number]
 
     def cell(each: Study, method: str, measure: str):
@@ -129,13 +138,15 @@ def _scatter_figure(number: str, done: list[Study], names, paths) -> None:
     plot.grid(
         [[cell(each, *row) for each in done] for row in rows],
         titles=[published.DATA[name] for name in names],
-        rows=[f"{published.METHODS[method]}\n{published.WORDS.get(m, m)}" for method, m in rows],
+        rows=[f"{BY_WORD[method].name}\n{published.WORDS.get(m, m)}" for method, m in rows],
         zoom=True,
         path=paths,
     )
 
 
-def _sweep_figures(done: dict[Configuration, Study], names, stem: Path, paths) -> list[Path]:
+def _sweep_figures(
+    done: dict[Configuration, Study], names: Sequence[str], stem: Path, paths: Paths
+) -> list[Path]:
     """Figure C.2, and the curves of Spearman against l2 that go with it."""
     series = {
         name: [done[c] for c in done if c.dataset == name] for name in names

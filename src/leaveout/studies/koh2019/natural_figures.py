@@ -4,20 +4,15 @@ Source: Koh, Ang, Teo and Liang (2019), figures 4 and C.5 to C.11.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from leaveout import plot
-from leaveout.studies.natural import (
-    Question,
-    Report,
-    draw_against_actual,
-    draw_coverage,
-    run,
-    short,
-)
+from leaveout.studies.folder import Progress, Say
+from leaveout.studies.natural import Question, run
+from leaveout.studies.natural_report import Report, draw_against_actual, draw_coverage, short
 
 __all__ = ["FIGURES", "figure"]
 
@@ -36,12 +31,13 @@ FIGURES = {
 
 def figure(
     number: str,
-    names=None,
+    names: Sequence[str] | None = None,
     *,
     studies: str | os.PathLike = ".",
     out: str | os.PathLike = ".",
-    say: Callable[[str], None] = lambda sentence: None,
-    memory=None,
+    progress: Progress | None = None,
+    say: Say = lambda sentence: None,
+    memory: float | int | None = None,
 ) -> list[Path]:
     """A figure of the paper's second half; studies that are missing are run first.
 
@@ -51,7 +47,8 @@ def figure(
             C.7, workers for 4 (second) and C.8 to C.11.
         studies: where the studies' folders are.
         out: folder to write to, as PNG and PDF.
-        say: called with a sentence at each stage.
+        progress: as in `natural.run`.
+        say: as in `natural.run`.
         memory: as in `natural.run`.
 
     Returns:
@@ -64,7 +61,8 @@ def figure(
     reports = []
     for name in names:
         question = Question(name)
-        reports.append(run(question, Path(studies) / question.folder(), say=say, memory=memory))
+        where = Path(studies) / question.folder()
+        reports.append(run(question, where, progress=progress, say=say, memory=memory))
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     stem = f"figure_{number.replace('.', '')}"

@@ -1,21 +1,28 @@
 """Effects and rank correlations over penalties."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from leaveout.plot.style import FOUR, OTHER, STYLE, need_matplotlib, write
+from leaveout.attribution.container import Effects
+from leaveout.plot import FOUR, OTHER, STYLE, Axes, Paths, need_matplotlib, write
 
 __all__ = ["curves", "ranks", "sweep"]
 
 
+#: for each level: predicted effects, the actual ones, and the column that is shown
+_Series: TypeAlias = Sequence[tuple[Effects, Effects, str]]
+
+
 def sweep(
-    cells: Any,
-    levels: Any,
+    cells: Sequence[Sequence[_Series | None]],
+    levels: ArrayLike | Sequence[float],
     *,
-    titles: Any = None,
-    rows: Any = None,
-    path: Any = None,
+    titles: Sequence[str] | None = None,
+    rows: Sequence[str] | None = None,
+    path: Paths = None,
 ):
     """The paper's figure C.2: panels of actual effects against influence, coloured by l2 / n.
 
@@ -49,30 +56,35 @@ def sweep(
                 continue
             if titles is not None and all(above[j] is None for above in cells[:i]):
                 ax.set_title(titles[j])
-            drawn = []
-            for level, (predicted, actual, column) in zip(exponents, series, strict=True):
-                k = predicted.columns.index(column)
-                good = (predicted.status == 0) & (actual.status == 0)
-                x, y = actual.value[good, k], predicted.value[good, k]
-                drawn.append(np.concatenate([x, y]))
-                ax.scatter(x, y, s=6, color=colours(norm(level)), linewidths=0)
-            values = np.concatenate(drawn)
-            low, high = values.min(), values.max()
-            # strong penalties have small effects: linear near 0, logarithmic further out
-            threshold = float(np.quantile(np.abs(values), 0.2)) or 1.0
-            for scale in (ax.set_xscale, ax.set_yscale):
-                scale("symlog", linthresh=threshold)
-            ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
-            ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-            for axis in (ax.xaxis, ax.yaxis):
-                axis.set_major_locator(_decades(threshold, low, high))
-            ax.set_xlabel("actual effect")
+            _panel(ax, series, [colours(norm(level)) for level in exponents])
             if j == 0:
                 ax.set_ylabel(series[0][0].method if rows is None else rows[i])
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, ticks=exponents, shrink=0.6)
     bar.set_label("log10 of l2 / n")
     write(figure, path)
     return figure
+
+
+def _panel(ax: Axes, series: _Series, colours: Sequence) -> None:
+    """Predicted over actual effects, each level in its colour."""
+    drawn = []
+    for colour, (predicted, actual, column) in zip(colours, series, strict=True):
+        k = predicted.columns.index(column)
+        good = (predicted.status == 0) & (actual.status == 0)
+        x, y = actual.value[good, k], predicted.value[good, k]
+        drawn.append(np.concatenate([x, y]))
+        ax.scatter(x, y, s=6, color=colour, linewidths=0)
+    values = np.concatenate(drawn)
+    low, high = values.min(), values.max()
+    # strong penalties have small effects: linear near 0, logarithmic further out
+    threshold = float(np.quantile(np.abs(values), 0.2)) or 1.0
+    for scale in (ax.set_xscale, ax.set_yscale):
+        scale("symlog", linthresh=threshold)
+    ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(_decades(threshold, low, high))
+    ax.set_xlabel("actual effect")
 
 
 def _decades(threshold, low, high):
@@ -89,7 +101,13 @@ def _decades(threshold, low, high):
     return FixedLocator(sorted(set(ticks)))
 
 
-def curves(rows: Any, levels: Any, *, titles: Any, path: Any = None):
+def curves(
+    rows: Sequence[Mapping[str, ArrayLike | Sequence[float]]],
+    levels: ArrayLike | Sequence[float],
+    *,
+    titles: Sequence[str],
+    path: Paths = None,
+):
     """Spearman against l2 / n: a panel for each measure, a line for each series.
 
     Args:
@@ -124,7 +142,9 @@ def curves(rows: Any, levels: Any, *, titles: Any, path: Any = None):
     return figure
 
 
-def ranks(series: Any, *, ax: Any, xlabel: str, ylabel: str) -> None:
+def ranks(
+    series: Mapping[str, tuple[ArrayLike, ArrayLike]], *, ax: Axes, xlabel: str, ylabel: str
+) -> None:
     """Curves of a rank correlation against a scale: name to (x, values)."""
     for (name, (x, values)), (colour, marker) in zip(series.items(), FOUR, strict=False):
         ax.plot(x, values, color=colour, marker=marker, markersize=5, label=name)

@@ -1,24 +1,26 @@
 """Where influence goes wrong, and what bounds it."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from leaveout.analysis.compare import compare
-from leaveout.plot.style import FOUR, LINES
+from leaveout.attribution.container import Effects
+from leaveout.plot import FOUR, LINES, Axes
 
 __all__ = ["cones", "removal", "signs"]
 
 
 def signs(
-    influence: Any,
-    newton: Any,
+    influence: Effects,
+    newton: Effects,
     *,
-    ax: Any,
+    ax: Axes,
     column: int = 0,
     title: str | None = None,
     cone: float | None = None,
-    also: tuple[str, Any, Any] | None = None,
+    also: tuple[str, Effects, Effects] | None = None,
     close: bool = False,
 ) -> None:
     """The panel of the paper's figure 3: a point a group, Newton's effect against influence.
@@ -51,16 +53,8 @@ def signs(
     if cone is not None:
         ends = np.array([low, high])
         ax.fill_between(ends, ends, cone * ends, color="0.93", linewidth=0, zorder=-1)
-    ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
-    for line in (ax.axhline, ax.axvline):
-        line(0, color="0.6", linewidth=0.8, zorder=0)
-    for i, (name, mine) in enumerate(parts.items()):
-        colour, marker = FOUR[i % len(FOUR)]
-        if mine.any():
-            ax.scatter(
-                x[mine], y[mine], s=28, c=colour, marker=marker, label=name, alpha=0.85,
-                linewidths=0.3, edgecolors="white", zorder=2,
-            )  # fmt: skip
+    _cross(ax, low, high)
+    _points(ax, x, y, parts)
     if also is not None:
         ax.scatter(*pairs[1], s=24, c="0.25", marker="x", linewidths=0.9, label=also[0], zorder=1)
     ax.set(xlim=(low, high), title=title, xlabel="Newton's effect", ylabel="influence")
@@ -70,19 +64,48 @@ def signs(
     else:
         ax.set(ylim=(low, high), aspect="equal")
     report = compare(influence, newton, resamples=0)
-    words = f"Spearman {report.spearman[column]:.3f}\n"
-    words += f"opposite signs {1 - report.sign_agreement[column]:.0%}"
-    ax.text(
-        0.03, 0.97, words, va="top", transform=ax.transAxes, fontsize=9,
-        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
-    )  # fmt: skip
-    ax.locator_params(nbins=5)
+    _agreement(ax, float(report.spearman[column]), float(report.sign_agreement[column]))
     if len(ax.get_legend_handles_labels()[0]) > 1:
         place = "lower left" if close else "lower right"
         ax.legend(loc=place, fontsize=8, framealpha=0.75, edgecolor="none")
 
 
-def removal(shares: Any, series: Any, *, ax: Any, title: str | None = None, faint=False) -> None:
+def _cross(ax: Axes, low: float, high: float) -> None:
+    """The line y = x, and those through the origin."""
+    ax.plot([low, high], [low, high], color="0.6", linewidth=2, alpha=0.8, zorder=0)
+    for line in (ax.axhline, ax.axvline):
+        line(0, color="0.6", linewidth=0.8, zorder=0)
+
+
+def _points(ax: Axes, x: np.ndarray, y: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+    """A point a group, each part in a style of its own."""
+    for i, (name, mine) in enumerate(parts.items()):
+        colour, marker = FOUR[i % len(FOUR)]
+        if mine.any():
+            ax.scatter(
+                x[mine], y[mine], s=28, c=colour, marker=marker, label=name, alpha=0.85,
+                linewidths=0.3, edgecolors="white", zorder=2,
+            )  # fmt: skip
+
+
+def _agreement(ax: Axes, spearman: float, signs: float) -> None:
+    """How well order and signs agree, in a corner."""
+    ax.text(
+        0.03, 0.97, f"Spearman {spearman:.3f}\nopposite signs {1 - signs:.0%}", va="top",
+        transform=ax.transAxes, fontsize=9,
+        bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+    ax.locator_params(nbins=5)
+
+
+def removal(
+    shares: ArrayLike | Sequence[float],
+    series: Mapping[str, ArrayLike | Sequence[float]],
+    *,
+    ax: Axes,
+    title: str | None = None,
+    faint: bool = False,
+) -> None:
     """Effects as a group leaves by and by.
 
     Args:
@@ -106,9 +129,16 @@ def removal(shares: Any, series: Any, *, ax: Any, title: str | None = None, fain
 
 
 def cones(
-    influence: Any, newton: Any, actual: Any, lower: Any, upper: Any, whole: float, *, ax: Any,
+    influence: ArrayLike,
+    newton: ArrayLike,
+    actual: ArrayLike,
+    lower: ArrayLike,
+    upper: ArrayLike,
+    whole: float,
+    *,
+    ax: Axes,
     title: str | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Effects on the groups' own loss over influence's, each group in its cone.
 
     Args:

@@ -9,7 +9,7 @@ __all__ = [
     "DATA",
     "FIGURES",
     "MEASURES",
-    "METHODS",
+    "PREDICTIONS",
     "PUBLISHED",
     "SWEEP",
     "TABLE_1",
@@ -87,9 +87,5 @@ MEASURES = ("test prediction", "test loss", "self_loss")
 #: a measure in words, where the column says it otherwise
 WORDS = {"self_loss": "self-loss"}
 
-#: method to its words
-METHODS = {
-    "influence": "influence",
-    "changed": "influence at changed theta",
-    "newton": "Newton",
-}
+#: words of the methods that are compared with retraining; their names are those of the methods
+PREDICTIONS = ("influence", "changed", "newton")

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from leaveout.methods import BY_WORD
 from leaveout.studies import removal
 from leaveout.studies.koh2019 import published
 from leaveout.studies.koh2019.figures import configurations, rows_of
@@ -110,7 +111,7 @@ def _rank_table(rows) -> str:
     lines = ["| prediction of | by | " + " | ".join(published.DATA[name] for name in names) + " |"]
     lines.append("|---|---|" + "--:|" * len(names))
     for measure in published.MEASURES:
-        for method, words in published.METHODS.items():
+        for method in published.PREDICTIONS:
             cells = []
             for name in names:
                 row = next(
@@ -125,7 +126,7 @@ def _rank_table(rows) -> str:
                     text += f" ({theirs:.4f})"
                 cells.append(text)
             named = published.WORDS.get(measure, measure)
-            lines.append(f"| {named} | {words} | {' | '.join(cells)} |")
+            lines.append(f"| {named} | {BY_WORD[method].name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,17 @@
+"""What `--list` prints: the studies of both kinds in a folder, and how far each is."""
+
+from leaveout.studies import natural, removal
+
+__all__ = ["HELP", "listed"]
+
+HELP = "list the studies of both kinds in this folder, and how far they are"
+
+
+def listed() -> int:
+    """Print a line for each study in the current folder; returns the exit code."""
+    rows = sorted([*removal.found(), *natural.found()], key=lambda row: row["folder"])
+    if not rows:
+        print("no studies in this folder")
+    for row in rows:
+        print(f"{row['folder']!s:<32} {row['configuration'].in_words()}: {row['state']}")
+    return 0
