@@ -76,9 +76,8 @@ assert (np.abs(np.diag(newton)[:3] / home[:3] - 1) < 0.25).all()
 # first; with four groups any method is affordable, so here it is again by Newton steps.
 
 # %%
-against = lo.credit(
-    fit, hospitals, measure, lo.Newton(), null=200, null_method=lo.Newton(), key=jax.random.key(1)
-)
+chance = lo.Null(200, lo.Newton(), key=jax.random.key(1))
+against = lo.credit(fit, hospitals, measure, lo.Newton(), null=chance)
 lo.plot.bands(against, column=2)
 
 # %%

@@ -70,18 +70,18 @@ assert (ratio <= np.asarray(cone.upper) * (1 + 1e-9)).all()
 # %% [markdown]
 # ## A light before any solve
 #
-# `lo.bounds.trust` says from leverages alone whether influence can be believed.
+# `lo.trust` says from leverages alone whether influence can be believed.
 
 # %%
-trust = lo.bounds.trust(fit, groups)
+trust = lo.trust(fit, groups)
 actual = lo.effects(fit, groups, own, lo.Retrain(), certify=True)
 error = np.abs(first - actual.value[:, 0]) / np.abs(actual.value[:, 0])
-for light in lo.bounds.Light:
+for light in lo.Light:
     mine = trust.light == light
     if mine.any():
         print(f"{light.name:<6} {mine.sum():>4} groups, median error {np.median(error[mine]):.1%}")
-worst = error[trust.light == lo.bounds.Light.red]
-best = error[trust.light != lo.bounds.Light.red]
+worst = error[trust.light == lo.Light.red]
+best = error[trust.light != lo.Light.red]
 assert np.median(worst) > np.median(best)
 
 # %% [markdown]
