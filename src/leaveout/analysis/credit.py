@@ -85,7 +85,7 @@ class Credit:
         for j, column in enumerate(self.columns):
             for name, each in self.effects.items():
                 table[f"{name} on {column}"] = each.value[:, j]
-            table[f"effect per example on {column}"] = self.best.value[:, j] / size
+            table[f"effect per example on {column}"] = self._per_example(j)
             for name, each in self.effects.items():
                 if each.lower is not None and each.upper is not None:
                     table[f"lower on {column}, {name}"] = each.lower[:, j]
@@ -114,7 +114,7 @@ class Credit:
             size = self.groups.size[i]
             row = [str(self.groups.names[i]), f"{size:,}", f"{100 * self.groups.alpha[i]:.2f} %"]
             row += [f"{each.value[i, j]:+.4g}" for each in self.effects.values()]
-            row += [f"{self.best.value[i, j] / size:+.3g}"]
+            row += [f"{self._per_example(j)[i]:+.3g}"]
             if self.null is not None:
                 null = self.null
                 row += [f"{null.z[i, j]:+.1f}", f"{null.percentile[i, j]:.1f}"]
@@ -127,6 +127,11 @@ class Credit:
 
     def __repr__(self) -> str:
         return f"Credit({len(self.groups):,} groups x {len(self.columns)} columns)\n{self.table()}"
+
+    def _per_example(self, column: int) -> np.ndarray:
+        """(g) the best effects divided by sizes; not a number for a group of nobody."""
+        size = np.where(self.groups.size > 0, self.groups.size, np.nan)
+        return self.best.value[:, column] / size
 
     def _at(self, column: int | str) -> int:
         if not isinstance(column, str):
@@ -145,8 +150,9 @@ def _as_null(function):
         given = {new: kwargs.pop(old) for old, new in parts.items() if old in kwargs}
         if given:
             instead("credit(null_method=, within=, key=)", "credit(null=lo.Null(method=, ...))")
-            if given.get("within") in (None, "none"):
-                given["within"] = Within.size if given.get("within") else Within.classes
+            within = given.get("within", Within.classes)
+            if within is None or isinstance(within, str):
+                given["within"] = Within.classes if within is None else Within.size
             kwargs["null"] = dataclasses.replace(_null(kwargs.get("null", Null())), **given)
         return function(*args, **kwargs)
 
@@ -186,15 +192,17 @@ def credit(
         methods.append(Retrain())
     if not methods:
         raise ValueError("expected at least one method, for example lo.Influence()")
-    for method in methods:
+    null = _null(null)
+    asked = [*methods, *([] if null.method is None or null.draws == 0 else [null.method])]
+    for method in asked:
         check_method(fit, method)
-    groups = admit(fit, groups, {need for method in methods for need in method.needs})
+    groups = admit(fit, groups, {need for method in asked for need in method.needs})
     with limited(memory):
         found = {}
         for method in methods:
             certified = certify and method is methods[-1]
             found[method.name] = gathered(pose(fit, groups, measures, method, certify=certified))
-        return credited(fit, groups, measures, found, _null(null))
+        return credited(fit, groups, measures, found, null)
 
 
 @entry_point

@@ -53,10 +53,9 @@ class HeldOut:
     @property
     def standard_error(self) -> float:
         """Of `mean`, from how the groups differ (their losses per weight, weighted)."""
-        share = self.weight / self.weight.sum()
-        spread = self.loss / self.weight - self.mean
-        count = len(self.loss)
-        return float(np.sqrt(np.sum((share * spread) ** 2) * count / max(count - 1, 1)))
+        spread = (self.loss - self.weight * self.mean) / self.weight.sum()
+        count = int(np.count_nonzero(self.weight))  # a group without weight is not there
+        return float(np.sqrt(np.sum(spread**2) * count / max(count - 1, 1)))
 
     def __repr__(self) -> str:
         return (

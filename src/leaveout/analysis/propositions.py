@@ -345,9 +345,9 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     if fit.objective.outputs > 1:
         raise ValueError("proposition 4 is for linear models of one score")
     own, _ = leverages_by_weight(fit)
-    first = groups.indices[groups.offsets[:-1]]
-    weight = groups.sums(taken_by(fit.objective, groups))
-    return 1 / (1 - weight * np.asarray(own)[first])
+    taken = groups.sums(taken_by(fit.objective, groups))  # 0 of a group of nobody, whatever follows
+    first = np.append(groups.indices, 0)[groups.offsets[:-1]]
+    return 1 / (1 - taken * np.asarray(own)[first])
 
 
 @entry_point
@@ -366,8 +366,10 @@ def prediction_gap(
         of: `Mu.group`, or `Mu.everybody` for the paper's global constant.
     """
     groups = admit(fit, groups)
-    w = leaving(fit, groups)
-    mu = shares_of(fit, w) if option(Mu, of, "of") is Mu.group else constants(fit).whole
+    of, w = option(Mu, of, "of"), leaving(fit, groups)
+    if of is Mu.lanczos:
+        raise ValueError("expected of as one of Mu.everybody, Mu.group: corollary 1 has no cone")
+    mu = shares_of(fit, w) if of is Mu.group else constants(fit).whole
     mu = np.broadcast_to(np.asarray(mu), len(groups))
     gradients = jnp.concatenate(
         [m.bind(fit.objective).gradients(fit.objective, fit.flat) for m in as_measures(measures)]

@@ -48,14 +48,39 @@ class Question:
     certify: bool
     frame: Frame | None
 
-    def ways(self, given, cut: Callable) -> list:
-        """What a method gave, one entry a measure: an array of all columns is cut up."""
+    def ways(self, given, rows: int, read: Callable, what: str) -> list:
+        """What a method gave, one entry a measure: an array of all columns is cut up.
+
+        Raises:
+            ValueError: for another number of rows, columns or entries than there are.
+        """
+        widths = [len(names) for names in self.columns]
         if given is None:
-            return [None] * len(self.measures)
-        if isinstance(given, Sequence):
-            return list(given)
-        ends = np.cumsum([len(names) for names in self.columns])[:-1]
-        return [cut(part) for part in np.split(np.asarray(given), ends, axis=1)]
+            return [None] * len(widths)
+        if not isinstance(given, Sequence):
+            self.check(np.shape(given), (rows, sum(widths)), what)
+            given = np.split(np.asarray(given), np.cumsum(widths)[:-1], axis=1)
+        if len(given) != len(widths):
+            raise ValueError(
+                f"expected {what} of {self.method.name} for {len(widths)} measures, "
+                f"got {len(given)}"
+            )
+        found = [None if part is None else read(part) for part in given]
+        for part, width in zip(found, widths, strict=True):
+            if part is not None:
+                self.check(part.value.shape, (rows, width), what)
+        return found
+
+    def check(self, shape: tuple[int, ...], expected: tuple[int, ...], what: str) -> None:
+        """Refuse what a method gave in another shape.
+
+        Raises:
+            ValueError: with both shapes.
+        """
+        if shape != expected:
+            raise ValueError(
+                f"expected {what} of {self.method.name} of shape {expected}, got {shape}"
+            )
 
     def effects(self, value, solutions: list[Solution], groups: Groups, **bounds) -> Effects:
         """Effects of these groups, from a solution a measure."""
@@ -157,7 +182,7 @@ def gathered(
 def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
     """The effects of some groups, computed as `most` of them."""
     groups, kept = question.groups[np.resize(rows, most)], slice(len(rows))
-    change = _Once(lambda: as_change(question.prepared.change(groups), question.fit.objective))
+    change = _Once(lambda: _changed(question, groups))
     solutions = _solutions(question, groups, change)
     value = np.concatenate([np.asarray(each.value) for each in solutions], axis=1)[kept]
     bounds = {}
@@ -168,6 +193,14 @@ def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
         bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
     solutions = [jax.tree.map(lambda leaf: leaf[kept], each) for each in solutions]
     return question.effects(value, solutions, question.groups[rows], **bounds)
+
+
+def _changed(question: Question, groups: Groups) -> Change:
+    """The change in theta of these groups."""
+    objective = question.fit.objective
+    change = as_change(question.prepared.change(groups), objective)
+    question.check(change.value.shape, (len(groups), objective.p), "changes")
+    return change
 
 
 class _Once:
@@ -185,15 +218,16 @@ class _Once:
 def _solutions(question: Question, groups: Groups, change: _Once) -> list[Solution]:
     """For each measure its effects (g m): summed, by the method's own way, or by way of theta."""
     prepared, fit = question.prepared, question.fit
-    additive = question.ways(prepared.per_point, _as_per_point)
+    n = fit.objective.n
+    additive = question.ways(prepared.per_point, n, _as_per_point, "effects of points")
     own = prepared.effects(groups) if prepared.effects is not None else None
+    direct = question.ways(own, len(groups), as_solution, "effects")
     solutions = []
-    ways = zip(question.measures, additive, question.ways(own, as_solution), strict=True)
-    for measure, psi, found in ways:
+    for measure, psi, found in zip(question.measures, additive, direct, strict=True):
         if psi is not None:
-            solutions.append(_summed(fit, groups, _as_per_point(psi)))
+            solutions.append(_summed(fit, groups, psi))
         elif found is not None:
-            solutions.append(as_solution(found))
+            solutions.append(found)
         else:
             value = _evaluate(fit, groups, measure, change(), question.method.first_order)
             each = change()

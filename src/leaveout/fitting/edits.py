@@ -46,14 +46,15 @@ def reweight(groups: Groups, by) -> Groups:
             f"expected a factor >= 0, one or one for each of {len(groups)} groups, got {factor}"
         )
     share = np.broadcast_to(1 - factor, len(groups))[groups.lanes]
-    turned = (groups.w < 0) & (share < 0)
+    adds = groups.w < 0
+    turned = adds & (share < 0)
     if turned.any():
         group = groups.titles[groups.lanes[np.argmax(turned)]]
         raise ValueError(
             f"{group} adds a point, and a factor above 1 would take it away: ask lo.add for more "
             "of it, by weights="
         )
-    return groups.with_w(groups.w * share, scaled=True)
+    return groups.with_w(groups.w * share, scaled=groups.scaled or not bool(adds.any()))
 
 
 def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, Groups]:

@@ -324,10 +324,9 @@ class Groups:
     def __add__(self, other: "Groups") -> "Groups":
         """All groups of both, one after the other."""
         _same_data(self, other)
-        if self.scaled != other.scaled and min(self.w.min(), other.w.min()) < 0:
-            raise ValueError(
-                "groups that are reweighted do not go together with groups that add points"
-            )
+        plain = other if self.scaled else self
+        if self.scaled != other.scaled and (plain.w < 0).any():
+            raise ValueError("groups that are reweighted do not go with groups that add points")
         either = self.partial is not None or other.partial is not None
         partial = np.concatenate([self.w, other.w]) if either else None
         return Groups(
@@ -402,9 +401,17 @@ class Groups:
 
     @classmethod
     def checked(
-        cls, n, indices, offsets, names, kind, weights=None, notes=(), coalitions=False,
+        cls,
+        n,
+        indices,
+        offsets,
+        names,
+        kind,
+        weights=None,
+        notes=(),
+        coalitions=False,
         scaled=False,
-    ) -> "Groups":  # fmt: skip
+    ) -> "Groups":
         """Groups from stored arrays, `weights` their w, with every check of those that are made."""
         offsets, indices = np.asarray(offsets), np.asarray(indices)
         flat = offsets.ndim == indices.ndim == 1 and offsets.size > 0 and offsets[0] == 0
@@ -421,17 +428,15 @@ class Groups:
         Raises:
             ValueError: for a w above 1, or not finite, with the group's name.
         """
-        made = _checked(
-            self.n, self.indices, self.offsets, w, self.names, self.kind, self.notes,
-            self.coalitions,
-        )  # fmt: skip
-        return dataclasses.replace(made, scaled=scaled)
+        points, named = (self.n, self.indices, self.offsets, w), (self.names, self.kind, self.notes)
+        return dataclasses.replace(_checked(*points, *named, self.coalitions), scaled=scaled)
 
     def acting_on(self, s: np.ndarray) -> "Groups":
         """The groups as they act on examples of base weights s (n): `scaled` is looked at here."""
-        if not self.scaled or (s[self.indices] > 0).all():
+        if not self.scaled:
             return self
-        return dataclasses.replace(self, partial=np.where(s[self.indices] > 0, self.w, 0.0))
+        here = np.where(s[self.indices] > 0, self.w, 0.0)
+        return dataclasses.replace(self, partial=here, scaled=False)
 
 
 def _coded(n, points, code, names, kind, w=None) -> "Groups":
