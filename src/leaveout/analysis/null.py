@@ -15,6 +15,7 @@ from leaveout.fitting.leaving import group_sums, w_by
 from leaveout.groups import Groups, lookalikes, shuffles
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, PerPoint
+from leaveout.runtime.deprecated import option
 
 __all__ = ["Null", "Standing", "Within", "standing"]
 
@@ -48,9 +49,12 @@ class Null:
 
     def strata(self, classes: np.ndarray | None) -> np.ndarray | None:
         """(n) the stratum of each point, None for one of all."""
-        if isinstance(self.within, Within):
-            return classes if self.within is Within.classes else None
-        return np.asarray(self.within)
+        within = self.within
+        if isinstance(within, str):
+            within = option(Within, within, "within")
+        if isinstance(within, Within):
+            return classes if within is Within.classes else None
+        return np.asarray(within)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,5 +1,6 @@
 """Gates: what is refused, or warned of, before anything is computed; passed once a call."""
 
+import dataclasses
 import enum
 from collections.abc import Collection
 
@@ -60,7 +61,7 @@ def admit(fit: Fit, groups: Groups, needs: Collection[Need] = (Need.optimum,)) -
         )
     if is_traced(fit):
         return groups
-    groups = groups.acting_on(np.asarray(to_host(fit.objective.weights)))
+    groups = _acting_on(fit.objective, groups)
     if Need.optimum in needs:
         _check_optimum(fit, groups)
     return groups
@@ -89,6 +90,14 @@ def _check_groups(objective: AbstractObjective, groups: Groups) -> None:
         )
     if len(groups) == 0:
         raise ValueError("expected at least one group, got none")
+
+
+def _acting_on(objective: AbstractObjective, groups: Groups) -> Groups:
+    """The groups with w as this objective means it: a factor of no base weight is nothing."""
+    if not groups.scaled:
+        return groups
+    s = np.asarray(to_host(objective.weights))[groups.indices]
+    return dataclasses.replace(groups, partial=np.where(s > 0, groups.w, 0.0), scaled=False)
 
 
 def _filled_up(objective: AbstractObjective, n: int) -> bool:

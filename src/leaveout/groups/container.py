@@ -431,13 +431,6 @@ class Groups:
         points, named = (self.n, self.indices, self.offsets, w), (self.names, self.kind, self.notes)
         return dataclasses.replace(_checked(*points, *named, self.coalitions), scaled=scaled)
 
-    def acting_on(self, s: np.ndarray) -> "Groups":
-        """The groups as they act on examples of base weights s (n): `scaled` is looked at here."""
-        if not self.scaled:
-            return self
-        here = np.where(s[self.indices] > 0, self.w, 0.0)
-        return dataclasses.replace(self, partial=here, scaled=False)
-
 
 def _coded(n, points, code, names, kind, w=None) -> "Groups":
     """Groups of points, each in the group that its code says."""

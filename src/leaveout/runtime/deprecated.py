@@ -30,6 +30,8 @@ def renamed(**keywords: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
             for old, new in keywords.items():
                 if old in kwargs:
                     instead(f"{function.__name__}({old}=)", f"{function.__name__}({new}=)")
+                    if new in kwargs:
+                        raise TypeError(f"{function.__name__} takes {new}= or {old}=, not both")
                     kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
 
