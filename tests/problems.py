@@ -1,5 +1,6 @@
 """Small problems that several test files share."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -19,6 +20,7 @@ __all__ = [
     "groups_of",
     "linear",
     "measures_of",
+    "mostly_slow",
     "problem",
     "slow_retrain",
     "spearman",
@@ -31,6 +33,11 @@ LOSSES = sorted(
 
 #: the same for suites in which every loss goes many ways: rates only in the slow run
 USUAL = [pytest.param(n, marks=pytest.mark.slow) if n == "poisson" else n for n in LOSSES]
+
+
+def mostly_slow(cases: Iterable[Any], *few: Any) -> list[Any]:
+    """Cases of which a few run always, the others in the slow run."""
+    return [case if case in few else pytest.param(case, marks=pytest.mark.slow) for case in cases]
 
 
 def wrong(value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import groups_of, linear, measures_of, problem
+from problems import groups_of, linear, measures_of, mostly_slow, problem
 
 N = 40
 L2 = 0.5
@@ -103,7 +103,9 @@ def test_an_example_without_weight_whose_w_is_minus_two_is_there_with_weight_two
         np.testing.assert_allclose(step + fit.flat[None], there, atol=1e-10)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "method", mostly_slow(METHODS, lo.Influence(), lo.Newton(), lo.Retrain()), ids=lambda m: m.name
+)
 def test_nobody_and_examples_of_no_weight_move_nothing(silent, method):
     groups = lo.Groups.from_indices([[], SILENT[:1], [1, 2], SILENT], n=N, coalitions=True)
     found = lo.effects(silent, groups, measures_of(silent.objective, 1), method)
@@ -149,7 +151,7 @@ SEEN = N - NEW
 EXTRA = np.array([0.3, 2.0, 1.0, 0.8])  # base weights of the points that are added
 
 
-@pytest.fixture(scope="module", params=["logistic", "squares"])
+@pytest.fixture(scope="module", params=mostly_slow(["logistic", "squares"], "logistic"))
 def extended(request):
     """A fit to some examples, to which the last four are added: two by two, and in part."""
     name = request.param

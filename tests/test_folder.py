@@ -141,6 +141,7 @@ natural.run(t.QUESTION, sys.argv[1], progress=progress, memory=t.MEMORY)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_credit_holds_its_folder_until_then_and_goes_on_bit_for_bit(whole, tmp_path):
     folder = tmp_path / "study"
     command = [sys.executable, "-c", _STUCK, str(folder)]
@@ -173,6 +174,7 @@ def test_a_damaged_chunk_or_one_of_other_groups_is_made_anew(whole, tmp_path):
     assert_the_same(report, whole)
 
 
+@pytest.mark.slow
 def test_the_command_says_that_it_goes_on_and_does(whole, tmp_path, monkeypatch, capsys):
     command = [*CREDIT, str(tmp_path / "study"), "--memory", str(MEMORY / 2**30)]
     monkeypatch.setattr(Bars, "update", lambda self, *given, after=After(4): after(*given))

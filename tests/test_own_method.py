@@ -15,7 +15,7 @@ import pytest
 import leaveout as lo
 from leaveout.fitting import gates
 from leaveout.runtime.solution import Solution
-from problems import groups_of, linear, measures_of, problem, wrong
+from problems import groups_of, linear, measures_of, mostly_slow, problem, wrong
 
 N, P, L2 = 40, 4, 0.5
 LENGTH = 0.02
@@ -533,7 +533,7 @@ def passed(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("verb", GATED)
+@pytest.mark.parametrize("verb", mostly_slow(GATED, "effects", "credit", "newton"))
 def test_the_gates_are_passed_once_a_call(fit, groups, measures, passed, verb):
     """And where theta is is looked at once: a theta a little off is warned of, once."""
     flat, s = np.asarray(fit.flat), data(fit)[2]
