@@ -444,7 +444,7 @@ def test_reweighted_groups_and_the_empty_coalition_go_together():
 
 def test_groups_that_double_and_groups_that_add_do_not_go_together():
     adding = lo.Groups.from_weights(-np.eye(N)[:1])
-    with pytest.raises(ValueError, match="do not go together with groups that add points"):
+    with pytest.raises(ValueError, match="do not go with groups that add points"):
         lo.reweight(groups_of(N, 3), 2.0) + adding
 
 
