@@ -83,13 +83,13 @@ class Question:
             )
 
     def effects(self, value, solutions: list[Solution], groups: Groups, **bounds) -> Effects:
-        """Effects of these groups, from a solution a measure."""
-        status = np.zeros(len(groups), np.int8)
+        """Effects of these groups, from a solution a measure that may be filled up."""
+        kept, status = slice(len(groups)), np.zeros(len(groups), np.int8)
         residual, steps = np.zeros(len(groups)), np.zeros(len(groups), np.int32)
-        for each in solutions:
-            status = np.where(status == 0, np.asarray(each.status), status).astype(np.int8)
-            residual = np.maximum(residual, np.asarray(each.residual))
-            steps = np.maximum(steps, np.asarray(each.steps))
+        for each in solutions:  # on the host: a slice of JAX's is another program
+            status = np.where(status == 0, np.asarray(each.status)[kept], status).astype(np.int8)
+            residual = np.maximum(residual, np.asarray(each.residual)[kept])
+            steps = np.maximum(steps, np.asarray(each.steps)[kept])
         broken = ~np.isfinite(value).all(axis=1)
         status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
         pairs = zip(self.measures, self.columns, strict=True)
@@ -191,7 +191,6 @@ def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
         found = enclose(question.fit, question.measures, count, change().value, w, question.frame)
         sides = (np.array(part[kept]) for part in to_host(found))
         bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
-    solutions = [jax.tree.map(lambda leaf: leaf[kept], each) for each in solutions]
     return question.effects(value, solutions, question.groups[rows], **bounds)
 
 
