@@ -414,6 +414,7 @@ VERBS = {
         fit, groups, CELL, Modest(), null=lo.Null(3, method=method)
     ),
     "cross_validate_groups": lo.cross_validate_groups,
+    "change": lambda fit, groups, method: method.change(fit, groups),
 }
 CELL = lo.measures.parameter([0])
 

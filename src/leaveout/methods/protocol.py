@@ -101,13 +101,16 @@ class Method(abc.ABC):
 
     def change(self, fit: Fit, groups: Groups, memory=None, *, throw: bool = False) -> Change:
         """The change in theta of every group on its own, as the verbs give it."""
-        return asked(fit, groups, lambda: self.prepare(fit, ()), memory=memory, throw=throw)
+        return asked(
+            fit, groups, lambda: self.prepare(fit, ()), self.needs, memory=memory, throw=throw
+        )
 
 
 def asked(
     fit: Fit,
     groups: Groups,
     prepare: Callable[[], Prepared],
+    needs: Collection[Need] = (Need.optimum,),
     *,
     memory,
     throw: bool,
@@ -118,10 +121,11 @@ def asked(
         fit: the fitted objective.
         groups: what leaves.
         prepare: makes the method ready, once the gates are passed.
+        needs: what it takes for granted of the fit.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise for the first group that failed.
     """
-    groups = admit(fit, groups)
+    groups = admit(fit, groups, needs)
     with limited(memory):
         change = as_change(prepare().change(groups), fit.objective)
     if throw and not is_traced((fit, change)):
