@@ -93,9 +93,20 @@ def test_rows_may_lie_along_another_axis():
 
 def test_joining_keeps_the_structure():
     parts = [answers_of(ROWS[:4]), answers_of(ROWS[4:])]
-    found = joined(parts)
+    found = joined(parts, [4, len(ROWS) - 4])
     assert jax.tree.structure(found) == jax.tree.structure(parts[0])
     np.testing.assert_array_equal(found["vector"], VALUES)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_joining_cuts_and_reorders_inside_jit_as_outside(axis):
+    parts = [np.arange(12.0).reshape(4, 3), 100 + np.arange(12.0).reshape(4, 3)]
+    back = np.array([3, 0, 2, 1])
+    expected = np.concatenate([np.take(part, [0, 1], axis) for part in parts], axis)
+    expected = np.take(expected, back, axis)
+    np.testing.assert_array_equal(joined(parts, [2, 2], axis, back), expected)
+    inside = jax.jit(lambda *parts: joined(list(parts), [2, 2], axis, back))
+    np.testing.assert_array_equal(inside(*parts), expected)
 
 
 # ---- memory that runs out ------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from leaveout.attribution.container import Effects, joined
@@ -18,7 +17,7 @@ from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
 from leaveout.runtime.batches import halving
 from leaveout.runtime.memory import CHUNK_GROUPS, budget, chunks
-from leaveout.runtime.sharding import constrain, entry_point, replicate, to_host
+from leaveout.runtime.sharding import constrain, entry_point, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Question", "gathered", "plan", "pose", "stream"]
@@ -246,12 +245,16 @@ def _as_per_point(given) -> PerPoint:
 def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> Solution:
     """Effects that add up over points; a column's solve serves every group, the worst counts."""
     value = group_sums(groups, w_by(fit.objective, groups), psi.value)
-    code, count = psi.status[np.argmax(psi.status != 0)], len(groups)
+    code = psi.status[np.argmax(psi.status != 0)]
+
+    def each(number, dtype):
+        return place(np.full(len(groups), number), dtype)  # JAX would compile a fill for each count
+
     return Solution(
         value=value,
-        residual=jnp.full(count, psi.residual.max()),
-        steps=jnp.full(count, psi.steps.max(), jnp.int32),
-        status=jnp.full(count, code, jnp.int8),
+        residual=each(psi.residual.max(), value.dtype),
+        steps=each(psi.steps.max(), np.int32),
+        status=each(code, np.int8),
     )
 
 

@@ -12,9 +12,8 @@ from leaveout.fitting.gates import admit, check_fit
 from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Method, Newton, Retrain
-from leaveout.objectives.checks import is_traced
 from leaveout.runtime.memory import limited
-from leaveout.runtime.sharding import entry_point
+from leaveout.runtime.sharding import entry_point, is_traced
 from leaveout.runtime.solution import raise_unless_converged
 
 __all__ = ["check_method", "effects"]

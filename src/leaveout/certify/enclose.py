@@ -16,10 +16,10 @@ from leaveout.certify.balls import (
 )
 from leaveout.fitting.fitted import Fit
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.objectives.checks import is_traced
 from leaveout.objectives.layout import SUMMED
 from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.runtime.memory import QUERY_BYTES
+from leaveout.runtime.sharding import is_traced
 from leaveout.runtime.solution import Certificate
 from leaveout.runtime.text import warn
 from leaveout.solvers import together

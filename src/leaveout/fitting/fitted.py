@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
-from leaveout.objectives.checks import is_traced
 from leaveout.runtime.deprecated import instead
-from leaveout.runtime.sharding import to_host
+from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.solution import Solution
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor, attach_rows

@@ -13,8 +13,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.objectives.checks import is_traced
-from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor

@@ -12,10 +12,9 @@ from jaxtyping import Array, Float
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
-from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.memory import bucket
-from leaveout.runtime.sharding import devices, on_host, place, to_host
+from leaveout.runtime.sharding import devices, is_traced, on_host, place, to_host
 
 __all__ = [
     "LISTED",

@@ -7,6 +7,7 @@ itself moves when the sample is drawn again, in the same norm.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,9 +19,8 @@ from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.paths import path
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearObjective
-from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError, Status
 from leaveout.runtime.text import warn
 from leaveout.solvers import CG, Factor, Lift, factorise, full_matrix, lifted, scale_of
@@ -119,7 +119,7 @@ def _as_flat(objective, theta):
     return flat
 
 
-class _Place(eqx.Module):
+class _Place(NamedTuple):
     """A theta, and what was found there: the gradient, the factor of H, whether H is definite."""
 
     theta: Float[Array, "p"]
@@ -191,7 +191,8 @@ def backtrack(objective, theta, direction, value, slope, v=None):
     return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
 
 
-class _Search(eqx.Module):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Search:
     """Where damped Newton stands.
 
     Attributes:

@@ -20,11 +20,10 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, taken_of
-from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, bucket, budget, chunks
-from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import (
     AnySolver,
@@ -243,7 +242,7 @@ def adjoint(fit: Fit, expansion: AbstractExpansion, measure: Measure, solver) ->
         solver: a member of `solvers`.
     """
     gradients = _gradients(fit, measure)
-    found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver)))
+    found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver, np.asarray(1.0))))
     warn_if_float32_stalled(fit, found.residual, tolerance_of(solver))
     return found
 
@@ -254,9 +253,11 @@ def _gradients(fit: Fit, measure):
 
 
 @eqx.filter_jit
-def _adjoint(expansion, factor, gradients, solver):
+def _adjoint(expansion, factor, gradients, solver, absent):
+    """For each point and column, per base weight of the point, or `absent` where it has none."""
     solution = solver.full(expansion, factor, gradients)
-    unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
+    s = expansion.weights
+    unit = jnp.where(s > 0, s, absent.astype(s.dtype))
     psi = unit[:, None] * expansion.dots(solution.value)
     return psi, solution.residual, solution.steps, solution.status
 
@@ -290,12 +291,12 @@ def per_point(
         _check_additive(measure)
     solver, expansion = as_solver(solver), _expansion(fit, rescaled)
     gradients = jnp.concatenate([_gradients(fit, measure) for measure in bound])
-    psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver)
+    psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver, np.asarray(0.0))
     warn_if_float32_stalled(fit, residual, tolerance_of(solver))
     if throw and not is_traced(fit):
         columns = [c for m in bound for c in m.columns(fit.objective)]
         raise_unless_converged(status, residual, columns)
-    return jnp.where(fit.objective.weights[:, None] > 0, psi, 0.0)
+    return psi
 
 
 def _check_additive(measure: Measure) -> None:

@@ -20,11 +20,10 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, taken_of, weigh
-from leaveout.objectives.checks import is_traced
 from leaveout.objectives.linear import LinearExpansion
-from leaveout.runtime.batches import in_runs, joined
+from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
-from leaveout.runtime.sharding import devices, entry_point, on_host, place, replicate
+from leaveout.runtime.sharding import devices, entry_point, is_traced, on_host, place, replicate
 from leaveout.runtime.solution import Solution
 from leaveout.solvers import CG, AnySolver, Auto, Block, Solver, as_solver, tolerance_of
 
@@ -189,23 +188,19 @@ class _Way:
             seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
             plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
             for batch in plan:
-                parts.append(self._batch(seen, expansion, groups, batch))
-                if not is_traced(parts[-1]):
-                    jax.block_until_ready(parts[-1])  # its memory, and see `solvers.together`
+                rows = np.resize(batch.rows, batch.lanes)
+                listed = _listed(seen, groups, rows, batch.width)
+                part = _solve_block(
+                    seen, expansion, *listed, batch.solver, self.chebyshev, self.steps
+                )
+                if not is_traced(part):
+                    jax.block_until_ready(part)  # its memory, and see `solvers.together`
+                parts.append(part)
             back = np.argsort(np.concatenate([batch.rows for batch in plan]))
-            solution = jax.tree.map(lambda leaf: leaf[back], joined(parts))
+            solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
             return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
 
         return Prepared(change)
-
-    def _batch(self, fit: Fit, expansion, groups: Groups, batch: "_Batch") -> Solution:
-        """The changes of the groups of one batch, in its order."""
-
-        def solve(rows):
-            listed = _listed(fit, groups, rows, batch.width)
-            return _solve_block(fit, expansion, *listed, batch.solver, self.chebyshev, self.steps)
-
-        return in_runs([batch.rows], solve, lambda _: batch.lanes)
 
 
 class _Batch(NamedTuple):

@@ -18,8 +18,8 @@ from leaveout.fitting.gates import Need, admit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.objectives.checks import is_traced
 from leaveout.runtime.memory import limited
+from leaveout.runtime.sharding import is_traced
 from leaveout.runtime.solution import Solution, raise_unless_converged
 
 __all__ = ["Method", "PerPoint", "Prepared", "as_change", "as_solution", "asked"]

@@ -26,10 +26,9 @@ from leaveout.methods.coordinates import around
 from leaveout.methods.pool import Effort, Task, pool_size, pooled, straight
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.objectives.abstract import AbstractScores
-from leaveout.objectives.checks import is_traced
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
-from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Status
 from leaveout.solvers import factorise, full_matrix
 

@@ -9,6 +9,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.sharding import is_traced
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -20,13 +21,7 @@ __all__ = [
     "check_weights",
     "encode",
     "float_type",
-    "is_traced",
 ]
-
-
-def is_traced(tree: PyTree) -> bool:
-    """True if any leaf is an abstract value inside jit, grad or vmap."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def float_type():

@@ -26,10 +26,10 @@ from leaveout.objectives.checks import (
     check_scalar,
     check_weights,
     encode,
-    is_traced,
 )
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.sharding import is_traced
 
 __all__ = [
     "LinearExpansion",

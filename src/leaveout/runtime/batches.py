@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from leaveout.runtime.memory import budget, exhausted, limited
+from leaveout.runtime.sharding import is_traced, place, to_host
 from leaveout.runtime.text import warn
 
 __all__ = ["halving", "in_runs", "joined"]
@@ -30,16 +31,37 @@ def in_runs(
         lanes: to how many rows a run is filled up, by repeating it; default none more.
         axis: of the answers, along which the rows lie.
     """
-    parts = []
+    parts, counts = [], []
     for rows in runs:
-        answer, kept = call(np.resize(rows, lanes(rows))), (slice(None),) * axis
-        parts.append(jax.tree.map(lambda leaf, k=len(rows), s=kept: leaf[(*s, slice(k))], answer))
-    return joined(parts, axis)
+        parts.append(call(np.resize(rows, lanes(rows))))
+        counts.append(len(rows))
+    return joined(parts, counts, axis)
 
 
-def joined(parts: list, axis: int = 0) -> PyTree:
-    """PyTrees of one structure, their arrays one after the other."""
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=axis), *parts)
+def joined(parts: list, counts: list[int], axis: int = 0, back: np.ndarray | None = None) -> PyTree:
+    """PyTrees of one structure, their arrays one after the other.
+
+    They are put together on the host, where no program is compiled for their shapes.
+
+    Args:
+        parts: PyTrees of arrays.
+        counts: how many rows of each are kept, its first.
+        axis: of the arrays, along which the rows lie.
+        back: which of all rows comes first, second and so on; default as they lie.
+    """
+    traced = is_traced(parts)
+    numbers = jnp if traced else np
+    kept = [(*(slice(None),) * axis, slice(count)) for count in counts]
+
+    def whole(*leaves):
+        cut = [leaf[some] for leaf, some in zip(leaves, kept, strict=True)]
+        rows = numbers.concatenate(cut, axis) if len(cut) > 1 else cut[0]
+        return rows if back is None else numbers.take(rows, back, axis)
+
+    if traced:
+        return jax.tree.map(whole, *parts)
+    answer = jax.tree.map(whole, *map(to_host, parts))
+    return jax.tree.map(lambda leaf: place(leaf, leaf.dtype), answer)
 
 
 def halving(

@@ -25,6 +25,7 @@ __all__ = [
     "constrain",
     "devices",
     "entry_point",
+    "is_traced",
     "on_host",
     "on_its_mesh",
     "over_lanes",
@@ -51,6 +52,11 @@ def _mesh_of(tree: PyTree) -> Mesh | None:
             if isinstance(mesh, Mesh) and mesh.size > 1 and set(mesh.axis_names) <= set(AXES):
                 return mesh
     return None
+
+
+def is_traced(tree: PyTree) -> bool:
+    """True if any leaf is an abstract value inside jit, grad or vmap."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def on_host() -> bool:
