@@ -196,7 +196,7 @@ def credit(
     asked = [*methods, *([] if null.method is None or null.draws == 0 else [null.method])]
     for method in asked:
         check_method(fit, method)
-    groups = admit(fit, groups, {need for method in asked for need in method.needs})
+    fit, groups = admit(fit, groups, {need for method in asked for need in method.needs})
     with limited(memory):
         found = {}
         for method in methods:

@@ -85,7 +85,7 @@ def cross_validate_groups(
     for single points.
     """
     check_method(fit, method)
-    groups = admit(fit, groups, method.needs)
+    fit, groups = admit(fit, groups, method.needs)
     with limited(memory):
         change = gathered(pose(fit, groups, self_loss(), method))
     if throw:

@@ -165,7 +165,7 @@ def newton_gap(
         (g m) in units of f.
     """
     sigma = option(Sigma, sigma, "sigma")
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     known = constants(fit)
     size = groups.sums(taken_by(fit.objective, groups))[:, None]
     convexity = known.l2 + (known.least if sigma is Sigma.printed else 0.0)
@@ -231,7 +231,7 @@ def decompose(
         retrain: how the actual effects are found.
         memory: as in `effects`.
     """
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     with limited(memory):
         first = gathered(pose(fit, groups, measures, Influence())).value
         asked = pose(fit, groups, measures, retrain)
@@ -319,7 +319,7 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: Mu | str = Mu.la
         d = odds(s)
         return 1 + d if copies else 1 + 1.5 * d + d**2 / 2
 
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     if of is Mu.everybody:
         top = h(np.asarray(constants(fit).whole))
         return Cone(np.ones(len(groups)), np.full(len(groups), float(top)))
@@ -341,7 +341,7 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
 
     One output only. For a group of other points it is what the formula gives for its first one.
     """
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     if fit.objective.outputs > 1:
         raise ValueError("proposition 4 is for linear models of one score")
     own, _ = leverages_by_weight(fit)
@@ -365,7 +365,7 @@ def prediction_gap(
         measures: measures that do not depend on what leaves.
         of: `Mu.group`, or `Mu.everybody` for the paper's global constant.
     """
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     of, w = option(Mu, of, "of"), leaving(fit, groups)
     if of is Mu.lanczos:
         raise ValueError("expected of as one of Mu.everybody, Mu.group: corollary 1 has no cone")

@@ -47,14 +47,14 @@ def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
     Raises:
         ValueError: for p beyond what is formed.
     """
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     return spectrum_of(fit, leaving(fit, groups))
 
 
 @entry_point
 def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
     """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1."""
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     return shares_of(fit, leaving(fit, groups))
 
 

@@ -89,7 +89,7 @@ def trust(fit: Fit, groups: Groups) -> Trust:
         fit: a linear model with a factor.
         groups: what leaves.
     """
-    groups = admit(fit, groups)
+    fit, groups = admit(fit, groups)
     objective, w = fit.objective, leaving(fit, groups)
     own, longest = leverages_by_weight(fit)
     taken = np.asarray(objective.taken(w) @ own)

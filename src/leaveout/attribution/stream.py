@@ -118,6 +118,7 @@ def pose(
         certify: as in `effects`.
         full: certify by the Hessian of what stays even after retraining.
     """
+    fit = fit.centred or fit
     bound = tuple(measure.bind(fit.objective) for measure in as_measures(measures))
     columns = tuple(measure.columns(fit.objective) for measure in bound)
     prepared = method.prepare(fit, bound)

@@ -70,7 +70,7 @@ def effects(
     if tolerance is not None and not tolerance > 0:
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
     check_method(fit, method)
-    groups = admit(fit, groups, method.needs)
+    fit, groups = admit(fit, groups, method.needs)
     with limited(memory):
         certify = certify or tolerance is not None
         question = pose(fit, groups, measures, method, certify=certify)

@@ -19,7 +19,7 @@ from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.objectives.checks import check_weights
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.linear import LinearExpansion, as_linear
 from leaveout.runtime.deprecated import renamed
 from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.text import warn
@@ -106,7 +106,7 @@ def relabel(fit: Fit, groups: Groups, y: PyTree) -> tuple[Fit, Groups]:
     Raises:
         ValueError: if `groups` was made for other data, or `y` does not fit it.
     """
-    groups = admit(fit, groups)
+    _, groups = admit(fit, groups)
     objective = fit.objective
     touched = np.unique(groups.indices)
     changed = _extended(fit, _relabelled(objective, touched, y))
@@ -149,10 +149,13 @@ def _extended(fit: Fit, more: PyTree) -> Fit:
     count = jax.tree.leaves(more)[0].shape[0]
     weights = jnp.concatenate([weights, jnp.zeros(count, weights.dtype)])
     objective = eqx.tree_at(lambda o: o.examples, objective, (*joined, weights))
-    metric = fit.metric
+    inner, metric = fit.centred, fit.metric
+    if inner is not None:
+        design, *rest = more
+        inner = _extended(inner, (as_linear(inner.objective).brought_in(design), *rest))
     if metric is not None:
         metric = dataclasses.replace(metric, rows=None, gram=None)
-    return dataclasses.replace(fit, objective=objective, metric=metric)
+    return dataclasses.replace(fit, objective=objective, metric=metric, centred=inner)
 
 
 def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -> None:

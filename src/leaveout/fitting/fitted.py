@@ -13,7 +13,14 @@ from leaveout.runtime.solution import Solution
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor, attach_rows
 
-__all__ = ["Change", "Fit", "expansion_of", "warn_if_float32_stalled", "with_rows"]
+__all__ = [
+    "Change",
+    "Fit",
+    "expansion_of",
+    "ill_conditioned",
+    "warn_if_float32_stalled",
+    "with_rows",
+]
 
 
 class Fit(eqx.Module):
@@ -29,6 +36,8 @@ class Fit(eqx.Module):
             the sandwich length (sum_i |g_i|^2 in H^-1)^1/2, the natural unit for `residual`.
         steps: Newton steps (or L-BFGS evaluations) taken.
         status: how it ended.
+        centred: the same optimum of `objective.centred()`, which is what verbs compute with, or
+            None where that is the objective itself.
     """
 
     objective: AbstractObjective
@@ -38,6 +47,7 @@ class Fit(eqx.Module):
     sandwich: Float[Array, ""]
     steps: Int[Array, ""]
     status: Int8[Array, ""]
+    centred: "Fit | None" = None
 
     @property
     def theta(self) -> PyTree:
@@ -83,6 +93,13 @@ class Change(eqx.Module):
         """The change that a batch of solves gives, a group a row."""
         return cls(solution.value, solution.residual, solution.steps, solution.status, objective)
 
+    def shown(self, fit: Fit) -> "Change":
+        """The change in the coordinates of a fit, where it was found for `fit.centred`."""
+        if self.objective is fit.objective:
+            return self
+        value = self.objective.shown(self.value)
+        return Change(value, self.residual, self.steps, self.status, fit.objective)
+
     def finished(self, fit: Fit, asked: float) -> "Change":
         """The change as it is handed out: where float32 fell short of the residual asked, said."""
         warn_if_float32_stalled(fit, self.residual, asked)
@@ -103,18 +120,26 @@ def with_rows(fit: Fit, available: int, gram: bool = False) -> Fit:
     """The fit with the design in coordinates that make H the identity, where that serves.
 
     It serves linear models of one output, and is done where it fits: n p numbers (and n^2 for the
-    `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is.
+    `gram` matrix X H^-1 X') in a quarter of the memory available. Otherwise the fit as it is; also
+    where H is so ill-conditioned that these coordinates make it the identity only to few digits.
     """
     factor, rows = fit.metric, fit.objective.rows
     if factor is None or rows is None:
         return fit
-    if factor.rows is None and 8 * rows.size > available / 4:
+    if factor.rows is None and (8 * rows.size > available / 4 or ill_conditioned(fit)):
         return fit
     gram = gram and factor.gram is None and 8 * len(rows) ** 2 <= available / 4
     if factor.rows is not None and not gram:
         return fit
     factor = attach_rows(factor, rows, gram)
     return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
+
+
+def ill_conditioned(fit: Fit) -> bool:
+    """Whether rounding in L^-1 H L^-T would be seen in effects."""
+    if fit.metric is None or is_traced(fit):
+        return False
+    return fit.metric.digits_lost() > 1e-2 * float(jnp.finfo(fit.flat.dtype).eps) ** 0.5
 
 
 def warn_if_float32_stalled(fit: Fit, residual, asked: float) -> None:

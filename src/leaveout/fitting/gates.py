@@ -32,7 +32,9 @@ class Need(enum.Enum):
     trajectory = "the way on which theta was trained"
 
 
-def admit(fit: Fit, groups: Groups, needs: Collection[Need] = (Need.optimum,)) -> Groups:
+def admit(
+    fit: Fit, groups: Groups, needs: Collection[Need] = (Need.optimum,)
+) -> tuple[Fit, Groups]:
     """Refuse groups that were made for other data, and a fit that lacks what a method needs.
 
     A theta is refused where it is too far from its optimum, which depends on the groups: the Newton
@@ -41,7 +43,7 @@ def admit(fit: Fit, groups: Groups, needs: Collection[Need] = (Need.optimum,)) -
     wrong by up to that share; where it is the longer of the two, there is no answer.
 
     Returns:
-        the groups as they act on this objective.
+        the fit that verbs compute with, and the groups as they act on its objective.
 
     Raises:
         ValueError: with both counts of examples, or what is lacking.
@@ -59,11 +61,12 @@ def admit(fit: Fit, groups: Groups, needs: Collection[Need] = (Need.optimum,)) -
             "for one; use lo.Influence(lo.solvers.CG()) or lo.Retrain()"
         )
     if is_traced(fit):
-        return groups
+        return fit, groups
     groups = _acting_on(fit.objective, groups)
+    fit = fit.centred or fit
     if Need.optimum in needs:
         _check_optimum(fit, groups)
-    return groups
+    return fit, groups
 
 
 def check_fit(fit: Fit) -> None:

@@ -37,6 +37,7 @@ _ADVICE = {
     "separated, or one is empty); raise l2",
 }
 _ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
+_ROUNDING = 256  # units of rounding in a decrement, in sandwich lengths, that are an optimum
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
 
 
@@ -58,7 +59,8 @@ def fit(
         objective: what to minimise.
         theta: parameters trained elsewhere, as their PyTree (or flat); refused if further than a
             tenth of a sandwich length from the optimum. Default: start from scratch.
-        tolerance: the decrement that counts as an optimum, in sandwich lengths.
+        tolerance: the decrement that counts as an optimum, in sandwich lengths; in float32 at
+            least 3e-5.
         max_steps: Newton steps at most.
         throw: raise when the optimum was not reached; otherwise `Fit.status` says so.
 
@@ -71,13 +73,18 @@ def fit(
             f"expected an objective such as lo.logistic(x, y, l2=1.0), got {objective!r}"
         )
     elsewhere = theta is not None
+    tolerance = max(tolerance, _ROUNDING * float(jnp.finfo(objective.weights.dtype).eps))
     start = objective.initial() if theta is None else _as_flat(objective, theta)
     dense = objective.p <= _DENSE
-    result = (_newton if dense else _large)(objective, start, tolerance, max_steps, elsewhere)
+    inner = objective.centred()
+    search = _newton if dense else _large
+    result = search(inner, inner.taken_in(start), tolerance, max_steps, elsewhere)
+    if inner is not objective:
+        result = _shown(objective, result)
     if is_traced(result.flat):
         return result
     if dense:
-        _warn_precision(result)
+        _warn_precision(result.centred or result)
     broken = _broken(objective, result.flat)
     if broken and int(result.status) == Status.converged:  # derivatives may not show it
         result = eqx.tree_at(lambda r: r.status, result, jnp.int8(Status.nonfinite))
@@ -90,6 +97,23 @@ def fit(
             f"{why}"
         )
     return result
+
+
+def _shown(objective, inner: Fit) -> Fit:
+    """The optimum in the user's coordinates, from that of the centred objective."""
+    metric = inner.metric
+    if metric is not None:
+        metric = Factor(_turned(inner.objective, metric.lower))
+    flat = inner.objective.shown(inner.flat)
+    return dataclasses.replace(inner, objective=objective, flat=flat, metric=metric, centred=inner)
+
+
+@eqx.filter_jit
+def _turned(inner, lower):
+    """The factor of A' L L' A, A the Jacobian of the inner theta in the user's; by QR of L' A."""
+    turn = jax.vmap(inner.taken_in)(jnp.eye(len(lower), dtype=lower.dtype)).T
+    upper = jnp.linalg.qr(lower.T @ turn, mode="r")
+    return replicate((upper * jnp.sign(jnp.diagonal(upper))[:, None]).T)
 
 
 def _broken(objective, theta) -> str:
@@ -358,14 +382,19 @@ def _large(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
 
 
 def _warn_precision(result: Fit) -> None:
-    if result.metric is None or result.flat.dtype == jnp.float64:
+    if result.metric is None:
         return
-    inflation = float(result.metric.inflation())
-    eps = float(jnp.finfo(result.flat.dtype).eps)
-    if not inflation * eps <= 1e-3:  # NaN where the factorisation broke down
-        digits = 0 if not np.isfinite(inflation) else max(0, -np.log10(inflation * eps))
-        warn(
-            f"the Hessian is too ill-conditioned for {result.flat.dtype}: the variance inflation "
-            f"of a parameter is {inflation:.1e}, so about {digits:.0f} digits survive; call "
-            'jax.config.update("jax_enable_x64", True) first, or raise l2'
-        )
+    lost, double = result.metric.digits_lost(), result.flat.dtype == jnp.float64
+    if lost <= (1e-7 if double else 1e-3) or (double and int(result.status)):
+        return
+    digits = max(0, -np.log10(lost)) if np.isfinite(lost) else 0
+    remedy = (
+        "drop columns that others nearly add up to, measure columns from near their means, or raise"
+        if double
+        else 'call jax.config.update("jax_enable_x64", True) first, or raise'
+    )
+    warn(
+        f"the Hessian is too ill-conditioned for {result.flat.dtype}: the variance inflation of a "
+        f"parameter is {lost / jnp.finfo(result.flat.dtype).eps:.1e}, so about {digits:.0f} digits "
+        f"survive; {remedy} l2"
+    )

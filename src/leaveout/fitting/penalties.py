@@ -92,6 +92,7 @@ def cross_validate(
     held = _folds(objective.n, folds, key) & (to_host(objective.weights) > 0)[None]
     held = held[held.any(axis=1)]
     kept = (~held).astype(objective.weights.dtype) * to_host(objective.weights)[None]
+    objective = objective.centred()
     fits = path(objective, grid, kept)
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))
     accuracy = np.asarray(accuracy) if objective.labelled else None

@@ -67,14 +67,14 @@ class _Parameter(Measure):
     needs_w: bool = eqx.field(static=True, default=False)
 
     def values(self, objective, theta, w):
-        return theta[np.asarray(self.index)]
+        return objective.shown(theta)[np.asarray(self.index)]
 
     def enclose(self, objective, ball, w):
-        vectors = jnp.eye(objective.p, dtype=ball.centre.dtype)[np.asarray(self.index)]
+        vectors = self.gradients(objective, ball.centre)
         return around(self.values(objective, ball.centre, w), ball.reach(vectors))
 
     def steepest(self, objective):
-        return jnp.ones(len(self.index))
+        return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
 
     def columns(self, objective):
         if max(self.index) >= objective.p or min(self.index) < -objective.p:
@@ -95,16 +95,14 @@ class _Linear(Measure):
     needs_w: bool = eqx.field(static=True, default=False)
 
     def values(self, objective, theta, w):
-        return self.vectors @ theta
-
-    def gradients(self, objective, theta):
-        return self.vectors
+        return self.vectors @ objective.shown(theta)
 
     def enclose(self, objective, ball, w):
-        return around(self.vectors @ ball.centre, ball.reach(self.vectors))
+        vectors = self.gradients(objective, ball.centre)
+        return around(self.values(objective, ball.centre, w), ball.reach(vectors))
 
     def steepest(self, objective):
-        return jnp.linalg.norm(self.vectors, axis=1)
+        return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
 
     def columns(self, objective):
         if self.vectors.shape[1] != objective.p:

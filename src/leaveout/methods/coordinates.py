@@ -175,12 +175,14 @@ class Plain(eqx.Module):
 
     scale is 1 / sqrt(1 + (l2 - l2_hat) eigenvalues) in the directions `basis`, so that a lane with
     its own l2 is as well conditioned as the others. `free` are the columns of a linear model's
-    design of which a parameter has no penalty.
+    design of which a parameter has no penalty. `rest` is what is left of the gradient at theta_hat
+    where that is rounding (float32), and is taken off: theta_hat then is as good as exact.
     """
 
     fit: Fit
     basis: Float[Array, "p p"] | None
     eigenvalues: Float[Array, "p"] | None
+    rest: Float[Array, "p"] | None
     free: tuple[int, ...] = eqx.field(static=True)
 
     def _scale(self, l2):
@@ -243,6 +245,9 @@ class Plain(eqx.Module):
             value, pull = self._sum(lambda some, v: jax.vmap(some.value_and_gradient)(theta, v), v)
             value = None if objective.convex else value + 0.5 * jnp.sum(penalty * theta**2, axis=1)
             pull = pull + penalty * theta
+            if self.rest is not None:
+                value = None if value is None else value - theta @ self.rest
+                pull = pull - self.rest[None]
             pull = pull if self.basis is None else pull @ self.basis
             return value, pull if scale is None else pull * scale
 
@@ -285,7 +290,7 @@ def around(fit: Fit, own_l2: bool) -> Coordinates:
     factor = fit.metric
     free = fit.objective.free_columns()
     if factor is None:
-        return Plain(fit, None, None, free)
+        return Plain(fit, None, None, _rest(fit), free)
     if factor.rows is None or own_l2:
         return _whole_basis(fit, factor, free, own_l2)
     return _in_blocks(fit, factor, free, _count_blocks(fit.objective.n))
@@ -312,8 +317,15 @@ def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> W
         second=cut(expansion.curvature[:, 0, 0]),
         squares=cut(objective.design[:, chosen] ** 2 * bare[None]),
     )
-    rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
+    rest = jnp.zeros_like(fit.flat)
+    if _rest(fit) is None:
+        rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
     return Whitened(fit, Factor(factor.lower), blocks, rest)
+
+
+def _rest(fit: Fit) -> Float[Array, "p"] | None:
+    """What is left of the gradient at theta_hat, if it is nothing but rounding."""
+    return None if fit.flat.dtype == jnp.float64 else fit.objective.gradient(fit.flat)
 
 
 def _basis(factor: Factor) -> Float[Array, "p p"]:
@@ -325,11 +337,11 @@ def _basis(factor: Factor) -> Float[Array, "p p"]:
 def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) -> Plain:
     basis = _basis(factor)
     if not own_l2:
-        return Plain(fit, basis, None, free)
+        return Plain(fit, basis, None, _rest(fit), free)
     # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
     mask = fit.objective.penalised.astype(basis.dtype)
     eigenvalues, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
-    return Plain(fit, basis @ turn, jnp.maximum(eigenvalues, 0.0), free)
+    return Plain(fit, basis @ turn, jnp.maximum(eigenvalues, 0.0), _rest(fit), free)
 
 
 @eqx.filter_jit
@@ -338,4 +350,5 @@ def renewed(fit: Fit, free: tuple[int, ...], v, l2, theta) -> Plain:
     objective = fit.objective
     matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), v)
     factor, _ = lifted(matrix, scale_of(matrix))
-    return Plain(eqx.tree_at(lambda f: f.flat, fit, theta), _basis(factor), None, free)
+    there = eqx.tree_at(lambda f: f.flat, fit, theta)
+    return Plain(there, _basis(factor), None, _rest(fit), free)

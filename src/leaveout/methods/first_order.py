@@ -33,6 +33,7 @@ from leaveout.solvers import (
     as_solver,
     judge,
     leverage,
+    reachable,
     relative,
     tolerance_of,
 )
@@ -81,7 +82,9 @@ class Influence(Method):
             solution = over_chunks(
                 fit, expansion, groups, lambda b: _solve(expansion, fit.metric, b, solver)
             )
-            return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
+            return Change.of(solution, fit.objective).finished(
+                fit, reachable(tolerance_of(solver), fit.flat.dtype)
+            )
 
         if self.at_changed:
             return Prepared(change)
@@ -137,7 +140,7 @@ def influence(
     Beirami et al. (2017), Rad and Maleki (2020); Rubinstein and Hopkins (2025).
     """
     method = Influence(solver, rescaled=rescaled)
-    return asked(fit, groups, lambda: method.prepare(fit, ()), memory=memory, throw=throw)
+    return asked(fit, groups, lambda inner: method.prepare(inner, ()), memory=memory, throw=throw)
 
 
 @entry_point
@@ -243,7 +246,7 @@ def adjoint(fit: Fit, expansion: AbstractExpansion, measure: Measure, solver) ->
     """
     gradients = _gradients(fit, measure)
     found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver, np.asarray(1.0))))
-    warn_if_float32_stalled(fit, found.residual, tolerance_of(solver))
+    warn_if_float32_stalled(fit, found.residual, reachable(tolerance_of(solver), fit.flat.dtype))
     return found
 
 
@@ -286,13 +289,14 @@ def per_point(
         (n m), f(without) - f(with) in units of f, to first order.
     """
     check_fit(fit)
+    fit = fit if is_traced(fit) else fit.centred or fit
     bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
     for measure in bound:
         _check_additive(measure)
     solver, expansion = as_solver(solver), _expansion(fit, rescaled)
     gradients = jnp.concatenate([_gradients(fit, measure) for measure in bound])
     psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver, np.asarray(0.0))
-    warn_if_float32_stalled(fit, residual, tolerance_of(solver))
+    warn_if_float32_stalled(fit, residual, reachable(tolerance_of(solver), fit.flat.dtype))
     if throw and not is_traced(fit):
         columns = [c for m in bound for c in m.columns(fit.objective)]
         raise_unless_converged(status, residual, columns)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.fitting.fitted import Change, Fit, expansion_of, with_rows
+from leaveout.fitting.fitted import Change, Fit, expansion_of, ill_conditioned, with_rows
 from leaveout.fitting.leaving import LISTED, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
@@ -25,7 +25,18 @@ from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
 from leaveout.runtime.sharding import devices, entry_point, is_traced, on_host, place, replicate
 from leaveout.runtime.solution import Solution
-from leaveout.solvers import CG, AnySolver, Auto, Block, Solver, as_solver, tolerance_of
+from leaveout.solvers import (
+    CG,
+    AnySolver,
+    Auto,
+    Block,
+    Solver,
+    apply_reduced,
+    as_solver,
+    corrected,
+    reachable,
+    tolerance_of,
+)
 
 __all__ = [
     "Krylov",
@@ -169,7 +180,7 @@ def newton(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps!r}")
     way = _Way(solver, chebyshev, steps)
-    return asked(fit, groups, lambda: way.prepare(fit), memory=memory, throw=throw)
+    return asked(fit, groups, way.prepare, memory=memory, throw=throw)
 
 
 @dataclass(frozen=True)
@@ -182,7 +193,7 @@ class _Way:
 
     def prepare(self, fit: Fit) -> Prepared:
         fit, solver = with_rows(fit, budget()), as_solver(self.solver)
-        expansion = expansion_of(fit)
+        expansion, careful = expansion_of(fit), ill_conditioned(fit)
 
         def change(groups: Groups) -> Change:
             seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
@@ -191,14 +202,15 @@ class _Way:
                 rows = np.resize(batch.rows, batch.lanes)
                 listed = _listed(seen, groups, rows, batch.width)
                 part = _solve_block(
-                    seen, expansion, *listed, batch.solver, self.chebyshev, self.steps
+                    seen, expansion, *listed, batch.solver, self.chebyshev, self.steps, careful
                 )
                 if not is_traced(part):
                     jax.block_until_ready(part)  # its memory, and see `solvers.together`
                 parts.append(part)
             back = np.argsort(np.concatenate([batch.rows for batch in plan]))
             solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
-            return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
+            asked = reachable(tolerance_of(solver), fit.flat.dtype)
+            return Change.of(solution, fit.objective).finished(fit, asked)
 
         return Prepared(change)
 
@@ -285,13 +297,15 @@ def _gradients(expansion: AbstractExpansion, block: Block):
 
 @eqx.filter_jit
 def _solve_block(
-    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int
+    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int, careful: bool
 ) -> Solution:
     s = expansion.weights
     block = Block(taken_of(s if indices is None else s[indices], w), indices)
     solve = solver.reduced(expansion, fit.metric, block)
-    step = solve(_gradients(expansion, block))
     left = block.left(s)
+    if careful and fit.metric is not None and not isinstance(solver, CG):
+        solve = corrected(solve, apply_reduced(expansion, left), fit.metric, tolerance_of(solver))
+    step = solve(_gradients(expansion, block))
     if chebyshev:
         third = jax.vmap(lambda d, v: fit.objective.third_derivative(fit.flat, d, v))
         more = solve(third(step.value, left))

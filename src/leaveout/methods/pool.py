@@ -26,6 +26,7 @@ from leaveout.runtime.solution import Solution, Status
 __all__ = ["Effort", "Task", "pool_size", "pooled", "straight"]
 
 _BURST = 16  # evaluations at most between two looks at which lanes are done
+_LOOSE = 30  # times the tolerance that a change may be wrong by, along itself
 _HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
 
 
@@ -178,6 +179,8 @@ class _Pool:
     def _improved(self, lane: int, answer: Solution) -> Solution:
         """The answer of a lane; of one that did not converge, after going on alone."""
         task = self.task
+        if answer.status == Status.inaccurate and answer.value.dtype != np.float64:
+            return answer  # rounding stopped it, and would again
         hard = answer.status != Status.converged and task.problem.fit.metric is not None
         if not hard or self.most >= task.effort.max_steps:
             return answer
@@ -246,7 +249,8 @@ def _laid(lanes: _Lanes) -> _Lanes:
 
 def _floor(fit: Fit):
     """Rounding in a sum of n whitened gradients, below which no solver can see."""
-    return 1024 * jnp.finfo(fit.flat.dtype).eps * fit.sandwich
+    units = 1024 if fit.flat.dtype == jnp.float64 else 16
+    return units * jnp.finfo(fit.flat.dtype).eps * fit.sandwich
 
 
 @eqx.filter_jit
@@ -308,9 +312,14 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     force = jnp.where(jnp.isnan(lanes.force), state.force, lanes.force)
     change = problem.theta(state.point, lanes.l2) - problem.fit.flat[None]
     status = solution.status
-    lost = _running_away(problem, lanes, tolerance)
+    along = problem.curvature(state.point, lanes.v, lanes.l2)
+    lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     residual = solution.residual / jnp.where(force > 0, force, 1.0)
+    short = solution.residual > _LOOSE * tolerance * _own_length(state, along[0])
+    short &= residual > jnp.finfo(residual.dtype).eps
+    short |= residual > jnp.maximum(2 * tolerance, 1e-9)  # the floor was reached before the goal
+    status = jnp.where((status == 0) & short, Status.inaccurate, status)
     finite = jnp.all(jnp.isfinite(change), axis=1)
     change = jnp.where(finite[:, None], change, 0.0)
     status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
@@ -318,11 +327,15 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     return replicate(Solution(change, residual, solution.steps, status))
 
 
-def _running_away(problem: Coordinates, lanes: _Lanes, tolerance: float):
+def _own_length(state: lbfgs.State, curvature):
+    """(b) |H(w) u| along u: a gradient that is a share of it leaves that share of the change."""
+    size = jnp.linalg.norm(state.point, axis=1)
+    return curvature / jnp.where(size > 0, size, 1.0)
+
+
+def _running_away(state: lbfgs.State, curvature, left, whole, tolerance: float):
     """(b) whether a lane is still on its way to infinity, although its gradient has died out."""
-    state = lanes.state
     slope = jnp.sum(state.gradient * state.point, axis=1)
-    curvature, left, whole = problem.curvature(state.point, lanes.v, lanes.l2)
     # a Newton step along the change itself that is not short beside it
     stepping = (jnp.abs(slope) > 1e-4 * curvature) & (
         jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(curvature, 0.0))
@@ -341,6 +354,13 @@ def _narrow(pool: _Lanes, rows) -> _Lanes:
 _initialise = eqx.filter_jit(lbfgs.initialise)  # a buffer for every array: they are donated
 
 
+@eqx.filter_jit
+def _length_left(problem: Coordinates, lanes: _Lanes):
+    """(b) the length of the change so far in the metric of each lane's own Hessian."""
+    curvature, *_ = problem.curvature(lanes.state.point, lanes.v, lanes.l2)
+    return jnp.sqrt(jnp.maximum(curvature, 0.0))
+
+
 def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort) -> Solution:
     """Go on with one hard lane, its own Hessian as metric, renewed as often as it helps.
 
@@ -349,7 +369,10 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort
     """
     one = _narrow(pool, jnp.array([lane]))
     force = jnp.where(jnp.isnan(one.force), one.state.force, one.force)
-    one = _Lanes(one.state, problem.unlay(one.v), one.l2, force)
+    goal = jnp.minimum(one.state.goal, effort.tolerance * _length_left(problem, one))
+    one = _Lanes(
+        eqx.tree_at(lambda s: s.goal, one.state, goal), problem.unlay(one.v), one.l2, force
+    )
     theta = problem.fit.flat + jnp.asarray(change)
     spent, free = int(one.state.evaluations[0]), problem.fit.objective.free_columns()
     while True:
@@ -364,7 +387,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort
         still = not bool(fresh.state.point.any())
         if code == Status.converged or spent >= effort.max_steps or still:
             break
-    whole = Plain(problem.fit, own.basis, None, free)  # the way from theta_hat
+    whole = Plain(problem.fit, own.basis, None, own.rest, free)  # the way from theta_hat
     fresh = eqx.tree_at(
         lambda lanes: (lanes.state.point, lanes.state.evaluations),
         fresh,

@@ -102,14 +102,19 @@ class Method(abc.ABC):
     def change(self, fit: Fit, groups: Groups, memory=None, *, throw: bool = False) -> Change:
         """The change in theta of every group on its own, as the verbs give it."""
         return asked(
-            fit, groups, lambda: self.prepare(fit, ()), self.needs, memory=memory, throw=throw
+            fit,
+            groups,
+            lambda inner: self.prepare(inner, ()),
+            self.needs,
+            memory=memory,
+            throw=throw,
         )
 
 
 def asked(
     fit: Fit,
     groups: Groups,
-    prepare: Callable[[], Prepared],
+    prepare: Callable[[Fit], Prepared],
     needs: Collection[Need] = (Need.optimum,),
     *,
     memory,
@@ -120,14 +125,14 @@ def asked(
     Args:
         fit: the fitted objective.
         groups: what leaves.
-        prepare: makes the method ready, once the gates are passed.
+        prepare: makes the method ready, once the gates are passed, for the fit computed with.
         needs: what it takes for granted of the fit.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise for the first group that failed.
     """
-    groups = admit(fit, groups, needs)
+    inner, groups = admit(fit, groups, needs)
     with limited(memory):
-        change = as_change(prepare().change(groups), fit.objective)
+        change = as_change(prepare(inner).change(groups), inner.objective).shown(fit)
     if throw and not is_traced((fit, change)):
         raise_unless_converged(change.status, change.residual, groups.titles)
     return change

@@ -30,7 +30,7 @@ from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Status
-from leaveout.solvers import factorise, full_matrix
+from leaveout.solvers import factorise, full_matrix, reachable
 
 __all__ = [
     "Retrain",
@@ -107,12 +107,13 @@ def retrain(
     if not isinstance(method, Retrain):
         raise ValueError(f"expected method as lo.Retrain(...), got {method!r}")
 
-    def prepare() -> Prepared:
+    def prepare(inner: Fit) -> Prepared:
         begin = _per_group(start, (len(groups), fit.objective.p), "start")
         penalties = _per_group(l2, (len(groups),), "l2")
         if penalties is not None and not is_traced(l2) and not (np.asarray(l2) >= 0).all():
             raise ValueError(f"expected penalties >= 0, got {np.asarray(l2).min()}")
-        return Prepared(_retraining(fit, method, begin, penalties))
+        begin = None if begin is None else inner.objective.taken_in(begin)
+        return Prepared(_retraining(inner, method, begin, penalties))
 
     return asked(fit, groups, prepare, memory=memory, throw=throw)
 
@@ -122,7 +123,8 @@ def _retraining(fit: Fit, method: Retrain, start, l2):
     if l2 is None:
         fit = with_rows(fit, budget())
     problem = around(fit, l2 is not None)
-    effort = Effort(method.tolerance, method.max_steps, method.history)
+    asked = reachable(method.tolerance, fit.flat.dtype)
+    effort = Effort(asked, method.max_steps, method.history)
 
     def change(groups: Groups) -> Change:
         lanes = pool_size(fit, len(groups), method.history)
@@ -133,7 +135,7 @@ def _retraining(fit: Fit, method: Retrain, start, l2):
             flat = _flat(fit, groups, solution.value, l2, lanes)
             status = jnp.where((solution.status == 0) & flat, Status.singular, solution.status)
             solution = eqx.tree_at(lambda s: s.status, solution, status.astype(jnp.int8))
-        return Change.of(solution, fit.objective).finished(fit, method.tolerance)
+        return Change.of(solution, fit.objective).finished(fit, asked)
 
     return change
 

@@ -259,6 +259,18 @@ class AbstractObjective(eqx.Module):
         """The entries of a flat vector that belong to these columns, in every output."""
         return values[:0]
 
+    def centred(self) -> "AbstractObjective":
+        """The same problem in coordinates that rounding spares; itself where there are none."""
+        return self
+
+    def shown(self, theta: Float[Array, "... p"]) -> Float[Array, "... p"]:
+        """Flat theta, or changes in it, as the user knows them; other only if `centred` made it."""
+        return theta
+
+    def taken_in(self, theta: Float[Array, "... p"]) -> Float[Array, "... p"]:
+        """The inverse of `shown`."""
+        return theta
+
     def with_l2(self, l2):
         """The same objective under another penalty (a number, or traced)."""
         return eqx.tree_at(lambda o: o.l2, self, jnp.asarray(l2, self.weights.dtype))

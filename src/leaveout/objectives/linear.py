@@ -29,7 +29,7 @@ from leaveout.objectives.checks import (
 )
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
-from leaveout.runtime.sharding import is_traced
+from leaveout.runtime.sharding import is_traced, replicate
 
 __all__ = [
     "LinearExpansion",
@@ -166,6 +166,8 @@ class LinearObjective(AbstractScores):
         loss: the loss of one example.
         layout: where weight and bias lie in theta.
         classes: the labels that the codes 0..K-1 stand for, or None.
+        centre: (d) what the user's inputs are measured from here, or None (`centred`). The flat
+            theta then holds the scores at the centre in the place of the intercepts.
     """
 
     design: Float[Array, "n q"]
@@ -176,6 +178,7 @@ class LinearObjective(AbstractScores):
     loss: Loss = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
     classes: tuple | None = eqx.field(static=True)
+    centre: Float[Array, "d"] | None = None
 
     @property
     def outputs(self) -> int:
@@ -218,12 +221,55 @@ class LinearObjective(AbstractScores):
 
     def tree(self, theta):
         """Flat theta as `Linear(weight, bias)`."""
-        return self.layout.tree(theta)
+        return self.layout.tree(self.shown(jnp.asarray(theta)))
 
     parameters = tree
 
+    def flat(self, theta):
+        """`Linear(weight, bias)` as the flat vector."""
+        return self.taken_in(super().flat(theta))
+
+    def centred(self) -> "LinearObjective":
+        """Columns measured from their means, where the intercept is free and a mean is far out.
+
+        A column of mean m and variance s^2 costs m^2 / (s^2 + l2 / n) units of rounding in H. With
+        an intercept that nothing penalises the model, its weights and the penalty stay the same.
+        """
+        biases = self.layout.size - self.layout.outputs
+        if not self.layout.intercept or is_traced(self):
+            return self
+        if np.asarray(self.penalised)[biases:].any():
+            return self
+        means, variances, held = (np.asarray(part)[:-1] for part in _moments(self))
+        eps = float(jnp.finfo(self.design.dtype).eps)
+        far = means**2 > eps**-0.25 * (variances + held)
+        if not far.any():
+            return self
+        constant = variances <= (1e2 * eps * means) ** 2
+        centre = jnp.asarray(np.where(far, means, 0.0), self.design.dtype)
+        kept = np.append(~(far & constant), True)  # the rest of it is rounding
+        design = jnp.where(kept[None], _measured_from(centre, self.design), 0.0)
+        return dataclasses.replace(self, design=design, centre=centre)
+
+    def brought_in(self, design: Float[Array, "m q"]) -> Float[Array, "m q"]:
+        """Rows of a design in the user's coordinates, measured from the centre."""
+        return design if self.centre is None else _measured_from(self.centre, design)
+
+    def shown(self, theta):
+        """Flat theta with intercepts that are scores at the origin of the user's inputs."""
+        return theta if self.centre is None else _shifted(self.layout, theta, -self.centre)
+
+    def taken_in(self, theta):
+        """Flat theta with intercepts that are scores at the centre."""
+        return theta if self.centre is None else _shifted(self.layout, theta, self.centre)
+
     def inputs(self, x):
-        """Inputs (m d), one row an example, in the precision of the model."""
+        """Inputs (m d), one row an example, measured as the model measures them."""
+        x = self._rows(x)
+        return x if self.centre is None else x - self.centre[None]
+
+    def _rows(self, x) -> Float[Array, "m d"]:
+        """Inputs in the precision of the model, as they are."""
         x = jnp.asarray(x, self.design.dtype)
         if x.ndim != 2 or x.shape[1] != self.layout.features:
             raise ValueError(
@@ -233,14 +279,14 @@ class LinearObjective(AbstractScores):
         return x
 
     def widen(self, x) -> Float[Array, "m q"]:
-        """Inputs (m d) with the intercept's column of ones appended if the model has one."""
-        x = self.inputs(x)
+        """What `inputs` gave, with the intercept's column of ones if the model has one."""
+        x = self._rows(x)
         if not self.layout.intercept:
             return x
         return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
 
     def scores(self, theta, x=None):
-        """Scores of inputs (m d), one column an output; of the training data by default.
+        """Scores of what `inputs` gave (m d), a column an output; of the training data by default.
 
         Rows of a design (m q), ones included, serve too.
         """
@@ -258,7 +304,7 @@ class LinearObjective(AbstractScores):
     def encoded(self, examples):
         """New examples `(x (m d), y (m))` as design and coded targets, and their number."""
         x, y = examples
-        design = self.widen(x)
+        design = self.widen(self.inputs(x))
         if np.shape(y)[:1] != design.shape[:1] or not np.isfinite(np.asarray(x, float)).all():
             raise ValueError(
                 f"expected finite inputs and as many targets, got {np.shape(x)} and {np.shape(y)}"
@@ -331,6 +377,27 @@ class LinearObjective(AbstractScores):
         whole, own = jax.vmap(point)(scores, moved, self.y)
         squares = self.design[:, np.array(columns, int)] ** 2
         return jnp.sum(weigh(v, whole)), (weigh(v, own).T @ squares).ravel()
+
+
+@eqx.filter_jit
+def _moments(objective: LinearObjective):
+    """Weighted means and variances (q) of the columns, and the least penalty over the weight."""
+    weights, design = objective.weights, objective.design
+    total = jnp.sum(weights)
+    means = weights @ design / total
+    held = jnp.min(objective.layout.matrix(objective.penalty), axis=0) / total
+    return replicate((means, weights @ (design - means[None]) ** 2 / total, held))
+
+
+def _measured_from(centre: Float[Array, "d"], design: Float[Array, "m q"]) -> Float[Array, "m q"]:
+    return design - jnp.append(centre, 0.0)[None]
+
+
+def _shifted(layout: Layout, theta, centre):
+    """Flat theta (... p), each intercept with weight @ centre added."""
+    cut = layout.outputs * layout.features
+    weight = theta[..., :cut].reshape(*theta.shape[:-1], layout.outputs, layout.features)
+    return theta.at[..., cut:].add(weight @ centre)
 
 
 def as_linear(objective: AbstractObjective, what: str = "this") -> LinearObjective:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from leaveout.objectives.abstract import AbstractExpansion
 from leaveout.objectives.linear import LinearExpansion
-from leaveout.runtime.sharding import constrain, devices, on_host, rowwise
+from leaveout.runtime.sharding import constrain, devices, on_host, rowwise, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "apply_full",
     "apply_reduced",
     "attach_rows",
+    "corrected",
     "factorise",
     "full_matrix",
     "is_definite",
@@ -99,6 +100,17 @@ class Factor(eqx.Module):
         """
         own = jnp.sum(self.lower**2, axis=1)
         return jnp.max(own / jnp.diagonal(self.lower) ** 2)
+
+    def digits_lost(self) -> float:
+        """Rounding in what is solved with the factor, relative: eps times `inflation`, or infinity.
+
+        Found on the host, where no program is compiled for it.
+        """
+        lower = np.asarray(to_host(self.lower))
+        with np.errstate(all="ignore"):
+            own = np.einsum("ij,ij->i", lower, lower) / np.diagonal(lower) ** 2
+        lost = float(np.max(own) * np.finfo(lower.dtype).eps)
+        return np.inf if np.isnan(lost) else lost
 
 
 @eqx.filter_jit
@@ -279,6 +291,25 @@ def judge(value, residual, rtol, status) -> Solution:
     return Solution(value, residual, jnp.zeros(residual.shape, jnp.int32), status)
 
 
+def corrected(solve: Callable, apply: Callable, factor: Factor, rtol: float) -> Callable:
+    """A solver's map once refined, by residuals that come from the data and not from its factors.
+
+    Args:
+        solve: b (b p) to a `Solution` of A x = b.
+        apply: x (b p) to A x.
+        factor: in whose norm residuals are.
+        rtol: residual above which a solution is called `inaccurate`.
+    """
+
+    def again(b):
+        first = solve(b)
+        x = first.value + solve(b - apply(first.value)).value
+        residual = relative(b - apply(x), b, factor.solve)
+        return judge(x, residual, reachable(rtol, b.dtype), first.status)
+
+    return again
+
+
 def reachable(rtol, dtype):
     """What can be asked of a residual in this precision."""
-    return max(rtol, 1e3 * float(jnp.finfo(dtype).eps))
+    return max(rtol, 128 * float(jnp.finfo(dtype).eps))
