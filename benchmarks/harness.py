@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
+from leaveout.runtime.files import write_text
 
 __all__ = ["cores", "drawn", "environment", "fit_of", "penalty", "record", "timed"]
 
@@ -109,7 +110,7 @@ def record(
     folder.mkdir(parents=True, exist_ok=True)
     where = environment() | ({"peers": peers} if peers else {})
     text = json.dumps({"environment": where, "rows": rows}, indent=2)
-    (folder / f"{name}.json").write_text(text + "\n")
+    write_text(folder / f"{name}.json", text + "\n")
     print(f"\n{name}")
     for row in rows:
         print("  " + "  ".join(f"{key} {_text(value)}" for key, value in row.items()))

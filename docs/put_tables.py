@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 
+from leaveout.runtime.files import write_text
 from leaveout.studies.koh2019.tables import tables
 
 __all__ = ["main"]
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         *_, made = tables(options.studies, out=options.out)
     except FileNotFoundError as error:
         parser.error(str(error))
-    options.page.write_text(f"{before}{begin}{made.read_text()}{end}{after}")
+    write_text(options.page, f"{before}{begin}{made.read_text()}{end}{after}")
     print(f"wrote {options.page}")
     return 0
 

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from typing import Any
 
@@ -22,8 +23,8 @@ from benchmarks import fuzz
 from hypothesis import strategies
 
 import leaveout as lo
-from leaveout.runtime import memory
-from leaveout.runtime.files import read_json, read_npz, read_parquet
+from leaveout.runtime import files, memory
+from leaveout.runtime.files import read_json, read_parquet, write
 from leaveout.studies import folder
 from leaveout.studies import removal as study
 from leaveout.studies.cli import main as cli
@@ -333,6 +334,144 @@ def npy(array, **changes):
     return stream.getvalue() + array.tobytes()
 
 
+def stored(path):
+    """All arrays of an archive, those that say what it is too."""
+    with np.load(path) as file:
+        return dict(file)
+
+
+READERS = [("groups.npz", lo.Groups.load), ("effects.npz", lo.load)]
+
+
+@pytest.mark.parametrize(("name", "read"), READERS)
+def test_an_archive_of_the_first_members_is_refused(saved, tmp_path, name, read):
+    """What an interrupted NumPy leaves: a valid archive, w and bounds at its end missing."""
+    arrays = stored(saved / name)
+    assert list(arrays)[:2] == ["format", "members"]
+    for count in range(len(arrays)):
+        first: dict[str, Any] = dict(list(arrays.items())[:count])
+        np.savez(tmp_path / name, **first)
+        with pytest.raises(ValueError, match=r"saved by leaveout|members '.*are missing"):
+            read(tmp_path / name)
+    more: dict[str, Any] = arrays | {"more": np.zeros(3)}
+    np.savez(tmp_path / name, **more)
+    with pytest.raises(ValueError, match=r"that it does not list"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "read"), READERS)
+def test_a_file_of_before_members_were_listed_is_read_with_a_warning(saved, tmp_path, name, read):
+    arrays = stored(saved / name)
+    arrays["format"] = np.array(str(arrays["format"]).replace("2", "1"))
+    del arrays["members"]
+    old: dict[str, Any] = arrays
+    np.savez(tmp_path / name, **old)
+    with pytest.warns(UserWarning, match="by an earlier leaveout, which did not list"):
+        found = read(tmp_path / name)
+    assert repr(found) == repr(read(saved / name))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize("form", ["npz", "parquet", "groups", "credit", "figure", "json"])
+def test_what_is_interrupted_leaves_the_old_file_and_no_other(
+    saved, tmp_path, monkeypatch, form, error
+):
+    """Every writer that a user calls, stopped when the bytes are on the disk but not in place."""
+    effects, groups = lo.load(saved / "effects.npz"), lo.Groups.load(saved / "groups.npz")
+    credit = lo.credit(fitted(), groups, lo.measures.self_loss(), lo.Influence(), null=0)
+    path, call = {
+        "npz": ("effects.npz", effects.save),
+        "parquet": ("effects.parquet", effects.save),
+        "groups": ("groups.npz", groups.save),
+        "credit": ("credit.parquet", credit.save),
+        "figure": (
+            "figure.svg",
+            lambda path: lo.plot.panels({"Newton": effects}, effects, [0], path=path),
+        ),
+        "json": ("plan.json", lambda path: files.write_json(path, {"a": 1})),
+    }[form]
+    call(tmp_path / path)
+    before = (tmp_path / path).read_bytes()
+
+    def stop(_):
+        raise error
+
+    monkeypatch.setattr(files.os, "fsync", stop)
+    with pytest.raises(type(error)):
+        call(tmp_path / path)
+    with pytest.raises(type(error)):
+        call(tmp_path / f"new-{path}")
+    monkeypatch.undo()
+    assert [each.name for each in tmp_path.iterdir()] == [path]
+    assert (tmp_path / path).read_bytes() == before
+
+
+def test_a_process_that_is_killed_while_it_writes_leaves_the_old_file(tmp_path):
+    """No `except` runs then: the name is another until all is on the disk."""
+    groups = lo.Groups.from_weights(np.full((1, N), 0.5))
+    groups.save(tmp_path / "groups.npz")
+    code = (
+        "import os, sys; from leaveout.runtime import files; "
+        "files.write(sys.argv[1], lambda file: (file.write(b'PK'), file.flush(), os._exit(9)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "groups.npz")], check=False)
+    assert done.returncode == 9
+    assert np.array_equal(lo.Groups.load(tmp_path / "groups.npz").w, groups.w)
+    assert len(list(tmp_path.glob(".groups.npz.*.partial"))) == 1
+
+
+def test_writing_goes_through_links_keeps_modes_and_names_the_folder(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "real").chmod(0o600)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    write(tmp_path / "link", lambda file: file.write(b"new"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere for .*make it"):
+        write(tmp_path / "nowhere" / "a", lambda file: file.write(b"new"))
+    opened = io.BytesIO()
+    write(opened, lambda file: file.write(b"new"))
+    assert opened.getvalue() == b"new"
+
+
+def test_what_a_file_says_it_is_comes_before_its_arrays(saved, tmp_path):
+    """128 MiB of zeros take 130 kB in a file: none are allocated to say that it is not ours."""
+    many = np.zeros(2**24)
+    others: tuple[dict[str, Any], ...] = ({}, {"format": np.array("leaveout groups 2")})
+    for about in others:
+        np.savez_compressed(tmp_path / "big.npz", junk=many, **about)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"does not hold effects|holds groups, not effects"):
+            lo.load(tmp_path / "big.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+        tracemalloc.stop()
+
+
+def test_a_file_of_another_kind_says_what_reads_it(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"holds groups, not effects; read it with lo.Groups.load"):
+        lo.load(saved / "groups.npz")
+    with pytest.raises(ValueError, match=r"holds effects, not groups; read it with lo.load"):
+        lo.Groups.load(saved / "effects.npz")
+    lo.load(saved / "effects.npz").save(tmp_path / "effects.parquet")
+    with pytest.raises(ValueError, match=r"is a Parquet table.* read it with pandas.read_parquet"):
+        lo.load(tmp_path / "effects.parquet")
+    later: dict[str, Any] = stored(saved / "groups.npz") | {"format": np.array("leaveout groups 9")}
+    np.savez(tmp_path / "groups.npz", **later)
+    with pytest.raises(ValueError, match=r"by a later leaveout \(edition 9\)"):
+        lo.Groups.load(tmp_path / "groups.npz")
+    with pytest.raises(FileNotFoundError):
+        lo.load(tmp_path / "nothing.npz")
+
+
+def test_notes_come_back_from_files(tmp_path):
+    groups = lo.Groups.from_indices([[0, 1], [2]], n=N, notes=["drawn from a list"])
+    lo.effects(fitted(), groups, lo.measures.self_loss()).save(tmp_path / "effects.npz")
+    assert lo.load(tmp_path / "effects.npz").groups.notes == ("drawn from a list",)
+    groups.save(tmp_path / "without_ending")
+    assert lo.Groups.load(tmp_path / "without_ending.npz").notes == ("drawn from a list",)
+
+
 def test_hostile_files_are_refused(tmp_path):
     huge = npy(np.zeros(3), shape=(10**12,))
     with pytest.raises(ValueError, match="does not fit its 24 bytes"):
@@ -351,12 +490,13 @@ def test_hostile_files_are_refused(tmp_path):
 
 
 def test_shapes_that_do_not_fit_are_refused(saved, tmp_path):
-    arrays = read_npz(saved / "effects.npz", "leaveout effects 1")
-    form = np.array("leaveout effects 1")
+    arrays = stored(saved / "effects.npz")
     for change in ({"value": arrays["value"][:2]}, {"status": arrays["status"][:1]},
                    {"groups_offsets": arrays["groups_offsets"][::-1]},
-                   {"lower": arrays["lower"].T}):  # fmt: skip
-        members: dict[str, Any] = arrays | change | {"format": form}
+                   {"lower": arrays["lower"].T}, {"value": arrays["value"].astype(str)},
+                   {"groups_indices": arrays["groups_indices"] + 0.5},
+                   {"groups_n": np.array([N])}, {"text": np.array("[" * 100_000)}):  # fmt: skip
+        members: dict[str, Any] = arrays | change
         np.savez(tmp_path / "effects.npz", **members)
         with pytest.raises(ValueError, match="is damaged"):
             lo.load(tmp_path / "effects.npz")
@@ -446,7 +586,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(folder, "write", fail)
+    monkeypatch.setattr(files, "write", fail)
     code = cli.main(["study", "wine", "--out", str(tmp_path / "study"), "--groups", "3"])
     assert code == 2
     said = capsys.readouterr().err

@@ -21,7 +21,9 @@ from leaveout.measures import Measures
 from leaveout.methods import Influence, Method, Newton, Retrain, self_influence
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.deprecated import instead
+from leaveout.runtime.files import write_parquet
 from leaveout.runtime.memory import limited
+from leaveout.runtime.options import check_integer
 from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.text import aligned
 
@@ -97,7 +99,7 @@ class Credit:
 
     def save(self, path) -> None:
         """Write the table of `to_pandas` to a .parquet file."""
-        self.to_pandas().to_parquet(path, index=False)
+        write_parquet(path, self.to_pandas())
 
     def order(self, column: int | str = 0) -> np.ndarray:
         """(g) the groups from the largest size of effect to the smallest."""
@@ -238,7 +240,10 @@ def credited(
 
 
 def _null(null: Null | int) -> Null:
-    return null if isinstance(null, Null) else Null(int(null))
+    if isinstance(null, Null):
+        return null
+    check_integer(null, "null (draws for each group, or a lo.Null)", least=0)
+    return Null(int(null))
 
 
 def _taken(fit: Fit, groups: Groups) -> np.ndarray:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from leaveout.groups import Groups
-from leaveout.runtime.files import read_npz
+from leaveout.runtime.files import read_npz, write_npz, write_parquet
 from leaveout.runtime.solution import Certificate, Status
 
 __all__ = ["ROWS", "Effects", "joined", "load"]
 
-_FORMAT = "leaveout effects 1"
+_OF_GROUPS = "groups_"  # before the names of what a file holds of the groups
 #: what an `Effects` holds an entry a group of
 ROWS = ("value", "status", "residual", "steps", "lower", "upper", "certificate")
 
@@ -56,8 +56,8 @@ class Effects:
         )
 
     def __getitem__(self, rows) -> "Effects":
-        """The effects of some groups: an integer, a slice, integers or booleans (g)."""
-        rows = np.atleast_1d(np.arange(len(self.groups))[rows])
+        """The effects of some groups: an integer, a slice, integers, booleans (g), or names."""
+        rows = self.groups.rows(rows)
         parts = {
             name: None if (part := getattr(self, name)) is None else part[rows] for name in ROWS
         }
@@ -122,40 +122,40 @@ class Effects:
         return xr.Dataset(variables, coordinates, {"method": self.method})
 
     def save(self, path) -> None:
-        """Write to `path`: .npz holds everything, .parquet the long table of `to_pandas`."""
+        """Write to `path`, whole or not at all.
+
+        .npz holds everything, for `load`; .parquet the long table of `to_pandas`, for others.
+        """
         path = str(path)
         if path.endswith(".parquet"):
-            self.to_pandas().to_parquet(path, index=False)
+            write_parquet(path, self.to_pandas())
             return
         if not path.endswith(".npz"):
             raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
         text = json.dumps({"columns": self.columns, "measure": self.measure, "method": self.method})
-        bounds = {name: getattr(self, name) for name in ("lower", "upper", "certificate")}
-        np.savez_compressed(
-            path,
-            format=np.array(_FORMAT),
-            text=np.array(text),
-            value=self.value,
-            status=self.status,
-            residual=self.residual,
-            steps=self.steps,
-            **{f"groups_{key}": part for key, part in self.groups.arrays().items()},
-            **{name: part for name, part in bounds.items() if part is not None},
-        )
+        rows = {name: getattr(self, name) for name in ROWS}
+        arrays = {
+            "text": np.array(text),
+            **{name: np.asarray(part) for name, part in rows.items() if part is not None},
+            **{_OF_GROUPS + key: part for key, part in self.groups.arrays().items()},
+        }
+        write_npz(path, "effects", arrays)
 
 
 def load(path) -> Effects:
     """Effects written by `Effects.save` as .npz; never unpickles.
 
     Raises:
-        ValueError: if the file is not one of ours.
+        ValueError: if the file is not one of ours, is damaged, or lacks a part.
     """
-    file = read_npz(path, _FORMAT)
+    known = ("text", *ROWS, *(_OF_GROUPS + key for key in Groups.stored()))
+    file = read_npz(path, "effects", known)
     try:
         text = json.loads(str(file["text"]))
-        prefix = "groups_"
         parts: dict[str, Any] = {
-            key.removeprefix(prefix): part for key, part in file.items() if key.startswith(prefix)
+            key.removeprefix(_OF_GROUPS): part
+            for key, part in file.items()
+            if key.startswith(_OF_GROUPS)
         }
         groups = Groups.checked(**parts)
         rows: dict[str, Any] = {name: file.get(name) for name in ROWS}
@@ -172,9 +172,9 @@ def load(path) -> Effects:
             part, shape = getattr(found, name), shapes.get(name, column)
             if part is None and name in ("lower", "upper", "certificate"):
                 continue
-            if part is None or part.shape != shape:
-                raise ValueError(f"{name} does not have the shape {shape}")
-    except (KeyError, TypeError, ValueError) as error:
+            if part is None or part.shape != shape or part.dtype.kind not in "fiu":
+                raise ValueError(f"{name} is not an array of numbers of the shape {shape}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return found
 

@@ -1,10 +1,25 @@
 """What groups have to be, each refusal with the name of the group."""
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 import numpy as np
 
-__all__ = ["check_ends", "check_points", "check_w", "named"]
+from leaveout.runtime.text import shortened
+
+__all__ = [
+    "check_ends",
+    "check_points",
+    "check_same",
+    "check_stored",
+    "check_w",
+    "check_whole",
+    "check_whole_numbers",
+    "each_point",
+    "index_lists",
+    "named",
+    "rows_of",
+]
 
 
 def named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:
@@ -12,6 +27,8 @@ def named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:
     if count == 0:
         raise ValueError("expected at least one group, got none")
     names = range(count) if names is None else names
+    if not isinstance(names, Iterable):
+        raise ValueError(f"expected {count} names, one a group, got {names!r}")
     names = np.asarray([str(name) for name in names], str)
     kind = np.full(count, kind) if np.ndim(kind) == 0 else np.asarray(list(kind), str)
     if names.shape != (count,) or kind.shape != (count,):
@@ -19,6 +36,95 @@ def named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:
             f"expected {count} names and kinds, one a group, got {names.size} and {kind.size}"
         )
     return names, kind
+
+
+def index_lists(lists) -> list[np.ndarray]:
+    """The points of each group, from a list of index lists."""
+    if isinstance(lists, str) or not isinstance(lists, Iterable):
+        raise ValueError(f"expected a list of index lists, got {type(lists).__name__}")
+    arrays = []
+    for i, one in enumerate(lists):
+        points = np.asarray(list(one) if isinstance(one, set | frozenset) else one)
+        if points.ndim == 0:
+            raise ValueError(
+                f"expected a list of index lists, but group {i} is no list; write [[3, 5]] for one "
+                "group of two points, lo.groups.singles(data) for every point on its own"
+            )
+        if points.dtype.kind not in "iu" and points.size:
+            raise ValueError(
+                f"expected integer indices in group {i}, got {points.dtype}; "
+                "use Groups.from_masks for booleans"
+            )
+        arrays.append(points.reshape(-1))
+    return arrays
+
+
+def check_whole_numbers(indices) -> None:
+    """Points are positions, not 0.5 or "a"."""
+    kind = np.asarray(indices).dtype
+    if kind.kind not in "iu" and np.size(indices):
+        raise ValueError(f"expected examples as integer positions, got {kind}")
+
+
+def rows_of(names: np.ndarray, rows) -> np.ndarray:
+    """(r) positions of some groups: of an integer, a slice, integers, booleans (g), or names.
+
+    A name stands for all groups that bear it.
+
+    Raises:
+        ValueError: for booleans of another length, an unknown name, or what is none of these.
+        IndexError: for a position beyond the last group.
+    """
+    if isinstance(rows, slice):
+        return np.arange(len(names))[rows]
+    asked = np.zeros((0, 0)) if isinstance(rows, tuple) else np.asarray(rows)  # no two axes
+    if asked.dtype == bool and asked.shape == names.shape:
+        return np.flatnonzero(asked)
+    if asked.dtype == bool:
+        raise ValueError(f"expected {len(names)} booleans, one a group, got shape {asked.shape}")
+    if asked.ndim < 2 and (asked.dtype.kind in "iu" or asked.size == 0):
+        return _positions(len(names), asked.reshape(-1).astype(int))
+    if asked.ndim < 2 and all(isinstance(name, str) for name in asked.reshape(-1).tolist()):
+        return _called(names, asked.reshape(-1).astype(str))
+    raise ValueError(
+        "expected an integer, a slice, integers, one boolean a group, or names of groups, got "
+        f"{shortened([rows])}"
+    )
+
+
+def _positions(count: int, asked: np.ndarray) -> np.ndarray:
+    """Positions counted from the front."""
+    beyond = asked[(asked < -count) | (asked >= count)]
+    if beyond.size:
+        raise IndexError(f"there are {count} groups, 0 to {count - 1}, but {beyond[0]} was asked")
+    return np.where(asked < 0, asked + count, asked)
+
+
+def _called(names: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    """Positions of the groups that bear each of the names asked."""
+    unknown = sorted(set(asked.tolist()) - set(names.tolist()))
+    if unknown:
+        raise ValueError(
+            f"no group is called {shortened(unknown)}; there are {shortened(names.tolist())}"
+        )
+    return np.concatenate([np.flatnonzero(names == name) for name in asked])
+
+
+def check_stored(n, offsets, indices, weights, names, kind) -> None:
+    """What a file holds are groups: whole numbers, w, text, as much of each as there should be."""
+    if np.shape(n) != () or any(
+        np.asarray(part).dtype.kind not in "iu" for part in (n, offsets, indices)
+    ):
+        raise ValueError("its n, offsets and indices are not whole numbers")
+    flat = offsets.ndim == indices.ndim == 1 and offsets.size > 0 and offsets[0] == 0
+    if not flat or offsets[-1] != indices.size or (offsets[1:] < offsets[:-1]).any():
+        raise ValueError("its offsets do not fit its indices")
+    if weights is not None and (
+        np.shape(weights) != indices.shape or np.asarray(weights).dtype.kind != "f"
+    ):
+        raise ValueError("its weights do not fit its indices")
+    if names.dtype.kind != "U" or kind.dtype.kind != "U":
+        raise ValueError("its names and kinds are not text")
 
 
 def _complain(names, bad, what: str) -> NoReturn:
@@ -37,6 +143,17 @@ def check_points(names, rows: np.ndarray, indices: np.ndarray, n: int) -> None:
         _complain(
             names, rows[at], f"holds point {indices[at]} more than once; give each point once"
         )
+
+
+def each_point(w, order: np.ndarray) -> np.ndarray:
+    """W of each listed point, in this order."""
+    w = np.asarray(w)
+    if w.shape != order.shape or w.dtype.kind not in "fiub":
+        raise ValueError(
+            f"expected w as a number for each of {order.size:,} listed points, got {w.dtype} of "
+            f"shape {w.shape}"
+        )
+    return w.astype(float)[order]
 
 
 def check_w(names, rows: np.ndarray, indices: np.ndarray, w: np.ndarray) -> None:
@@ -60,3 +177,18 @@ def check_ends(names, size: np.ndarray, whole: np.ndarray, n: int) -> None:
             names, np.argmax(whole == n),
             "removes every example; nothing is left to fit (coalitions=True allows it)",
         )  # fmt: skip
+
+
+def check_same(n: int, other: int) -> None:
+    """Groups that are combined were made for as many examples."""
+    if n != other:
+        raise ValueError(
+            f"the groups were made for n={n:,} and n={other:,} examples; "
+            "combine groups of the same data"
+        )
+
+
+def check_whole(w: np.ndarray) -> None:
+    """Every point leaves whole."""
+    if (w != 1).any():
+        raise ValueError("set operations need points that leave whole, not fractional weights")

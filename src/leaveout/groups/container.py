@@ -7,22 +7,36 @@ that 100,000 overlapping groups never make a dense (g n) array.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import numpy as np
 
-from leaveout.groups.checks import check_ends, check_points, check_w, named
+from leaveout.groups.checks import (
+    check_ends,
+    check_points,
+    check_same,
+    check_stored,
+    check_w,
+    check_whole,
+    check_whole_numbers,
+    each_point,
+    index_lists,
+    named,
+    rows_of,
+)
 from leaveout.groups.labels import columns_of, distinct, there
 from leaveout.runtime.deprecated import instead, renamed
-from leaveout.runtime.files import read_npz
+from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.memory import zeros
+from leaveout.runtime.options import check_integer
 
 __all__ = ["Groups"]
 
-_FORMAT = "leaveout groups 1"
 
-
+@jax.tree_util.register_static  # an argument of jit is told from another by which object it is
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Groups:
     """g groups of n training points.
@@ -77,13 +91,7 @@ class Groups:
         Raises:
             ValueError: for an empty group, a group of everything, duplicates, or a wrong index.
         """
-        arrays = [np.asarray(one).reshape(-1) for one in lists]
-        for i, one in enumerate(arrays):
-            if one.dtype.kind not in "iu" and one.size:
-                raise ValueError(
-                    f"expected integer indices in group {i}, got {one.dtype}; "
-                    "use Groups.from_masks for booleans"
-                )
+        arrays = index_lists(lists)
         lengths = np.array([one.size for one in arrays], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.concatenate([*arrays, np.zeros(0, np.int64)]).astype(np.int64)
@@ -271,8 +279,8 @@ class Groups:
         )
 
     def __getitem__(self, rows) -> "Groups":
-        """Some of the groups: an integer, a slice, integers or booleans (g)."""
-        rows = np.atleast_1d(np.arange(len(self))[rows])
+        """Some of the groups: an integer, a slice, integers, booleans (g), or names."""
+        rows = self.rows(rows)
         return dataclasses.replace(
             self,
             indices=self._listed(self.indices, rows),
@@ -281,6 +289,10 @@ class Groups:
             names=self.names[rows],
             kind=self.kind[rows],
         )
+
+    def rows(self, which) -> np.ndarray:
+        """(r) positions of what may stand between the brackets of `groups[...]`."""
+        return rows_of(self.names, which)
 
     def _listed(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """What some groups list, one after the other: of neighbours no copy, else run by run."""
@@ -323,7 +335,7 @@ class Groups:
 
     def __add__(self, other: "Groups") -> "Groups":
         """All groups of both, one after the other."""
-        _same_data(self, other)
+        check_same(self.n, other.n)
         plain = other if self.scaled else self
         if self.scaled != other.scaled and (plain.w < 0).any():
             raise ValueError("groups that are reweighted do not go with groups that add points")
@@ -355,7 +367,7 @@ class Groups:
 
     def __invert__(self) -> "Groups":
         """Group by group, the points that stay."""
-        _whole(self)
+        check_whole(self.w)
         lists = [np.setdiff1d(np.arange(self.n), part, assume_unique=True) for part in _lists(self)]
         names = [f"not {name}" for name in self.names]
         return Groups.from_indices(
@@ -365,20 +377,18 @@ class Groups:
     # ---- files ----------------------------------------------------------------------------------
 
     def save(self, path) -> None:
-        """Write to an .npz file, without pickle."""
-        arrays: dict[str, Any] = self.arrays()
-        np.savez_compressed(
-            path, format=np.array(_FORMAT), notes=np.array(self.notes, str), **arrays
-        )
+        """Write to an .npz file, whole or not at all, without pickle."""
+        write_npz(path, "groups", self.arrays())
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What a file holds of them, but for the notes; `checked` takes it back."""
+        """What a file holds of them; `checked` takes it back."""
         arrays = {
             "n": np.array(self.n),
             "indices": self.indices,
             "offsets": self.offsets,
             "names": np.asarray(self.names, str),
             "kind": np.asarray(self.kind, str),
+            "notes": np.array(self.notes, str),
         }
         if self.partial is not None:
             arrays["weights"] = self.partial
@@ -386,16 +396,20 @@ class Groups:
         return arrays | {name: np.array(True) for name, raised in flags.items() if raised}
 
     @classmethod
+    def stored(cls) -> tuple[str, ...]:
+        """Names that a file may hold of them."""
+        return tuple(inspect.signature(cls.checked).parameters)
+
+    @classmethod
     def load(cls, path) -> "Groups":
         """Groups written by `save`.
 
         Raises:
-            ValueError: if the file is not one of ours, or damaged.
+            ValueError: if the file is not one of ours, is damaged, or lacks a part.
         """
-        file: dict[str, Any] = read_npz(path, _FORMAT)
+        file: dict[str, Any] = read_npz(path, "groups", cls.stored())
         try:
-            notes = tuple(str(note) for note in file.pop("notes"))
-            return cls.checked(**file, notes=notes)
+            return cls.checked(**file)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -413,12 +427,11 @@ class Groups:
         scaled=False,
     ) -> "Groups":
         """Groups from stored arrays, `weights` their w, with every check of those that are made."""
-        offsets, indices = np.asarray(offsets), np.asarray(indices)
-        flat = offsets.ndim == indices.ndim == 1 and offsets.size > 0 and offsets[0] == 0
-        if not flat or offsets[-1] != indices.size or (np.diff(offsets) < 0).any():
-            raise ValueError("its offsets do not fit its indices")
-        if weights is not None and np.shape(weights) != indices.shape:
-            raise ValueError("its weights do not fit its indices")
+        offsets, indices, names, kind = (
+            np.asarray(part) for part in (offsets, indices, names, kind)
+        )
+        check_stored(n, offsets, indices, weights, names, kind)
+        notes = [str(note) for note in notes]
         made = _checked(int(n), indices, offsets, weights, names, kind, notes, bool(coalitions))
         return dataclasses.replace(made, scaled=bool(scaled))
 
@@ -452,11 +465,13 @@ def _checked(
 ) -> Groups:
     """Groups after every check, points sorted within each group."""
     offsets = np.asarray(offsets, np.int64)
+    check_integer(n, "n, the number of examples,")
+    check_whole_numbers(indices)
     names, kind = named(offsets.size - 1, names, kind)
     rows = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
     order = np.lexsort((indices, rows))
     indices = np.asarray(indices, np.int64)[order]
-    w = None if w is None else np.asarray(w, float)[order]
+    w = None if w is None else each_point(w, order)
     check_points(names, rows, indices, n)
     if w is not None:
         check_w(names, rows, indices, w)
@@ -465,24 +480,11 @@ def _checked(
     return Groups(int(n), indices, offsets, w, names, kind, tuple(notes), coalitions)
 
 
-def _same_data(one: Groups, other: Groups) -> None:
-    if one.n != other.n:
-        raise ValueError(
-            f"the groups were made for n={one.n:,} and n={other.n:,} examples; "
-            "combine groups of the same data"
-        )
-
-
-def _whole(groups: Groups) -> None:
-    if groups.partial is not None and (groups.partial != 1).any():
-        raise ValueError("set operations need points that leave whole, not fractional weights")
-
-
 def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Groups:
     """Group by group set algebra; a single group goes with every group of the other side."""
-    _same_data(one, other)
-    _whole(one)
-    _whole(other)
+    check_same(one.n, other.n)
+    check_whole(one.w)
+    check_whole(other.w)
     count = max(len(one), len(other))
     if len(one) != len(other) and 1 not in (len(one), len(other)):
         raise ValueError(

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from leaveout.runtime import files
+
 __all__ = [
     "FOUR",
     "LINES",
@@ -75,9 +77,15 @@ def write(figure: Figure, path: Paths) -> None:
 
     Args:
         figure: of matplotlib.
-        path: where to, or several paths; the format goes by the suffix. Nowhere if None.
+        path: where to, or several paths, each whole or not at all; the format goes by the suffix,
+            matplotlib's own without one. Nowhere if None.
     """
     if path is None:
         return
     for each in path if isinstance(path, list | tuple) else [path]:
-        figure.savefig(each)
+        if isinstance(each, str | os.PathLike):
+            kind = os.path.splitext(each)[1][1:] or need_matplotlib().rcParams["savefig.format"]
+            whole = each if os.path.splitext(each)[1] else f"{os.fspath(each)}.{kind}"
+            files.write(whole, lambda file, kind=kind: figure.savefig(file, format=kind))
+        else:
+            figure.savefig(each)

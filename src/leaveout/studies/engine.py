@@ -33,7 +33,6 @@ from leaveout.studies.folder import (
     holder,
     is_finished,
     read_groups,
-    save,
     save_plan,
 )
 
@@ -173,7 +172,7 @@ def _compute_one(each: Chosen, setting: Setting, planned: Plan, space: Workspace
         question = pose(setting.fit, groups, setting.measures, each.method)
         parts = stream(question, [chunks[number] for number in missing], planned.longest)
         for number, (rows, part) in zip(missing, parts, strict=True):
-            save(part, paths[number])
+            part.save(paths[number])
             give_back()
             space.clock.lap(each.word)
             done += len(rows)

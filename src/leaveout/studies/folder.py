@@ -5,8 +5,6 @@ Every file is there whole or not at all, so that what was stopped goes on where 
 
 import contextlib
 import dataclasses
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,9 +13,9 @@ from typing import Any
 import filelock
 import numpy as np
 
-from leaveout.attribution.container import Effects, load
+from leaveout.attribution.container import load
 from leaveout.groups import Groups
-from leaveout.runtime.files import read_json, write
+from leaveout.runtime.files import PARTIAL, read_json, write_json
 from leaveout.runtime.memory import budget
 from leaveout.studies.configured import Configured
 
@@ -35,10 +33,7 @@ __all__ = [
     "holder",
     "is_finished",
     "read_groups",
-    "save",
     "save_plan",
-    "write_json",
-    "write_table",
 ]
 
 #: (stage, groups done, groups in all): called as an experiment goes along
@@ -151,7 +146,7 @@ def claim(folder: Path, configured: Configured) -> None:
             f"{folder} holds another study ({other} there); choose another --out{default}"
         )
     if theirs is None:
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(each.suffix != PARTIAL for each in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no study; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "configuration.json", mine)
@@ -160,6 +155,8 @@ def claim(folder: Path, configured: Configured) -> None:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold the folder against other processes; the system lets go of it when this one dies.
+
+    Files that were being written when a process died are deleted.
 
     Raises:
         ValueError: if another one holds it.
@@ -171,27 +168,13 @@ def alone(folder: Path) -> Iterator[None]:
             f"another process is at work in {folder}; wait for it, or choose another --out"
         ) from None
     with lock:
+        for left in folder.rglob(f"*{PARTIAL}"):
+            if not left.name.startswith(".configuration"):  # another process may be at `claim`
+                left.unlink()
         yield
 
 
 # ---- what is in it -------------------------------------------------------------------------------
-
-
-def write_json(path: Path, content: object, indent: int | None = 2) -> None:
-    """Write a JSON file, whole or not at all."""
-    write(path, lambda file: file.write(json.dumps(content, indent=indent).encode()))
-
-
-def write_table(path: Path, table: Any) -> None:
-    """Write a pandas table as Parquet, whole or not at all."""
-    write(path, lambda file: table.to_parquet(file, index=False))
-
-
-def save(what: Effects | Groups, path: Path) -> None:
-    """Save what can save itself as .npz, whole or not at all."""
-    partial = path.with_suffix(".partial.npz")
-    what.save(partial)
-    os.replace(partial, path)
 
 
 def chunk_path(folder: Path, word: str, number: int) -> Path:
@@ -220,7 +203,7 @@ def drop_damaged(folder: Path, word: str, chunks: list[np.ndarray], say: Say) ->
 
 def save_plan(folder: Path, plan: Plan) -> None:
     """Save the groups, their chunks and the bytes that these were planned for."""
-    save(plan.groups, folder / "groups.npz")
+    plan.groups.save(folder / "groups.npz")
     written = {
         "chunks": [rows.tolist() for rows in plan.chunks],
         "notes": list(plan.groups.notes),

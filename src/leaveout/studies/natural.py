@@ -26,7 +26,7 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods import Method
 from leaveout.runtime.deprecated import found_elsewhere
-from leaveout.runtime.files import read_json, read_parquet
+from leaveout.runtime.files import read_json, read_parquet, write_json, write_parquet
 from leaveout.runtime.memory import budget, limited
 from leaveout.studies import datasets, engine
 from leaveout.studies.configured import Chosen, chosen, file_name, parsed
@@ -37,9 +37,6 @@ from leaveout.studies.folder import (
     Say,
     Workspace,
     is_finished,
-    save,
-    write_json,
-    write_table,
 )
 from leaveout.studies.natural_report import Report, draw
 from leaveout.studies.penalty import penalised
@@ -220,8 +217,8 @@ class _Setting(Setting[Report]):
         table = _described(worth, self.data)
         space.clock.lap("null")
         for each, values in found.effects.items():
-            save(values, _effects_path(folder, each))
-        write_table(folder / "credit.parquet", table)
+            values.save(_effects_path(folder, each))
+        write_parquet(folder / "credit.parquet", table)
         summary = self._summary(worth, table, space)
         report = Report(folder, effects, table, summary, worth, found.resumed)
         draw(report, self.data.name)

@@ -8,9 +8,9 @@ import numpy as np
 
 from leaveout.fitting.penalties import cross_validate
 from leaveout.objectives.linear import LinearObjective
-from leaveout.runtime.files import read_json
+from leaveout.runtime.files import read_json, write_json
 from leaveout.studies.datasets import Dataset
-from leaveout.studies.folder import Say, Workspace, write_json
+from leaveout.studies.folder import Say, Workspace
 
 __all__ = ["penalised"]
 

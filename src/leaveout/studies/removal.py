@@ -30,7 +30,7 @@ from leaveout.measures import Measure
 from leaveout.methods import Method, per_point
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.deprecated import found_elsewhere
-from leaveout.runtime.files import read_json
+from leaveout.runtime.files import read_json, write_json, write_parquet
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
 from leaveout.studies import datasets, engine
 from leaveout.studies.configured import Chosen, chosen, parsed
@@ -42,8 +42,6 @@ from leaveout.studies.folder import (
     Workspace,
     is_finished,
     read_groups,
-    write_json,
-    write_table,
 )
 from leaveout.studies.penalty import penalised
 
@@ -388,7 +386,7 @@ def _write_table_and_figure(folder: Path, results: dict[str, Effects]) -> None:
     import pandas as pd
 
     table = pd.concat([effects.to_pandas() for effects in results.values()], ignore_index=True)
-    write_table(folder / "effects.parquet", table)
+    write_parquet(folder / "effects.parquet", table)
     actual = results["actual"]
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from leaveout.runtime.files import cache
+from leaveout.runtime.files import cache, write
 from leaveout.studies.datasets.container import Dataset
 
 __all__ = [
@@ -201,17 +201,12 @@ def dataset(
 
 
 def _keep(path: Path, arrays) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    try:
+    with contextlib.suppress(OSError):  # nowhere to write: parsing again is only slower
         path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, lambda file: np.savez(file, **arrays))
         for old in path.parent.glob(f"{path.name.rsplit('-', 1)[0]}-*.npz"):
-            old.unlink()
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(partial, path)
-    except OSError:  # nowhere to write, or no room: parsing again is only slower
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+            if old != path:
+                old.unlink()
 
 
 def _roots() -> list[Path]:

@@ -4,7 +4,6 @@ Source: Koh, Ang, Teo and Liang (2019), figure 3.
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
 from leaveout.methods import Influence, Newton, Retrain
 from leaveout.objectives.checks import float_type
+from leaveout.runtime.files import write_json
 from leaveout.studies.koh2019 import counterexamples, plot_theory
 from leaveout.studies.koh2019.counterexamples import Counterexample
 
@@ -62,7 +62,7 @@ def figure(names: Sequence[str] | None = None, *, out: str | os.PathLike = ".") 
     paths = [out / f"figure_3{suffix}" for suffix in (".png", ".pdf")]
     plot.write(drawn, paths)
     numbers = out / "figure_3.json"
-    numbers.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(numbers, rows, indent=1)
     return [*paths, numbers]
 
 

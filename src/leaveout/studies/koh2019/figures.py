@@ -3,7 +3,6 @@
 Source: Koh, Ang, Teo and Liang (2019), figures 1, 2, C.1, C.2 and C.4.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from leaveout import plot
 from leaveout.methods import BY_WORD
 from leaveout.plot import Paths
+from leaveout.runtime.files import write_json
 from leaveout.studies import removal
 from leaveout.studies.folder import Progress, Say
 from leaveout.studies.koh2019 import figure3, plot_sweep, published
@@ -94,7 +94,7 @@ def figure(
         _scatter_figure(number, list(done.values()), names, paths)
     rows = [row for each in done.values() for row in rows_of(each, 3 if number == "C.1" else 0)]
     numbers = stem.with_suffix(".json")
-    numbers.write_text(json.dumps(rows, indent=1) + "\n")
+    write_json(numbers, rows, indent=1)
     return [*paths, numbers]
 
 

@@ -4,12 +4,12 @@ Source: Koh, Ang, Teo and Liang (2019), table 1; the correlations printed in the
 with it.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from leaveout.methods import BY_WORD
+from leaveout.runtime.files import write_json, write_text
 from leaveout.studies import removal
 from leaveout.studies.koh2019 import published
 from leaveout.studies.koh2019.figures import configurations, rows_of
@@ -53,9 +53,9 @@ def tables(studies: str | os.PathLike = ".", *, out: str | os.PathLike = ".") ->
     out.mkdir(parents=True, exist_ok=True)
     numbers, text_path = out / "paper.json", out / "paper.md"
     text = {"table_1": first, "spearman": ranks, "cost": costs}
-    numbers.write_text(json.dumps(text, indent=1) + "\n")
+    write_json(numbers, text, indent=1)
     parts = (_first_table(first), _rank_table(ranks), _cost_table(costs))
-    text_path.write_text("\n\n".join(parts) + "\n")
+    write_text(text_path, "\n\n".join(parts) + "\n")
     return [numbers, text_path]
 
 
