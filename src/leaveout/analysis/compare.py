@@ -1,7 +1,8 @@
 """Comparing effects: how well a method's effects predict the actual ones, with intervals."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +12,13 @@ from jaxtyping import Array
 
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
-from leaveout.runtime.text import aligned
+from leaveout.runtime.text import aligned, shortened
 
 __all__ = [
     "STATISTICS",
     "Comparison",
     "Pair",
+    "check_column",
     "compare",
     "paired",
 ]
@@ -239,10 +241,35 @@ def paired(predicted, actual) -> Pair:
 
 
 def _matrix(effects) -> np.ndarray:
-    values = np.asarray(effects.value if isinstance(effects, Effects) else effects, float)
+    try:
+        values = np.asarray(effects.value if isinstance(effects, Effects) else effects)
+    except ValueError:  # rows of several lengths
+        values = np.zeros(0, object)
+    if values.dtype.kind not in "fiub":
+        raise ValueError(
+            f"expected effects as `Effects`, or an array of numbers (g, m) or (g), got "
+            f"{type(effects).__name__}"
+        )
     if values.ndim not in (1, 2):
         raise ValueError(f"expected effects of shape (g, m) or (g), got {values.shape}")
+    values = values.astype(float)
     return values[:, None] if values.ndim == 1 else values
+
+
+def check_column(columns: Sequence[str], column: int | str) -> None:
+    """Refuse what is neither the name of a column nor its position.
+
+    Raises:
+        ValueError: with the names that there are.
+    """
+    if isinstance(column, str):
+        known = column in columns
+    else:
+        known = isinstance(column, Integral) and -len(columns) <= column < len(columns)
+    if not known:
+        raise ValueError(
+            f"expected a column's name or position, got {column!r}; there are {shortened(columns)}"
+        )
 
 
 def _refuse_others(one: Effects, other: Effects) -> None:

@@ -27,6 +27,8 @@ def jackknife(effects: Effects, *, infinitesimal: bool = False) -> np.ndarray:
 
     Source: Efron and Stein (1981); Liang and Zeger (1986).
     """
+    if not isinstance(effects, Effects):
+        raise ValueError(f"expected `Effects`, got {type(effects).__name__}")
     groups = effects.groups
     if np.unique(groups.indices).size < groups.indices.size:
         raise ValueError("the groups overlap; standard errors need groups that share no point")

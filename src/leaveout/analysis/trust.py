@@ -15,9 +15,10 @@ from leaveout.analysis.spectrum import (
     odds,
     shares_of,
 )
+from leaveout.attribution.verb import check_outside
 from leaveout.certify.balls import DENSE
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import admit
+from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import weigh
@@ -89,6 +90,8 @@ def trust(fit: Fit, groups: Groups) -> Trust:
         fit: a linear model with a factor.
         groups: what leaves.
     """
+    check_fit(fit)
+    check_outside(fit, "lo.trust")
     fit, groups = admit(fit, groups)
     objective, w = fit.objective, leaving(fit, groups)
     own, longest = leverages_by_weight(fit)

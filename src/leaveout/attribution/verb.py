@@ -13,10 +13,11 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Method, Newton, Retrain
 from leaveout.runtime.memory import limited
-from leaveout.runtime.sharding import entry_point, is_traced
+from leaveout.runtime.options import is_positive
+from leaveout.runtime.sharding import entry_point, is_traced, tracing
 from leaveout.runtime.solution import raise_unless_converged
 
-__all__ = ["check_method", "effects"]
+__all__ = ["check_method", "check_outside", "effects"]
 
 # how exactly to retrain what is not narrow enough, and whether to certify by its own Hessian
 _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
@@ -67,7 +68,7 @@ def effects(
     Returns:
         value (g m).
     """
-    if tolerance is not None and not tolerance > 0:
+    if tolerance is not None and not is_positive(tolerance):
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
     check_method(fit, method)
     fit, groups = admit(fit, groups, method.needs)
@@ -82,6 +83,19 @@ def effects(
     return result
 
 
+def check_outside(fit: Fit, what: str) -> None:
+    """Refuse what plans on the host, where JAX is writing a program down.
+
+    Raises:
+        ValueError: with what to call in its place.
+    """
+    if is_traced(fit) or tracing():
+        raise ValueError(
+            f"{what} works outside jax.jit; inside, call lo.influence, lo.newton or lo.retrain "
+            "and evaluate your function at theta + change"
+        )
+
+
 def check_method(fit: Fit, method: Method) -> None:
     """Refuse what is no method, and a fit that is being traced.
 
@@ -89,11 +103,7 @@ def check_method(fit: Fit, method: Method) -> None:
         ValueError: with what to write.
     """
     check_fit(fit)
-    if is_traced(fit):
-        raise ValueError(
-            "lo.effects works outside jax.jit; inside, call lo.influence, lo.newton or lo.retrain "
-            "and evaluate your function at theta + change"
-        )
+    check_outside(fit, "lo.effects")
     if not isinstance(method, Method):
         raise ValueError(
             "expected a method such as lo.Influence(), lo.Newton() or lo.Retrain(), or a value of "

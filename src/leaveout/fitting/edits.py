@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.gates import admit
+from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
@@ -74,6 +74,7 @@ def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, 
     Raises:
         ValueError: for examples that are not like the data, or labels the model does not know.
     """
+    check_fit(fit)
     objective = fit.objective
     more, count = objective.encoded(examples)
     base = np.asarray(check_weights(weights, count, objective.weights.dtype))

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8, PyTree
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
+from leaveout.objectives.checks import check_pickled
+from leaveout.objectives.losses import Loss
 from leaveout.runtime.deprecated import instead
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.solution import Solution
@@ -48,6 +50,12 @@ class Fit(eqx.Module):
     steps: Int[Array, ""]
     status: Int8[Array, ""]
     centred: "Fit | None" = None
+
+    def __reduce_ex__(self, protocol):
+        """Pickled whole; a loss that pickle would not find again is refused in a sentence."""
+        loss = getattr(self.objective, "loss", None)
+        check_pickled(loss.value if isinstance(loss, Loss) else loss)
+        return super().__reduce_ex__(protocol)
 
     @property
     def theta(self) -> PyTree:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from leaveout.objectives.abstract import AbstractObjective
+from leaveout.runtime.sharding import in_jax
 
 __all__ = [
     "Ball",
@@ -135,11 +136,10 @@ class _Function(Measure):
 
     def values(self, objective, theta, w):
         tree = objective.tree(theta)
-        out = self.function(tree, w) if self.needs_w else self.function(tree)
-        out = jnp.asarray(out, theta.dtype)
-        if out.ndim > 1:
-            raise ValueError(f"{self.name} must return a scalar or a vector, got {out.shape}")
-        return out.reshape(-1)
+        given = (tree, w) if self.needs_w else (tree,)
+        with in_jax(f"the measure {self.name!r}"):
+            out = self.function(*given)
+        return _vector(out, self.name).astype(theta.dtype)
 
     def columns(self, objective):
         w = objective.weights if self.needs_w else None
@@ -147,16 +147,41 @@ class _Function(Measure):
         return (self.name,) if count == 1 else tuple(f"{self.name}[{i}]" for i in range(count))
 
 
+def _vector(out, name: str) -> Array:
+    """What a user's function gave as a vector.
+
+    Raises:
+        ValueError: if it is no real number, and no vector of some.
+    """
+    refused = f"expected the measure {name!r} to return a number or a vector of them, got "
+    try:
+        array = jnp.asarray(out)
+    except (TypeError, ValueError):
+        raise ValueError(refused + type(out).__name__) from None
+    if array.ndim > 1 or array.size == 0 or jnp.iscomplexobj(array):
+        raise ValueError(f"{refused}{array.dtype} of shape {array.shape}")
+    return array.reshape(-1)
+
+
+def _parameters(function: Callable) -> list[inspect.Parameter]:
+    """Parameters of a function, as far as Python knows them."""
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return []
+
+
 def _function(function: Callable) -> Measure:
     parameters = [
         parameter
-        for parameter in inspect.signature(function).parameters.values()
+        for parameter in _parameters(function)
         if parameter.default is parameter.empty
         and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
     if len(parameters) not in (1, 2):
         raise ValueError(
-            f"expected a measure f(theta) or f(theta, w), got one of {len(parameters)} arguments"
+            f"expected a measure f(theta) or f(theta, w), got one of {len(parameters)} arguments; "
+            "of lo.measures give what they return, such as lo.measures.self_loss()"
         )
     name = function.__name__ if isinstance(function, types.FunctionType) else "measure"
     return _Function(function=function, name=name, needs_w=len(parameters) == 2)

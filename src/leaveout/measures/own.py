@@ -5,12 +5,14 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
 from leaveout.measures.queries import excess
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
+from leaveout.runtime.sharding import is_traced
 
 __all__ = ["linear", "parameter", "self_loss"]
 
@@ -83,8 +85,23 @@ class _Parameter(Measure):
 
 
 def parameter(index, *, name: str = "parameter") -> Measure:
-    """One entry, or several, of the flat theta."""
-    return _Parameter(index=tuple(int(i) for i in np.atleast_1d(index)), name=name)
+    """One entry, or several, of the flat theta.
+
+    Args:
+        index: an integer or several, each a position in theta; negative ones count from its end.
+        name: for tables and axes.
+
+    Raises:
+        ValueError: for what is no integer, booleans among it; for a position beyond theta, once the
+            objective is known.
+    """
+    asked = np.atleast_1d(np.asarray(index))
+    if asked.ndim != 1 or asked.size == 0 or asked.dtype.kind not in "iu":
+        masks = "; write np.flatnonzero(mask) for booleans" if asked.dtype == bool else ""
+        raise ValueError(
+            f"expected one position in theta, or several, as integers, got {index!r}{masks}"
+        )
+    return _Parameter(index=tuple(asked.tolist()), name=name)
 
 
 class _Linear(Measure):
@@ -113,5 +130,32 @@ class _Linear(Measure):
 
 
 def linear(vectors, *, name: str = "linear") -> Measure:
-    """Linear functionals: products of vectors (m p) with the flat theta, m columns."""
-    return _Linear(vectors=jnp.atleast_2d(jnp.asarray(vectors, float)), name=name)
+    """Linear functionals: products of vectors (m p) with the flat theta, m columns.
+
+    Args:
+        vectors: (m p), or (p) for one.
+        name: for tables and axes.
+
+    Raises:
+        ValueError: for what is no matrix of finite numbers; for another p, once the objective is
+            known.
+    """
+    vectors = jnp.atleast_2d(vectors if is_traced(vectors) else jnp.asarray(_numbers(vectors)))
+    if vectors.ndim != 2 or vectors.size == 0:
+        raise ValueError(f"expected vectors of shape (m, p) or (p,), got {vectors.shape}")
+    return _Linear(vectors=vectors.astype(float), name=name)
+
+
+def _numbers(vectors) -> np.ndarray:
+    """Vectors as finite real numbers."""
+    if scipy.sparse.issparse(vectors):
+        raise ValueError(f"vectors are a sparse matrix {vectors.shape}; give .toarray() of it")
+    try:
+        vectors = np.asarray(vectors)
+    except ValueError:
+        raise ValueError("expected vectors as a matrix (m, p), all of the same length") from None
+    if vectors.dtype.kind not in "fiub":
+        raise ValueError(f"expected vectors of numbers, got {vectors.dtype} of {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise ValueError("vectors must be finite, but some entries are NaN or infinite")
+    return vectors

@@ -16,7 +16,7 @@ from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.memory import QUERY_BYTES
 
-__all__ = ["excess", "loss", "margin", "prediction", "queries", "subsets"]
+__all__ = ["excess", "loss", "margin", "pair", "prediction", "queries", "subsets"]
 
 
 class _PerExample(Measure):
@@ -148,6 +148,23 @@ def queries(x, y, name):
     return x
 
 
+def pair(examples, name: str):
+    """Inputs and targets of query examples.
+
+    Raises:
+        ValueError: if they are no pair, or the targets are None.
+    """
+    if isinstance(examples, tuple | list) and len(examples) == 2 and examples[1] is not None:
+        return examples
+    what = type(examples).__name__
+    if isinstance(examples, tuple | list):
+        what = "no targets" if len(examples) in (1, 2) else f"{len(examples)} parts"
+    raise ValueError(
+        f"expected the examples of {name} as a pair (x, y), inputs (m, d) and as many targets, got "
+        f"{what}; lo.measures.prediction(x) needs no targets"
+    )
+
+
 def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
     """Members (l m) of subsets of the queries, as 0 and 1, and their names."""
     if isinstance(by, Mapping):
@@ -238,7 +255,7 @@ def loss(
         by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
         name: for tables and axes.
     """
-    x, y = examples
+    x, y = pair(examples, name)
     return _per_example(x, y, name, reduce, by, _loss)
 
 
@@ -250,7 +267,7 @@ def margin(
     For a binary model y (w.x + b), y in {-1, +1}: what the paper's figures call the test
     prediction. For K classes s_y - log sum_{k != y} exp(s_k), which is the same for K = 2.
     """
-    x, y = examples
+    x, y = pair(examples, name)
     return _per_example(x, y, name, reduce, by, _margin)
 
 

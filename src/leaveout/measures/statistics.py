@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure
-from leaveout.measures.queries import queries, subsets
+from leaveout.measures.queries import pair, queries, subsets
 from leaveout.objectives.abstract import as_scores
+from leaveout.runtime.options import check_integer
 
 __all__ = ["accuracy", "auroc", "calibration_error"]
 
@@ -50,7 +51,7 @@ class _Ranked(Measure):
 
 
 def _ranked(examples, name, by, function) -> Measure:
-    x, y = examples
+    x, y = pair(examples, name)
     x = queries(x, y, name)
     members, labels = np.ones((1, len(x))), (name,)
     if by is not None:
@@ -89,7 +90,8 @@ def calibration_error(
 
     Source: Guo, Pleiss, Sun and Weinberger (2017).
     """
-    return _ranked(examples, name, by, _CalibrationError(bins))
+    check_integer(bins, "bins")
+    return _ranked(examples, name, by, _CalibrationError(int(bins)))
 
 
 def _accuracy(scores, y, one):

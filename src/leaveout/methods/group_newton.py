@@ -23,6 +23,7 @@ from leaveout.objectives.abstract import AbstractExpansion, taken_of, weigh
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
+from leaveout.runtime.options import check_integer
 from leaveout.runtime.sharding import devices, entry_point, is_traced, on_host, place, replicate
 from leaveout.runtime.solution import Solution
 from leaveout.solvers import (
@@ -62,6 +63,9 @@ class Newton(Method):
     solver: AnySolver = Auto()
     linearised: bool = False
     steps: int = 1
+
+    def __post_init__(self):
+        check_integer(self.steps, "steps")
 
     @property
     def name(self) -> str:
@@ -115,6 +119,9 @@ class Krylov(Method):
     """
 
     steps: int = 1
+
+    def __post_init__(self):
+        check_integer(self.steps, "steps")
 
     @property
     def name(self) -> str:
@@ -177,7 +184,7 @@ def newton(
     Source: Koh et al. (2019), the one-step Newton approximation of section 4; Chebyshev's method
     of third order, here for the removal of groups.
     """
-    if steps < 1:
+    if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps!r}")
     way = _Way(solver, chebyshev, steps)
     return asked(fit, groups, way.prepare, memory=memory, throw=throw)

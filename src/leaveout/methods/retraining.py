@@ -28,6 +28,7 @@ from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.objectives.abstract import AbstractScores
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
+from leaveout.runtime.options import check_integer, check_positive
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Status
 from leaveout.solvers import factorise, full_matrix, reachable
@@ -55,6 +56,11 @@ class Retrain(Method):
     tolerance: float = 1e-8
     max_steps: int = 500
     history: int = 10
+
+    def __post_init__(self):
+        check_positive(self.tolerance, "tolerance")
+        check_integer(self.max_steps, "max_steps", least=0)
+        check_integer(self.history, "history")
 
     @property
     def name(self) -> str:

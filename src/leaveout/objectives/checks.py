@@ -1,5 +1,9 @@
 """A user's data, coded and checked: one clear sentence before anything is traced."""
 
+import pickle
+import sys
+import types
+
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -16,6 +20,7 @@ __all__ = [
     "check_data",
     "check_l2",
     "check_penalised",
+    "check_pickled",
     "check_scalar",
     "check_tree",
     "check_weights",
@@ -169,11 +174,11 @@ def check_penalised(penalised, like: PyTree):
     """Booleans (p) from a flat array, or from a PyTree (prefix) of booleans."""
     flat, _ = ravel_pytree(like)
     if isinstance(penalised, (np.ndarray, jax.Array)) and penalised.shape == flat.shape:
-        return jnp.asarray(penalised, bool)
+        return jnp.asarray(_booleans(penalised))
     try:
         full = jax.tree.map(
             lambda mask, part: jax.tree.map(
-                lambda leaf: np.broadcast_to(np.asarray(mask, bool), np.shape(leaf)), part
+                lambda leaf: np.broadcast_to(_booleans(mask), np.shape(leaf)), part
             ),
             penalised,
             like,
@@ -184,6 +189,39 @@ def check_penalised(penalised, like: PyTree):
             f"({jax.tree.map(np.shape, like)}) or flat ({flat.size},), got {penalised!r}"
         ) from error
     return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)]))
+
+
+def _booleans(mask):
+    """A mask, as booleans or as 0 and 1; every text would read as true."""
+    mask = np.asarray(mask)
+    if mask.dtype != bool and not (mask.dtype.kind in "iu" and np.isin(mask, (0, 1)).all()):
+        raise ValueError(f"expected booleans, got {mask.dtype}")
+    return mask.astype(bool)
+
+
+def check_pickled(function) -> None:
+    """Refuse to pickle a function of the user's that pickle would not find again by its name.
+
+    Those that carry functions whole (cloudpickle, dill, and copies) may.
+
+    Raises:
+        PicklingError: with what to do.
+    """
+    if not isinstance(function, types.FunctionType):
+        return
+    found = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    frame, above = sys._getframe(1), set()
+    while frame is not None:
+        above |= set(str(frame.f_globals.get("__name__")).split("."))
+        frame = frame.f_back
+    if found is not function and not above & {"cloudpickle", "copy", "dill"}:
+        raise pickle.PicklingError(
+            f"pickle finds functions by their names, and the loss {function.__qualname__} has none "
+            "in a module: write it with def at the top of one, or use cloudpickle; or keep "
+            "fit.flat, and lo.fit(objective, theta=flat) where the objective is made again"
+        )
 
 
 def check_scalar(shape):

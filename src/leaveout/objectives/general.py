@@ -17,6 +17,7 @@ from leaveout.objectives.checks import (
     check_weights,
     float_type,
 )
+from leaveout.runtime.sharding import in_jax
 
 __all__ = ["Objective"]
 
@@ -67,7 +68,9 @@ class Objective(AbstractObjective):
         example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.data
         )
-        check_scalar(jax.eval_shape(lambda t, e: loss(self.tree(t), e), self.start, example))
+        with in_jax("the loss"):
+            shape = jax.eval_shape(lambda t, e: loss(self.tree(t), e), self.start, example)
+        check_scalar(shape)
 
     @property
     def examples(self):

@@ -29,7 +29,7 @@ from leaveout.objectives.checks import (
 )
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
-from leaveout.runtime.sharding import is_traced, replicate
+from leaveout.runtime.sharding import in_jax, is_traced, replicate
 
 __all__ = [
     "LinearExpansion",
@@ -460,13 +460,13 @@ def glm(
         layout=layout,
         classes=classes,
     )
-    check_scalar(
-        jax.eval_shape(
+    with in_jax("the loss"):
+        shape = jax.eval_shape(
             lambda s, t: loss(s[0] if outputs == 1 else s, t),
             jax.ShapeDtypeStruct((outputs,), x.dtype),
             jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), y),
         )
-    )
+    check_scalar(shape)
     return objective
 
 

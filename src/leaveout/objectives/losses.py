@@ -59,8 +59,18 @@ class Loss:
     third: float = math.inf
 
     def __post_init__(self):
+        if not callable(self.value):
+            raise ValueError(
+                f"expected a loss as a function of the scores and target of one example, got "
+                f"{self.value!r}; lo.losses has some"
+            )
         if self.categorical and not (self.shift_invariant and self.convex):
             raise ValueError("a categorical loss is shift_invariant and convex; state these too")
+
+    def __reduce_ex__(self, protocol):
+        """The losses of this shelf go by their names: their parts cannot be pickled one by one."""
+        own = next((name for name in __all__ if globals()[name] is self), None)
+        return super().__reduce_ex__(protocol) if own is None else own
 
     def __call__(self, scores, y):
         """The loss of one example."""

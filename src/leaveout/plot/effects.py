@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from leaveout.analysis.compare import compare, paired
+from leaveout.analysis.compare import check_column, compare, paired
 from leaveout.attribution.container import Effects
 from leaveout.plot.style import Axes, Paths, need_matplotlib, styles, write
 
@@ -37,6 +37,7 @@ def scatter(
         the axes.
     """
     need_matplotlib()
+    check_column(paired(predicted, actual).columns, column)
     if ax is None:
         from matplotlib import figure as drawn
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from leaveout.runtime.options import check_positive
+
 __all__ = [
     "ACCELERATOR",
     "CACHED_EXAMPLES",
@@ -60,8 +62,7 @@ def budget(memory: float | int | None = None) -> int:
         ValueError: if `memory` is not positive.
     """
     if memory is not None:
-        if not memory > 0:
-            raise ValueError(f"expected memory as a positive number of bytes, got {memory!r}")
+        check_positive(memory, "memory", " of bytes")
         return int(memory)
     in_force = _limit.get()
     return _quarter_of_free() if in_force is None else in_force

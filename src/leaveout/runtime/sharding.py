@@ -9,7 +9,7 @@ a mesh nothing here does anything.
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "constrain",
     "devices",
     "entry_point",
+    "in_jax",
     "is_traced",
     "on_host",
     "on_its_mesh",
@@ -33,6 +34,7 @@ __all__ = [
     "replicate",
     "rowwise",
     "to_host",
+    "tracing",
     "whole_products",
 ]
 
@@ -57,6 +59,27 @@ def _mesh_of(tree: PyTree) -> Mesh | None:
 def is_traced(tree: PyTree) -> bool:
     """True if any leaf is an abstract value inside jit, grad or vmap."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def tracing() -> bool:
+    """Whether JAX is writing a program down, as inside jit, whatever one computes with."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+@contextlib.contextmanager
+def in_jax(what: str) -> Iterator[None]:
+    """Inside, a user's function that needs the numbers JAX's arrays stand for is told so.
+
+    Raises:
+        ValueError: in the place of JAX's report on its tracers.
+    """
+    try:
+        yield
+    except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+        raise ValueError(
+            f"{what} calls NumPy, float() or an `if` on arrays that JAX differentiates; write it "
+            "with jax.numpy (jnp.where in the place of `if`)"
+        ) from None
 
 
 def on_host() -> bool:
