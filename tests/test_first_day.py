@@ -101,6 +101,32 @@ def test_groups_of_wrong_things_are_refused(call, sentence):
     refused(call, sentence)
 
 
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda fit: lo.groups.random(KEY, fit, sizes=[3]), "got Fit; of a fit give fit.objective"),
+        (lambda fit: lo.groups.same_class(KEY, fit, sizes=[3]), "of a fit give fit.objective"),
+        (lambda fit: lo.groups.shared_feature(KEY, fit, sizes=[3]), "of a fit give fit.objective"),
+        (lambda fit: lo.groups.singles(fit), "of a fit give fit.objective"),
+        (lambda fit: lo.groups.folds(KEY, fit, 3), "of a fit give fit.objective"),
+        (lambda fit: lo.groups.folds(KEY, N, wrong(2.5)), "folds, as an integer.*got 2.5"),
+        (lambda fit: lo.groups.random(0, fit.objective, sizes=[3]), "key such as jax.random.key"),
+        (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[N]), "1 to 29 of 30 .* got 30"),
+        (lambda fit: lo.groups.shared_feature(KEY, fit.objective, sizes=[-3]), "got -3"),
+        (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[2.5]), "a list of integers"),
+        (
+            lambda fit: lo.groups.random(KEY, fit.objective, sizes="ab"),
+            "list of integers, got 'ab'",
+        ),
+    ],
+)
+def test_families_of_wrong_things_are_refused(fit, call, sentence):
+    refused(lambda: call(fit), sentence)
+
+
 def test_sets_of_points_are_groups():
     assert lo.Groups.from_indices([{3, 5}], n=N).indices.tolist() == [3, 5]
 
@@ -122,7 +148,6 @@ def test_queries_without_targets_are_refused(measure, examples):
         ([True, False, True, False], r"write np.flatnonzero\(mask\) for booleans"),
         (True, "for booleans"),
         (1.5, "as integers, got 1.5"),
-        ("age", "as integers, got 'age'"),
         (None, "as integers, got None"),
         ([], r"as integers, got \[\]"),
         ([[0, 1]], "as integers"),
@@ -320,6 +345,7 @@ def test_scatter_takes_arrays_and_names(effects):
         (lambda e: lo.add(e.groups, (X, Y)), "expected a Fit"),
         (lambda e: lo.load(e), "expected the path of a file, got Effects"),
         (lambda e: e.groups.save(None), "expected the path of a file, got NoneType"),
+        (lambda e: lo.Credit.save(wrong(e), "a.csv"), "ending in .parquet, got a.csv"),
     ],
 )
 def test_what_is_no_effects_column_or_path_is_refused(effects, call, sentence):

@@ -98,7 +98,9 @@ class Credit:
         return pd.DataFrame(table)
 
     def save(self, path) -> None:
-        """Write the table of `to_pandas` to a .parquet file."""
+        """Write the table of `to_pandas` to a .parquet file, whole or not at all."""
+        if not str(path).endswith(".parquet"):
+            raise ValueError(f"expected a path ending in .parquet, got {path}")
         write_parquet(path, self.to_pandas())
 
     def order(self, column: int | str = 0) -> np.ndarray:

@@ -19,6 +19,8 @@ from jaxtyping import Array, Float
 from leaveout.groups.container import Groups
 from leaveout.groups.linkage import single_linkage
 from leaveout.runtime.memory import GRADIENT_BYTES
+from leaveout.runtime.options import check_integer
+from leaveout.runtime.text import shortened
 
 __all__ = [
     "Counted",
@@ -89,7 +91,29 @@ def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np
     return np.clip(np.linspace(int(low * n), int(high * n), num).astype(int), 1, n - 1)
 
 
+def _known(data, kind: type) -> None:
+    """Refuse what is no such data, a fit among it."""
+    if not isinstance(data, kind):
+        raise ValueError(
+            f"expected a linear model or a data set, got {type(data).__name__}; of a fit give "
+            "fit.objective"
+        )
+
+
+def _sized(sizes, n: int) -> list[int]:
+    """Sizes of groups of n points."""
+    asked = np.asarray(sizes if isinstance(sizes, Sequence | np.ndarray) else list(sizes))
+    if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "iu"):
+        raise ValueError(f"expected sizes as a list of integers, got {shortened([sizes])}")
+    beyond = asked[(asked < 1) | (asked >= n)]
+    if beyond.size:
+        raise ValueError(f"expected sizes of 1 to {n - 1} of {n} points, got {beyond[0]}")
+    return asked.tolist()
+
+
 def _generator(key) -> np.random.Generator:
+    if not isinstance(key, jax.Array | np.ndarray):
+        raise ValueError(f"expected a random key such as jax.random.key(0), got {key!r}")
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
 
@@ -110,14 +134,15 @@ def _some(made: Groups | None, kind: str, why: str) -> Groups:
 
 def random(key: Array, data: Counted, *, sizes: Iterable) -> Groups:
     """Points drawn uniformly without replacement, one group a size."""
+    _known(data, Counted)
     rng = _generator(key)
-    lists = [rng.choice(data.n, size, replace=False) for size in sizes]
+    lists = [rng.choice(data.n, size, replace=False) for size in _sized(sizes, data.n)]
     return _some(_family(lists, data.n, "random", len(lists)), "random", "no sizes were given")
 
 
 def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> Groups:
     """For each size, a pool large enough chosen uniformly, then points of it."""
-    rng, lists = _generator(key), []
+    rng, lists, sizes = _generator(key), [], _sized(sizes, data.n)
     lengths = np.array([pool.size for pool in pools])
     for size in sizes:
         large = np.flatnonzero(lengths >= size)
@@ -130,6 +155,7 @@ def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> G
 
 def same_class(key: Array, data: Examples, *, sizes: Sequence | np.ndarray) -> Groups:
     """Points of one class: a class with at least `size` points is chosen, then points of it."""
+    _known(data, Examples)
     y = np.asarray(data.y)
     pools = [np.flatnonzero(y == label) for label in np.unique(y)]
     return _pools(key, pools, data, sizes, "random within class", "class")
@@ -140,8 +166,9 @@ def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
 
     Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
     """
+    _known(data, Inputs)
     rng, x, n, lists = _generator(key), np.asarray(data.x), data.n, []
-    for size in sizes:
+    for size in _sized(sizes, n):
         order = np.argsort(x[:, rng.integers(x.shape[1])], kind="stable")
         begin = min(max(int(rng.integers(n)) - size // 2, 0), n - size)
         lists.append(order[begin : begin + size])
@@ -155,6 +182,7 @@ def feature_clusters(key: Array, data: Inputs, *, sizes: Sequence | np.ndarray) 
     The clusters are those of single linkage cut by inconsistency (threshold 1, depth 2) and of
     k-means with k = 4, 8, ..., 128, pooled; for each size a cluster large enough is chosen.
     """
+    _known(data, Inputs)
     return _clusters(key, np.asarray(data.x), data, sizes, "feature clustering")
 
 
@@ -269,7 +297,10 @@ def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups
         data: with n, or n itself.
         k: number of folds, 2 to n.
     """
+    if not isinstance(data, int | np.integer):
+        _known(data, Counted)
     n = data if isinstance(data, int | np.integer) else data.n
+    check_integer(k, "k, the number of folds,")
     if not 2 <= k <= n:
         raise ValueError(f"expected 2 to {n} folds, got {k}")
     number = np.arange(n) // -(-n // k)
@@ -280,6 +311,7 @@ def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups
 
 def singles(data: Counted) -> Groups:
     """Every point alone: leave one out."""
+    _known(data, Counted)
     return Groups.from_indices(list(np.arange(data.n)[:, None]), n=data.n, kind="single")
 
 
@@ -297,6 +329,8 @@ def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: i
         g groups a draw, draw after draw. Groups that do not overlap do not in a draw either: it is
         a permutation of the points.
     """
+    _known(data, Counted)
+    check_integer(draws, "draws")
     return Groups.from_pairs(
         np.concatenate(list(shuffles(key, like, within, draws))),
         np.repeat(np.arange(draws * len(like)), np.tile(like.size, draws)),
@@ -335,6 +369,7 @@ def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:
         data: with n, x (n d) and y (n).
         num: groups a family.
     """
+    _known(data, Examples)
     every = sizes(data.n, num)
     families = (random, same_class, shared_feature, feature_clusters)
     parts = [f(_own(key, i), data, sizes=every) for i, f in enumerate(families)]
