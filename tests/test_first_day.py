@@ -117,10 +117,8 @@ KEY = jax.random.key(0)
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[N]), "1 to 29 of 30 .* got 30"),
         (lambda fit: lo.groups.shared_feature(KEY, fit.objective, sizes=[-3]), "got -3"),
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[2.5]), "a list of integers"),
-        (
-            lambda fit: lo.groups.random(KEY, fit.objective, sizes="ab"),
-            "list of integers, got 'ab'",
-        ),
+        (lambda fit: lo.groups.random(KEY, fit.objective, sizes=wrong(3)), "integers, got 3"),
+        (lambda fit: lo.groups.random(KEY, fit.objective, sizes="ab"), "a list of integers"),
     ],
 )
 def test_families_of_wrong_things_are_refused(fit, call, sentence):

@@ -102,9 +102,10 @@ def _known(data, kind: type) -> None:
 
 def _sized(sizes, n: int) -> list[int]:
     """Sizes of groups of n points."""
-    asked = np.asarray(sizes if isinstance(sizes, Sequence | np.ndarray) else list(sizes))
+    given = list(sizes) if isinstance(sizes, Iterable) else sizes
+    asked = np.asarray(given)
     if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "iu"):
-        raise ValueError(f"expected sizes as a list of integers, got {shortened([sizes])}")
+        raise ValueError(f"expected sizes as a list of integers, got {shortened([given])}")
     beyond = asked[(asked < 1) | (asked >= n)]
     if beyond.size:
         raise ValueError(f"expected sizes of 1 to {n - 1} of {n} points, got {beyond[0]}")
