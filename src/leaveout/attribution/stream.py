@@ -8,8 +8,7 @@ import jax
 import numpy as np
 
 from leaveout.attribution.container import Effects, joined
-from leaveout.certify.balls import Frame
-from leaveout.certify.enclose import enclose, frame_within
+from leaveout.certify.enclose import Proof
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.leaving import group_sums, leaving, w_by
 from leaveout.groups import Groups
@@ -17,7 +16,7 @@ from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
 from leaveout.runtime.batches import halving
 from leaveout.runtime.memory import CHUNK_GROUPS, budget, chunks
-from leaveout.runtime.sharding import constrain, entry_point, place, replicate, to_host
+from leaveout.runtime.sharding import constrain, entry_point, place, replicate
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Question", "gathered", "plan", "pose", "stream"]
@@ -34,8 +33,7 @@ class Question:
         columns: names of the columns of each measure.
         method: what was prepared.
         prepared: from it.
-        certify: whether intervals are wanted.
-        frame: of the fit, where they come from a Hessian of what stays.
+        proof: what intervals come from, where they are wanted.
     """
 
     fit: Fit
@@ -44,8 +42,7 @@ class Question:
     columns: tuple[tuple[str, ...], ...]
     method: Method
     prepared: Prepared
-    certify: bool
-    frame: Frame | None
+    proof: Proof | None
 
     def ways(self, given, rows: int, read: Callable, what: str) -> list:
         """What a method gave, one entry a measure: an array of all columns is cut up.
@@ -116,14 +113,15 @@ def pose(
         measures: as in `effects`.
         method: as in `effects`.
         certify: as in `effects`.
-        full: certify by the Hessian of what stays even after retraining.
+        full: certify by the Hessian of what stays even where the penalty is enough.
     """
     fit = fit.centred or fit
     bound = tuple(measure.bind(fit.objective) for measure in as_measures(measures))
     columns = tuple(measure.columns(fit.objective) for measure in bound)
     prepared = method.prepare(fit, bound)
-    frame = frame_within(fit, budget()) if certify and (full or not method.actual) else None
-    return Question(fit, groups, bound, columns, method, prepared, certify, frame)
+    count, at_once = sum(map(len, columns)), full or not method.actual
+    proof = Proof(fit, bound, count, budget(), at_once) if certify else None
+    return Question(fit, groups, bound, columns, method, prepared, proof)
 
 
 def plan(fit: Fit, groups: Groups) -> list[np.ndarray]:
@@ -186,10 +184,9 @@ def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
     solutions = _solutions(question, groups, change)
     value = np.concatenate([np.asarray(each.value) for each in solutions], axis=1)[kept]
     bounds = {}
-    if question.certify:
-        w, count = leaving(question.fit, groups), value.shape[1]
-        found = enclose(question.fit, question.measures, count, change().value, w, question.frame)
-        sides = (np.array(part[kept]) for part in to_host(found))
+    if question.proof is not None:
+        found = question.proof.enclose(change().value, leaving(question.fit, groups))
+        sides = (part[kept] for part in found)
         bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
     return question.effects(value, solutions, question.groups[rows], **bounds)
 

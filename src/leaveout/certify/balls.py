@@ -8,12 +8,29 @@ how fast the curvature can change, the minimum lies in a ball around it. Two met
   several outputs; nothing is factorised. Tight where the gradient is small, as after retraining.
 - the Hessian's of what stays, factorised for each group: far tighter per unit of gradient.
 
-Computed in float64 and inflated for rounding (a relative 1e-9, and what a sum of so many terms can
-lose); not interval arithmetic.
+Computed in float64. What rounding may have done is bounded and added, by a model of it
+(`objectives.rounding`), not by interval arithmetic. It covers
+
+- scores, the more the larger the terms that cancel in them (raw years, offsets of 6e4), and by way
+  of them slopes, curvatures, losses and self-loss;
+- sums over examples, feature by feature: an error in the gradient of a column that is far from zero
+  is not made up for by one of the intercept's, and counts for what it is in M^-1;
+- coordinates, factors and solves, by how ill-conditioned they are: where the metric is not known to
+  be positive definite beyond rounding, nothing is proven;
+- theta_hat: it is enclosed like what replaces it (`enclose`).
+
+It takes for granted that sums lose no more than `rounding.units_of` their number; that a loss, its
+slope and its curvature at a score are right to 16 units of rounding of what they are made of (a
+loss of your own that cancels inside says so by its `slope`: `rounding.evaluation_error`); that an
+`envelope` is right to a relative 1e-9; and that nothing underflows. A measure of your own with an
+`enclose` answers for its own rounding. The data, weights and penalty are taken as the float64
+numbers that they are.
 """
 
 import abc
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,27 +38,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.certify.radius import Points, ball_around, ball_centred
 from leaveout.objectives.abstract import weigh
-from leaveout.objectives.layout import SUMMED, pairs, spread, widest
-from leaveout.objectives.linear import LinearObjective, crossproduct
-from leaveout.solvers import Factor, white_rows
+from leaveout.objectives.layout import pairs
+from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.rounding import score_error, slope_error, steepness, units_of
 
 __all__ = [
     "DENSE",
+    "SLACK",
     "AbstractBall",
-    "Frame",
-    "HessianBall",
     "PenaltyBall",
     "data_extent",
-    "frame",
-    "hessian_ball",
+    "gradient_sizes",
     "penalty_ball",
 ]
 
 DENSE = 2000  # parameters up to which a matrix of p x p is formed and factorised for each group
+SLACK = 1e-9  # relative inflation for rounding
 _REACH = 1.0  # change in scores within which the intercept's curvature is bounded
-_SLACK = 1e-9  # relative inflation for rounding
 
 
 class AbstractBall(eqx.Module):
@@ -66,12 +80,35 @@ class AbstractBall(eqx.Module):
     def size(self, change: Float[Array, "p"]) -> Float[Array, ""]:
         """The length of a change in theta in M."""
 
+    @abc.abstractmethod
+    def box(self, sizes: Float[Array, "p"]) -> Float[Array, ""]:
+        """An upper bound of the length in M^-1 of a vector whose entries are no larger than these.
+
+        That is, of sums that rounding has left wrong by so much, each in its own way.
+        """
+
+    @abc.abstractmethod
+    def stretch(self, other: Any) -> Float[Array, ""]:
+        """An upper bound of a vector's length in M for each unit of that in another ball's metric.
+
+        Of balls of one kind and fit.
+        """
+
     def reach(self, vectors: Float[Array, "k p"]) -> Float[Array, "k"]:
         """How far vector . theta can be from vector . centre, at most."""
-        return jnp.linalg.norm(self.whiten(vectors), axis=1) * self.radius
+        return jnp.linalg.norm(self.whiten(vectors), axis=1) * self.radius * (1 + SLACK)
 
 
-# ---- the penalty's metric ------------------------------------------------------------------------
+def gradient_sizes(
+    objective: LinearObjective, slopes: Float[Array, "n K"], theta, largest: Float[Array, "q"]
+) -> Float[Array, "p"]:
+    """How wrong rounding may leave each entry of a gradient, a sum over examples and the penalty.
+
+    By the largest entry of each column (q): no further pass over the data.
+    """
+    eps = jnp.finfo(theta.dtype).eps
+    sums = units_of(len(slopes)) * jnp.sum(jnp.abs(slopes), axis=0)[:, None] * largest[None]
+    return eps * (objective.layout.flat(sums) + 4 * jnp.abs(objective.penalty * theta))
 
 
 class PenaltyBall(AbstractBall):
@@ -112,6 +149,22 @@ class PenaltyBall(AbstractBall):
         bias = self.root_bias @ (bias + self.shift @ weight)
         return jnp.sqrt(self.l2 * jnp.sum(weight**2) + jnp.sum(bias**2))
 
+    def box(self, sizes):
+        """An upper bound of the length in M^-1 of a vector whose entries are no larger."""
+        if self.shift is None or self.root is None:
+            return jnp.linalg.norm(sizes) / jnp.sqrt(self.l2)
+        weight, bias = sizes[: -len(self.root)], sizes[-len(self.root) :]
+        weight = (weight + bias @ jnp.abs(self.shift)) / jnp.sqrt(self.l2)
+        return jnp.hypot(jnp.linalg.norm(weight), jnp.linalg.norm(bias @ jnp.abs(self.root)))
+
+    def stretch(self, other):
+        """By |b + Z v| <= |b + Z' v| + |(Z - Z') v|, each in terms of the other's length."""
+        if self.shift is None or self.root_bias is None:
+            return jnp.ones(())
+        turned = jnp.linalg.norm(self.root_bias @ other.root)
+        moved = jnp.linalg.norm(self.root_bias @ (self.shift - other.shift))
+        return 1 + turned + moved / jnp.sqrt(self.l2)
+
 
 def penalty_ball(
     objective: LinearObjective,
@@ -134,23 +187,43 @@ def penalty_ball(
         free_intercept: the intercepts, and nothing else, are free of the penalty.
         extent: of the data, where it is known already.
     """
-    scores = objective.scores(theta)
+    extent = data_extent(objective) if extent is None else extent
+    scores, off = objective.scores(theta), score_error(objective, theta)
     _, slopes = objective.weighted(scores, v)
-    outputs = objective.layout.outputs
+    outputs, l2 = objective.layout.outputs, objective.l2
     low, matrices = slopes.T[:0], None
     if free_intercept:  # it goes through the data together with the slopes: one product for both
-        low, matrices = _lower_curvature(objective, scores, v, slopes)
+        low, matrices = _lower_curvature(objective, scores, v, slopes, off)
     sums = jnp.concatenate([slopes.T, low]) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
-    noise = SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
-    middle, farthest, length = data_extent(objective) if extent is None else extent
-    l2 = objective.l2
+    wrong = slope_error(objective, scores, objective.y, off)
+    known, loose = jnp.all(v >= 0) & (l2 > 0), jnp.zeros(())
+    zero = jnp.zeros((), theta.dtype)
     if matrices is None:
-        longest = length / jnp.sqrt(l2)
-        radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest
-        radius = jnp.where(l2 > 0, radius, jnp.inf)
-        return PenaltyBall(theta, radius, np.sqrt(2) * longest, None, None, None, l2)
-    curvature = matrices(sums[outputs:])  # (K K q)
+        ball = PenaltyBall(theta, zero, zero, None, None, None, l2)
+        longest, apart = extent[2] / jnp.sqrt(l2), np.sqrt(2)
+    else:  # chords are known from the scores as computed: see `Points.unclear`
+        wrong = wrong + off * steepness(objective, scores, objective.y, _REACH + off)
+        curvature, apart = matrices(sums[outputs:]), 1.0
+        ball, longest, loose = _with_intercepts(objective, theta, curvature, extent)
+    radius = jnp.linalg.norm(ball.whiten(gradient[None])) * (1 + SLACK)
+    radius += ball.box(gradient_sizes(objective, slopes, theta, extent[3]))
+    radius = (radius + jnp.sum(weigh(v, wrong)) * longest) * (1 + loose)
+    if free_intercept:
+        known &= (longest * radius <= _REACH) & (loose < 0.5)
+    radius = jnp.where(known & ~jnp.isnan(radius), radius, jnp.inf)
+    return dataclasses.replace(ball, radius=radius, points=apart * longest)
+
+
+def _with_intercepts(objective, theta, curvature: Float[Array, "K K q"], extent):
+    """The metric of a free intercept, how far apart two scores get in it, and what to allow.
+
+    Z is known to a rounding dZ, so that the metric can be above the curvature: by no more than a
+    share t + t^2 of it, t = |Q^1/2 dZ| / sqrt(l2); and a Q of several scores by its condition
+    number.
+    """
+    middle, farthest, _, largest = extent
+    outputs, features, l2 = objective.layout.outputs, objective.layout.features, objective.l2
     total = curvature[..., -1]
     if objective.loss.shift_invariant:
         total = total + jnp.trace(total) / outputs  # pins the common shift, which nothing sees
@@ -158,29 +231,35 @@ def penalty_ball(
     values, vectors = (total[0], jnp.ones((1, 1))) if outputs == 1 else jnp.linalg.eigh(total)
     root = vectors / jnp.sqrt(values)[None] @ vectors.T
     root_bias = vectors * jnp.sqrt(values)[None] @ vectors.T
-    pull = curvature[..., : objective.layout.features]
-    shift = root @ (root @ pull.reshape(outputs, -1))
-    ball = PenaltyBall(theta, jnp.zeros(()), jnp.zeros(()), root, root_bias, shift, l2)
+    shift = root @ (root @ curvature[..., :features].reshape(outputs, -1))
+    zero = jnp.zeros((), theta.dtype)
+    ball = PenaltyBall(theta, zero, zero, root, root_bias, shift, l2)
     # how far apart two scores of an example can get, in radii
     aside = shift.reshape(outputs, outputs, -1) - jnp.eye(outputs)[..., None] * middle[None, None]
     pair = 1.0 if outputs == 1 else 2.0
     longest = jnp.sqrt(pair * ((farthest + jnp.linalg.norm(aside)) ** 2 / l2 + jnp.sum(root**2)))
-    radius = ball.whiten(gradient[None])
-    radius = jnp.linalg.norm(radius) * (1 + _SLACK) + noise * longest
-    shown = (longest * radius <= _REACH) & (l2 > 0) & jnp.all(values > 0)
-    return PenaltyBall(
-        theta, jnp.where(shown, radius, jnp.inf), longest, root, root_bias, shift, l2
-    )
+    unit = units_of(objective.n) * jnp.finfo(theta.dtype).eps
+    tilt = jnp.linalg.norm(root) * jnp.sum(jnp.abs(total)) * jnp.linalg.norm(largest[:features])
+    tilt = unit * tilt / jnp.sqrt(l2)
+    bent = unit * jnp.max(values) / jnp.min(values) if outputs > 1 else 0.0
+    loose = jnp.where(jnp.all(values > 0), 2 * (tilt + tilt**2 + bent), jnp.inf)
+    return ball, longest, loose
 
 
 def data_extent(objective: LinearObjective) -> tuple:
-    """The middle (d) of the inputs, how far one is from it, and the longest row of the design."""
+    """Of the data, what the penalty's ball needs.
+
+    Returns:
+        the middle (d) of the inputs, how far one is from it, the longest row of the design, and the
+        largest entry of each of its columns (q).
+    """
     middle = jnp.mean(objective.x, axis=0)
     farthest = jnp.sqrt(jnp.max(jnp.sum((objective.x - middle[None]) ** 2, axis=1)))
-    return middle, farthest, jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)))
+    length = jnp.sqrt(jnp.max(jnp.sum(objective.design**2, axis=1)))
+    return middle, farthest, length, jnp.max(jnp.abs(objective.design), axis=0)
 
 
-def _lower_curvature(objective, scores, v, slopes) -> tuple[Float[Array, "r n"], Callable]:
+def _lower_curvature(objective, scores, v, slopes, off) -> tuple[Float[Array, "r n"], Callable]:
     """Below v_i times every chord of the slopes from `scores` to less than 1 away, in r numbers.
 
     The examples come last: what is summed over them is then contiguous. The second value makes
@@ -195,8 +274,8 @@ def _lower_curvature(objective, scores, v, slopes) -> tuple[Float[Array, "r n"],
     assert envelope is not None  # `enclose` asks no ball of others with a free intercept
     outputs = objective.layout.outputs
     given = scores[:, 0] if outputs == 1 else scores
-    low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH))(given, objective.y)
-    low = weigh(v, low)[None]
+    low, _ = jax.vmap(lambda s, y: envelope(s, y, _REACH + off))(given, objective.y)
+    low = weigh(v, low)[None] * jnp.where(outputs > 1, jnp.exp(-2 * off), 1.0)
     if outputs == 1:
         return low, lambda sums: sums[None]
 
@@ -223,170 +302,3 @@ def _star(hub: Float[Array, "K"], edges: Float[Array, "K m"]) -> Float[Array, "K
     spokes = hub[:, None, None] * edges[None]
     whole = (hub[:, None] * hub[None])[..., None] * jnp.sum(edges, axis=0)[None, None]
     return eye * edges[:, None] - spokes - spokes.swapaxes(0, 1) + whole
-
-
-# ---- the Hessian's metric ------------------------------------------------------------------------
-
-
-class HessianBall(AbstractBall):
-    """A ball in the metric of a Hessian of what stays.
-
-    Attributes:
-        factor: of H(1), whose coordinates u are used.
-        root: (p p) C, lower triangular, C C' the metric in these coordinates.
-        inverse_root: (p p) C^-1.
-    """
-
-    centre: Float[Array, "p"]
-    radius: Float[Array, ""]
-    points: Float[Array, "n"]
-    factor: Factor
-    root: Float[Array, "p p"]
-    inverse_root: Float[Array, "p p"]
-
-    def whiten(self, vectors):
-        """Rows whose lengths are those of the vectors in M^-1."""
-        return self.factor.whiten(vectors) @ self.inverse_root.T
-
-    def size(self, change):
-        """The length of a change in theta in M."""
-        return jnp.linalg.norm((change @ self.factor.lower) @ self.root)
-
-
-class Frame(eqx.Module):
-    """A linear model in coordinates u that make H(1) the identity: what all groups share.
-
-    Attributes:
-        objective: a linear model whose loss states an `envelope`.
-        anchor: (p) theta of the fit.
-        factor: of H(1) there, H = L L'.
-        rows: (n K p) the examples in its coordinates, X_i L^-T.
-        scores: (n K) at the anchor.
-        curvature: (n K K) second derivatives there.
-        whole: (p p) H(1) in its own coordinates: the identity, but for rounding in the factor.
-    """
-
-    objective: LinearObjective
-    anchor: Float[Array, "p"]
-    factor: Factor
-    rows: Float[Array, "n K p"]
-    scores: Float[Array, "n K"]
-    curvature: Float[Array, "n K K"]
-    whole: Float[Array, "p p"]
-
-
-@eqx.filter_jit
-def frame(objective: LinearObjective, anchor: Float[Array, "p"], factor: Factor) -> Frame:
-    """The frame of a fit: 2 n K p^2 multiplications and n K p numbers."""
-    expansion = objective.at(anchor)
-    if factor.rows is not None:
-        rows = factor.rows[:, None, :]
-    else:
-        rows = jax.lax.map(white_rows(expansion, factor), expansion.design, batch_size=256)
-    own = jnp.diag(expansion.penalty)
-    gauge = expansion.gauge()
-    own = own if gauge is None else own + gauge
-    own = factor.whiten(factor.whiten(own).T)
-    return Frame(
-        objective=objective,
-        anchor=anchor,
-        factor=Factor(factor.lower),
-        rows=rows,
-        scores=objective.scores(anchor),
-        curvature=expansion.second,
-        whole=own + _seen(rows, expansion.curvature),
-    )
-
-
-def _seen(rows, curvature):
-    """sum_i X_i' C_i X_i in the coordinates of the rows (n K p)."""
-    n, outputs, p = rows.shape
-    bent = jnp.einsum("nkl,nlp->nkp", curvature, rows)
-    return crossproduct(bent.reshape(n * outputs, p), rows.reshape(n * outputs, p))
-
-
-def hessian_ball(
-    frame: Frame,
-    theta: Float[Array, "p"],
-    v: Float[Array, "n"],
-    *,
-    fresh: bool,
-    exact: bool,
-) -> HessianBall:
-    """The ball that the Hessian of what stays gives, from any theta.
-
-    Args:
-        frame: of the fit.
-        theta: the candidate, where the gradient is taken.
-        v: what each example gets, base weight included.
-        fresh: take the Hessian at `theta` (n p^2 more) instead of at the anchor, where it is that
-            of the Newton step.
-        exact: measure every example in the metric (n p^2 more) instead of bounding its length by
-            the metric's least eigenvalue (2 p^3 more).
-
-    Returns:
-        The ball around theta - M^-1 gradient. Costs p^3 for the factor besides.
-    """
-    objective, factor, rows = frame.objective, frame.factor, frame.rows
-    envelope = objective.loss.envelope
-    assert envelope is not None  # there is no frame of others
-    n, outputs, p = rows.shape
-    scores = objective.scores(theta)
-    _, slopes = objective.weighted(scores, v)
-    gradient = objective.pull(slopes) + objective.penalty * theta
-    residual = factor.whiten(gradient[None])[0]
-
-    if fresh:
-        inside = jax.vmap(jax.hessian(objective.point_loss))(scores, objective.y)
-    else:
-        inside = frame.curvature
-    inside = weigh(v, inside)
-    lower = jnp.linalg.cholesky(
-        frame.whole - _seen(rows, weigh(objective.weights, frame.curvature) - inside)
-    )
-    eye = jnp.eye(p, dtype=rows.dtype)
-    inverse_root = jax.scipy.linalg.solve_triangular(lower, eye, lower=True)
-    inverse = inverse_root.T @ inverse_root
-
-    own, length = _lengths(rows, inside, inverse, exact)
-    eps = jnp.finfo(rows.dtype).eps
-    noise = SUMMED * eps * jnp.sum(jnp.abs(slopes).sum(axis=1) * length)
-    start = jnp.linalg.norm(inverse_root @ residual) * (1 + _SLACK) + noise
-    step = inverse @ residual
-    shifted = spread(rows @ step)
-    moved = jnp.zeros(n) if fresh or outputs == 1 else spread(scores - frame.scores)
-    points = Points(
-        scores=scores, y=objective.y, a=v, metric=inside[:, 0, 0], moved=moved, own=own,
-        length=length, shifted=shifted, envelope=envelope,
-    )  # fmt: skip
-    rho = ball_around(points, start)
-    radius = ball_centred(points, start, rho)
-    # what is lost in the gradient, in the solve, and in writing the centre down
-    radius = radius * (1 + _SLACK) + _rounding(lower) * start + noise
-    radius += SUMMED * eps * jnp.linalg.norm(jnp.abs(factor.lower).T @ jnp.abs(theta))
-    radius = jnp.where(jnp.all(jnp.isfinite(inverse_root)) & jnp.isfinite(radius), radius, jnp.inf)
-    centre = theta - factor.unwhiten(step[None])[0]
-    return HessianBall(centre, radius, length, factor, lower, inverse_root)
-
-
-def _rounding(lower):
-    """What the solve with a factor may lose, relative to the solution."""
-    own = jnp.diagonal(lower)
-    worst = (jnp.max(own) / jnp.min(own)) ** 2
-    return 10 * len(lower) * jnp.finfo(lower.dtype).eps * worst
-
-
-def _lengths(rows, inside, inverse, exact: bool):
-    """Bounds (n) of h_i = tr(M_i X_i M^-1 X_i') and of the largest difference of two scores."""
-    n, outputs, p = rows.shape
-    if exact:
-        turned = (rows.reshape(n * outputs, p) @ inverse).reshape(rows.shape)
-        gram = jnp.einsum("nkp,nlp->nkl", turned, rows)
-    else:
-        # M^-1 <= |M^-1| I, and |M^-1|^4 is at most the Frobenius norm of its fourth power
-        # (squared in a loop: as one expression XLA squares anew for every tile of what is summed)
-        fourth = jax.lax.fori_loop(0, 2, lambda _, power: power @ power, inverse)
-        largest = jnp.sqrt(jnp.sqrt(jnp.linalg.norm(fourth)))
-        gram = jnp.einsum("nkp,nlp->nkl", rows, rows) * largest
-    # no example makes up more than the whole metric
-    return jnp.minimum(jnp.einsum("nkl,nkl->n", inside, gram), 1.0), widest(gram)

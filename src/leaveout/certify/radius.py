@@ -45,11 +45,15 @@ class Points(eqx.Module):
         scores: (n K) at theta.
         y: targets.
         a: (n) what stays of each, base weight included.
-        metric: (n) the second derivative inside the metric, for one output; for K, nothing.
+        metric: (n) M_i, a_i times the second derivative inside the metric, for one output; for K
+            outputs, nothing.
         moved: (n) for K outputs: range of the change in scores from where the metric was taken.
         own: (n) h_i, the share of the metric that the example makes up, at most.
         length: (n) t_i, its largest difference of scores in radii.
         shifted: (n) D_i, the same for the Newton step from theta.
+        off: () how far rounding may have left the scores from what they are at theta.
+        uneven: () how far the metric may be from what its examples and the penalty make up, in
+            itself: (1 - uneven) M <= sum_i M_i x_i x_i' + penalty <= (1 + uneven) M.
     """
 
     scores: Float[Array, "n K"]
@@ -60,20 +64,38 @@ class Points(eqx.Module):
     own: Float[Array, "n"]
     length: Float[Array, "n"]
     shifted: Float[Array, "n"]
+    off: Float[Array, ""]
+    uneven: Float[Array, ""]
     envelope: Callable = eqx.field(static=True)
 
     def chords(self, radius):
         """(low, high) of a_i times the curvature chords within `radius` of the scores.
 
-        For one output as they are, for K outputs relative to the metric's.
+        For one output as they are, for K outputs relative to the metric's. With the scores `off`,
+        chords from what they are: as long, of a curvature that is e^(2 off) times another at most
+        for K outputs; for one see `unclear`.
         """
         one = self.scores.shape[1] == 1
         scores = self.scores[:, 0] if one else self.scores
-        low, high = jax.vmap(self.envelope)(scores, self.y, jnp.broadcast_to(radius, self.a.shape))
+        within = jnp.broadcast_to(radius, self.a.shape) + self.off
+        low, high = jax.vmap(self.envelope)(scores, self.y, within)
         if one:
             there = self.a != 0
             return jnp.where(there, self.a * low, 0.0), jnp.where(there, self.a * high, 0.0)
-        return jnp.exp(-self.moved) * low, jnp.exp(self.moved) * high
+        moved = self.moved + 2 * self.off
+        return jnp.exp(-moved) * low, jnp.exp(moved) * high
+
+    def unclear(self, radius):
+        """Bound of what not knowing where chords begin adds to the gradient, in M^-1.
+
+        For one output: from a score that is e off, (off + d) k - off k' is the change of the slope,
+        k and k' chords from the score as computed, so that d times a chord is off by no more than
+        |e| (high - low).
+        """
+        if self.scores.shape[1] > 1:
+            return jnp.zeros(())
+        low, high = self.chords(radius)
+        return jnp.sum(jnp.where(high > low, (high - low) * self.off * self.length, 0.0))
 
     def shortfall(self, radius):
         """How far the curvature can fall below the metric's, relative to it."""
@@ -95,6 +117,7 @@ class Points(eqx.Module):
             wide = jnp.maximum(jnp.abs(high - self.metric), jnp.abs(low - self.metric))
             share = wide / jnp.where(self.metric > 0, self.metric, 1.0)
             share = jnp.where(self.metric > 0, share, jnp.where(wide > 0, jnp.inf, 0.0))
+            radius = radius + 2 * self.off  # chords may differ by twice `wide`: see `unclear`
             most = self.metric * radius**2
         else:
             share = jnp.where(self.a > 0, jnp.maximum(jnp.abs(1 - low), jnp.abs(high - 1)), 0.0)
@@ -102,17 +125,24 @@ class Points(eqx.Module):
             most = jnp.minimum(self.own * length**2, self.a * radius**2 / 4)
         regular = share <= 1
         value = jnp.where(regular, share, 0.0) ** 2
-        together = jnp.sqrt(knapsack(value, jnp.where(regular, most, 0.0), length**2))
+        # to what the examples make up of the metric, at most, and from what they do
+        whole = 1 + self.uneven
+        budget = whole * (length + 2 * self.off * jnp.sqrt(jnp.sum(self.metric))) ** 2
+        together = jnp.sqrt(whole * knapsack(value, jnp.where(regular, most, 0.0), budget))
         alone = wide * radius * self.length
-        return together + jnp.sum(jnp.where(regular | (wide == 0), 0.0, alone))
+        alone = jnp.sum(jnp.where(regular | (wide == 0), 0.0, alone))
+        return together + alone + self.uneven * length
 
 
 def ball_around(points: Points, start) -> Float[Array, ""]:
-    """The smallest rho found with gamma(rho) rho >= R: theta is no further than rho from theta*."""
+    """The smallest rho found with gamma(rho) rho >= R: theta is no further than rho from theta*.
+
+    R is `start`, the length of the gradient in M^-1, and what is `unclear` of it at rho.
+    """
 
     def gamma(rho):
         value = points.shortfall(rho * points.length)
-        return 1 - knapsack(value, points.own, jnp.ones(()))
+        return 1 - points.uneven - knapsack(value, points.own, 1 + points.uneven)
 
     def unproven(carry):
         rho, proven, tried = carry
@@ -120,8 +150,8 @@ def ball_around(points: Points, start) -> Float[Array, ""]:
 
     def grow(carry):
         rho, _, tried = carry
-        convexity = gamma(rho)
-        need = jnp.where(convexity > 0, start / convexity, jnp.inf)
+        convexity, gradient = gamma(rho), start + points.unclear(rho * points.length)
+        need = jnp.where(convexity > 0, gradient / convexity, jnp.inf)
         proven = need <= rho
         return jnp.where(proven, rho, 1.05 * need), proven, tried + 1
 

@@ -9,9 +9,10 @@ import scipy.sparse
 from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
-from leaveout.measures.queries import excess
+from leaveout.measures.queries import loss_error
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
+from leaveout.objectives.rounding import score_error, units_of
 from leaveout.runtime.sharding import is_traced
 
 __all__ = ["linear", "parameter", "self_loss"]
@@ -35,13 +36,15 @@ class _SelfLoss(Measure):
         assert w is not None  # needs_w
         taken = objective.taken(w)
         values = self.values(objective, ball.centre, w)
-        scores = objective.scores(ball.centre)
-        gradient = objective.pull(objective.weighted(scores, taken)[1])
+        scores, off = objective.scores(ball.centre), score_error(objective, ball.centre)
+        losses, slopes = objective.weighted(scores, taken)
         apart = jnp.broadcast_to(ball.points * ball.radius, taken.shape)
-        # what is added bends down
-        rise = weigh(taken, excess(objective, scores, objective.y, apart))
+        lost, rise = loss_error(objective, scores, objective.y, off, apart)
+        rise = weigh(taken, rise)  # what is added bends down
         up, down = jnp.sum(jnp.maximum(rise, 0.0)), jnp.sum(jnp.minimum(rise, 0.0))
-        lower, upper = around(values, ball.reach(gradient[None]))
+        sizes = units_of(len(taken)) * jnp.finfo(taken.dtype).eps * jnp.abs(losses)
+        lost = jnp.sum(sizes) + jnp.sum(weigh(jnp.abs(taken), lost))
+        lower, upper = around(values, ball.reach(objective.pull(slopes)[None]) + lost)
         return sound(lower + down, upper + up)
 
     def steepest(self, objective):
@@ -61,6 +64,11 @@ def self_loss() -> Measure:
     return _SelfLoss()
 
 
+def _lost(objective, sizes):
+    """Rounding in sums over theta, by the sums of the sizes of their terms."""
+    return units_of(objective.p) * jnp.finfo(sizes.dtype).eps * sizes
+
+
 class _Parameter(Measure):
     """Entries of the flat theta."""
 
@@ -72,8 +80,9 @@ class _Parameter(Measure):
         return objective.shown(theta)[np.asarray(self.index)]
 
     def enclose(self, objective, ball, w):
-        vectors = self.gradients(objective, ball.centre)
-        return around(self.values(objective, ball.centre, w), ball.reach(vectors))
+        vectors, theta = self.gradients(objective, ball.centre), ball.centre
+        lost = _lost(objective, jnp.abs(vectors) @ jnp.abs(theta))
+        return around(self.values(objective, theta, w), ball.reach(vectors) + lost)
 
     def steepest(self, objective):
         return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
@@ -115,8 +124,12 @@ class _Linear(Measure):
         return self.vectors @ objective.shown(theta)
 
     def enclose(self, objective, ball, w):
-        vectors = self.gradients(objective, ball.centre)
-        return around(self.values(objective, ball.centre, w), ball.reach(vectors))
+        vectors, theta = self.gradients(objective, ball.centre), ball.centre
+        sizes = jnp.abs(self.vectors) @ jnp.abs(objective.shown(theta))
+        sizes += jnp.abs(vectors) @ jnp.abs(theta)
+        return around(
+            self.values(objective, theta, w), ball.reach(vectors) + _lost(objective, sizes)
+        )
 
     def steepest(self, objective):
         return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)

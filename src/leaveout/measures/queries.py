@@ -14,9 +14,10 @@ from leaveout.measures.container import Measure, around, convex, sound
 from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
+from leaveout.objectives.rounding import evaluation_error, score_error, slope_error, units_of
 from leaveout.runtime.memory import QUERY_BYTES
 
-__all__ = ["excess", "loss", "margin", "pair", "prediction", "queries", "subsets"]
+__all__ = ["loss", "loss_error", "margin", "pair", "prediction", "queries", "subsets"]
 
 
 class _PerExample(Measure):
@@ -84,19 +85,29 @@ class _PerExample(Measure):
     def enclose(self, objective, ball, w):
         objective = as_linear(objective)
         values = self.values(objective, ball.centre, None)
+        half = ball.reach(self.gradients(objective, ball.centre))
+        off = score_error(objective, ball.centre, self.x)
+        scores = objective.scores(ball.centre, self.x)
         if self._affine(objective):
-            return around(values, ball.reach(self.gradients(objective, ball.centre)))
+            each = jnp.broadcast_to(off[:, None], scores.shape)
+            return around(values, half + self._lost(each, jnp.abs(scores)))
         if self.function is not _loss or not objective.convex:
             return super().enclose(objective, ball, w)
         apart = _apart(objective, ball, objective.widen(self.x))
-        scores = objective.scores(ball.centre, self.x)
         if objective.outputs == 1 and self.pool is None:
-            return _image(objective, scores[:, 0], self.y, apart)
-        rise = excess(objective, scores, self.y, apart)
-        half = ball.reach(self.gradients(objective, ball.centre))
+            return _image(objective, scores[:, 0], self.y, apart + off)
+        lost, rise = loss_error(objective, scores, self.y, off, apart)
+        lost = self._lost(lost[:, None], jnp.abs(self._each(objective, scores)))
         if self.pool is not None:
             rise = jnp.sum(weigh(self.pool, jnp.broadcast_to(rise, self.pool.shape)), axis=1)
-        return convex(values, half, rise)
+        return convex(values, half + lost, rise)
+
+    def _lost(self, each: Float[Array, "m c"], sizes: Float[Array, "m c"]) -> Float[Array, "..."]:
+        """What rounding may take from the columns: of every example, and of sums of such sizes."""
+        if self.pool is None:
+            return each.reshape(-1)
+        summed = units_of(len(sizes)) * jnp.finfo(sizes.dtype).eps * sizes
+        return (jnp.abs(self.pool) @ (each + summed)).reshape(-1)
 
     def columns(self, objective):
         theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
@@ -198,7 +209,27 @@ def _apart(objective, ball, x) -> Float[Array, "m"]:
     return jax.lax.map(one, x, batch_size=int(np.clip(QUERY_BYTES // held, 1, len(x))))
 
 
-def excess(objective, scores, y, apart) -> Float[Array, "m"]:
+def loss_error(objective, scores, y, off, apart) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
+    """What to allow each example's convex loss, from its tangent at scores as they were computed.
+
+    Args:
+        objective: whose loss it is.
+        scores: (m K) computed, `off` (m) or () from what they are.
+        y: (m ...) coded targets.
+        off: how wrong the scores may be.
+        apart: (m) how far the scores move at most: of several, their largest difference.
+
+    Returns:
+        (m) what rounding may have done to the loss, and to its slope by how far scores move; and
+        (m) how far the loss rises above its tangent, at most.
+    """
+    slopes = jnp.sum(jnp.abs(jax.vmap(jax.grad(objective.point_loss))(scores, y)), axis=1)
+    wrong = slope_error(objective, scores, y, off)
+    lost = evaluation_error(objective, scores, y) + slopes * off + wrong * (apart + off)
+    return lost, _excess(objective, scores, y, apart + 2 * off)
+
+
+def _excess(objective, scores, y, apart) -> Float[Array, "m"]:
     """How far the convex loss of each example rises above its tangent when scores move `apart`.
 
     By the loss's envelope; of several outputs at most an eighth of the squared range (Popoviciu).
@@ -225,8 +256,10 @@ def _image(objective, middle, y, half):
     gap = jnp.where(inside, rises - falls, 1.0)
     drop = falls * (left - right + rises * (high - low)) / gap
     least = jnp.where(inside, left + drop * (1 + 1e-12), jnp.minimum(left, right))
+    lost = [evaluation_error(objective, end[:, None], y) for end in (low, high)]
+    lost = jnp.maximum(*lost)
     known = jnp.isfinite(half)
-    top = jnp.maximum(left, right)
+    least, top = least - lost, jnp.maximum(left, right) + lost
     return sound(jnp.where(known, least, -jnp.inf), jnp.where(known, top, jnp.inf))
 
 
