@@ -9,19 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fitting.fitted import Fit
-from leaveout.fitting.leaving import leaving
+from leaveout.fitting.fitted import Fit, expansion_of
+from leaveout.fitting.leaving import leaving, listed_gradients, taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
+from leaveout.objectives.linear import LinearExpansion
+from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor
 
-__all__ = ["Need", "admit", "check_fit"]
+__all__ = ["Need", "admit", "check_fit", "doubtful"]
 
 _SURE = 1e-9  # sandwich lengths from an optimum at which no effect is in question
-_SAMPLE = 256  # groups that stand for all where it is
+_HUNDREDTH = 0.01  # of a predicted change that theta may be away from its optimum
+_SAMPLE = 256  # groups that stand for all where a gradient of each would cost too much
 
 
 class Need(enum.Enum):
@@ -38,9 +40,10 @@ def admit(
     """Refuse groups that were made for other data, and a fit that lacks what a method needs.
 
     A theta is refused where it is too far from its optimum, which depends on the groups: the Newton
-    decrement at theta is compared with the root mean square of |g(w)| in the norm of H^-1, the
-    first-order changes in theta in the norm of H. A hundredth is warned of, for effects are then
-    wrong by up to that share; where it is the longer of the two, there is no answer.
+    decrement at theta is compared with |g(w)| in the norm of H^-1 of every group, the first-order
+    changes in theta in the norm of H. A hundredth of any of them is warned of, for its effects are
+    then wrong by up to that share; where it is longer than their root mean square, there is no
+    answer.
 
     Returns:
         the fit that verbs compute with, and the groups as they act on its objective.
@@ -111,26 +114,65 @@ def _filled_up(objective: AbstractObjective, n: int) -> bool:
 
 @entry_point
 def _check_optimum(fit: Fit, groups: Groups) -> None:
-    decrement, sandwich = float(to_host(fit.residual)), float(to_host(fit.sandwich))
-    if decrement <= _SURE * sandwich:
+    decrement = float(to_host(fit.residual))
+    lengths = _predicted(fit, groups)
+    if lengths is None:
         return
-    rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
-    if fit.metric is None:  # as of groups drawn at random
-        lengths = sandwich * np.sqrt(groups.size[rows] / fit.objective.n)
-    else:
-        lengths = np.asarray(to_host(_lengths(fit, fit.metric, leaving(fit, groups, rows))))
     predicted = float(np.sqrt(np.mean(lengths**2)))
-    if decrement <= 0.01 * predicted or predicted == 0:
+    near = lengths[(lengths > 0) & (decrement > _HUNDREDTH * lengths)]
+    if not near.size:
         return
+    if decrement > _HUNDREDTH * predicted:
+        worst, whose = predicted, "of the predicted changes"
+        them = f"the changes {predicted:.1e} long, root mean square"
+    else:  # only of some
+        worst, whose = float(near.min()), "of the smallest predicted change"
+        them = (
+            f"the changes from {near.min():.1e} long, for {near.size:,} of {lengths.size:,} groups "
+            "less than a hundred times as much"
+        )
     told = (
-        f"theta is not at its optimum: it is {decrement / predicted:.2g} of the predicted changes "
-        f"away from it (the Newton decrement there is {decrement:.1e}, the changes {predicted:.1e} "
-        "long, root mean square, both in the norm of H)"
+        f"theta is not at its optimum: it is {decrement / worst:.2g} {whose} away from it (the "
+        f"Newton decrement there is {decrement:.1e}, {them}, both in the norm of H)"
     )
     again = "train on with lo.fit(fit.objective, theta=fit.theta), or raise l2"
     if not decrement <= predicted:
         raise SolveError(f"{told}, so that it would drown them; {again}")
-    warn(f"{told}: effects can be wrong by {100 * decrement / predicted:.0f} %; {again}")
+    warn(f"{told}: effects can be wrong by {100 * decrement / worst:.0f} %; {again}")
+
+
+def doubtful(fit: Fit, groups: Groups) -> np.ndarray:
+    """(g) whether theta is more than a hundredth of a group's predicted change from its optimum.
+
+    What a retrained theta is away from theta is then not what it is away from the optimum.
+    """
+    lengths = _predicted(fit, groups)
+    if lengths is None or lengths.size != len(groups):
+        return np.zeros(len(groups), bool)
+    return (lengths > 0) & (float(to_host(fit.residual)) > _HUNDREDTH * lengths)
+
+
+def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
+    """|g(w)| in the norm of H^-1, of every group; None where theta is beyond doubt.
+
+    Of other objectives than linear models, where g(w) of a group is a pass over the data, of a few
+    groups that stand for all.
+    """
+    if float(to_host(fit.residual)) <= _SURE * float(to_host(fit.sandwich)):
+        return None
+    if fit.metric is None:  # as of groups drawn at random
+        return float(to_host(fit.sandwich)) * np.sqrt(groups.size / fit.objective.n)
+    expansion = expansion_of(fit)
+    if isinstance(expansion, LinearExpansion) and devices() == 1:
+        gradients = listed_gradients(expansion, groups, taken_by(fit.objective, groups))
+        return np.asarray(to_host(_white_lengths(fit.metric, gradients)))
+    rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
+    return np.asarray(to_host(_lengths(fit, fit.metric, leaving(fit, groups, rows))))
+
+
+@eqx.filter_jit
+def _white_lengths(factor: Factor, gradients):
+    return replicate(jnp.linalg.norm(factor.whiten(gradients), axis=1))
 
 
 @eqx.filter_jit

@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Change, Fit, with_rows
+from leaveout.fitting.gates import doubtful
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.measures import Measure
@@ -30,7 +31,7 @@ from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer, check_positive
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
-from leaveout.runtime.solution import Status
+from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers import factorise, full_matrix, reachable
 
 __all__ = [
@@ -90,7 +91,8 @@ def retrain(
     The l2 penalty stays what it is. Two matrix products of the size of the data for each
     evaluation, for all groups in flight together; about 10 to 30 evaluations a group. Where a
     linear model has no penalty, a group that leaves more than one minimum gets one of them and the
-    status `singular` (n p^2 a group to find out).
+    status `singular` (n p^2 a group to find out); one that moves theta by less than a hundred times
+    what theta_hat is from its own optimum gets `inaccurate`.
 
     Args:
         fit: the fitted objective.
@@ -139,11 +141,18 @@ def _retraining(fit: Fit, method: Retrain, start, l2):
         solution = (straight if traced else pooled)(task, lanes)
         if not is_traced(solution) and _may_be_flat(fit, l2):
             flat = _flat(fit, groups, solution.value, l2, lanes)
-            status = jnp.where((solution.status == 0) & flat, Status.singular, solution.status)
-            solution = eqx.tree_at(lambda s: s.status, solution, status.astype(jnp.int8))
+            solution = _flagged(solution, flat, Status.singular)
+        if not is_traced(solution) and l2 is None:  # a change from theta, not from its optimum
+            solution = _flagged(solution, doubtful(fit, groups), Status.inaccurate)
         return Change.of(solution, fit.objective).finished(fit, asked)
 
     return change
+
+
+def _flagged(solution: Solution, where, status: Status) -> Solution:
+    """The solution with a status for some rows that converged."""
+    code = jnp.where((solution.status == 0) & where, status, solution.status)
+    return eqx.tree_at(lambda s: s.status, solution, code.astype(jnp.int8))
 
 
 def _per_group(values, shape, name):
