@@ -50,6 +50,9 @@ class Effects:
     def __repr__(self) -> str:
         failed = int(np.count_nonzero(self.status))
         state = "all converged" if failed == 0 else f"{failed:,} groups did not converge"
+        if self.certificate is not None:
+            proven = int(np.count_nonzero(self.certificate == Certificate.certified))
+            state += f", {proven:,} of {len(self.groups):,} certified"
         return (
             f"Effects({self.method}: {len(self.groups):,} groups x {len(self.columns)} columns, "
             f"{state})"

@@ -15,7 +15,8 @@ from leaveout.methods import Method, Newton, Retrain
 from leaveout.runtime.memory import limited
 from leaveout.runtime.options import is_positive
 from leaveout.runtime.sharding import entry_point, is_traced, tracing
-from leaveout.runtime.solution import raise_unless_converged
+from leaveout.runtime.solution import Status, raise_unless_converged
+from leaveout.runtime.text import warn
 
 __all__ = ["check_method", "check_outside", "effects"]
 
@@ -52,15 +53,19 @@ def effects(
         method: `Influence()`, `SecondOrder()`, `Krylov()`, `Newton()`, `NewtonChebyshev()` or
             `Retrain()`.
         certify: fill `lower` and `upper`: an interval for the effect of RETRAINING, whatever the
-            method, that holds it for sure (up to the rounding described in `certify.balls`), and
-            `certificate`, which says how good it is. Linear models whose loss states an envelope;
-            predictions, losses, self-loss, linear functionals. From a retrained theta about two and
-            a half products with the data a group; from an approximation a Hessian and its factor,
-            n p^2 + p^3, which is mostly dearer than retraining.
+            method, that holds it for sure, and `certificate`, which says how good it is. Both the
+            retrained theta and theta_hat are enclosed, and so is what float64 rounding can do to
+            scores, slopes, losses, sums and solves; `certify.balls` says how, and what is taken
+            for granted. Linear models whose loss is convex and states an envelope; predictions,
+            losses, self-loss, linear functionals. From a retrained theta about two and a half
+            products with the data a group; from an approximation, and where the penalty alone
+            proves too little, a Hessian and its factor, n p^2 + p^3, which is mostly dearer than
+            retraining.
         tolerance: go on with every group until half its interval is at most this share of the root
             mean square effect of each column: the group is retrained, ever more exactly, and
             `value`, `steps` and the interval are replaced; values outside their interval are moved
-            to its nearer end. Implies `certify`.
+            to its nearer end. Groups that cannot be brought so far are warned of and have the
+            status `inaccurate`. Implies `certify`.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise if any group's solve fails; otherwise `status` says which.
         progress: called with the number of groups done, after each chunk.
@@ -115,8 +120,7 @@ def _narrowed(question: Question, effects: Effects, tolerance: float) -> Effects
     """The effects with every interval that is too wide replaced by one of a retrained theta."""
     hopeless = np.zeros(len(effects.columns), bool)  # measures that are never certified
     for exactness, full in _LADDER:
-        goal = tolerance * np.sqrt(np.mean(effects.value**2, axis=0))
-        wide = np.flatnonzero(((effects.width > goal) & ~hopeless).any(axis=1))
+        wide = np.flatnonzero((_widths(effects)[:, ~hopeless] > tolerance).any(axis=1))
         if not len(wide):
             break
         again = pose(
@@ -125,9 +129,41 @@ def _narrowed(question: Question, effects: Effects, tolerance: float) -> Effects
         )  # fmt: skip
         for rows, part in stream(again, plan(again.fit, again.groups)):
             _replace(effects, wide[rows], part)
-        hopeless = np.isinf(effects.width).all(axis=0)
+        hopeless = np.asarray(np.isinf(effects.width).all(axis=0))
+    effects = _told(effects, tolerance, hopeless)
     # an approximation can lie outside its own interval, which is for retraining
     return dataclasses.replace(effects, value=np.clip(effects.value, effects.lower, effects.upper))
+
+
+def _widths(effects: Effects) -> np.ndarray:
+    """(g m) half the intervals, as shares of the root mean square effect of their column."""
+    known = np.isfinite(effects.value)
+    squares = np.where(known, effects.value, 0.0) ** 2
+    scale = np.sqrt(squares.sum(axis=0) / np.maximum(known.sum(axis=0), 1))
+    shares = effects.width / np.where(scale > 0, scale, 1.0)
+    return np.where(effects.width > 0, shares, 0.0)
+
+
+def _told(effects: Effects, tolerance: float, hopeless: np.ndarray) -> Effects:
+    """The effects with the status of what is still too wide; which is also warned of."""
+    if hopeless.any():
+        columns = [name for name, never in zip(effects.columns, hopeless, strict=True) if never]
+        warn(
+            f"nothing can be proven of {', '.join(columns[:5])}{', ...' * (len(columns) > 5)}, so "
+            "that the tolerance says nothing of it; ask for predictions, losses, self-loss or "
+            "linear functionals of a convex linear model, in float64"
+        )
+    share = np.max(_widths(effects)[:, ~hopeless], axis=1, initial=0.0)
+    wide = share > tolerance
+    if wide.any():
+        warn(
+            f"the tolerance of {tolerance:g} was not reached for {wide.sum():,} of {wide.size:,} "
+            f"groups, whose status is now inaccurate: half an interval is still up to "
+            f"{share.max():.1e} of the root mean square effect; rounding, or what these groups "
+            "leave, allows no more: loosen tolerance, raise l2, or centre the features"
+        )
+    status = np.where(wide & (effects.status == 0), Status.inaccurate, effects.status)
+    return dataclasses.replace(effects, status=status.astype(np.int8))
 
 
 def _replace(effects: Effects, rows: np.ndarray, part: Effects) -> None:
