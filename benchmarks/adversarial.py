@@ -1,4 +1,7 @@
-"""Problems made to break a certificate, many at a time, and the count of what broke.
+"""Balls on problems made to break them, many at a time, and the count of what broke.
+
+`proofs` does the same through the public call, one problem at a time, against a truth beyond
+float64; here every ball is tried from every candidate, a hundred times faster.
 
 Gaussian, heavy-tailed and sparse binary features, one example thirty times as far out, exact
 duplicates; groups of up to nine tenths, whole classes, those of largest influence, fractions of
@@ -14,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import leaveout as lo
-from leaveout.certify.balls import frame, hessian_ball, penalty_ball
+from leaveout.certify.balls import penalty_ball
+from leaveout.certify.hessian import frame, hessian_ball
 from leaveout.solvers import factorise, full_matrix
 
 __all__ = ["SHAPES", "checks"]
