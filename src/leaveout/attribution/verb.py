@@ -140,8 +140,7 @@ def _widths(effects: Effects) -> np.ndarray:
     known = np.isfinite(effects.value)
     squares = np.where(known, effects.value, 0.0) ** 2
     scale = np.sqrt(squares.sum(axis=0) / np.maximum(known.sum(axis=0), 1))
-    shares = effects.width / np.where(scale > 0, scale, 1.0)
-    return np.where(effects.width > 0, shares, 0.0)
+    return np.nan_to_num(effects.width / np.where(scale > 0, scale, 1.0), nan=np.inf, posinf=np.inf)
 
 
 def _told(effects: Effects, tolerance: float, hopeless: np.ndarray) -> Effects:
