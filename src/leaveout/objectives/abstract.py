@@ -19,6 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.tables import Fingerprint, Names
 
 __all__ = [
     "AbstractExpansion",
@@ -107,11 +108,19 @@ class AbstractExpansion(eqx.Module):
 
 
 class AbstractObjective(eqx.Module):
-    """What every objective offers."""
+    """What every objective offers.
+
+    Attributes:
+        weights: (n) base weights s.
+        l2: () the penalty.
+        penalised: (p) which entries of theta it falls on.
+        fingerprint: which rows the examples are, where they were given with a pandas index.
+    """
 
     weights: eqx.AbstractVar[Float[Array, "n"]]
     l2: eqx.AbstractVar[Float[Array, ""]]
     penalised: eqx.AbstractVar[Bool[Array, "p"]]
+    fingerprint: eqx.AbstractVar[Fingerprint | None]
 
     @property
     @abc.abstractmethod
@@ -282,10 +291,12 @@ class AbstractScores(AbstractObjective):
     Attributes:
         loss: the loss of one example's scores.
         classes: the labels that the codes 0..K-1 stand for, or None.
+        names: of the features, or None.
     """
 
     loss: eqx.AbstractVar[Loss]
     classes: eqx.AbstractVar[tuple | None]
+    names: eqx.AbstractVar[Names | None]
 
     @property
     @abc.abstractmethod

@@ -1,5 +1,6 @@
 """A user's data, coded and checked: one clear sentence before anything is traced."""
 
+import math
 import pickle
 import sys
 import types
@@ -8,12 +9,20 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.columns import (
+    Column,
+    as_numbers,
+    codes,
+    column,
+    distinct,
+    refuse_text_of_missing,
+)
 from leaveout.runtime.sharding import is_traced
+from leaveout.runtime.tables import as_columns, check_finite, is_table, matrix
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "check_weights",
     "encode",
     "float_type",
+    "targets",
 ]
 
 
@@ -35,114 +45,154 @@ def float_type():
 
 
 def check_data(loss: Loss, x, y, outputs):
-    """Inputs as a matrix, targets coded, the classes, and the number of outputs."""
+    """Inputs as a matrix, targets coded, the classes, and the number of outputs.
+
+    Of `outputs` 0 there are as many as there are classes, or columns of real targets.
+    """
     if is_traced((x, y)):
-        return jnp.asarray(x), jax.tree.map(jnp.asarray, y), None, max(outputs, 1)
-    if scipy.sparse.issparse(x):
-        raise ValueError(
-            f"x is a sparse matrix {x.shape}; this library works on dense ones: give x.toarray()"
-        )
-    x = np.asarray(x)
-    if x.ndim != 2 or x.dtype.kind not in "fiub":
-        raise ValueError(
-            f"expected x as a numeric matrix (n, d), got shape {x.shape} of {x.dtype}; "
-            "give one row per example, categories one-hot coded"
-        )
-    if x.shape[0] < 2 or x.shape[1] < 1:
-        raise ValueError(f"expected at least 2 examples and 1 feature, got x of shape {x.shape}")
-    _check_finite(x, "x")
+        y = jax.tree.map(jnp.asarray, y)
+        wide = outputs == 0 and loss.targets == "real" and y.ndim == 2
+        return jnp.asarray(x), y, None, y.shape[1] if wide else max(outputs, 1)
+    x = matrix(x)
+    if x.shape[0] < 2:
+        raise ValueError(f"expected at least 2 examples, got x of shape {x.shape}")
+    classes = None
     if loss.targets == "any":
-        y = jax.tree.map(np.asarray, y)
-        lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(y)}
+        coded = encode(y, loss, None)
+        lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(coded)}
         if lengths != {(x.shape[0],)}:
             raise ValueError(f"x has {x.shape[0]} rows but y has leading axes {sorted(lengths)}")
-        classes, coded = None, jax.tree.map(jnp.asarray, y)
     else:
-        y = np.asarray(y)
-        if y.shape != (x.shape[0],):
+        y = targets(y)
+        shape = y.values.shape
+        many = outputs == 0 and loss.targets == "real" and len(shape) == 2
+        if shape[:1] != x.shape[:1] or (len(shape) > 1 and not many):
             raise ValueError(
                 f"expected y of shape ({x.shape[0]},) to go with x of shape {x.shape}, "
-                f"got {y.shape}; give one target per row"
+                f"got {shape}; give one target per row"
             )
         classes = _classes(y, loss)
-        coded = encode(y, loss, classes)
-    if loss.targets == "classes":
-        outputs = len(classes or ())
+        coded = encode(y, loss, classes, shape[1:])
+        if outputs == 0:
+            outputs = len(classes) if classes else math.prod(shape[1:])
     if outputs < 1:
         raise ValueError(f"outputs must be at least 1, got {outputs}")
     return jnp.asarray(x, float_type()), coded, classes, outputs
 
 
-def _classes(y, loss: Loss) -> tuple | None:
+def targets(y) -> Column:
+    """Targets of any library: (n), or (n k) of several columns; a table of one column is one."""
+    columns = as_columns(y)
+    if len(columns) == 1:
+        return columns[0]
+    parts = [as_numbers(part) for part in columns]
+    numeric = [part for part in parts if part is not None]
+    if not numeric or len(numeric) < len(parts):
+        raise ValueError(
+            f"expected one target per row, got {len(columns)} columns that are not all numbers"
+        )
+    return column(np.stack(numeric, axis=1))
+
+
+def _classes(y: Column, loss: Loss) -> tuple | None:
     if loss.targets not in ("binary", "classes"):
         return None
-    if y.dtype.kind == "f":
-        _check_finite(y, "y")
-    classes = tuple(
-        label.item() if isinstance(label, np.generic) else label for label in np.unique(y)
-    )
+    _check_labels(y)
+    found, _ = distinct(y.values)
+    refuse_text_of_missing(found, "the targets y")
+    classes = tuple(map(_plain, found))
     if loss.targets == "binary" and len(classes) != 2:
         raise ValueError(
-            f"expected two labels in y, got {len(classes)}: {shortened(classes or ())}; "
+            f"expected two labels in y, got {len(classes)}: {shortened(classes)}; "
             "use lo.softmax for more than two"
         )
     if len(classes) < 2:
-        raise ValueError(f"expected at least two labels in y, got only {shortened(classes or ())}")
+        raise ValueError(f"expected at least two labels in y, got only {shortened(classes)}")
     return classes
 
 
-def encode(y, loss: Loss, classes: tuple | None):
-    """Targets as the loss wants them; labels become their position in `classes`."""
+def _plain(label):
+    """A label of NumPy's as Python's."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _check_labels(y: Column) -> None:
+    """Every example has a label, and a finite one."""
+    if not y.there.all():
+        lost = np.flatnonzero(~y.there)
+        raise ValueError(
+            f"y has no label in {lost.size:,} of {y.there.size:,} rows, the first of them row "
+            f"{lost[0]}; drop these rows, from x as well"
+        )
+    if y.values.dtype.kind == "f":
+        check_finite(y.values, "y")
+
+
+def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
+    """Targets as the loss wants them; labels become their position in `classes`.
+
+    `shape` is that of one example's real targets.
+    """
     if is_traced(y):
         return y
     if loss.targets == "any":
-        return jax.tree.map(jnp.asarray, y)
-    y = np.asarray(y)
+        y = np.asarray(y) if isinstance(y, list) and np.isscalar(y[0]) else y
+        return jax.tree.map(lambda leaf: jnp.asarray(_entries(leaf, "y")), y)
+    y = y if isinstance(y, Column) else targets(y)
     if loss.targets in ("binary", "classes"):
-        table = np.asarray(classes)
-        codes = np.clip(np.searchsorted(table, y), 0, len(table) - 1)
-        unknown = np.unique(y[table[codes] != y])
-        if unknown.size:
+        _check_labels(y)
+        code = codes(y.values, classes or ())
+        if (code < 0).any():
+            unknown, _ = distinct(y.values[code < 0])
             raise ValueError(
                 f"expected labels among {shortened(classes or ())}, got "
-                f"{shortened(unknown.tolist())}; use the labels the objective was made with"
+                f"{shortened(map(_plain, unknown))}; "
+                "use the labels the objective was made with"
             )
-        return jnp.asarray(codes, float_type() if loss.targets == "binary" else jnp.int32)
-    if y.dtype.kind not in "fiub":
-        raise ValueError(f"expected numbers in y, got {y.dtype}")
-    _check_finite(y, "y")
-    if loss.targets == "counts" and (y < 0).any():
+        return jnp.asarray(code, float_type() if loss.targets == "binary" else jnp.int32)
+    values = as_numbers(y)
+    if values is None:
+        raise ValueError(f"expected numbers in y, got {y.values.dtype}")
+    if values.shape[1:] != shape:
         raise ValueError(
-            f"expected counts >= 0 in y, got {y.min()} in row {int(y.argmin())}; "
+            f"expected targets of shape {(len(values), *shape)}, as in training, got {values.shape}"
+        )
+    check_finite(values, "y")
+    if loss.targets == "counts" and (values < 0).any():
+        raise ValueError(
+            f"expected counts >= 0 in y, got {values.min()} in row {int(values.argmin())}; "
             "use lo.squares for targets of either sign"
         )
-    return jnp.asarray(y, float_type())
+    return jnp.asarray(values, float_type())
+
+
+def _entries(leaf, name: str):
+    """An array of numbers (n ...) as it is, or read from a table or a column."""
+    if is_traced(leaf) or isinstance(leaf, jax.Array):
+        return leaf
+    if is_table(leaf):
+        return matrix(leaf, name)
+    values = as_numbers(column(leaf))
+    if values is None:
+        raise ValueError(f"expected numbers in {name}, got {column(leaf).values.dtype}")
+    return values
 
 
 def check_tree(data):
     """Data as arrays with their common leading axis."""
-    data = jax.tree.map(lambda leaf: leaf if is_traced(leaf) else np.asarray(leaf), data)
-    leaves = jax.tree.leaves(data)
-    lengths = {leaf.shape[:1] for leaf in leaves}
+    named, treedef = jax.tree_util.tree_flatten_with_path(data)
+    leaves = [_entries(leaf, f"data{jax.tree_util.keystr(path)}") for path, leaf in named]
+    data = jax.tree.unflatten(treedef, leaves)
+    lengths = {np.shape(leaf)[:1] for leaf in leaves}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(
             f"expected arrays with a common leading axis in data, got shapes "
-            f"{[leaf.shape for leaf in leaves]}; give one entry per example in each"
+            f"{[np.shape(leaf) for leaf in leaves]}; give one entry per example in each"
         )
     for path, leaf in jax.tree.leaves_with_path(data):
-        if not is_traced(leaf) and leaf.dtype.kind == "f":
-            _check_finite(leaf, f"data{jax.tree_util.keystr(path)}")
+        if not is_traced(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
+            check_finite(np.asarray(leaf), f"data{jax.tree_util.keystr(path)}")
     return jax.tree.map(jnp.asarray, data), lengths.pop()[0]
-
-
-def _check_finite(values, name):
-    bad = ~np.isfinite(values)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{name} must be finite, but {name}{list(where)} is {values[where]} "
-            f"({int(bad.sum()):,} such entries); impute or drop them first"
-        )
 
 
 def check_weights(weights, n, dtype):
@@ -151,10 +201,10 @@ def check_weights(weights, n, dtype):
         return jnp.ones(n, dtype)
     if is_traced(weights):
         return weights
-    weights = np.asarray(weights)
+    weights = np.asarray(_entries(weights, "weights"))
     if weights.shape != (n,):
         raise ValueError(f"expected weights of shape ({n},), got {weights.shape}")
-    _check_finite(weights, "weights")
+    check_finite(weights, "weights")
     if (weights < 0).any() or not (weights > 0).any():
         raise ValueError("expected base weights >= 0, not all 0; drop the rows you do not want")
     return jnp.asarray(weights, dtype)

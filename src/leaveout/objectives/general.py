@@ -18,6 +18,7 @@ from leaveout.objectives.checks import (
     float_type,
 )
 from leaveout.runtime.sharding import in_jax
+from leaveout.runtime.tables import Fingerprint, common_rows
 
 __all__ = ["Objective"]
 
@@ -33,7 +34,8 @@ class Objective(AbstractObjective):
 
     Args:
         loss: `loss(theta, example)` to a scalar, of ONE example, pure JAX.
-        data: any PyTree of arrays with a common leading axis n; an example is its slice.
+        data: any PyTree of arrays with a common leading axis n, or of tables and columns; an
+            example is its slice.
         theta: starting parameters: any PyTree, an Equinox module too. Only inexact arrays (and
             floats) are parameters.
         l2: penalty, at least 0.
@@ -53,6 +55,7 @@ class Objective(AbstractObjective):
     loss: Callable = eqx.field(static=True)
     unravel: Callable = eqx.field(static=True)
     frozen: PyTree
+    fingerprint: Fingerprint | None = None
 
     def __init__(self, loss, data, theta, l2=1.0, *, weights=None, penalised=None):
         parameters, self.frozen = eqx.partition(theta, is_parameter)
@@ -63,6 +66,7 @@ class Objective(AbstractObjective):
         self.data, count = check_tree(data)
         self.loss = loss
         self.weights = check_weights(weights, count, self.start.dtype)
+        self.fingerprint = common_rows(data=data, weights=weights)
         self.l2 = check_l2(l2, self.start.dtype)
         self.penalised = check_penalised(True if penalised is None else penalised, parameters)
         example = jax.tree.map(

@@ -30,6 +30,15 @@ from leaveout.objectives.checks import (
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.sharding import in_jax, is_traced, replicate
+from leaveout.runtime.tables import (
+    Fingerprint,
+    Names,
+    check_names,
+    common_rows,
+    is_table,
+    matrix,
+    names_of,
+)
 
 __all__ = [
     "LinearExpansion",
@@ -166,6 +175,8 @@ class LinearObjective(AbstractScores):
         loss: the loss of one example.
         layout: where weight and bias lie in theta.
         classes: the labels that the codes 0..K-1 stand for, or None.
+        names: of the features, where x was a table.
+        fingerprint: which rows the examples are, where x, y or weights had a pandas index.
         centre: (d) what the user's inputs are measured from here, or None (`centred`). The flat
             theta then holds the scores at the centre in the place of the intercepts.
     """
@@ -178,6 +189,8 @@ class LinearObjective(AbstractScores):
     loss: Loss = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
     classes: tuple | None = eqx.field(static=True)
+    names: Names | None = eqx.field(static=True, default=None)
+    fingerprint: Fingerprint | None = None
     centre: Float[Array, "d"] | None = None
 
     @property
@@ -264,8 +277,13 @@ class LinearObjective(AbstractScores):
         return theta if self.centre is None else _shifted(self.layout, theta, self.centre)
 
     def inputs(self, x):
-        """Inputs (m d), one row an example, measured as the model measures them."""
-        x = self._rows(x)
+        """Inputs (m d), one row an example, measured as the model measures them.
+
+        Raises:
+            ValueError: for another number of columns, or a table with others than those of x.
+        """
+        check_names(names_of(x), self.names, "these inputs")
+        x = self._rows(matrix(x, "inputs") if is_table(x) else x)
         return x if self.centre is None else x - self.centre[None]
 
     def _rows(self, x) -> Float[Array, "m d"]:
@@ -293,23 +311,27 @@ class LinearObjective(AbstractScores):
         if x is None:
             design = self.design
         else:
-            whole = np.shape(x)[1:] == (self.layout.width,)
+            whole = np.shape(x)[1:] == (self.layout.width,) and not is_table(x)
             design = jnp.asarray(x) if whole else self.widen(x)
         return design @ self.layout.matrix(theta).T
 
     def encode(self, y):
         """Targets in the user's labels, coded as in training."""
-        return encode(y, self.loss, self.classes)
+        real = self.loss.targets in ("real", "counts")
+        return encode(y, self.loss, self.classes, self.y.shape[1:] if real else ())
 
     def encoded(self, examples):
         """New examples `(x (m d), y (m))` as design and coded targets, and their number."""
         x, y = examples
-        design = self.widen(self.inputs(x))
-        if np.shape(y)[:1] != design.shape[:1] or not np.isfinite(np.asarray(x, float)).all():
+        check_names(names_of(x), self.names, "the new examples")
+        design, targets = self.widen(self.inputs(matrix(x))), self.encode(y)
+        if {leaf.shape[:1] for leaf in jax.tree.leaves(targets)} != {design.shape[:1]}:
             raise ValueError(
-                f"expected finite inputs and as many targets, got {np.shape(x)} and {np.shape(y)}"
+                f"expected as many targets as inputs, got inputs of shape {np.shape(x)} and "
+                f"targets of {jax.tree.map(np.shape, targets)}"
             )
-        return (design, self.encode(y)), design.shape[0]
+        common_rows(x=x, y=y)
+        return (design, targets), design.shape[0]
 
     def losses(self, theta):
         """Each example's loss, without base weights."""
@@ -430,7 +452,9 @@ def glm(
         loss: `loss(scores, y)` to a scalar, of ONE example, pure JAX; scores is () if outputs is
             1, else (outputs). A `losses.Loss` also checks and codes the targets, and can say that
             it is convex: then retraining needs gradients only, which is up to twice as fast.
-        x: (n d) inputs.
+        x: (n d) inputs: an array, lists, or a table of pandas, polars or pyarrow, whose names are
+            kept: a table of queries has to have the same columns in the same order. Columns of
+            booleans are 0 and 1. d = 0 fits the intercept alone.
         y: (n ...) targets, or a PyTree of them, passed to the loss one by one. What else an example
             has, an offset say, goes in here: `y={"count": count, "offset": offset}`.
         outputs: K, scores per example.
@@ -441,11 +465,15 @@ def glm(
             flat (p); default the weight only.
 
     Raises:
-        ValueError: for wrong lengths, NaN, labels out of range, or a negative l2.
+        ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x, y
+            and weights have a pandas index and they differ.
     """
     loss = loss if isinstance(loss, Loss) else Loss(loss)
+    given, names = {"x": x, "y": y, "weights": weights}, names_of(x)
     x, y, classes, outputs = check_data(loss, x, y, outputs)
     layout = Layout(x.shape[1], outputs, bool(intercept))
+    if layout.size == 0:
+        raise ValueError("x has no columns and there is no intercept: there is nothing to fit")
     if intercept:
         x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
     if penalised is None:
@@ -459,6 +487,8 @@ def glm(
         loss=loss,
         layout=layout,
         classes=classes,
+        names=names,
+        fingerprint=common_rows(**given),
     )
     with in_jax("the loss"):
         shape = jax.eval_shape(
@@ -489,9 +519,10 @@ def softmax(x, y, l2: float = 1.0, **options) -> LinearObjective:
 def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
     """Least squares, loss (score - y)^2 / 2: scikit-learn's Ridge at alpha = l2.
 
+    Targets (n K) make K scores an example and add up their losses: K regressions under one penalty.
     Further options as in `glm`.
     """
-    return glm(_losses.squares, x, y, 1, l2, **options)
+    return glm(_losses.squares, x, y, 0, l2, **options)
 
 
 def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:

@@ -116,11 +116,11 @@ def _softmax_envelope(scores, y, radius):
 
 
 def _squares(score, y):
-    return 0.5 * (score - y) ** 2
+    return 0.5 * jnp.sum((score - y) ** 2)
 
 
 def _squares_envelope(score, y, radius):
-    one = jnp.ones_like(score)
+    one = jnp.ones((), score.dtype)
     return one, one
 
 
@@ -158,7 +158,7 @@ softmax = Loss(
     third=math.sqrt(2) / (3 * math.sqrt(3)),
 )
 
-#: (s - y)^2 / 2: least squares.
+#: |s - y|^2 / 2: least squares, of one score or of several.
 squares = Loss(
     _squares,
     "real",

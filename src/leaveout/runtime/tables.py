@@ -1,0 +1,238 @@
+"""Tables of users: numbers with named columns, and rows that know which they are.
+
+Tables of pandas, polars and pyarrow (through narwhals) name their columns, and those of pandas have
+an index. Both are remembered, so that what does not go together can be refused: a column or a row
+is never taken for another because it stands where that stood.
+"""
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import TypeAlias, cast
+
+import jax
+import narwhals.stable.v2 as nw
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, UInt32
+
+from leaveout.runtime.columns import Column, as_numbers, column
+from leaveout.runtime.sharding import is_traced, to_host
+from leaveout.runtime.text import shortened
+
+__all__ = [
+    "Fingerprint",
+    "Names",
+    "as_columns",
+    "check_finite",
+    "check_names",
+    "check_rows",
+    "common_rows",
+    "fingerprint",
+    "is_table",
+    "matrix",
+    "names_of",
+]
+
+Names: TypeAlias = tuple[Hashable, ...]
+#: which rows a table has: a hash of its pandas index, and one that does not see the order
+Fingerprint: TypeAlias = UInt32[np.ndarray, "4"] | UInt32[Array, "4"]
+
+
+# ---- columns -------------------------------------------------------------------------------------
+
+
+def is_table(given: object) -> bool:
+    """Whether it is a table of named columns."""
+    return names_of(given) is not None
+
+
+def names_of(given: object) -> Names | None:
+    """The names of a table's columns; None of an array."""
+    if nw.dependencies.is_pandas_dataframe(given):
+        return tuple(given.columns)
+    frame = nw.from_native(given, eager_only=True, pass_through=True)
+    return tuple(frame.columns) if isinstance(frame, nw.DataFrame) else None
+
+
+def _columns(table) -> Iterator:
+    """The columns of a table one by one, whatever their names: they may repeat."""
+    if nw.dependencies.is_pandas_dataframe(table):
+        return (table.iloc[:, j] for j in range(table.shape[1]))
+    return (series.to_native() for series in nw.from_native(table, eager_only=True).iter_columns())
+
+
+def as_columns(given: object) -> list[Column]:
+    """A table, an array (n c) or one column, each column with its own type."""
+    if is_table(given):
+        return [column(part) for part in _columns(given)]
+    values, there = column(given)
+    if values.ndim != 2:
+        return [Column(values, there)]
+    return [Column(*pair) for pair in zip(values.T, there.T, strict=True)]
+
+
+def matrix(given, what: str = "x") -> np.ndarray:
+    """Inputs (n d) as finite numbers, from an array, lists or a table; booleans are 0 and 1.
+
+    Raises:
+        ValueError: for another shape, anything but numbers, or entries that are missing, with their
+            place.
+    """
+    if scipy.sparse.issparse(given):
+        raise ValueError(
+            f"{what} is a sparse matrix {given.shape}; this library works on dense ones: "
+            f"give {what}.toarray()"
+        )
+    names = names_of(given)
+    values = _array(given, what) if names is None else _of_table(given, names, what)
+    if values.dtype.kind not in "iub":
+        check_finite(values, what, names)
+    return values
+
+
+def _array(given, what: str) -> np.ndarray:
+    if isinstance(given, np.ndarray | jax.Array) and not isinstance(given, np.ma.MaskedArray):
+        given = np.asarray(given)
+        if given.ndim == 2 and given.dtype.kind in "fiub":
+            return given  # nothing to look for but what `check_finite` finds
+    whole = column(given)
+    values = as_numbers(whole)
+    if values is None or values.ndim != 2:
+        raise ValueError(
+            f"expected {what} as a numeric matrix (n, d), got shape {whole.values.shape} of "
+            f"{whole.values.dtype}; give one row per example, categories one-hot coded"
+        )
+    return values
+
+
+def _of_table(table, names: Names, what: str) -> np.ndarray:
+    if nw.dependencies.is_pandas_dataframe(table):
+        kinds = set(table.dtypes)
+        if kinds and all(isinstance(kind, np.dtype) and kind.kind in "fiub" for kind in kinds):
+            return table.to_numpy(np.result_type(*kinds))
+    out = np.empty((len(table), len(names)), order="F")
+    for j, part in enumerate(_columns(table)):
+        values = as_numbers(column(part))
+        if values is None or _is_categorical(part):
+            raise ValueError(
+                f"expected {what} as a numeric matrix (n, d), but its column {names[j]!r} holds "
+                f"{_kind(part)}; give numbers, dates as a time since one of them, categories "
+                "one-hot coded (pandas.get_dummies)"
+            )
+        out[:, j] = values
+    return out
+
+
+def _kind(part) -> str:
+    return str(nw.from_native(part, series_only=True).dtype)
+
+
+def _is_categorical(part) -> bool:
+    """Categories that are numbers are names all the same."""
+    return isinstance(nw.from_native(part, series_only=True).dtype, nw.Categorical | nw.Enum)
+
+
+def check_finite(values: np.ndarray, name: str, names: Names | None = None) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        ValueError: with the first of them, its row and its column's name, and their number.
+    """
+    bad = ~np.isfinite(values)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        place = list(where) if names is None else [where[0], names[where[1]]]
+        raise ValueError(
+            f"{name} must be finite, but {name}{place} is {values[where]} "
+            f"({int(bad.sum()):,} such entries); impute or drop them first"
+        )
+
+
+def check_names(given: Names | None, known: Names | None, what: str) -> None:
+    """Refuse columns of other names than those the model was fitted on, or in another order.
+
+    Where one side has no names there is nothing to compare; those that pandas gives where nobody
+    did, 0 to d - 1, say something only against their like.
+
+    Raises:
+        ValueError: with what is missing, and what nobody knows.
+    """
+    if given is None or known is None or given == known:
+        return
+    unnamed = (tuple(range(len(given))), tuple(range(len(known))))
+    if set(given) == set(known):
+        raise ValueError(
+            f"the columns of {what} are in another order than those the model was fitted on: "
+            f"{shortened(given)} for {shortened(known)}; put them in that order, as "
+            "x[list(objective.names)] does"
+        )
+    if len(given) == len(known) and (given == unnamed[0] or known == unnamed[1]):
+        return
+    missing = [name for name in known if name not in set(given)]
+    unknown = [name for name in given if name not in set(known)]
+    raise ValueError(
+        f"the columns of {what} are not those the model was fitted on: "
+        f"it lacks {shortened(missing) or 'none'}, and {shortened(unknown) or 'none'} are unknown"
+    )
+
+
+# ---- rows ----------------------------------------------------------------------------------------
+
+
+def fingerprint(index) -> Fingerprint:
+    """Which rows a pandas index stands for, in an order and in any."""
+    from pandas.util import hash_pandas_object
+
+    if index.nlevels == 1 and index.dtype == object:
+        index = index.infer_objects()
+    each = cast(Callable, hash_pandas_object)(index, index=False).to_numpy(np.uint64)
+    ordered = hashlib.blake2b(each.tobytes(), digest_size=8).digest()
+    return np.concatenate(
+        [np.frombuffer(ordered, np.uint32), each.sum(keepdims=True).view(np.uint32)]
+    )
+
+
+def _indices(given) -> Iterator:
+    """The pandas index of a table or a column, or of each in a dictionary or a tuple of them."""
+    if nw.dependencies.is_pandas_dataframe(given) or nw.dependencies.is_pandas_series(given):
+        yield given.index
+    elif isinstance(given, Mapping):
+        for part in given.values():
+            yield from _indices(part)
+    elif isinstance(given, list | tuple) and len(given) and not np.isscalar(given[0]):
+        for part in given:
+            yield from _indices(part)
+
+
+def common_rows(**given: object) -> Fingerprint | None:
+    """Which rows all of these have, by the pandas index of those that have one; None if none has.
+
+    Raises:
+        ValueError: if two disagree.
+    """
+    known, first = None, ""
+    for what, value in given.items():
+        for index in _indices(value):
+            found = fingerprint(index)
+            check_rows(found, known, what, first)
+            known, first = (found, what) if known is None else (known, first)
+    return known
+
+
+def check_rows(given: Fingerprint | None, known: Fingerprint | None, what: str, other: str) -> None:
+    """Refuse rows of another pandas index, which would be paired by position.
+
+    Raises:
+        ValueError: if both are known and differ.
+    """
+    if given is None or known is None or is_traced((given, known)):
+        return
+    one, two = to_host((given, known))
+    if (one == two).all():
+        return
+    moved = (one[2:] == two[2:]).all()
+    how = "is that of {} in another order" if moved else "is not that of {}"
+    raise ValueError(
+        f"the pandas index of {what} {how.format(other)}, and rows would be paired by position; "
+        "align them (.loc or .reindex), or give .to_numpy() where the order is right"
+    )
