@@ -15,7 +15,9 @@ from leaveout.fitting.leaving import group_sums, w_by
 from leaveout.groups import Groups, lookalikes, shuffles
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, PerPoint
+from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
+from leaveout.runtime.tables import check_rows, common_rows
 
 __all__ = ["Null", "Standing", "Within", "standing"]
 
@@ -54,7 +56,7 @@ class Null:
             within = option(Within, within, "within")
         if isinstance(within, Within):
             return classes if within is Within.classes else None
-        return np.asarray(within)
+        return numbered(within, "stratum")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +104,7 @@ def standing(
         classes: (n) the class of each point, or None.
     """
     key = jax.random.key(0) if null.key is None else null.key
+    check_rows(common_rows(within=null.within), fit.objective.fingerprint, "within", "the data")
     own, values = _effects(fit, groups, measures, null, null.strata(classes), key)
     draws = len(values)
     below, equal = np.zeros(own.shape), np.zeros(own.shape)

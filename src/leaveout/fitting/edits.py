@@ -18,10 +18,12 @@ from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
-from leaveout.objectives.checks import check_weights
+from leaveout.objectives.checks import check_weights, targets
 from leaveout.objectives.linear import LinearExpansion, as_linear
+from leaveout.runtime.columns import Column
 from leaveout.runtime.deprecated import renamed
 from leaveout.runtime.sharding import entry_point
+from leaveout.runtime.tables import check_rows, common_rows
 from leaveout.runtime.text import warn
 
 __all__ = ["add", "relabel", "reweight"]
@@ -78,13 +80,19 @@ def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, 
     objective = fit.objective
     more, count = objective.encoded(examples)
     base = np.asarray(check_weights(weights, count, objective.weights.dtype))
+    rows = common_rows(examples=examples, weights=weights)
+    if not isinstance(groups, Groups):
+        check_rows(common_rows(groups=groups), rows, "the groups' labels", "the new points")
     total, points = objective.n + count, objective.n + np.arange(count)
     if groups is None:
         placed = Groups.from_indices(list(points[:, None]), n=total, kind="added")
     elif not isinstance(groups, Groups):
         placed = Groups.from_pairs(points, groups, n=total, kind="added")
     elif groups.n == count:
-        placed = dataclasses.replace(groups, n=total, indices=groups.indices + objective.n)
+        check_rows(groups.fingerprint, rows, "the groups' labels", "the new points")
+        placed = dataclasses.replace(
+            groups, n=total, indices=groups.indices + objective.n, fingerprint=None
+        )
     else:
         raise ValueError(f"expected groups of the {count:,} new points, got groups of {groups.n:,}")
     return _extended(fit, more), placed.with_w(-placed.w * base[placed.indices - objective.n])
@@ -127,15 +135,23 @@ def relabel(fit: Fit, groups: Groups, y: PyTree) -> tuple[Fit, Groups]:
 def _relabelled(objective: AbstractObjective, touched: np.ndarray, y: PyTree) -> PyTree:
     """The touched examples with other targets, in the form of `examples` without weights."""
     if isinstance(objective, AbstractScores):
-        given = np.asarray(y)
-        if given.shape[:1] != (objective.n,):
-            raise ValueError(f"expected {objective.n:,} targets, got y of shape {given.shape}")
+        check_rows(common_rows(y=y), objective.fingerprint, "y", "the data")
         inputs, *_ = objective.examples
-        return inputs[touched], objective.encode(given[touched])
+        return inputs[touched], _some_targets(objective, touched, y)
     more, count = objective.encoded(y)
     if count != objective.n:
         raise ValueError(f"expected {objective.n:,} examples, got {count:,}")
     return jax.tree.map(lambda leaf: leaf[touched], more)
+
+
+def _some_targets(objective: AbstractScores, touched: np.ndarray, y: PyTree) -> PyTree:
+    """The targets of the touched examples, coded; the others may be missing."""
+    if objective.loss.targets == "any":
+        return jax.tree.map(lambda leaf: leaf[touched], objective.encode(y))
+    values, there = targets(y)
+    if values.shape[:1] != (objective.n,):
+        raise ValueError(f"expected {objective.n:,} targets, got y of shape {values.shape}")
+    return objective.encode(Column(values[touched], there[touched]))
 
 
 def _extended(fit: Fit, more: PyTree) -> Fit:
@@ -150,6 +166,8 @@ def _extended(fit: Fit, more: PyTree) -> Fit:
     count = jax.tree.leaves(more)[0].shape[0]
     weights = jnp.concatenate([weights, jnp.zeros(count, weights.dtype)])
     objective = eqx.tree_at(lambda o: o.examples, objective, (*joined, weights))
+    if objective.fingerprint is not None:  # the index of the data says nothing of the others
+        objective = eqx.tree_at(lambda o: o.fingerprint, objective, None)
     inner, metric = fit.centred, fit.metric
     if inner is not None:
         design, *rest = more

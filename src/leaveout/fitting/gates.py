@@ -16,6 +16,7 @@ from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError
+from leaveout.runtime.tables import check_rows
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor
 
@@ -93,6 +94,7 @@ def _check_groups(objective: AbstractObjective, groups: Groups) -> None:
             f"groups were made for n={groups.n:,} examples but the objective has "
             f"n={objective.n:,}; rebuild them from this data"
         )
+    check_rows(groups.fingerprint, objective.fingerprint, "the groups' labels", "the data")
     if len(groups) == 0:
         raise ValueError("expected at least one group, got none")
 

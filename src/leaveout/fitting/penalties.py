@@ -11,8 +11,10 @@ from jaxtyping import Array
 
 from leaveout.fitting.paths import path
 from leaveout.objectives.linear import LinearObjective
+from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
 from leaveout.runtime.sharding import entry_point, to_host
+from leaveout.runtime.tables import check_rows, common_rows
 from leaveout.runtime.text import warn
 
 __all__ = ["Criterion", "CrossValidation", "cross_validate"]
@@ -89,6 +91,7 @@ def cross_validate(
         raise ValueError(f"expected a grid of finite penalties >= 0, got {grid}")
     criterion = _criterion(criterion, objective.labelled)
     # (f n) True where held out; examples without weight fill up sharded data, and are not there
+    check_rows(common_rows(folds=folds), objective.fingerprint, "folds", "the data")
     held = _folds(objective.n, folds, key) & (to_host(objective.weights) > 0)[None]
     held = held[held.any(axis=1)]
     kept = (~held).astype(objective.weights.dtype) * to_host(objective.weights)[None]
@@ -129,7 +132,7 @@ def _folds(n, folds, key) -> np.ndarray:
         if key is not None:
             number = number[np.asarray(jax.random.permutation(key, n))]
     else:
-        number = np.asarray(folds)
+        number = numbered(folds, "fold")
         if number.shape != (n,) or np.unique(number).size < 2:
             raise ValueError(f"expected fold numbers of shape ({n},), at least two different")
     return number[None, :] == np.unique(number)[:, None]

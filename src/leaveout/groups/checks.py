@@ -5,6 +5,7 @@ from typing import NoReturn
 
 import numpy as np
 
+from leaveout.runtime.tables import Fingerprint, check_rows
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "check_whole_numbers",
     "each_point",
     "index_lists",
+    "listed",
     "named",
     "rows_of",
 ]
@@ -38,10 +40,15 @@ def named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:
     return names, kind
 
 
-def index_lists(lists) -> list[np.ndarray]:
-    """The points of each group, from a list of index lists."""
+def listed(lists) -> list:
+    """A list of index lists, from any iterable of them."""
     if isinstance(lists, str) or not isinstance(lists, Iterable):
         raise ValueError(f"expected a list of index lists, got {type(lists).__name__}")
+    return list(lists)
+
+
+def index_lists(lists: list) -> list[np.ndarray]:
+    """The points of each group, from a list of index lists."""
     arrays = []
     for i, one in enumerate(lists):
         points = np.asarray(list(one) if isinstance(one, set | frozenset) else one)
@@ -179,13 +186,14 @@ def check_ends(names, size: np.ndarray, whole: np.ndarray, n: int) -> None:
         )  # fmt: skip
 
 
-def check_same(n: int, other: int) -> None:
-    """Groups that are combined were made for as many examples."""
+def check_same(n: int, other: int, rows: Fingerprint | None, others: Fingerprint | None) -> None:
+    """Groups that are combined were made for the same examples."""
     if n != other:
         raise ValueError(
             f"the groups were made for n={n:,} and n={other:,} examples; "
             "combine groups of the same data"
         )
+    check_rows(rows, others, "the examples of one side", "those of the other")
 
 
 def check_whole(w: np.ndarray) -> None:

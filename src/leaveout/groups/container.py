@@ -24,14 +24,16 @@ from leaveout.groups.checks import (
     check_whole_numbers,
     each_point,
     index_lists,
+    listed,
     named,
     rows_of,
 )
-from leaveout.groups.labels import columns_of, distinct, there
+from leaveout.groups.labels import Coded, between_edges, by_label, by_pair, index_of, masks_of
 from leaveout.runtime.deprecated import instead, renamed
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.memory import zeros
 from leaveout.runtime.options import check_integer
+from leaveout.runtime.tables import Fingerprint
 
 __all__ = ["Groups"]
 
@@ -52,6 +54,8 @@ class Groups:
         coalitions: whether a group may be empty, or take everything.
         scaled: whether a negative w is a factor of the base weight that there is (`reweight`), so
             that an example without one gets nothing, instead of -w.
+        fingerprint: which rows the examples are, where they were given with a pandas index: other
+            data, or the same in another order, is then refused.
     """
 
     n: int
@@ -63,6 +67,7 @@ class Groups:
     notes: tuple[str, ...] = ()
     coalitions: bool = False
     scaled: bool = False
+    fingerprint: Fingerprint | None = None
 
     # ---- making ---------------------------------------------------------------------------------
 
@@ -80,7 +85,8 @@ class Groups:
         """Groups from a list of index lists.
 
         Args:
-            lists: one array of points per group, each point once.
+            lists: one array of points per group, each point once: positions, from 0. A pandas Index
+                of labels is taken for positions, and refused later where the data has others.
             n: number of training examples.
             names: (g) names; default the position.
             kind: a family name for all, or (g).
@@ -91,11 +97,13 @@ class Groups:
         Raises:
             ValueError: for an empty group, a group of everything, duplicates, or a wrong index.
         """
+        lists = listed(lists)
         arrays = index_lists(lists)
         lengths = np.array([one.size for one in arrays], np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.concatenate([*arrays, np.zeros(0, np.int64)]).astype(np.int64)
-        return _checked(n, flat, offsets, None, names, kind, notes, coalitions)
+        rows = index_of(lists, n)
+        return _checked(n, flat, offsets, None, names, kind, notes, coalitions, rows)
 
     @classmethod
     def from_masks(
@@ -106,8 +114,11 @@ class Groups:
         kind: Iterable[object] = "given",
         coalitions: bool = False,
     ) -> "Groups":
-        """Groups from booleans (g n), True for what leaves; `coalitions` as in `from_indices`."""
-        masks = np.asarray(masks)
+        """Groups from booleans (g n), True for what leaves; `coalitions` as in `from_indices`.
+
+        Also a list of g pandas columns, or a table whose columns are named by the index of x.
+        """
+        given, masks = masks, np.asarray(masks)
         if masks.ndim != 2 or masks.dtype != bool:
             raise ValueError(
                 f"expected boolean masks of shape (g, n), got {masks.shape} of {masks.dtype}; "
@@ -115,7 +126,8 @@ class Groups:
             )
         rows, points = np.nonzero(masks)
         offsets = _offsets(rows, len(masks))
-        return _checked(masks.shape[1], points, offsets, None, names, kind, (), coalitions)
+        n = masks.shape[1]
+        return _checked(n, points, offsets, None, names, kind, (), coalitions, masks_of(given))
 
     @classmethod
     @renamed(weights="w")
@@ -132,7 +144,7 @@ class Groups:
         An example of base weight s gets s (1 - w), one of no base weight gets -w. `coalitions` as
         in `from_indices`.
         """
-        w = np.asarray(w, float)
+        given, w = w, np.asarray(w, float)
         if w.ndim != 2:
             raise ValueError(f"expected w of shape (g, n), got {w.shape}")
         if not np.isfinite(w).all():
@@ -140,7 +152,8 @@ class Groups:
             raise ValueError(f"w must be finite, but w[{row}, {point}] is not")
         rows, points = np.nonzero(w)
         offsets = _offsets(rows, len(w))
-        return _checked(w.shape[1], points, offsets, w[rows, points], names, kind, (), coalitions)
+        n, part = w.shape[1], w[rows, points]
+        return _checked(n, points, offsets, part, names, kind, (), coalitions, masks_of(given))
 
     @classmethod
     def from_labels(cls, labels, *, kind="label") -> "Groups":
@@ -150,19 +163,15 @@ class Groups:
         commas. Dates as NumPy's datetime64[M] make a group a month.
 
         Args:
-            labels: (n) a list, array or pandas column, or (n c) several of them; an example with a
-                missing value belongs to no group.
+            labels: (n) a list, array or column of pandas, polars or pyarrow, or (n c) several of
+                them, a table; an example with a missing value belongs to no group, and `notes` say
+                how many there are. 1 and "1" are two labels.
             kind: a family name.
+
+        Raises:
+            ValueError: where all are missing, or some read "nan", as if they had been.
         """
-        columns = columns_of(labels)
-        present = np.flatnonzero(np.logical_and.reduce([there(column) for column in columns]))
-        if present.size == 0:
-            raise ValueError("expected at least one label, but all are missing")
-        parts = [distinct(column[present]) for column in columns]
-        crossed, code = np.unique([code for _, code in parts], axis=1, return_inverse=True)
-        each = [names[codes] for (names, _), codes in zip(parts, crossed, strict=True)]
-        names = [", ".join(row) for row in zip(*each, strict=True)]
-        return _coded(columns[0].size, present, code, names, kind)
+        return _coded(by_label(labels, kind), kind)
 
     @classmethod
     @renamed(weights="w")
@@ -179,15 +188,7 @@ class Groups:
         Raises:
             ValueError: for lengths that differ, or an example twice in one group.
         """
-        examples, (labels,) = np.asarray(examples).reshape(-1), columns_of(labels)
-        if examples.shape != labels.shape:
-            raise ValueError(
-                f"expected one label for each of the {examples.size} examples, got {labels.size}"
-            )
-        kept = np.flatnonzero(there(labels))
-        names, code = distinct(labels[kept])
-        w = None if w is None else np.asarray(w, float)[kept]
-        return _coded(n, examples[kept], code, names, kind, w)
+        return _coded(by_pair(examples, labels, w, n), kind)
 
     @classmethod
     def from_intervals(cls, values, edges, *, kind="interval") -> "Groups":
@@ -198,17 +199,7 @@ class Groups:
             edges: (e + 1) increasing.
             kind: a family name.
         """
-        (values,), edges = columns_of(values), np.asarray(edges)
-        if edges.ndim != 1 or edges.size < 2 or (edges[1:] <= edges[:-1]).any():
-            raise ValueError("expected at least two increasing edges")
-        values = values.astype(edges.dtype if edges.dtype.kind == "M" else float)
-        code = np.searchsorted(edges, values, side="right") - 1
-        inside = np.flatnonzero((code >= 0) & (code < edges.size - 1) & (values == values))
-        if inside.size == 0:
-            raise ValueError(f"no value lies between {edges[0]} and {edges[-1]}")
-        found, code = np.unique(code[inside], return_inverse=True)
-        names = [f"[{edges[i]}, {edges[i + 1]})" for i in found]
-        return _coded(values.size, inside, code, names, kind)
+        return _coded(between_edges(values, edges), kind)
 
     @classmethod
     def from_splits(cls, splits, *, n: int, kind="fold") -> "Groups":
@@ -233,6 +224,11 @@ class Groups:
     def size(self) -> np.ndarray:
         """(g) number of points that each group touches."""
         return np.diff(self.offsets)
+
+    @property
+    def uncovered(self) -> int:
+        """Number of points in no group."""
+        return self.n - np.unique(self.indices).size
 
     @property
     def w(self) -> np.ndarray:
@@ -272,10 +268,12 @@ class Groups:
             return f"Groups(none, of n={self.n:,} points)"
         kinds, counts = np.unique(self.kind, return_counts=True)
         made = ", ".join(f"{kind} {count:,}" for kind, count in zip(kinds, counts, strict=True))
-        size = self.size
+        size, outside = self.size, self.uncovered
+        apart = len(self) > 1 and self.n - outside == self.indices.size
+        rest = f"; {outside:,} points in no group" if apart and outside else ""
         return (
             f"Groups({len(self):,} groups of {size.min():,} to {size.max():,} of n={self.n:,} "
-            f"points: {made})"
+            f"points: {made}{rest})"
         )
 
     def __getitem__(self, rows) -> "Groups":
@@ -335,7 +333,7 @@ class Groups:
 
     def __add__(self, other: "Groups") -> "Groups":
         """All groups of both, one after the other."""
-        check_same(self.n, other.n)
+        check_same(self.n, other.n, self.fingerprint, other.fingerprint)
         plain = other if self.scaled else self
         if self.scaled != other.scaled and (plain.w < 0).any():
             raise ValueError("groups that are reweighted do not go with groups that add points")
@@ -351,6 +349,7 @@ class Groups:
             self.notes + other.notes,
             self.coalitions or other.coalitions,
             self.scaled or other.scaled,
+            self.fingerprint if other.fingerprint is None else other.fingerprint,
         )
 
     def __or__(self, other: "Groups") -> "Groups":
@@ -370,9 +369,10 @@ class Groups:
         check_whole(self.w)
         lists = [np.setdiff1d(np.arange(self.n), part, assume_unique=True) for part in _lists(self)]
         names = [f"not {name}" for name in self.names]
-        return Groups.from_indices(
+        made = Groups.from_indices(
             lists, n=self.n, names=names, kind=self.kind, coalitions=self.coalitions
         )
+        return dataclasses.replace(made, fingerprint=self.fingerprint)
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -392,6 +392,8 @@ class Groups:
         }
         if self.partial is not None:
             arrays["weights"] = self.partial
+        if self.fingerprint is not None:
+            arrays["fingerprint"] = np.asarray(self.fingerprint)
         flags = {"coalitions": self.coalitions, "scaled": self.scaled}
         return arrays | {name: np.array(True) for name, raised in flags.items() if raised}
 
@@ -425,14 +427,18 @@ class Groups:
         notes=(),
         coalitions=False,
         scaled=False,
+        fingerprint=None,
     ) -> "Groups":
         """Groups from stored arrays, `weights` their w, with every check of those that are made."""
         offsets, indices, names, kind = (
             np.asarray(part) for part in (offsets, indices, names, kind)
         )
         check_stored(n, offsets, indices, weights, names, kind)
+        if fingerprint is not None and (fingerprint.shape, fingerprint.dtype) != ((4,), np.uint32):
+            raise ValueError("its fingerprint of an index is none")
         notes = [str(note) for note in notes]
-        made = _checked(int(n), indices, offsets, weights, names, kind, notes, bool(coalitions))
+        of = (names, kind, notes, bool(coalitions), fingerprint)
+        made = _checked(int(n), indices, offsets, weights, *of)
         return dataclasses.replace(made, scaled=bool(scaled))
 
     def with_w(self, w: np.ndarray, *, scaled: bool = False) -> "Groups":
@@ -442,14 +448,17 @@ class Groups:
             ValueError: for a w above 1, or not finite, with the group's name.
         """
         points, named = (self.n, self.indices, self.offsets, w), (self.names, self.kind, self.notes)
-        return dataclasses.replace(_checked(*points, *named, self.coalitions), scaled=scaled)
+        made = _checked(*points, *named, self.coalitions, self.fingerprint)
+        return dataclasses.replace(made, scaled=scaled)
 
 
-def _coded(n, points, code, names, kind, w=None) -> "Groups":
+def _coded(made: Coded, kind) -> "Groups":
     """Groups of points, each in the group that its code says."""
-    order = np.argsort(code, kind="stable")
-    w = None if w is None else w[order]
-    return _checked(n, points[order], _offsets(code, len(names)), w, names, kind)
+    order = np.argsort(made.code, kind="stable")
+    w = None if made.w is None else made.w[order]
+    offsets = _offsets(made.code, len(made.names))
+    of, rows = (made.names, kind, made.notes), made.fingerprint
+    return _checked(made.n, made.points[order], offsets, w, *of, fingerprint=rows)
 
 
 def _offsets(rows, count) -> np.ndarray:
@@ -461,8 +470,9 @@ def _lists(groups: Groups) -> list[np.ndarray]:
 
 
 def _checked(
-    n, indices, offsets, w, names, kind, notes: Iterable[str] = (), coalitions: bool = False
-) -> Groups:
+    n, indices, offsets, w, names, kind, notes: Iterable[str] = (), coalitions: bool = False,
+    fingerprint: Fingerprint | None = None,
+) -> Groups:  # fmt: skip
     """Groups after every check, points sorted within each group."""
     offsets = np.asarray(offsets, np.int64)
     check_integer(n, "n, the number of examples,")
@@ -477,12 +487,14 @@ def _checked(
         check_w(names, rows, indices, w)
     if not coalitions:
         check_ends(names, np.diff(offsets), np.bincount(rows, w if w is None else w == 1), n)
-    return Groups(int(n), indices, offsets, w, names, kind, tuple(notes), coalitions)
+    return Groups(
+        int(n), indices, offsets, w, names, kind, tuple(notes), coalitions, fingerprint=fingerprint
+    )
 
 
 def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Groups:
     """Group by group set algebra; a single group goes with every group of the other side."""
-    check_same(one.n, other.n)
+    check_same(one.n, other.n, one.fingerprint, other.fingerprint)
     check_whole(one.w)
     check_whole(other.w)
     count = max(len(one), len(other))
@@ -495,6 +507,7 @@ def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Grou
     second = other if len(other) == count else other[np.zeros(count, int)]
     lists = [points_of(a, b) for a, b in zip(_lists(first), _lists(second), strict=True)]
     names = [f"{a} {sign} {b}" for a, b in zip(first.names, second.names, strict=True)]
-    return Groups.from_indices(
-        lists, n=one.n, names=names, kind=first.kind, coalitions=one.coalitions or other.coalitions
-    )
+    either = one.coalitions or other.coalitions
+    made = Groups.from_indices(lists, n=one.n, names=names, kind=first.kind, coalitions=either)
+    rows = other.fingerprint if one.fingerprint is None else one.fingerprint
+    return dataclasses.replace(made, fingerprint=rows)

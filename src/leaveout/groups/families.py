@@ -18,8 +18,10 @@ from jaxtyping import Array, Float
 
 from leaveout.groups.container import Groups
 from leaveout.groups.linkage import single_linkage
+from leaveout.runtime.columns import numbered
 from leaveout.runtime.memory import GRADIENT_BYTES
 from leaveout.runtime.options import check_integer
+from leaveout.runtime.tables import check_rows, common_rows
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -348,7 +350,8 @@ def shuffles(key: Array, like: Groups, within, draws: int) -> Iterator[np.ndarra
     again where groups overlap and need more than there are.
     """
     rng = _generator(key)
-    _, code = np.unique(np.zeros(like.n) if within is None else within, return_inverse=True)
+    check_rows(common_rows(within=within), like.fingerprint, "within", "the groups' data")
+    code = np.zeros(like.n, int) if within is None else numbered(within, "stratum")
     if code.shape != (like.n,):
         raise ValueError(f"expected one stratum for each of {like.n:,} points, got {code.shape}")
     pools = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])

@@ -1,67 +1,139 @@
-"""Labels of any kind, coded: columns of text, numbers, dates, with entries that are missing."""
+"""Labels of any kind as groups: which examples have one, and what the groups are called."""
 
-from collections.abc import Hashable, Iterable
-from typing import Any, Protocol, runtime_checkable
+from collections import Counter
+from typing import NamedTuple
 
+import narwhals.stable.v2 as nw
 import numpy as np
 
-__all__ = ["columns_of", "distinct", "there"]
+from leaveout.runtime.columns import Column, distinct, refuse_text_of_missing
+from leaveout.runtime.tables import Fingerprint, as_columns, common_rows, fingerprint
+
+__all__ = ["Coded", "between_edges", "by_label", "by_pair", "index_of", "masks_of"]
 
 
-@runtime_checkable
-class _Frame(Protocol):
-    """A table of named columns, such as one of pandas."""
+class Coded(NamedTuple):
+    """Points, each in the group that its code says.
 
-    @property
-    def columns(self) -> Iterable[Hashable]: ...
+    Attributes:
+        n: number of training examples.
+        points: (k) examples.
+        code: (k) the group each belongs to, 0 to g - 1.
+        names: (g) what the groups are called.
+        w: (k) how much of each leaves, or None for all.
+        notes: on how they were made.
+        fingerprint: which rows the examples are, or None.
+    """
 
-    def __getitem__(self, name: Any, /) -> "_Column": ...
+    n: int
+    points: np.ndarray
+    code: np.ndarray
+    names: np.ndarray | list[str]
+    w: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    fingerprint: Fingerprint | None = None
 
 
-@runtime_checkable
-class _Column(Protocol):
-    """A column of labels, such as one of pandas."""
+def by_label(labels, kind: str) -> Coded:
+    """A group for each distinct label, or for each combination of several that occurs.
 
-    @property
-    def dtype(self) -> Any: ...
+    Raises:
+        ValueError: where all are missing, or one reads as a missing value made text.
+    """
+    columns = _columns(labels)
+    n = columns[0].values.size
+    present = np.flatnonzero(np.logical_and.reduce([there for _, there in columns]))
+    if present.size == 0:
+        raise ValueError("expected at least one label, but all are missing")
+    parts = [_named(values[present]) for values, _ in columns]
+    crossed, code = np.unique([code for _, code in parts], axis=1, return_inverse=True)
+    each = [names[codes] for (names, _), codes in zip(parts, crossed, strict=True)]
+    names = [", ".join(row) for row in zip(*each, strict=True)]
+    notes = _left_out(kind, present.size, n)
+    return Coded(n, present, code, names, notes=notes, fingerprint=common_rows(labels=labels))
 
-    def to_numpy(self, dtype: Any = None) -> np.ndarray: ...
+
+def by_pair(examples, labels, w, n: int) -> Coded:
+    """A group for each distinct label of a long table, of the examples that it stands beside.
+
+    Raises:
+        ValueError: for lengths that differ.
+    """
+    points, ((values, there),) = np.asarray(examples).reshape(-1), _columns(labels)
+    if points.shape != values.shape:
+        raise ValueError(
+            f"expected one label for each of the {points.size} examples, got {values.size}"
+        )
+    common_rows(examples=examples, labels=labels, w=w)
+    kept = np.flatnonzero(there)
+    names, code = _named(values[kept])
+    w = None if w is None else np.asarray(w, float)[kept]
+    rows = index_of([examples], n)
+    return Coded(n, points[kept], code, names, w, fingerprint=rows)
 
 
-def columns_of(labels) -> list[np.ndarray]:
-    """One or several columns of labels as arrays."""
-    if isinstance(labels, _Frame):  # each column keeps its type
-        parts = [labels[name] for name in labels.columns]
-    else:
-        parts = list(labels.T) if isinstance(labels, np.ndarray) and labels.ndim == 2 else [labels]
-    columns = [_as_array(column) for column in parts]
-    for column in columns:
-        if column.ndim != 1 or column.size == 0:
-            raise ValueError(f"expected one label for each example, got shape {column.shape}")
+def between_edges(values, edges) -> Coded:
+    """A group for each interval [edge, next edge) that holds a value.
+
+    Raises:
+        ValueError: for edges that do not increase, or where there is no such value.
+    """
+    rows, ((values, there),) = common_rows(values=values), _columns(values)
+    edges = np.asarray(edges)
+    if edges.ndim != 1 or edges.size < 2 or (edges[1:] <= edges[:-1]).any():
+        raise ValueError("expected at least two increasing edges")
+    known = values[there].astype(edges.dtype if edges.dtype.kind == "M" else float)
+    code = np.full(there.size, -1)
+    code[there] = np.searchsorted(edges, known, side="right") - 1
+    inside = np.flatnonzero((code >= 0) & (code < edges.size - 1))
+    if inside.size == 0:
+        raise ValueError(f"no value lies between {edges[0]} and {edges[-1]}")
+    found, code = np.unique(code[inside], return_inverse=True)
+    names = [f"[{edges[i]}, {edges[i + 1]})" for i in found]
+    return Coded(there.size, inside, code, names, fingerprint=rows)
+
+
+def _columns(labels) -> list[Column]:
+    """One or several columns of labels, each with its own type."""
+    columns = as_columns(labels)
+    for values, _ in columns:
+        if values.ndim != 1 or values.size == 0:
+            raise ValueError(f"expected one label for each example, got shape {values.shape}")
     if not columns:
         raise ValueError("expected at least one column of labels, got none")
     return columns
 
 
-def _as_array(column) -> np.ndarray:
-    """Dates as dates, an array as it is, and everything else as objects."""
-    if isinstance(column, _Column):
-        dated = isinstance(column.dtype, np.dtype) and column.dtype.kind == "M"
-        column = column.to_numpy() if dated else column.to_numpy(dtype=object)
-    return np.asarray(column, None if isinstance(column, np.ndarray) else object)
+def _named(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The names of the distinct labels, sorted, and the position of each label's own.
+
+    Labels that read the same and are not, 1 and "1", are told apart by their quotes.
+    """
+    unique, code = distinct(labels)
+    refuse_text_of_missing(unique, "the labels")
+    names = [str(label) for label in unique]
+    seen = Counter(names)
+    pairs = zip(names, unique, strict=True)
+    return np.array([repr(one) if seen[name] > 1 else name for name, one in pairs], str), code
 
 
-def there(labels: np.ndarray) -> np.ndarray:
-    """Which labels are not missing."""
-    if labels.dtype == object:
-        return np.array([v is not None and v == v and str(v) != "<NA>" for v in labels], bool)
-    return labels == labels  # not NaN
+def _left_out(kind: str, present: int, n: int) -> tuple[str, ...]:
+    """A note on how many examples have no label, where there are any."""
+    if present == n:
+        return ()
+    return (f"{kind}: {n - present:,} of {n:,} examples have no label and are in no group",)
 
 
-def distinct(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The names of the distinct labels, sorted, and the position of each label's own."""
-    try:
-        unique, code = np.unique(labels, return_inverse=True)
-    except TypeError:  # labels of several types do not sort: their texts do
-        unique, code = np.unique(labels.astype(str), return_inverse=True)
-    return np.array([str(label) for label in unique], str), code
+def index_of(lists: list, n: int) -> Fingerprint | None:
+    """Rows numbered from 0, where labels of a pandas index were given for positions."""
+    if not any(nw.dependencies.is_pandas_index(one) for one in lists):
+        return None
+    return fingerprint(nw.dependencies.get_pandas().RangeIndex(n))
+
+
+def masks_of(given) -> Fingerprint | None:
+    """The rows that the columns of a table (g n) are named by, or those of a list of columns."""
+    if not nw.dependencies.is_pandas_dataframe(given):
+        return common_rows(masks=given)
+    names = given.columns
+    return None if list(names) == list(range(len(names))) else fingerprint(names)

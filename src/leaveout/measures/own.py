@@ -1,5 +1,6 @@
 """Measures of the group itself, and of theta itself."""
 
+import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
@@ -11,9 +12,10 @@ from jaxtyping import Array, Float
 from leaveout.measures.container import Measure, around, sound
 from leaveout.measures.queries import loss_error
 from leaveout.objectives.abstract import weigh
-from leaveout.objectives.linear import as_linear
+from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.objectives.rounding import score_error, units_of
 from leaveout.runtime.sharding import is_traced
+from leaveout.runtime.text import shortened
 
 __all__ = ["linear", "parameter", "self_loss"]
 
@@ -70,11 +72,27 @@ def _lost(objective, sizes):
 
 
 class _Parameter(Measure):
-    """Entries of the flat theta."""
+    """Entries of the flat theta.
+
+    Attributes:
+        index: (k) their positions; found by `bind` where features are named.
+        features: names of the columns of x whose coefficients are meant, or None.
+        labels: (k) what the entries are called; default their positions.
+    """
 
     index: tuple[int, ...] = eqx.field(static=True)
     name: str = eqx.field(static=True)
+    features: tuple[str, ...] | None = eqx.field(static=True, default=None)
+    labels: tuple[str, ...] | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
+
+    def bind(self, objective):
+        if self.features is None:
+            return self
+        objective = as_linear(objective, "a parameter's name")
+        each = [_coefficients(objective, feature) for feature in self.features]
+        index, labels = (sum(parts, ()) for parts in zip(*each, strict=True))
+        return dataclasses.replace(self, index=index, labels=labels, features=None)
 
     def values(self, objective, theta, w):
         return objective.shown(theta)[np.asarray(self.index)]
@@ -90,25 +108,50 @@ class _Parameter(Measure):
     def columns(self, objective):
         if max(self.index) >= objective.p or min(self.index) < -objective.p:
             raise ValueError(f"theta has {objective.p} entries, but entry {self.index} was asked")
-        return tuple(f"{self.name}[{i}]" for i in self.index)
+        labels = self.index if self.labels is None else self.labels
+        return tuple(f"{self.name}[{label}]" for label in labels)
+
+
+def _coefficients(
+    objective: LinearObjective, feature: str
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Where theta holds the coefficient of a feature, one a score, and what each is called."""
+    names = (*(objective.names or ()), *(["intercept"] if objective.intercept else []))
+    if names.count(feature) != 1:
+        known = shortened(names) if objective.names else "none, for x was no table"
+        raise ValueError(
+            f"expected the name of one column of x, got {feature!r}, which is that of "
+            f"{names.count(feature)}; there are {known}"
+        )
+    layout = objective.layout
+    column = names.index(feature) if objective.names else layout.features
+    at = np.argsort(layout.order()).reshape(layout.outputs, layout.width)[:, column]
+    scores = objective.classes or range(objective.outputs)
+    each = [f"{feature}, {score}" for score in scores] if objective.outputs > 1 else [feature]
+    return tuple(at.tolist()), tuple(each)
 
 
 def parameter(index, *, name: str = "parameter") -> Measure:
     """One entry, or several, of the flat theta.
 
     Args:
-        index: an integer or several, each a position in theta; negative ones count from its end.
+        index: an integer or several, each a position in theta; negative ones count from its end; or
+            names of columns of x where that was a table, and "intercept": the coefficient of each,
+            of every score where there are several.
         name: for tables and axes.
 
     Raises:
-        ValueError: for what is no integer, booleans among it; for a position beyond theta, once the
-            objective is known.
+        ValueError: for what is no integer, booleans among it; for a position beyond theta, or an
+            unknown name, once the objective is known.
     """
     asked = np.atleast_1d(np.asarray(index))
+    if asked.size and all(isinstance(one, str) for one in asked.reshape(-1).tolist()):
+        return _Parameter(index=(), name=name, features=tuple(asked.reshape(-1).tolist()))
     if asked.ndim != 1 or asked.size == 0 or asked.dtype.kind not in "iu":
         masks = "; write np.flatnonzero(mask) for booleans" if asked.dtype == bool else ""
         raise ValueError(
-            f"expected one position in theta, or several, as integers, got {index!r}{masks}"
+            "expected one position in theta, or several, as integers, or names of columns, got "
+            f"{index!r}{masks}"
         )
     return _Parameter(index=tuple(asked.tolist()), name=name)
 

@@ -15,7 +15,9 @@ from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import evaluation_error, score_error, slope_error, units_of
+from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
 from leaveout.runtime.memory import QUERY_BYTES
+from leaveout.runtime.tables import Names, check_names, common_rows, matrix, names_of
 
 __all__ = ["loss", "loss_error", "margin", "pair", "prediction", "queries", "subsets"]
 
@@ -27,6 +29,7 @@ class _PerExample(Measure):
         x: (m d).
         y: (m), or None.
         name: of a column an example.
+        names: of the columns of x, where it was a table.
         function: of the objective, the scores (K) and the target of one example.
         pool: (l m) weights of the l sums over examples, or None for a column an example.
         labels: (l) names of the sums.
@@ -38,10 +41,12 @@ class _PerExample(Measure):
     function: Callable = eqx.field(static=True)
     pool: Float[Array | np.ndarray, "l m"] | None = None
     labels: tuple[str, ...] = eqx.field(static=True, default=())
+    names: Names | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
 
     def bind(self, objective):
         objective = as_scores(objective, self.name)
+        check_names(self.names, objective.names, f"the inputs of {self.name}")
         x = objective.inputs(self.x)
         y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
         pool = None if self.pool is None else jnp.asarray(self.pool, objective.weights.dtype)
@@ -126,37 +131,54 @@ class _PerExample(Measure):
 
 
 def _per_example(x, y, name, reduce, by, function):
-    x = queries(x, y, name)
+    x, names = queries(x, y, name, by)
     if reduce not in (None, "sum", "mean"):
         raise ValueError(f'expected reduce as None, "sum" or "mean", got {reduce!r}')
     if reduce is None and by is None:
-        return _PerExample(x=x, y=y, name=name, function=function)
+        return _PerExample(x=x, y=y, name=name, function=function, names=names)
     reduce = reduce or "sum"
     title = f"{reduce} of {name}"
     pool, labels = np.ones((1, len(x))), (title,)
     if by is not None:
-        pool, names = subsets(by, len(x))
-        labels = tuple(f"{title}[{label}]" for label in names)
+        pool, parts = subsets(by, len(x))
+        labels = tuple(f"{title}[{label}]" for label in parts)
     if reduce == "mean":
         pool = pool / pool.sum(axis=1, keepdims=True)
-    return _PerExample(x=x, y=y, name=name, function=function, pool=pool, labels=labels)
+    summed = {"pool": pool, "labels": labels, "names": names}
+    return _PerExample(x=x, y=y, name=name, function=function, **summed)
 
 
-def queries(x, y, name):
-    """Query inputs, checked, with as many targets."""
-    x = x if isinstance(x, jax.core.Tracer) else np.asarray(x)
+def queries(x, y, name, by=None):
+    """Query inputs, checked, with as many targets, and the names of their columns.
+
+    Raises:
+        ValueError: for another shape, entries that are no finite numbers, or where two of x, y and
+            `by` have a pandas index and they differ.
+    """
+    given, names = x, names_of(x)
+    if not isinstance(x, jax.core.Tracer):
+        if names is None and np.ndim(x) != 2:
+            raise ValueError(
+                f"expected query inputs of shape (m, d) with m >= 1, got {np.shape(x)}; "
+                "write x[None] for a single example"
+            )
+        x = matrix(x, f"the inputs of {name}")
     if x.ndim != 2 or x.shape[0] == 0:
+        raise ValueError(f"expected query inputs of shape (m, d) with m >= 1, got {x.shape}")
+    if y is not None and _lengths(y) != {x.shape[:1]}:
         raise ValueError(
-            f"expected query inputs of shape (m, d) with m >= 1, got {x.shape}; "
-            "write x[None] for a single example"
+            f"expected one target for each of the {x.shape[0]} query inputs, got targets with "
+            f"leading axes {sorted(_lengths(y))}"
         )
-    if not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all():
-        raise ValueError(f"the inputs of {name} must be finite, but some are NaN or infinite")
-    if y is not None and np.shape(y)[:1] != x.shape[:1]:
-        raise ValueError(
-            f"expected one target for each of the {x.shape[0]} query inputs, got {np.shape(y)}"
-        )
-    return x
+    common_rows(x=given, y=y, by=by)
+    return x, names
+
+
+def _lengths(y) -> set[tuple[int, ...]]:
+    """The leading axes of the targets, each () or (m), of every part where they have several."""
+    leaves = [y] if isinstance(y, list) else jax.tree.leaves(y)
+    lengths = {np.shape(leaf)[:1] for leaf in leaves}
+    return {(len(leaves),)} if isinstance(y, tuple) and lengths == {()} else lengths
 
 
 def pair(examples, name: str):
@@ -177,15 +199,22 @@ def pair(examples, name: str):
 
 
 def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
-    """Members (l m) of subsets of the queries, as 0 and 1, and their names."""
+    """Members (l m) of subsets of the queries, as 0 and 1, and their names.
+
+    A query whose label is missing belongs to none.
+    """
     if isinstance(by, Mapping):
-        names, members = [str(key) for key in by], np.array([np.asarray(v) for v in by.values()])
-        if members.dtype != bool:
+        parts = [column(part) for part in by.values()]
+        if not all(values.dtype == bool and there.all() for values, there in parts):
             raise ValueError("expected booleans (m) for each name in `by`")
+        names, members = [str(key) for key in by], np.array([values for values, _ in parts])
     else:
-        labels = np.asarray(by)
-        found = np.unique(labels)
-        names, members = [str(label) for label in found], found[:, None] == labels[None]
+        labels, there = column(by)
+        found, code = distinct(labels[there])
+        refuse_text_of_missing(found, "the labels of `by`")
+        names = [str(label) for label in found]
+        members = np.zeros((len(found), labels.size), bool)
+        members[code, np.flatnonzero(there)] = True
     if members.ndim != 2 or members.shape[1] != count or not members.any(axis=1).all():
         raise ValueError(
             f"expected `by` as one label for each of the {count} queries, or a dictionary of names "

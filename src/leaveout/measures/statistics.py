@@ -15,6 +15,7 @@ from leaveout.measures.container import Measure
 from leaveout.measures.queries import pair, queries, subsets
 from leaveout.objectives.abstract import as_scores
 from leaveout.runtime.options import check_integer
+from leaveout.runtime.tables import Names, check_names
 
 __all__ = ["accuracy", "auroc", "calibration_error"]
 
@@ -28,6 +29,7 @@ class _Ranked(Measure):
     function: Callable = eqx.field(static=True)
     members: Float[Array | np.ndarray, "l m"]
     labels: tuple[str, ...] = eqx.field(static=True)
+    names: Names | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
     smooth: ClassVar[bool] = False
 
@@ -37,6 +39,7 @@ class _Ranked(Measure):
             raise ValueError(f"{self.name} needs a classifier (lo.logistic, lo.softmax)")
         if self.function is _auroc and objective.outputs > 2:
             raise ValueError("auroc needs two classes; make one measure a class for more")
+        check_names(self.names, objective.names, f"the inputs of {self.name}")
         x, y = objective.inputs(self.x), objective.encode(self.y)
         return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32))
 
@@ -52,12 +55,14 @@ class _Ranked(Measure):
 
 def _ranked(examples, name, by, function) -> Measure:
     x, y = pair(examples, name)
-    x = queries(x, y, name)
+    x, names = queries(x, y, name, by)
     members, labels = np.ones((1, len(x))), (name,)
     if by is not None:
-        members, names = subsets(by, len(x))
-        labels = tuple(f"{name}[{label}]" for label in names)
-    return _Ranked(x=x, y=y, name=name, function=function, members=members, labels=labels)
+        members, parts = subsets(by, len(x))
+        labels = tuple(f"{name}[{label}]" for label in parts)
+    return _Ranked(
+        x=x, y=y, name=name, function=function, members=members, labels=labels, names=names
+    )
 
 
 def accuracy(examples, *, by: Iterable[object] | None = None, name: str = "accuracy") -> Measure:

@@ -250,7 +250,8 @@ def _groups(data: Dataset, by: str | None) -> Groups:
     columns = [np.asarray(data.labels[name]) for name in names]
     if len(columns) == 1:
         return Groups.from_labels(columns[0], kind=names[0])
-    return Groups.from_labels(np.stack([c.astype(str) for c in columns], 1), kind=", ".join(names))
+    table = np.stack([column.astype(object) for column in columns], axis=1)  # NaN stays no label
+    return Groups.from_labels(table, kind=", ".join(names))
 
 
 def parts(data: Dataset) -> dict[str, np.ndarray]:
