@@ -375,6 +375,8 @@ def test_labels_that_only_read_alike_stay_apart():
 def test_a_part_of_the_queries_without_a_label_is_no_part():
     found = lo.measures.loss((PLAIN, Y), by=LABELS["nullable"])
     assert found.columns(FIT.objective) == tuple(f"sum of loss[{k}]" for k in range(3))
+    with pytest.raises(ValueError, match="expected `by` as one label for each of the 40 queries"):
+        lo.measures.loss((PLAIN, Y), by=[None] * N)
 
 
 @pytest.mark.parametrize(
@@ -488,3 +490,7 @@ def test_targets_of_queries_have_as_many_columns_as_in_training():
         lo.measures.loss((PLAIN, PAID)).bind(objective)
     with pytest.raises(ValueError, match=r"expected y of shape \(40,\) to go with x"):
         lo.poisson(PLAIN, np.c_[TIMES, TIMES])
+    table = pd.DataFrame({"paid": PAID, "age": AGE})
+    named = lo.squares(PLAIN, table)
+    with pytest.raises(ValueError, match="the columns of these targets are in another order"):
+        lo.measures.loss((PLAIN, table[["age", "paid"]])).bind(named)

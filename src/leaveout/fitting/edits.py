@@ -23,7 +23,7 @@ from leaveout.objectives.linear import LinearExpansion, as_linear
 from leaveout.runtime.columns import Column
 from leaveout.runtime.deprecated import renamed
 from leaveout.runtime.sharding import entry_point
-from leaveout.runtime.tables import check_rows, common_rows
+from leaveout.runtime.tables import check_rows, common_rows, is_table
 from leaveout.runtime.text import warn
 
 __all__ = ["add", "relabel", "reweight"]
@@ -148,6 +148,8 @@ def _some_targets(objective: AbstractScores, touched: np.ndarray, y: PyTree) -> 
     """The targets of the touched examples, coded; the others may be missing."""
     if objective.loss.targets == "any":
         return jax.tree.map(lambda leaf: leaf[touched], objective.encode(y))
+    if is_table(y) and not objective.labelled:  # whose columns have names
+        return objective.encode(y)[touched]
     values, there = targets(y)
     if values.shape[:1] != (objective.n,):
         raise ValueError(f"expected {objective.n:,} targets, got y of shape {values.shape}")

@@ -215,7 +215,8 @@ def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
         names = [str(label) for label in found]
         members = np.zeros((len(found), labels.size), bool)
         members[code, np.flatnonzero(there)] = True
-    if members.ndim != 2 or members.shape[1] != count or not members.any(axis=1).all():
+    fits = members.ndim == 2 and members.shape[1] == count
+    if not fits or not len(members) or not members.any(axis=1).all():
         raise ValueError(
             f"expected `by` as one label for each of the {count} queries, or a dictionary of names "
             f"to booleans ({count},) of which some are true; got shape {members.shape[1:]}"
@@ -300,7 +301,8 @@ def prediction(
     Args:
         x: (m d).
         reduce: None for a column per example, "sum" or "mean" over examples.
-        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
+        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset. An
+            example whose label is missing is in none.
         name: for tables and axes.
     """
     return _per_example(x, None, name, reduce, by, _score)
@@ -314,7 +316,8 @@ def loss(
     Args:
         examples: inputs and targets, the targets in the labels of the training data.
         reduce: None for a column per example, "sum" or "mean" over examples.
-        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
+        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset. An
+            example whose label is missing is in none.
         name: for tables and axes.
     """
     x, y = pair(examples, name)

@@ -136,7 +136,7 @@ def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
     if is_traced(y):
         return y
     if loss.targets == "any":
-        y = np.asarray(y) if isinstance(y, list) and np.isscalar(y[0]) else y
+        y = np.asarray(y) if isinstance(y, list) and y and np.isscalar(y[0]) else y
         return jax.tree.map(lambda leaf: jnp.asarray(_entries(leaf, "y")), y)
     y = y if isinstance(y, Column) else targets(y)
     if loss.targets in ("binary", "classes"):

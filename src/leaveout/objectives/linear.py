@@ -176,6 +176,7 @@ class LinearObjective(AbstractScores):
         layout: where weight and bias lie in theta.
         classes: the labels that the codes 0..K-1 stand for, or None.
         names: of the features, where x was a table.
+        targets: names of several targets, where y was a table of them.
         fingerprint: which rows the examples are, where x, y or weights had a pandas index.
         centre: (d) what the user's inputs are measured from here, or None (`centred`). The flat
             theta then holds the scores at the centre in the place of the intercepts.
@@ -190,6 +191,7 @@ class LinearObjective(AbstractScores):
     layout: Layout = eqx.field(static=True)
     classes: tuple | None = eqx.field(static=True)
     names: Names | None = eqx.field(static=True, default=None)
+    targets: Names | None = eqx.field(static=True, default=None)
     fingerprint: Fingerprint | None = None
     centre: Float[Array, "d"] | None = None
 
@@ -318,6 +320,8 @@ class LinearObjective(AbstractScores):
     def encode(self, y):
         """Targets in the user's labels, coded as in training."""
         real = self.loss.targets in ("real", "counts")
+        if self.targets is not None:
+            check_names(names_of(y), self.targets, "these targets")
         return encode(y, self.loss, self.classes, self.y.shape[1:] if real else ())
 
     def encoded(self, examples):
@@ -488,6 +492,7 @@ def glm(
         layout=layout,
         classes=classes,
         names=names,
+        targets=names_of(given["y"]) if loss.targets == "real" and y.ndim == 2 else None,
         fingerprint=common_rows(**given),
     )
     with in_jax("the loss"):
