@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from leaveout.certify.balls import DENSE
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.measures import Measure
 from leaveout.objectives.abstract import AbstractScores
@@ -29,11 +30,12 @@ _TOLERANCE = 1e-6  # of what a column can move, and of the change
 def in_question(fit: Fit, change: Change, actual: bool) -> np.ndarray:
     """Positions of the groups that leave theta undetermined, where `determined` can tell of what.
 
-    It can for models of scores with a factor of H, in float64. An approximation whose equation is
-    not solved is not looked at; of retraining `determined` sees for itself what is left to go.
+    It can for models of scores with a factor of H, in float64, up to p = 2,000. An approximation
+    whose equation is not solved is not looked at; of retraining `determined` sees for itself what
+    is left to go.
     """
     sees = isinstance(fit.objective, AbstractScores) and fit.metric is not None
-    if not sees or fit.flat.dtype != jnp.float64:
+    if not sees or fit.flat.dtype != jnp.float64 or fit.flat.size > DENSE:
         return np.zeros(0, int)
     status, residual = np.asarray(change.status), np.asarray(change.residual)
     if actual:
@@ -93,7 +95,9 @@ def _determined(fit: Fit, factor: Factor, measures, w, change, actual: bool, fir
                 rows = _LOOSE * lifted.solve(rows)
             return rows
 
-        gradients = factor.whiten(jax.jacrev(values)(fit.flat if first_order else theta))
+        at = fit.flat if first_order else theta
+        derive = jax.jacrev if jax.eval_shape(values, at).size <= at.size else jax.jacfwd
+        gradients = factor.whiten(derive(values)(at))
         size, length = jnp.linalg.norm(gradients, axis=1), jnp.linalg.norm(change @ factor.lower)
         within = _TOLERANCE * size
         good = (size > 0) & (jnp.linalg.norm(free(gradients), axis=1) <= within)

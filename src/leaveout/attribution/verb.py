@@ -61,7 +61,8 @@ def effects(
             `value`, `steps` and the interval are replaced; values outside their interval are moved
             to its nearer end. Implies `certify`.
         memory: bytes that working arrays may take; default a quarter of what is free.
-        throw: raise if any group's solve fails; otherwise `status` says which.
+        throw: raise if any effect is flagged; otherwise `status` says which, and `column_status` in
+            which columns.
         progress: called with the number of groups done, after each chunk.
 
     Returns:

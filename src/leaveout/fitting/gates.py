@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fitting.fitted import Fit
+from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
@@ -109,7 +109,8 @@ def _filled_up(objective: AbstractObjective, n: int) -> bool:
 @entry_point
 def _check_optimum(fit: Fit, groups: Groups) -> None:
     decrement, sandwich = float(to_host(fit.residual)), float(to_host(fit.sandwich))
-    if decrement <= _SURE * sandwich:
+    floor = float(to_host(rounding(fit.flat, fit.metric, fit.sandwich)))
+    if decrement <= max(_SURE * sandwich, floor):
         return
     rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
     if fit.metric is None:  # as of groups drawn at random
