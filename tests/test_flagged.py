@@ -259,3 +259,9 @@ def test_random_groups_take_the_memory_they_are_given():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000  # all draws at once: 600 x 400 x 4 x 8 bytes, 7.7 million
+
+
+def test_the_parts_of_an_error_say_which_effects_are_flagged(case):
+    fit, groups, measures, *_, actual = case
+    parts = lo.bounds.decompose(fit, groups, measures, lo.Retrain())
+    np.testing.assert_array_equal(parts.status, actual.column_status)
