@@ -59,7 +59,7 @@ def test_approximations_say_so_too(sites, method):
     assert (found.column_status[:, 2] != 0).tolist() == [True] + [False] * (SITES - 1)
     assert found.column_status[:, 3].all()
     share = np.abs(found.value[:, :2] - right).max() / np.abs(right).max()
-    assert share < 0.1  # a step of a loss that is no square is one that is short
+    assert share < 0.2  # as short as a step is where what it starts from is determined
 
 
 def test_a_measure_that_moves_along_what_is_free_is_flagged_whatever_its_derivative():

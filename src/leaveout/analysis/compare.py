@@ -226,7 +226,7 @@ def _undefined(rows: list[dict[str, Any]]) -> list[str]:
     why = "the effects do not vary"
     return [
         f"some statistics of {column} over {level} groups are undefined: "
-        + (why if count > 1 else f"{count} of them are not flagged")
+        + (why if count > 1 else f"{count} of them converged")
         for column, level, count in sorted(flat)
     ]
 
