@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
+from leaveout.runtime.solution import flagged_in_words
 from leaveout.runtime.text import aligned, shortened
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Pair",
     "check_column",
     "compare",
+    "left_out",
     "paired",
 ]
 
@@ -45,9 +47,9 @@ class Comparison:
     Attributes:
         rows: one dictionary for each column, slice of groups and statistic: column, measure, by
             ("all", "kind" or "size"; slices of one group are left out), level, count, statistic,
-            value, low, high. low and high are the 2.5 and 97.5 % points of a bootstrap over
-            groups. A correlation of effects that do not vary is undefined: value, low and high
-            are None, and `notes` says so.
+            value, low, high. count is of groups that are not flagged in the column. low and high
+            are the 2.5 and 97.5 % points of a bootstrap over groups. A correlation of effects that
+            do not vary is undefined: value, low and high are None, and `notes` says so.
         columns: names of the columns.
         notes: what a reader should know.
     """
@@ -166,6 +168,9 @@ def compare(
     median_relative_error the median of |predicted - actual| / |actual|; max_relative_error the
     largest |predicted - actual| divided by the largest |actual|.
 
+    Groups whose effect is flagged on either side (`Effects.column_status`) are left out, column by
+    column; count and `notes` say how many.
+
     Args:
         predicted: `Effects`, or an array (g m) or (g).
         actual: likewise, of the same groups and columns.
@@ -174,31 +179,58 @@ def compare(
             by kind and size.
 
     Raises:
-        ValueError: for NaN or infinite effects (named), other groups or columns, or fewer than two
-            groups.
+        ValueError: for NaN or infinite effects that are not flagged (named), other groups or
+            columns, or fewer than two groups that are not flagged in any column.
     """
     pair = paired(predicted, actual)
     if len(pair.predicted) < 2:
         raise ValueError("expected at least two groups to compare, got one")
-    p, a, groups = pair.predicted, pair.actual, pair.groups
+    p, a, groups, good = pair.predicted, pair.actual, pair.groups, pair.status == 0
+    if not (good.sum(axis=0) > 1).any():
+        raise ValueError(
+            f"expected at least two groups to compare; {flagged_in_words(pair.status.max(axis=1))}"
+        )
     names = [str(i) for i in range(len(p))] if groups is None else groups.names
-    _refuse_non_finite(p, "predicted", names, pair.columns)
-    _refuse_non_finite(a, "actual", names, pair.columns)
+    _refuse_non_finite(np.where(good, p, 0.0), "predicted", names, pair.columns)
+    _refuse_non_finite(np.where(good, a, 0.0), "actual", names, pair.columns)
     seed = jax.random.key_data(jax.random.key(0) if key is None else key)
     rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
     rows = []
     for (by, level), members in _slices(groups, len(p)).items():
         count = resamples if by == "all" else resamples // 5
         for j, column in enumerate(pair.columns):
+            mine = members[good[members, j]]
+            if len(mine) < 2 and by != "all":
+                continue
             head = {"column": column, "measure": pair.measure[j], "by": by, "level": level}
-            found = _with_interval(p[members, j], a[members, j], rng, count)
-            rows += _rows(head | {"count": len(members)}, *found)
-    flat = {(row["column"], row["level"]) for row in rows if row["value"] is None}
-    notes = tuple(
-        f"some statistics of {column} over {level} groups are undefined: the effects do not vary"
-        for column, level in sorted(flat)
-    )
-    return Comparison(rows, pair.columns, notes)
+            found = _with_interval(p[mine, j], a[mine, j], rng, count)
+            rows += _rows(head | {"count": len(mine)}, *found)
+    return Comparison(rows, pair.columns, (*left_out(pair), *_undefined(rows)))
+
+
+def left_out(pair: "Pair") -> list[str]:
+    """A sentence for each set of columns in which the same groups are left out."""
+    alike: dict[bytes, list[int]] = {}
+    for j, codes in enumerate(pair.status.T):
+        if codes.any():
+            alike.setdefault(codes.tobytes(), []).append(j)
+    found = []
+    for columns in alike.values():
+        where = shortened((pair.columns[j] for j in columns), 3)
+        of = "" if len(columns) == len(pair.columns) else f" of {where}"
+        found.append(f"left out{of}: {flagged_in_words(pair.status[:, columns[0]])}")
+    return found
+
+
+def _undefined(rows: list[dict[str, Any]]) -> list[str]:
+    """A sentence for each column and level some of whose statistics are undefined."""
+    flat = {(r["column"], r["level"], r["count"]) for r in rows if r["value"] is None}
+    why = "the effects do not vary"
+    return [
+        f"some statistics of {column} over {level} groups are undefined: "
+        + (why if count > 1 else f"{count} of them converged")
+        for column, level, count in sorted(flat)
+    ]
 
 
 class Pair(NamedTuple):
@@ -210,6 +242,7 @@ class Pair(NamedTuple):
         columns: (m) names.
         measure: (m) name of the measure each column belongs to.
         groups: what left, where either side says it.
+        status: (g m) `Status` codes, the predicted effect's or else the actual one's; of arrays 0.
     """
 
     predicted: np.ndarray
@@ -217,6 +250,7 @@ class Pair(NamedTuple):
     columns: tuple[str, ...]
     measure: tuple[str, ...]
     groups: Groups | None
+    status: np.ndarray
 
 
 def paired(predicted, actual) -> Pair:
@@ -234,10 +268,14 @@ def paired(predicted, actual) -> Pair:
     known = [each for each in (predicted, actual) if isinstance(each, Effects)]
     if len(known) == 2:
         _refuse_others(*known)
+    status = np.zeros(p.shape, np.int8)
+    for each in known:
+        status = np.where(status == 0, each.column_status, status)
     if known:
-        return Pair(p, a, tuple(known[0].columns), tuple(known[0].measure), known[0].groups)
+        first = known[0]
+        return Pair(p, a, tuple(first.columns), tuple(first.measure), first.groups, status)
     columns = tuple(f"column {j}" for j in range(p.shape[1]))
-    return Pair(p, a, columns, columns, None)
+    return Pair(p, a, columns, columns, None, status)
 
 
 def _matrix(effects) -> np.ndarray:
@@ -297,7 +335,7 @@ def _refuse_non_finite(values, which, names, columns) -> None:
         row, column = bad[0]
         raise ValueError(
             f"the {which} effect of group {str(names[row])!r} on {columns[column]} is "
-            f"{values[row, column]}; leave the group out (effects.status says why it failed)"
+            f"{values[row, column]}; leave the group out"
         )
 
 
@@ -329,10 +367,13 @@ def _rows(head, value, low, high) -> list[dict[str, Any]]:
 
 
 def _with_interval(p, a, rng, resamples):
-    """Statistics (s), and their bootstrap 2.5 and 97.5 % points."""
+    """Statistics (s), and their bootstrap 2.5 and 97.5 % points; NaN of fewer than two groups."""
+    none = np.full(len(STATISTICS), np.nan)
+    if len(p) < 2:
+        return none, none, none
     value = _statistics(p[None], a[None])[0]
-    if resamples == 0 or len(p) < 2:
-        return value, np.full(value.shape, np.nan), np.full(value.shape, np.nan)
+    if resamples == 0:
+        return value, none, none
     draws = rng.integers(0, len(p), (resamples, len(p)))
     many = np.concatenate(
         [_statistics(p[part], a[part]) for part in np.array_split(draws, -(-draws.size // 10**6))]

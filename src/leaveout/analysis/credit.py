@@ -25,6 +25,7 @@ from leaveout.runtime.files import write_parquet
 from leaveout.runtime.memory import limited
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.sharding import entry_point
+from leaveout.runtime.solution import Status, flagged_in_words
 from leaveout.runtime.text import aligned
 
 __all__ = ["Credit", "credit", "credited"]
@@ -65,9 +66,9 @@ class Credit:
         """A pandas table, a row a group.
 
         Columns: group, kind, size, alpha, a count for each class, loss, self_influence, leverage;
-        then for each column f of the effects: "influence on f" (and each other method), the last
-        method's "effect per example on f", "lower" and "upper" where certified, and "z",
-        "percentile", "p" and "q".
+        then for each column f of the effects: "influence on f" and "status of influence on f" (and
+        each other method), the last method's "effect per example on f", "lower" and "upper" where
+        certified, and "z", "percentile", "p" and "q".
         """
         import pandas as pd
 
@@ -87,6 +88,8 @@ class Credit:
         for j, column in enumerate(self.columns):
             for name, each in self.effects.items():
                 table[f"{name} on {column}"] = each.value[:, j]
+                codes = each.column_status[:, j]
+                table[f"status of {name} on {column}"] = [Status(int(c)).name for c in codes]
             table[f"effect per example on {column}"] = self._per_example(j)
             for name, each in self.effects.items():
                 if each.lower is not None and each.upper is not None:
@@ -108,26 +111,35 @@ class Credit:
         return np.argsort(-np.abs(self.best.value[:, self._at(column)]), kind="stable")
 
     def table(self, column: int | str = 0, most: int = 20) -> str:
-        """A plain-text table of the groups with the largest effects on one column."""
+        """A plain-text table of the groups with the largest effects on one column.
+
+        Effects whose status is not `converged` are marked by a star.
+        """
         j = self._at(column)
-        head = ["group", "size", "alpha", *self.effects, "per example", "z", "percentile", "q"]
-        if self.null is None:
-            head = head[:-3]
-        rows = [head]
-        for i in self.order(j)[:most]:
-            size = self.groups.size[i]
-            row = [str(self.groups.names[i]), f"{size:,}", f"{100 * self.groups.alpha[i]:.2f} %"]
-            row += [f"{each.value[i, j]:+.4g}" for each in self.effects.values()]
-            row += [f"{self._per_example(j)[i]:+.3g}"]
-            if self.null is not None:
-                null = self.null
-                row += [f"{null.z[i, j]:+.1f}", f"{null.percentile[i, j]:.1f}"]
-                row += [f"{null.q[i, j]:.3f}"]
-            rows.append(row)
-        lines = aligned(rows, right=True)
+        head = ["group", "size", "alpha", *self.effects, "per example"]
+        head += ["z", "percentile", "q"] if self.null is not None else []
+        rows = [head, *(self._row(i, j) for i in self.order(j)[:most].tolist())]
         rest = len(self.groups) - most
         more = [f"... and {rest:,} groups of smaller effect"] if rest > 0 else []
-        return "\n".join([f"effects on {self.columns[j]}", *lines, *more])
+        lines = [f"effects on {self.columns[j]}", *aligned(rows, right=True), *more]
+        return "\n".join([*lines, *self._flagged(j)])
+
+    def _row(self, i: int, j: int) -> list[str]:
+        """A line of the table."""
+        groups, null = self.groups, self.null
+        row = [str(groups.names[i]), f"{groups.size[i]:,}", f"{100 * groups.alpha[i]:.2f} %"]
+        for each in self.effects.values():
+            row += [f"{each.value[i, j]:+.4g}" + "*" * bool(each.column_status[i, j])]
+        star = "*" * bool(self.best.column_status[i, j])
+        row += [f"{self._per_example(j)[i]:+.3g}{star}"]
+        if null is not None:
+            row += [f"{null.z[i, j]:+.1f}", f"{null.percentile[i, j]:.1f}", f"{null.q[i, j]:.3f}"]
+        return row
+
+    def _flagged(self, j: int) -> list[str]:
+        """What the stars of a column mean, a line a method that has some."""
+        each = {name: found.column_status[:, j] for name, found in self.effects.items()}
+        return [f"* {name}: {flagged_in_words(c)}" for name, c in each.items() if c.any()]
 
     def __repr__(self) -> str:
         return f"Credit({len(self.groups):,} groups x {len(self.columns)} columns)\n{self.table()}"

@@ -15,7 +15,7 @@ from leaveout.measures import self_loss
 from leaveout.methods import Method, Newton
 from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import entry_point, replicate, to_host
-from leaveout.runtime.solution import raise_unless_converged
+from leaveout.runtime.solution import flagged_in_words, kept, raise_unless_converged
 
 __all__ = ["HeldOut", "cross_validate_groups", "own_losses"]
 
@@ -25,12 +25,14 @@ class HeldOut:
     """The loss of every group under the model that was fitted without it.
 
     Attributes:
-        loss: (g) sum over the group of s w loss, once it has left.
+        loss: (g) sum over the group of s w loss, once it has left; where `status` is not 0 it is
+            where the steps stopped, and says nothing.
         training_loss: (g) the same while it is in.
         weight: (g) sum of s w, what a mean divides by.
         status: (g) `Status` codes of the changes behind it.
         groups: what was held out.
         method: name of the method.
+        drop: whether means leave out the groups that did not converge.
     """
 
     loss: np.ndarray
@@ -39,33 +41,65 @@ class HeldOut:
     status: np.ndarray
     groups: Groups
     method: str
+    drop: bool = False
 
     @property
     def mean(self) -> float:
-        """The cross-validated error: the mean held-out loss over all points of all groups."""
-        return float(self.loss.sum() / self.weight.sum())
+        """The cross-validated error: the mean held-out loss over all points of all groups.
+
+        Raises:
+            SolveError: if a group did not converge, unless those are dropped.
+        """
+        mine = self._kept()
+        return float(self.loss[mine].sum() / self.weight[mine].sum())
 
     @property
     def training_mean(self) -> float:
         """The mean loss of the same points while they are in: what optimism would report."""
-        return float(self.training_loss.sum() / self.weight.sum())
+        mine = self._kept()
+        return float(self.training_loss[mine].sum() / self.weight[mine].sum())
 
     @property
     def standard_error(self) -> float:
-        """Of `mean`, from how the groups differ (their losses per weight, weighted)."""
-        spread = (self.loss - self.weight * self.mean) / self.weight.sum()
-        count = int(np.count_nonzero(self.weight))  # a group without weight is not there
-        return float(np.sqrt(np.sum(spread**2) * count / max(count - 1, 1)))
+        """Of `mean`, from how the groups differ (their losses per weight, weighted).
+
+        Groups without weight are not there; NaN for fewer than two others.
+        """
+        mine = self._kept()
+        loss, weight = self.loss[mine], self.weight[mine]
+        count = int(np.count_nonzero(weight))
+        spread = (loss - weight * self.mean) / weight.sum()
+        return float(np.sqrt(np.sum(spread**2) * count / (count - 1))) if count > 1 else np.nan
+
+    def _kept(self) -> np.ndarray:
+        """(g) the groups that a mean is over: those that have converged and weigh something."""
+        mine = kept(self.status, self.groups.titles, "the held-out error", self.drop)
+        if not self.weight[mine].any():
+            raise ValueError("expected a group that has weight and converged, got none")
+        return mine
 
     def __repr__(self) -> str:
+        head = f"HeldOut({self.method}: {len(self.loss):,} groups, "
+        told = flagged_in_words(self.status) if self.status.any() else ""
+        if told and not self.drop:
+            return f"{head}no mean: {told}; drop=True leaves them out)"
+        if not self.weight[self.status == 0].any():
+            return f"{head}no mean: {told or 'no group has weight'})"
+        dropped = f", without those dropped: {told}" if told else ""
         return (
-            f"HeldOut({self.method}: {len(self.loss):,} groups, mean loss {self.mean:.6g} +- "
-            f"{self.standard_error:.2g}, in training {self.training_mean:.6g})"
+            f"{head}mean loss {self.mean:.6g} +- {self.standard_error:.2g}, in training "
+            f"{self.training_mean:.6g}{dropped})"
         )
 
 
 def cross_validate_groups(
-    fit: Fit, groups: Groups, method: Method = Newton(), *, memory=None, throw: bool = False
+    fit: Fit,
+    groups: Groups,
+    method: Method = Newton(),
+    *,
+    drop: bool = False,
+    memory=None,
+    throw: bool = False,
 ) -> HeldOut:
     """Cross-validate by groups: what each loses under the model without it.
 
@@ -78,6 +112,8 @@ def cross_validate_groups(
         fit: the fitted objective.
         groups: what is held out, one after another.
         method: `Influence()`, `Newton()`, `NewtonChebyshev()` or `Retrain()`.
+        drop: leave groups that do not converge out of the means, which else are refused: a group
+            that holds a whole class leaves a model whose loss on it is infinite.
         memory: as in `effects`.
         throw: as in `effects`.
 
@@ -98,6 +134,7 @@ def cross_validate_groups(
         status=change.status,
         groups=groups,
         method=change.method,
+        drop=drop,
     )
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
+from leaveout.runtime.solution import kept
 
 __all__ = [
     "jackknife",
@@ -11,7 +12,7 @@ __all__ = [
 
 
 def jackknife(
-    effects: Effects, *, infinitesimal: bool = False, partial: bool = False
+    effects: Effects, *, infinitesimal: bool = False, partial: bool = False, drop: bool = False
 ) -> np.ndarray:
     """Standard errors (m) of the measures, clustered by groups that share no point.
 
@@ -21,34 +22,56 @@ def jackknife(
     and infinitesimal, the cluster-robust sandwich: that of a coefficient by least squares equals
     Liang and Zeger's, without their correction for few clusters.
 
+    A group without base weight is not there, and does not count.
+
     Args:
         effects: of groups that do not overlap and hold every point whole: sites, villages, or
             single points.
         infinitesimal: whether they are influences.
         partial: take groups that leave points out: these count as fixed, or, of no base weight, as
             not there. Where labels are missing that is too small: fit without these rows.
+        drop: leave out, column by column, the groups whose effect is flagged, as if they were not
+            there. What they would have added is then missing.
+
+    Returns:
+        (m) in units of the columns; NaN for a column in which fewer than two groups are left.
 
     Raises:
         ValueError: if groups overlap, points are in none, some leave in part or are added, or there
             is only one.
+        SolveError: if the effect of a group on a column is flagged, unless they are to be dropped.
 
     Source: Efron and Stein (1981); Liang and Zeger (1986).
     """
     if not isinstance(effects, Effects):
         raise ValueError(f"expected `Effects`, got {type(effects).__name__}")
-    _check_partition(effects.groups, partial)
-    value, count = effects.value, len(effects.groups)
-    if infinitesimal:
-        return np.sqrt(np.sum(value**2, axis=0))
-    return np.sqrt((count - 1) / count * np.sum((value - value.mean(axis=0)) ** 2, axis=0))
+    groups = effects.groups
+    _check_partition(groups, partial)
+    there = np.ones(len(groups), bool) if effects.weight is None else effects.weight > 0
+    if there.sum() < 2:
+        raise ValueError("expected at least two groups")
+    found = np.full(len(effects.columns), np.nan)
+    for j, column in enumerate(effects.columns):
+        what = f"the standard error of {column}"
+        mine = kept(effects.column_status[:, j], groups.titles, what, drop) & there
+        if mine.sum() > 1:
+            found[j] = (_infinitesimal if infinitesimal else _delete_one)(effects.value[mine, j])
+    return found
+
+
+def _infinitesimal(value: np.ndarray) -> float:
+    return float(np.sqrt(np.sum(value**2)))
+
+
+def _delete_one(value: np.ndarray) -> float:
+    count = len(value)
+    return float(np.sqrt((count - 1) / count * np.sum((value - value.mean()) ** 2)))
 
 
 def _check_partition(groups: Groups, partial: bool) -> None:
     """Every point is in one group, and leaves whole with it."""
     if np.unique(groups.indices).size < groups.indices.size:
         raise ValueError("the groups overlap; standard errors need groups that share no point")
-    if len(groups) < 2:
-        raise ValueError("expected at least two groups")
     if (groups.w != 1).any():
         raise ValueError(
             "expected groups that leave whole; standard errors come from deleting them, not from "

@@ -2,7 +2,8 @@
 
 import dataclasses
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,11 +13,12 @@ from jaxtyping import Array
 from leaveout.attribution.stream import gathered, pose
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import group_sums, w_by
-from leaveout.groups import Groups, lookalikes, shuffles
+from leaveout.groups import Groups, shuffles
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, PerPoint
 from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
+from leaveout.runtime.memory import budget
 from leaveout.runtime.tables import check_rows, common_rows
 
 __all__ = ["Null", "Standing", "Within", "standing"]
@@ -63,7 +65,9 @@ class Null:
 class Standing:
     """Where each group stands among random groups of its size and class balance.
 
-    NaN in columns that were not compared.
+    NaN in columns that were not compared, and where a group's own effect is flagged. A random group
+    whose effect is flagged counts as a tie, against a small p; there is then no mean, low, high or
+    z, which are NaN.
 
     Attributes:
         effect: (g m) what is compared: the groups' own effects by `method`.
@@ -73,10 +77,12 @@ class Standing:
         z: (g m) (effect - mean) / standard deviation.
         percentile: (g m) share of random groups below, ties half, in per cent.
         p: (g m) two-sided, (1 + the rarer side) 2 / (draws + 1): never below 2 / (draws + 1).
-        q: (g m) p by Benjamini and Hochberg over the groups of a column: reject where q <= 0.05,
-            and of those rejected at most 5 % are false on average.
+        q: (g m) p by Benjamini and Hochberg over the groups of a column that have one: reject where
+            q <= 0.05, and of those rejected at most 5 % are false on average.
         draws: random groups for each.
         method: name of the method.
+        status: (g m) `Status` codes of the groups' own effects.
+        flagged: (g m) how many of the random groups are flagged.
     """
 
     effect: np.ndarray
@@ -89,6 +95,8 @@ class Standing:
     q: np.ndarray
     draws: int
     method: str
+    status: np.ndarray
+    flagged: np.ndarray
 
 
 def standing(
@@ -105,71 +113,164 @@ def standing(
     """
     key = jax.random.key(0) if null.key is None else null.key
     check_rows(common_rows(within=null.within), fit.objective.fingerprint, "within", "the data")
-    own, values = _effects(fit, groups, measures, null, null.strata(classes), key)
-    draws = len(values)
+    make = _by_influence if null.method is None else _by_method
+    sample = make(fit, groups, measures, null, null.strata(classes), key)
+    parts = []
+    for rows in _parts(len(groups), sample.bytes_each):
+        own = sample.own[rows], sample.status[rows] == 0
+        parts.append(_placed(*own, *sample.drawn(rows)))
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Standing(
+        effect=sample.own,
+        q=_false_discovery_rate(found["p"]),
+        draws=null.draws,
+        method=(null.method or Influence()).name,
+        status=sample.status,
+        **found,
+    )
+
+
+def _parts(count: int, bytes_each: float | int) -> list[np.ndarray]:
+    """The groups in runs of neighbours, as many as the memory has room for all draws of."""
+    runs = min(count, int(-(-count * bytes_each // budget())))
+    return np.array_split(np.arange(count), max(runs, 1))
+
+
+def _placed(own, known, values, flagged) -> dict[str, np.ndarray]:
+    """Where effects (r m) stand among draws (draws r m), which are overwritten.
+
+    Args:
+        own: (r m).
+        known: (r m) whether the group's own effect is.
+        values: (draws r m).
+        flagged: (draws r m) which of the draws are no effects, or None for none.
+    """
+    draws, lost = len(values), np.zeros(own.shape, int)
     below, equal = np.zeros(own.shape), np.zeros(own.shape)
-    for draw in values:
+    for i, draw in enumerate(values):
         same = np.isclose(draw, own, rtol=1e-9, atol=0)
+        if flagged is not None:
+            same |= flagged[i]
+            lost += flagged[i]
         below += (draw < own) & ~same
         equal += same
-    rarer = np.minimum(below, draws - below - equal) + equal
-    p = np.minimum(2 * (1 + rarer) / (draws + 1), 1.0)
-    known, spread = np.isfinite(own), values.std(axis=0, ddof=1)
-    low, high = np.quantile(values, [0.025, 0.975], axis=0)
-    mean = values.mean(axis=0)
+    known = known & np.isfinite(own)
+    whole, mean = known & (lost == 0), values.mean(axis=0)
+    spread = np.sqrt(sum((draw - mean) ** 2 for draw in values) / max(draws - 1, 1))
+    low, high = np.quantile(values, [0.025, 0.975], axis=0, overwrite_input=True)
     z = np.where(spread > 0, (own - mean) / np.where(spread > 0, spread, 1.0), 0.0)
-    return Standing(
-        effect=own,
-        mean=mean,
-        low=low,
-        high=high,
-        z=np.where(known, z, np.nan),
-        percentile=np.where(known, 100 * (below + equal / 2) / draws, np.nan),
-        p=np.where(known, p, np.nan),
-        q=_false_discovery_rate(np.where(known, p, np.nan)),
-        draws=draws,
-        method=(null.method or Influence()).name,
-    )
+    p = np.minimum(2 * (1 + np.minimum(below, draws - below - equal) + equal) / (draws + 1), 1.0)
+    given = {"mean": mean, "low": low, "high": high, "z": z}
+    found = {name: np.where(whole, part, np.nan) for name, part in given.items()}
+    found["percentile"] = np.where(known, 100 * (below + equal / 2) / draws, np.nan)
+    return found | {"p": np.where(known, p, np.nan), "flagged": lost}
 
 
 def _false_discovery_rate(p: np.ndarray) -> np.ndarray:
-    """Benjamini and Hochberg's q over the groups of each column whose p are all known."""
+    """Benjamini and Hochberg's q over the groups of each column whose p is known."""
     q = np.full(p.shape, np.nan)
-    for j in np.flatnonzero(np.isfinite(p).all(axis=0)):
-        q[:, j] = scipy.stats.false_discovery_control(p[:, j])
+    for j, known in enumerate(np.isfinite(p).T):
+        if known.any():
+            q[known, j] = scipy.stats.false_discovery_control(p[known, j])
     return q
 
 
-def _effects(fit, groups: Groups, measures: Measures, null: Null, strata, key):
-    """Effects of the groups (g m), and of random ones (draws g m)."""
-    if null.method is None:
-        return _additive(fit, groups, measures, strata, null.draws, key)
-    own = gathered(pose(fit, groups, measures, null.method)).value
-    like = lookalikes(key, groups, like=groups, within=strata, draws=null.draws)
-    values = gathered(pose(fit, like, measures, null.method)).value
-    return own, values.reshape(null.draws, *own.shape)
+class _Sample(NamedTuple):
+    """Effects of the groups, and how those of random ones are drawn: the same at every call.
+
+    Attributes:
+        own: (g m) of the groups.
+        status: (g m) codes of these.
+        drawn: neighbouring groups (r) to effects of the random ones (draws r m), and which of these
+            are flagged, or None.
+        bytes_each: that `drawn` takes for a group.
+    """
+
+    own: np.ndarray
+    status: np.ndarray
+    drawn: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
+    bytes_each: float | int
 
 
-def _additive(fit, groups: Groups, measures: Measures, strata, draws: int, key):
-    """The same by influence, NaN where it does not add up over points."""
-    bound = [measure.bind(fit.objective) for measure in as_measures(measures)]
-    found = Influence().prepare(fit, bound).per_point
-    assert isinstance(found, list)  # one entry a measure
-    psi = np.concatenate(
-        [
-            part.value[: groups.n]
-            if isinstance(part, PerPoint)
-            else np.full((groups.n, len(measure.columns(fit.objective))), np.nan)
-            for part, measure in zip(found, bound, strict=True)
-        ],
-        axis=1,
+def _by_method(fit: Fit, groups: Groups, measures: Measures, null: Null, strata, key) -> _Sample:
+    """By any method, at its cost for every draw."""
+    assert null.method is not None  # see `standing`
+    question = pose(fit, groups, measures, null.method)
+    found = gathered(question)
+
+    def drawn(rows: np.ndarray):
+        some, points = groups[rows], _seats(groups, rows)
+        shape = (null.draws, *found.value[rows].shape)
+        values, flagged, at = np.empty(shape), np.empty(shape, bool), 0
+        for part in _batches(shuffles(key, groups, strata, null.draws), points):
+            like = _dealt(some, part)
+            answer = gathered(dataclasses.replace(question, groups=like))
+            to = slice(at, at := at + len(part))
+            values[to] = answer.value.reshape(-1, *shape[1:])
+            flagged[to] = answer.column_status.reshape(-1, *shape[1:]) != 0
+        values[flagged] = 0.0
+        return values, flagged if flagged.any() else None
+
+    each = 11 * null.draws * found.value.shape[1]  # effects, flags, and what a quantile needs
+    return _Sample(found.value, found.column_status, drawn, each)
+
+
+def _seats(groups: Groups, rows: np.ndarray) -> slice:
+    """Where the points of neighbouring groups are listed."""
+    return slice(groups.offsets[rows[0]], groups.offsets[rows[-1] + 1])
+
+
+def _batches(draws: Iterator[np.ndarray], points: slice) -> Iterator[list[np.ndarray]]:
+    """Some of the points of every draw, as many draws at a time as their lists may take."""
+    part: list[np.ndarray] = []
+    for every in draws:
+        part.append(every[points])
+        if 8 * 8 * part[0].size * (len(part) + 1) > budget():
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _dealt(like: Groups, draws: list[np.ndarray]) -> Groups:
+    """The groups with other points, draw after draw."""
+    count = len(draws)
+    return Groups.from_pairs(
+        np.concatenate(draws),
+        np.repeat(np.arange(count * len(like)), np.tile(like.size, count)),
+        n=like.n,
+        w=None if like.partial is None else np.tile(like.partial, count),
+        kind="lookalike",
     )
+
+
+def _by_influence(fit: Fit, groups: Groups, measures: Measures, null: Null, strata, key) -> _Sample:
+    """By influence, where a draw costs a sum; NaN where it does not add up over points."""
+    psi, status = _per_point(fit, groups, measures)
 
     def sums(groups: Groups) -> np.ndarray:
         return np.asarray(group_sums(groups, w_by(fit.objective, groups), psi))
 
-    own = sums(groups)
-    values = np.empty((draws, *own.shape))
-    for i, points in enumerate(shuffles(key, groups, strata, draws)):
-        values[i] = sums(dataclasses.replace(groups, indices=points))
-    return own, values
+    def drawn(rows: np.ndarray):
+        some, points = groups[rows], _seats(groups, rows)
+        values = np.empty((null.draws, len(rows), psi.shape[1]))
+        for i, every in enumerate(shuffles(key, groups, strata, null.draws)):
+            values[i] = sums(dataclasses.replace(some, indices=every[points]))
+        return values, None
+
+    codes = np.repeat(status[None], len(groups), axis=0)
+    return _Sample(sums(groups), codes, drawn, 10 * null.draws * psi.shape[1])
+
+
+def _per_point(fit: Fit, groups: Groups, measures: Measures) -> tuple[np.ndarray, np.ndarray]:
+    """What each point does to each column (n m), by influence, and the columns' statuses (m)."""
+    bound = [measure.bind(fit.objective) for measure in as_measures(measures)]
+    found = Influence().prepare(fit, bound).per_point
+    assert isinstance(found, list)  # one entry a measure
+    psi, status = [], []
+    for part, measure in zip(found, bound, strict=True):
+        count = len(measure.columns(fit.objective))
+        additive = isinstance(part, PerPoint)
+        psi.append(part.value[: groups.n] if additive else np.full((groups.n, count), np.nan))
+        status.append(part.status if additive else np.zeros(count, np.int8))
+    return np.concatenate(psi, axis=1), np.concatenate(status)

@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8
 
 from leaveout.analysis.spectrum import (
     along_gradient,
@@ -201,6 +201,8 @@ class Parts(eqx.Module):
         curvature: grad f' H^-1/2 D(w) H^-1/2 g(w): the Hessian that leaves with the group.
         measure_curvature: D' hess f D / 2 for D the Newton step: f is not linear.
         rest: f's higher orders along the step; 0 for predictions. Computed, not bounded.
+        status: (g m) `Status` codes, the first of the three effects' that is not 0: the parts of a
+            flagged effect explain nothing.
     """
 
     influence: Float[np.ndarray, "g m"]
@@ -210,6 +212,7 @@ class Parts(eqx.Module):
     curvature: Float[np.ndarray, "g m"]
     measure_curvature: Float[np.ndarray, "g m"]
     rest: Float[np.ndarray, "g m"]
+    status: Int8[np.ndarray, "g m"] | None = None
 
     @property
     def bend(self) -> Float[np.ndarray, "g m"]:
@@ -233,12 +236,14 @@ def decompose(
     """
     fit, groups = admit(fit, groups)
     with limited(memory):
-        first = gathered(pose(fit, groups, measures, Influence())).value
+        influenced = gathered(pose(fit, groups, measures, Influence()))
         asked = pose(fit, groups, measures, retrain)
-        actual = gathered(asked).value
-        step = Newton().prepare(fit, ()).change(groups)
-        change = as_change(step, fit.objective).value
-        terms = _terms(fit, asked.measures, change, leaving(fit, groups))
+        retrained = gathered(asked)
+        step = as_change(Newton().prepare(fit, ()).change(groups), fit.objective)
+        terms = _terms(fit, asked.measures, step.value, leaving(fit, groups))
+    first, actual, status = influenced.value, retrained.value, influenced.column_status
+    for other in (np.asarray(step.status)[:, None], retrained.column_status):
+        status = np.where(status == 0, other, status)
     whole, linear, measure_curvature = (np.asarray(term) for term in terms)
     return Parts(
         influence=first,
@@ -248,6 +253,7 @@ def decompose(
         curvature=linear - first,
         measure_curvature=measure_curvature,
         rest=whole - linear - measure_curvature,
+        status=status.astype(np.int8),
     )
 
 

@@ -8,13 +8,19 @@ import numpy as np
 
 from leaveout.groups import Groups
 from leaveout.runtime.files import read_npz, write_npz, write_parquet
-from leaveout.runtime.solution import Certificate, Status
+from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 
 __all__ = ["ROWS", "Effects", "joined", "load"]
 
 _OF_GROUPS = "groups_"  # before the names of what a file holds of the groups
 #: what an `Effects` holds an entry a group of
-ROWS = ("value", "status", "residual", "steps", "lower", "upper", "certificate")
+ROWS = (
+    "value", "status", "residual", "steps", "lower", "upper", "certificate", "column_status",
+    "weight",
+)  # fmt: skip
+#: of those, what need not be there
+_OPTIONAL = ("lower", "upper", "certificate", "column_status", "weight")
+_UNSAID = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.int8))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -23,7 +29,7 @@ class Effects:
 
     Attributes:
         value: (g m) f(without) - f(with), in units of f.
-        status: (g) `Status` codes of the changes behind them.
+        status: (g) `Status` codes: the worst of the columns asked about.
         residual: (g) what the changes' solves reached.
         steps: (g) iterations or evaluations they took.
         columns: (m) names of the columns.
@@ -33,6 +39,10 @@ class Effects:
         lower: (g m) certified lower bounds of the effects of retraining, or None.
         upper: (g m) certified upper bounds of the effects of retraining, or None.
         certificate: (g) `Certificate` codes of the bounds, or None.
+        column_status: (g m) `Status` codes of every effect on its own: what stays can leave one
+            functional undetermined and determine another. Default `status` for every column.
+        weight: (g) how much base weight leaves or comes, the sum of |s w|; 0 for a group that is
+            not there. None where it is not known.
     """
 
     value: np.ndarray
@@ -46,10 +56,18 @@ class Effects:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     certificate: np.ndarray | None = None
+    column_status: np.ndarray = _UNSAID
+    weight: np.ndarray | None = None
+
+    def __post_init__(self):
+        each = np.repeat(np.asarray(self.status)[:, None], self.value.shape[1], axis=1)
+        if self.column_status.size:  # a group that is flagged has a column that is
+            known = self.column_status.any(axis=1, keepdims=True)
+            each = np.where(known, self.column_status, each)
+        object.__setattr__(self, "column_status", each)
 
     def __repr__(self) -> str:
-        failed = int(np.count_nonzero(self.status))
-        state = "all converged" if failed == 0 else f"{failed:,} groups did not converge"
+        state = flagged_in_words(self.status) if self.status.any() else "all converged"
         if self.certificate is not None:
             proven = int(np.count_nonzero(self.certificate == Certificate.certified))
             state += f", {proven:,} of {len(self.groups):,} certified"
@@ -87,7 +105,7 @@ class Effects:
             "column": np.tile(self.columns, g),
             "method": self.method,
             "effect": self.value.reshape(-1),
-            "status": np.repeat([Status(int(code)).name for code in self.status], m),
+            "status": [Status(int(code)).name for code in self.column_status.reshape(-1)],
             "residual": np.repeat(self.residual, m),
             "steps": np.repeat(self.steps, m),
         }
@@ -119,6 +137,7 @@ class Effects:
         variables = {
             "effect": (("group", "column"), self.value),
             "status": ("group", self.status),
+            "column_status": (("group", "column"), self.column_status),
             "residual": ("group", self.residual),
             "steps": ("group", self.steps),
         }
@@ -162,24 +181,23 @@ def load(path) -> Effects:
         }
         groups = Groups.checked(**parts)
         rows: dict[str, Any] = {name: file.get(name) for name in ROWS}
-        found = Effects(
-            **rows,
+        table, column = (len(groups), len(text["columns"])), (len(groups),)
+        shapes = {name: table for name in ("value", "lower", "upper", "column_status")}
+        for name, part in rows.items():
+            shape = shapes.get(name, column)
+            if part is None and name in _OPTIONAL:
+                continue
+            if part is None or part.shape != shape or part.dtype.kind not in "fiu":
+                raise ValueError(f"{name} is not an array of numbers of the shape {shape}")
+        return Effects(
+            **{name: part for name, part in rows.items() if part is not None},
             columns=tuple(text["columns"]),
             measure=tuple(text["measure"]),
             groups=groups,
             method=text["method"],
         )
-        table, column = (len(groups), len(found.columns)), (len(groups),)
-        shapes = {"value": table, "lower": table, "upper": table}
-        for name in ROWS:
-            part, shape = getattr(found, name), shapes.get(name, column)
-            if part is None and name in ("lower", "upper", "certificate"):
-                continue
-            if part is None or part.shape != shape or part.dtype.kind not in "fiu":
-                raise ValueError(f"{name} is not an array of numbers of the shape {shape}")
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    return found
 
 
 def joined(

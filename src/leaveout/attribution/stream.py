@@ -2,21 +2,23 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 
 from leaveout.attribution.container import Effects, joined
+from leaveout.attribution.determined import determined, in_question
 from leaveout.certify.enclose import Proof
 from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.leaving import group_sums, leaving, w_by
+from leaveout.fitting.leaving import group_sums, leaving, taken_by, w_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
 from leaveout.runtime.batches import halving
-from leaveout.runtime.memory import CHUNK_GROUPS, budget, chunks
-from leaveout.runtime.sharding import constrain, entry_point, place, replicate
+from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks
+from leaveout.runtime.sharding import constrain, entry_point, replicate
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Question", "gathered", "plan", "pose", "stream"]
@@ -78,21 +80,50 @@ class Question:
                 f"expected {what} of {self.method.name} of shape {expected}, got {shape}"
             )
 
-    def effects(self, value, solutions: list[Solution], groups: Groups, **bounds) -> Effects:
-        """Effects of these groups, from a solution a measure that may be filled up."""
-        kept, status = slice(len(groups)), np.zeros(len(groups), np.int8)
-        residual, steps = np.zeros(len(groups)), np.zeros(len(groups), np.int32)
-        for each in solutions:  # on the host: a slice of JAX's is another program
-            status = np.where(status == 0, np.asarray(each.status)[kept], status).astype(np.int8)
-            residual = np.maximum(residual, np.asarray(each.residual)[kept])
-            steps = np.maximum(steps, np.asarray(each.steps)[kept])
-        broken = ~np.isfinite(value).all(axis=1)
-        status = np.where(broken & (status == 0), Status.nonfinite, status).astype(np.int8)
+    def effects(self, parts: list["_Part"], groups: Groups, **bounds) -> Effects:
+        """Effects of these groups, from a part a measure."""
+        value = np.concatenate([part.value for part in parts], axis=1)
+        each = np.concatenate([part.status for part in parts], axis=1)
+        each = np.where(~np.isfinite(value) & (each == 0), Status.nonfinite, each).astype(np.int8)
         pairs = zip(self.measures, self.columns, strict=True)
-        names = tuple(measure.name for measure, part in pairs for _ in part)
-        columns = tuple(column for part in self.columns for column in part)
-        name = self.method.name
-        return Effects(value, status, residual, steps, columns, names, groups, name, **bounds)
+        return Effects(
+            value=value,
+            status=each[np.arange(len(each)), np.argmax(each != 0, axis=1)],  # the first failure
+            residual=np.max([part.residual for part in parts], axis=0),
+            steps=np.max([part.steps for part in parts], axis=0),
+            columns=tuple(column for part in self.columns for column in part),
+            measure=tuple(measure.name for measure, part in pairs for _ in part),
+            groups=groups,
+            method=self.method.name,
+            column_status=each,
+            weight=groups.sums(np.abs(taken_by(self.fit.objective, groups))),
+            **bounds,
+        )
+
+
+class _Part(NamedTuple):
+    """What was found for the columns of one measure, on the host.
+
+    Attributes:
+        value: (g k).
+        residual: (g).
+        steps: (g).
+        status: (g k), of every column on its own.
+        through: whether the measure was evaluated by way of theta.
+    """
+
+    value: np.ndarray
+    residual: np.ndarray
+    steps: np.ndarray
+    status: np.ndarray
+    through: bool = False
+
+    @classmethod
+    def of(cls, value, solved: Solution | Change, count: int, through: bool = False) -> "_Part":
+        """From a solve a group, the first `count` kept on the host: JAX would compile a slice."""
+        value, status = np.asarray(value)[:count], np.asarray(solved.status)[:count, None]
+        residual, steps = np.asarray(solved.residual)[:count], np.asarray(solved.steps)[:count]
+        return cls(value, residual, steps, np.repeat(status, value.shape[1], axis=1), through)
 
 
 @entry_point
@@ -179,16 +210,15 @@ def gathered(
 @entry_point
 def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
     """The effects of some groups, computed as `most` of them."""
-    groups, kept = question.groups[np.resize(rows, most)], slice(len(rows))
+    groups, count = question.groups[np.resize(rows, most)], len(rows)
     change = _Once(lambda: _changed(question, groups))
-    solutions = _solutions(question, groups, change)
-    value = np.concatenate([np.asarray(each.value) for each in solutions], axis=1)[kept]
+    parts = _by_column(question, groups, change, _parts(question, groups, change, count))
     bounds = {}
     if question.proof is not None:
         found = question.proof.enclose(change().value, leaving(question.fit, groups))
-        sides = (part[kept] for part in found)
+        sides = (part[:count] for part in found)
         bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
-    return question.effects(value, solutions, question.groups[rows], **bounds)
+    return question.effects(parts, question.groups[rows], **bounds)
 
 
 def _changed(question: Question, groups: Groups) -> Change:
@@ -211,24 +241,51 @@ class _Once:
         return self.found
 
 
-def _solutions(question: Question, groups: Groups, change: _Once) -> list[Solution]:
-    """For each measure its effects (g m): summed, by the method's own way, or by way of theta."""
+def _parts(question: Question, groups: Groups, change: _Once, count: int) -> list[_Part]:
+    """For each measure its effects: summed, by the method's own way, or by way of theta.
+
+    The first `count` groups are wanted, the others fill up a shape that is compiled.
+    """
     prepared, fit = question.prepared, question.fit
     n = fit.objective.n
     additive = question.ways(prepared.per_point, n, _as_per_point, "effects of points")
     own = prepared.effects(groups) if prepared.effects is not None else None
     direct = question.ways(own, len(groups), as_solution, "effects")
-    solutions = []
+    parts = []
     for measure, psi, found in zip(question.measures, additive, direct, strict=True):
         if psi is not None:
-            solutions.append(_summed(fit, groups, psi))
+            parts.append(_summed(fit, groups[:count], psi))
         elif found is not None:
-            solutions.append(found)
+            parts.append(_Part.of(found.value, found, count))
         else:
             value = _evaluate(fit, groups, measure, change(), question.method.first_order)
-            each = change()
-            solutions.append(Solution(value, each.residual, each.steps, each.status))
-    return solutions
+            parts.append(_Part.of(value, change(), count, through=True))
+    return parts
+
+
+def _by_column(
+    question: Question, groups: Groups, change: _Once, parts: list[_Part]
+) -> list[_Part]:
+    """The parts with the status of each column of groups that leave theta undetermined."""
+    pairs = zip(question.measures, parts, strict=True)
+    at = [j for j, (measure, part) in enumerate(pairs) if part.through and measure.smooth]
+    if not at:
+        return parts
+    fit, method, count = question.fit, question.method, len(parts[0].value)
+    rows = in_question(fit, change(), method.actual)
+    rows = rows[rows < count]
+    if not rows.size:
+        return parts
+    filled = np.resize(rows, bucket(rows.size))  # few shapes are ever compiled
+    w, changes = leaving(fit, groups, filled), change().value[filled]
+    how = {"actual": method.actual, "first_order": method.first_order}
+    good = determined(fit, [question.measures[j] for j in at], w, changes, **how)[: rows.size]
+    widths = np.cumsum([parts[j].value.shape[1] for j in at])[:-1]
+    for j, some in zip(at, np.split(good, widths, axis=1), strict=True):
+        status = parts[j].status.copy()
+        status[rows] = np.where(some, Status.converged, status[rows])
+        parts[j] = parts[j]._replace(status=status)
+    return parts
 
 
 def _as_per_point(given) -> PerPoint:
@@ -240,20 +297,12 @@ def _as_per_point(given) -> PerPoint:
     return PerPoint(value, np.zeros(count), np.zeros(count, np.int32), np.zeros(count, np.int8))
 
 
-def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> Solution:
-    """Effects that add up over points; a column's solve serves every group, the worst counts."""
-    value = group_sums(groups, w_by(fit.objective, groups), psi.value)
-    code = psi.status[np.argmax(psi.status != 0)]
-
-    def each(number, dtype):
-        return place(np.full(len(groups), number), dtype)  # JAX would compile a fill for each count
-
-    return Solution(
-        value=value,
-        residual=each(psi.residual.max(), value.dtype),
-        steps=each(psi.steps.max(), np.int32),
-        status=each(code, np.int8),
-    )
+def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> _Part:
+    """Effects that add up over points; a column's solve serves every group."""
+    count = len(groups)
+    value = np.asarray(group_sums(groups, w_by(fit.objective, groups), psi.value))
+    status = np.repeat(np.asarray(psi.status)[None], count, axis=0)
+    return _Part(value, np.full(count, psi.residual.max()), np.full(count, psi.steps.max()), status)
 
 
 def _evaluate(fit: Fit, groups: Groups, measure: Measure, change: Change, first_order: bool):

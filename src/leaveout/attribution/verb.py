@@ -67,7 +67,8 @@ def effects(
             to its nearer end. Groups that cannot be brought so far are warned of and have the
             status `inaccurate`. Implies `certify`.
         memory: bytes that working arrays may take; default a quarter of what is free.
-        throw: raise if any group's solve fails; otherwise `status` says which.
+        throw: raise if any effect is flagged; otherwise `status` says which, and `column_status` in
+            which columns.
         progress: called with the number of groups done, after each chunk.
 
     Returns:

@@ -20,6 +20,7 @@ __all__ = [
     "Fit",
     "expansion_of",
     "ill_conditioned",
+    "rounding",
     "warn_if_float32_stalled",
     "with_rows",
 ]
@@ -122,6 +123,20 @@ class Change(eqx.Module):
 def expansion_of(fit: Fit) -> AbstractExpansion:
     """Every loss to second order around theta, compiled."""
     return fit.expansion()
+
+
+def rounding(
+    flat: Float[Array, "p"], metric: Factor | None, sandwich: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The Newton decrement that rounding leaves where the model fits its targets exactly, else 0.
+
+    Every example's gradient is then rounding, of eps times the scores, and so is the sandwich
+    length: how far theta is from its minimum can only be measured by the length of theta itself.
+    """
+    if metric is None:
+        return jnp.zeros((), flat.dtype)
+    length = 1e3 * jnp.finfo(flat.dtype).eps * jnp.linalg.norm(flat @ metric.lower)
+    return jnp.where(sandwich <= length, length, 0.0)
 
 
 def with_rows(fit: Fit, available: int, gram: bool = False) -> Fit:

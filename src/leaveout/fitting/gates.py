@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.fitting.fitted import Fit, expansion_of
+from leaveout.fitting.fitted import Fit, expansion_of, rounding
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
@@ -160,7 +160,8 @@ def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
     Of other objectives than linear models, where g(w) of a group is a pass over the data, of a few
     groups that stand for all.
     """
-    if float(to_host(fit.residual)) <= _SURE * float(to_host(fit.sandwich)):
+    sandwich, floor = to_host((fit.sandwich, rounding(fit.flat, fit.metric, fit.sandwich)))
+    if float(to_host(fit.residual)) <= max(_SURE * float(sandwich), float(floor)):
         return None
     if fit.metric is None:  # as of groups drawn at random
         return float(to_host(fit.sandwich)) * np.sqrt(groups.size / fit.objective.n)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting import lbfgs
-from leaveout.fitting.fitted import Fit
+from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.paths import path
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearObjective
@@ -34,7 +34,8 @@ _ADVICE = {
     Status.singular: "the Hessian is singular (columns that add up to others, or a constant one "
     "beside the intercept, without a penalty); raise l2, or drop the column",
     Status.no_minimum: "the loss keeps falling towards infinite parameters (the classes can be "
-    "separated, or one is empty); raise l2",
+    "separated, one is empty, or every count is 0); raise l2, and if it is the intercept that runs "
+    "away, which has no penalty, fit without it (intercept=False) or penalise it (penalised=)",
 }
 _ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
 _ROUNDING = 256  # units of rounding in a decrement, in sandwich lengths, that are an optimum
@@ -246,7 +247,9 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
     search, over = _Search(place, place, None), False
     if elsewhere:
         sandwich = _sandwich(objective, place)
-        _refuse_far(objective, bool(place.definite), float(place.decrement), float(sandwich))
+        near = bool(place.decrement <= rounding(begin, place.factor, sandwich))
+        decrement = 0.0 if near else float(place.decrement)
+        _refuse_far(objective, bool(place.definite), decrement, float(sandwich))
         search = dataclasses.replace(search, sandwich=sandwich)
     while search.steps < max_steps and not over:
         search = _descend(objective, search)
@@ -299,7 +302,7 @@ def _settle(objective, search: _Search, tolerance) -> tuple[_Search, bool]:
     """What to do where the decrement no longer falls: stop, or once step without looking at J."""
     best, sandwich = search.best, _sandwich(objective, search.best)
     search = dataclasses.replace(search, sandwich=sandwich)
-    small = bool(best.decrement <= tolerance * sandwich)
+    small = bool(best.decrement <= _goal(best, sandwich, tolerance))
     done = search.waiting > 1 or bool(best.decrement <= _ROUNDED * sandwich)
     if search.waiting >= 20 or (small and done):
         return search, True
@@ -311,6 +314,11 @@ def _settle(objective, search: _Search, tolerance) -> tuple[_Search, bool]:
     return search, False
 
 
+def _goal(best: _Place, sandwich, tolerance):
+    """The decrement that counts as an optimum; of a model that fits exactly that of rounding."""
+    return jnp.maximum(tolerance * sandwich, rounding(best.theta, best.factor, sandwich))
+
+
 def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
     """How a fit ended."""
     step = best.factor.solve(best.gradient[None])[0]
@@ -319,7 +327,7 @@ def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Stat
         return Status.singular
     if not bool(best.definite):
         return Status.no_minimum if moving else Status.singular
-    if not bool(best.decrement <= tolerance * sandwich):
+    if not bool(best.decrement <= _goal(best, sandwich, tolerance)):
         if spent:
             return Status.max_steps
         return Status.no_minimum if moving else Status.stalled

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting import lbfgs
-from leaveout.fitting.fitted import Fit
+from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.coordinates import Coordinates, Plain, renewed
@@ -250,7 +250,8 @@ def _laid(lanes: _Lanes) -> _Lanes:
 def _floor(fit: Fit):
     """Rounding in a sum of n whitened gradients, below which no solver can see."""
     units = 1024 if fit.flat.dtype == jnp.float64 else 16
-    return units * jnp.finfo(fit.flat.dtype).eps * fit.sandwich
+    usual = units * jnp.finfo(fit.flat.dtype).eps * fit.sandwich
+    return jnp.maximum(usual, rounding(fit.flat, fit.metric, fit.sandwich))
 
 
 @eqx.filter_jit

@@ -6,7 +6,8 @@ import numpy as np
 
 from leaveout.analysis.compare import check_column, compare, paired
 from leaveout.attribution.container import Effects
-from leaveout.plot.style import Axes, Paths, need_matplotlib, styles, write
+from leaveout.plot.style import Axes, Paths, count_in_red, need_matplotlib, styles, write
+from leaveout.runtime.solution import flagged_in_words
 
 __all__ = ["grid", "panels", "scatter"]
 
@@ -23,7 +24,8 @@ def scatter(
     """The paper's panel: a point a group, actual effect against its approximation.
 
     Both axes share their limits; the grey line is y = x. The border turns red on each side beyond
-    which points lie, and says how many.
+    which points lie, and says how many. Groups whose effect is flagged on either side
+    (`Effects.column_status`) are left out, and their number stands in red beside it.
 
     Args:
         predicted: `Effects` or an array (g m), for the y axis.
@@ -45,16 +47,23 @@ def scatter(
     report = compare(predicted, actual, resamples=0)  # refuses other groups or columns
     pair = paired(predicted, actual)
     j = pair.columns.index(column) if isinstance(column, str) else column
-    x, y = pair.actual[:, j], pair.predicted[:, j]
+    good = pair.status[:, j] == 0
+    if not good.any():
+        raise ValueError(
+            f"there is nothing to draw: on {pair.columns[j]} {flagged_in_words(pair.status[:, j])}"
+        )
+    x, y = pair.actual[good, j], pair.predicted[good, j]
     limits = _around(x, y) if limits is None else limits
     ax.plot(limits, limits, color="0.6", linewidth=2, alpha=0.8, zorder=0)
-    _points(ax, x, y, pair.groups.kind if pair.groups is not None else np.full(len(x), "group"))
+    kind = np.full(len(good), "group") if pair.groups is None else pair.groups.kind
+    _points(ax, x, y, kind[good])
     ax.set(xlim=limits, ylim=limits, aspect="equal")
     ax.set_xlabel(f"actual effect on {pair.columns[j]}")
     ax.set_ylabel(predicted.method if isinstance(predicted, Effects) else "predicted effect")
     if title:
         ax.set_title(title)
-    _say_hidden(ax, x, y, limits)
+    hidden = _say_hidden(ax, x, y, limits)
+    count_in_red(ax, hidden=hidden, flagged=int((~good).sum()))
     rank, slope = (
         "undefined" if np.isnan(v) else f"{v:.3f}" for v in (report.spearman[j], report.slope[j])
     )
@@ -86,8 +95,8 @@ def _points(ax: Axes, x: np.ndarray, y: np.ndarray, kind: np.ndarray) -> None:
         )  # fmt: skip
 
 
-def _say_hidden(ax: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, float]) -> None:
-    """Turn a border red beyond which points lie, and say how many there are."""
+def _say_hidden(ax: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, float]) -> int:
+    """Turn a border red beyond which points lie; how many there are."""
     outside = {
         "left": x < limits[0], "right": x > limits[1],
         "bottom": y < limits[0], "top": y > limits[1],
@@ -95,9 +104,7 @@ def _say_hidden(ax: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, flo
     for side, beyond in outside.items():
         if beyond.any():
             ax.spines[side].set(color="red", linewidth=2)
-    hidden = int(np.any(list(outside.values()), axis=0).sum())
-    if hidden:
-        ax.text(0.98, 0.02, f"{hidden:,} hidden", color="red", ha="right", transform=ax.transAxes)
+    return int(np.any(list(outside.values()), axis=0).sum())
 
 
 def panels(
@@ -132,8 +139,7 @@ def grid(
 ):
     """`scatter` panels in rows and columns, with one legend.
 
-    Groups whose solve failed in either are left out. A cell that is None stays empty; the first of
-    them hosts the legend.
+    A cell that is None stays empty; the first of them hosts the legend.
 
     Args:
         cells: rows of (predicted, actual, column) or None.
@@ -162,8 +168,6 @@ def grid(
                 host = ax if host is None else host
                 continue
             predicted, actual, column = cell
-            good = (predicted.status == 0) & (actual.status == 0)
-            predicted, actual = predicted[good], actual[good]
             limits = _zoomed(predicted, actual, column) if zoom else None
             scatter(predicted, actual, column=column, ax=ax, limits=limits)
             if rows is not None:
@@ -184,8 +188,12 @@ def grid(
 
 def _zoomed(predicted, actual, column):
     """Limits that show all points, or all but 2 % of them if those take most of the room."""
-    j = predicted.columns.index(column) if isinstance(column, str) else column
-    values = np.concatenate([predicted.value[:, j], actual.value[:, j]])
+    pair = paired(predicted, actual)
+    j = pair.columns.index(column) if isinstance(column, str) else column
+    good = pair.status[:, j] == 0
+    values = np.concatenate([pair.predicted[good, j], pair.actual[good, j]])
+    if not values.size:
+        return None
     low, high = np.quantile(values, [0.005, 0.995])
     if high - low > 0.5 * (values.max() - values.min()):
         return None

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from leaveout.analysis.credit import Credit
-from leaveout.plot.style import FOUR, Axes, Paths, need_matplotlib, write
+from leaveout.plot.style import FOUR, Axes, Paths, count_in_red, need_matplotlib, write
 
 __all__ = ["against", "bands", "heat"]
 
@@ -19,6 +19,7 @@ def against(
     ylabel: str,
     title: str | None = None,
     hide: int = 0,
+    status=None,
 ) -> None:
     """What the groups are against what they do: a point a group, the paper's figure 4.
 
@@ -32,9 +33,13 @@ def against(
         ylabel: what y is.
         title: above the panel.
         hide: groups of the largest x to leave outside the limits; the border says so in red.
+        status: (g) `Status` codes of the effects, a column of `Effects.column_status`: those that
+            are not 0 are left out, of the correlations too, and their number stands in red.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     kinds = np.full(x.size, "") if kinds is None else np.asarray(kinds)
+    good = np.ones(x.size, bool) if status is None else np.asarray(status) == 0
+    x, y, kinds, flagged = x[good], y[good], kinds[good], int((~good).sum())
     words = []
     for i, kind in enumerate(np.unique(kinds)):
         mine = kinds == kind
@@ -53,7 +58,7 @@ def against(
             pad = 0.06 * (np.ptp(values) or 1.0)
             line(values.min() - pad, values.max() + pad)
         ax.spines["right"].set(color="red", linewidth=2)
-        ax.text(0.98, 0.02, f"{hide:,} hidden", color="red", ha="right", transform=ax.transAxes)
+    count_in_red(ax, hidden=hide if 0 < hide < x.size else 0, flagged=flagged)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, box_aspect=1)
     ax.text(
         0.03, 0.97, "\n".join(words), va="top", transform=ax.transAxes, fontsize=9,
@@ -71,11 +76,12 @@ def heat(
     *,
     title: str | None = None,
     path: Paths = None,
+    status=None,
 ):
     """Effects of groups on several measures as colours, groups of like effects side by side.
 
     The groups are ordered by average linkage of their rows, each divided by its length. Colours end
-    where 98 % of the effects do.
+    where 98 % of the effects do. Effects that are flagged are grey, and counted in red.
 
     Args:
         values: (g m).
@@ -83,6 +89,7 @@ def heat(
         columns: (m) names of the measures, beside it.
         title: above the map.
         path: as in `grid`.
+        status: (g m) `Status` codes of the effects (`Effects.column_status`), or (g) of groups.
 
     Returns:
         the matplotlib figure.
@@ -92,20 +99,24 @@ def heat(
     from scipy.cluster.hierarchy import leaves_list, linkage
 
     values, rows = np.asarray(values, float), np.asarray(rows)
+    codes = np.zeros(len(values)) if status is None else np.asarray(status)
+    lost = np.broadcast_to(codes.reshape(len(values), -1) != 0, values.shape)
+    values = np.where(lost, 0.0, values)
     order = np.arange(len(values))
     if len(values) > 2:
         length = np.linalg.norm(values, axis=1, keepdims=True)
         order = leaves_list(linkage(values / np.where(length > 0, length, 1.0), "average"))
-    limit = float(np.quantile(np.abs(values), 0.98)) or 1.0
+    limit = 1.0 if lost.all() else float(np.quantile(np.abs(values[~lost]), 0.98)) or 1.0
     named = len(values) <= 40
     figure = Figure(
         figsize=(min(2.5 + 0.32 * len(values), 11), 1.6 + 0.3 * len(columns) + 1.2 * named),
         layout="constrained", dpi=110,
     )  # fmt: skip
     ax = figure.add_subplot()
-    image = ax.imshow(
-        values[order].T, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", rasterized=True
-    )
+    ax.set_facecolor("0.6")  # seen where a value is masked
+    shown = np.ma.masked_array(values, lost)[order].T
+    image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", rasterized=True)
+    count_in_red(ax, flagged=int(lost.sum()))
     ax.set_yticks(np.arange(len(columns)), list(columns))
     if named:
         ax.set_xticks(np.arange(len(rows)), rows[order], rotation=90)
@@ -129,7 +140,8 @@ def bands(
 ):
     """Each group's effect beside the middle 95 % of random groups of its size and class balance.
 
-    Filled where it stands out after Benjamini and Hochberg at 5 %.
+    Filled where it stands out after Benjamini and Hochberg at 5 %. Groups whose place is not known,
+    because their effect or that of a random group is flagged, are left out and counted in red.
 
     Args:
         credit: from `lo.credit`, with a null band.
@@ -143,9 +155,10 @@ def bands(
     """
     need_matplotlib()
     null = credit.null
-    if null is None or not np.isfinite(null.effect[:, column]).all():
+    placed = np.zeros(0, int) if null is None else np.flatnonzero(np.isfinite(null.z[:, column]))
+    if null is None or not placed.size:
         raise ValueError(f"{credit.columns[column]} was not compared with random groups")
-    order = np.argsort(-np.abs(null.z[:, column]), kind="stable")[:most][::-1]
+    order = placed[np.argsort(-np.abs(null.z[placed, column]), kind="stable")][:most][::-1]
     if ax is None:
         from matplotlib.figure import Figure
 
@@ -172,5 +185,6 @@ def bands(
     )
     ax.set(xlabel=f"{null.method} on {credit.columns[column]}", ylim=(-0.7, len(order) - 0.3))
     ax.legend(loc="lower right", fontsize=8, framealpha=0.8, edgecolor="none")
+    count_in_red(ax, flagged=len(null.z) - placed.size)
     write(ax.figure, path)
     return ax.figure

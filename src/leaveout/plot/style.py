@@ -15,6 +15,7 @@ __all__ = [
     "Figure",
     "Paths",
     "canvas",
+    "count_in_red",
     "need_matplotlib",
     "styles",
     "write",
@@ -70,6 +71,13 @@ def canvas(down: int, across: int):
 
     figure = drawn.Figure(figsize=(3.9 * across, 4.1 * down), layout="constrained", dpi=110)
     return figure, figure.subplots(down, across, squeeze=False)
+
+
+def count_in_red(ax: Axes, **counts: int) -> None:
+    """Say in a corner how many groups are not seen: "3 hidden, 1 flagged"; nothing for none."""
+    words = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
+    if words:
+        ax.text(0.98, 0.02, words, color="red", ha="right", transform=ax.transAxes)
 
 
 def write(figure: Figure, path: Paths) -> None:

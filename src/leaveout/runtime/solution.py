@@ -11,6 +11,8 @@ __all__ = [
     "Solution",
     "SolveError",
     "Status",
+    "flagged_in_words",
+    "kept",
     "raise_unless_converged",
 ]
 
@@ -134,4 +136,39 @@ def raise_unless_converged(status, residual, names) -> None:
     raise SolveError(
         f"{failed.size:,} of {status.size:,} solves failed, the first of them for {names[first]}: "
         f"{code.name} (residual {float(np.asarray(residual)[first]):.1e}): {code.advice}"
+    )
+
+
+def flagged_in_words(status) -> str:
+    """How many groups did not converge, and how: "1 of 7 groups did not converge (1 no_minimum)".
+
+    Args:
+        status: (g) codes.
+    """
+    status = np.asarray(status)
+    codes, counts = np.unique(status[status != 0], return_counts=True)
+    how = ", ".join(f"{n:,} {Status(int(c)).name}" for c, n in zip(codes, counts, strict=True))
+    return f"{int(counts.sum()):,} of {status.size:,} groups did not converge ({how})"
+
+
+def kept(status, names, what: str, drop: bool) -> np.ndarray:
+    """(g) True for the groups that an estimate over all of them may use.
+
+    Args:
+        status: (g) codes.
+        names: (g) what to call the groups, for example "group 'worker 17'".
+        what: the estimate, as the beginning of a sentence.
+        drop: whether those that did not converge are left out.
+
+    Raises:
+        SolveError: for groups that did not converge, unless they are to be left out.
+    """
+    good = np.asarray(status) == 0
+    if good.all() or drop:
+        return good
+    first = int(np.argmin(good))
+    code = Status(int(np.asarray(status)[first]))
+    raise SolveError(
+        f"{what} needs every group, but {flagged_in_words(status)}, the first of them "
+        f"{names[first]}: {code.advice}; or say drop=True, to leave them out"
     )

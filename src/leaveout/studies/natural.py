@@ -317,10 +317,14 @@ def _comparisons(found: Credit) -> list[dict[str, Any]]:
     for name, each in found.effects.items():
         if name == "actual":
             continue
-        good = (each.status == 0) & (actual.status == 0)
-        report = compare(each[good], actual[good], resamples=0)
+        good = (each.column_status == 0) & (actual.column_status == 0)
+        report = compare(each, actual, resamples=0)
         for j, column in enumerate(found.columns):
-            row: dict[str, Any] = {"method": name, "column": column, "groups": int(good.sum())}
+            row: dict[str, Any] = {
+                "method": name,
+                "column": column,
+                "groups": int(good[:, j].sum()),
+            }
             for statistic in ("spearman", "pearson", "slope", "sign_agreement", "underestimated"):
                 value = float(report[statistic][j])
                 row[statistic] = None if np.isnan(value) else value
@@ -331,15 +335,16 @@ def _comparisons(found: Credit) -> list[dict[str, Any]]:
 def _claims(found: Credit, table) -> list[dict[str, Any]]:
     """Rank correlations of what groups are with what they do, over all and within each class."""
     rows = []
-    kinds = {"all": np.ones(len(table), bool)}
+    kinds, first = {"all": np.ones(len(table), bool)}, next(iter(found.effects.values()))
     if "majority" in table and _of_one_class(found):
         kinds |= {f"class {k}": (table["majority"] == k).to_numpy() for k in found.classes}
     for j, column in enumerate(found.columns):
-        effect = found.effects[next(iter(found.effects))].value[:, j]
+        effect, good = first.value[:, j], first.column_status[:, j] == 0
         for trait in ("coverage", "precision"):
             if trait not in table:
                 continue
-            for kind, mine in kinds.items():
+            for kind, those in kinds.items():
+                mine = those & good
                 x, y = table[trait].to_numpy()[mine], effect[mine]
                 if mine.sum() > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
                     value = float(np.asarray(scipy.stats.spearmanr(x, y))[0])
@@ -361,5 +366,5 @@ def _stand_out(found: Credit) -> dict[str, list[str]]:
     return {
         column: names[found.null.q[:, j] <= 0.05].tolist()
         for j, column in enumerate(found.columns)
-        if np.isfinite(found.null.q[:, j]).all()
+        if np.isfinite(found.null.q[:, j]).any()
     }

@@ -62,13 +62,15 @@ def draw(report: Report, title: str) -> None:
     folder, found = report.folder, report.credit
     assert found is not None
     summed = [j for j, name in enumerate(found.best.measure) if name == "loss"]
-    if found.null is not None and np.isfinite(found.null.effect[:, 0]).all():
+    if found.null is not None and np.isfinite(found.null.z[:, 0]).any():
         plot.bands(found, 0, path=folder / "bands.png")
     values = found.best.value[:, summed]
     names = [short(found.columns[j]) for j in summed]
     if len(summed) > 1:
         heading = f"{title}: effect on the query loss"
-        plot.heat(values, found.groups.names, names, title=heading, path=folder / "heat.png")
+        codes = found.best.column_status[:, summed]
+        path = folder / "heat.png"
+        plot.heat(values, found.groups.names, names, title=heading, path=path, status=codes)
     draw_coverage(report, summed[: min(3, len(summed))], "size", folder / "size.png")
     if "precision" in report.table:
         draw_coverage(report, summed[: min(3, len(summed))], "precision", folder / "precision.png")
@@ -91,6 +93,7 @@ def draw_coverage(
         plot.against(
             report.table[trait], first.value[:, j], ax=ax, kinds=report.kinds(), xlabel=trait,
             ylabel=f"{first.method} on {short(first.columns[j])}", hide=hide,
+            status=first.column_status[:, j],
         )  # fmt: skip
     plot.write(figure, path)
 

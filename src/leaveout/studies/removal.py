@@ -366,16 +366,10 @@ def _labelled(effects: dict[Chosen, Effects]) -> dict[str, Effects]:
 
 def _comparisons(results: dict[str, Effects]) -> dict[str, Comparison]:
     return {
-        name: compare(*_usable(effects, results["actual"]))
+        name: compare(effects, results["actual"])
         for name, effects in results.items()
         if name != "actual"
     }
-
-
-def _usable(predicted: Effects, actual: Effects) -> tuple[Effects, Effects]:
-    """Both, without the groups whose solve failed in either."""
-    good = (actual.status == 0) & (predicted.status == 0)
-    return (predicted, actual) if good.all() else (predicted[good], actual[good])
 
 
 def _quantiles(steps: np.ndarray) -> dict[str, float]:

@@ -77,8 +77,8 @@ def run(options: argparse.Namespace) -> int:
         for code in sorted(set(effects.status.tolist()) - {0}):
             failed = effects.groups.names[effects.status == code]
             print(
-                f"\n{name}: {len(failed):,} of {len(effects.groups):,} groups left out, the first "
-                f"of them {str(failed[0])!r}: {Status(code).name}: {Status(code).advice}"
+                f"\n{name}: {len(failed):,} of {len(effects.groups):,} groups did not converge, "
+                f"the first of them {str(failed[0])!r}: {Status(code).name}: {Status(code).advice}"
             )
     seconds = result.summary["seconds"]["total"]
     print(f"\n{len(result.effects['actual'].groups):,} groups in {seconds:.0f} s", end="; ")

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from leaveout import plot
 from leaveout.studies.folder import Progress, Say
 from leaveout.studies.natural import Question, run
@@ -89,16 +87,16 @@ def _functions_and_workers(paths: list[Path], functions: Report, workers: Report
     if kinds is None or not losses.keys() >= set(kinds):
         raise ValueError("the first data set of figure 4 has groups that are each of one class")
     columns = [losses[kind] for kind in kinds]
-    own = first.value[np.arange(len(columns)), columns]
+    own, codes = (part[range(len(columns)), columns] for part in (first.value, first.column_status))
     for ax, trait in zip(axes[0], ("coverage", "precision"), strict=False):
         plot.against(
             functions.table[trait], own, ax=ax, kinds=kinds, xlabel=trait,
-            ylabel="influence on loss of own class",
+            ylabel="influence on loss of own class", status=codes,
             title=f"{functions.summary['question']['dataset']}: labelling functions",
         )  # fmt: skip
-    second = workers.effects["influence"]
+    second, whole = workers.effects["influence"], workers.losses()["all"]
     plot.against(
-        workers.table["size"], second.value[:, workers.losses()["all"]],
+        workers.table["size"], second.value[:, whole], status=second.column_status[:, whole],
         ax=axes[0, 2], xlabel="examples contributed", ylabel="influence on total loss", hide=1,
         title=f"{workers.summary['question']['dataset']}: workers",
     )  # fmt: skip
@@ -128,8 +126,9 @@ def _workers_by_size(paths: list[Path], report: Report) -> None:
 def _workers_by_part(paths: list[Path], report: Report) -> None:
     first, others = report.effects["influence"], _others(report)
     title = "influence on the query loss, by part"
-    columns = [short(first.columns[j]) for j in others]
-    plot.heat(first.value[:, others], first.groups.names, columns, title=title, path=paths)
+    columns, names = [short(first.columns[j]) for j in others], first.groups.names
+    codes = first.column_status[:, others]
+    plot.heat(first.value[:, others], names, columns, title=title, path=paths, status=codes)
 
 
 def _workers_by_size_in_part(paths: list[Path], report: Report) -> None:
@@ -140,6 +139,7 @@ def _workers_by_size_in_part(paths: list[Path], report: Report) -> None:
         plot.against(
             report.table[f"in {part}"], first.value[:, j], ax=ax, title=part,
             xlabel="examples in that part", ylabel="influence on its loss",
+            status=first.column_status[:, j],
         )  # fmt: skip
     plot.write(drawn, paths)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from leaveout.attribution.container import Effects
-from leaveout.plot import FOUR, OTHER, STYLE, Axes, Paths, need_matplotlib, write
+from leaveout.plot import FOUR, OTHER, STYLE, Axes, Paths, count_in_red, need_matplotlib, write
 
 __all__ = ["curves", "ranks", "sweep"]
 
@@ -67,10 +67,11 @@ def sweep(
 
 def _panel(ax: Axes, series: _Series, colours: Sequence) -> None:
     """Predicted over actual effects, each level in its colour."""
-    drawn = []
+    drawn, flagged = [], 0
     for colour, (predicted, actual, column) in zip(colours, series, strict=True):
         k = predicted.columns.index(column)
-        good = (predicted.status == 0) & (actual.status == 0)
+        good = (predicted.column_status[:, k] == 0) & (actual.column_status[:, k] == 0)
+        flagged += int((~good).sum())
         x, y = actual.value[good, k], predicted.value[good, k]
         drawn.append(np.concatenate([x, y]))
         ax.scatter(x, y, s=6, color=colour, linewidths=0)
@@ -85,6 +86,7 @@ def _panel(ax: Axes, series: _Series, colours: Sequence) -> None:
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(_decades(threshold, low, high))
     ax.set_xlabel("actual effect")
+    count_in_red(ax, flagged=flagged)
 
 
 def _decades(threshold, low, high):
