@@ -113,7 +113,10 @@ KEY = jax.random.key(0)
         (lambda fit: lo.groups.singles(fit), "of a fit give fit.objective"),
         (lambda fit: lo.groups.folds(KEY, fit, 3), "of a fit give fit.objective"),
         (lambda fit: lo.groups.folds(KEY, N, wrong(2.5)), "folds, as an integer.*got 2.5"),
-        (lambda fit: lo.groups.random(0, fit.objective, sizes=[3]), "key such as jax.random.key"),
+        (
+            lambda fit: lo.groups.random(wrong(0), fit.objective, sizes=[3]),
+            "key such as jax.random.key",
+        ),
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[N]), "1 to 29 of 30 .* got 30"),
         (lambda fit: lo.groups.shared_feature(KEY, fit.objective, sizes=[-3]), "got -3"),
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[2.5]), "a list of integers"),
@@ -196,7 +199,7 @@ def test_losses_that_call_numpy_are_refused():
     sentence = "the loss calls NumPy"
     refused(lambda: lo.glm(lambda s, y: np.log1p(np.exp(s)), X, Y), sentence)
     refused(lambda: lo.Objective(lambda t, e: np.dot(e[0], t), (X, Y), np.zeros(3)), sentence)
-    refused(lambda: lo.glm("logistic", X, Y), "a loss as a function .* lo.losses has some")
+    refused(lambda: lo.glm(wrong("logistic"), X, Y), "a loss as a function .* lo.losses has some")
 
 
 # ---- numbers that are settings ---------------------------------------------------------------
@@ -290,7 +293,6 @@ FITS = {
 def test_a_pickled_fit_gives_the_same_effects(make):
     fit = lo.fit(make())
     again = pickle.loads(pickle.dumps(fit))
-    assert again.objective.loss == fit.objective.loss
     expected = lo.effects(fit, GROUPS, OWN).value
     np.testing.assert_array_equal(lo.effects(again, GROUPS, OWN).value, expected)
 
