@@ -192,7 +192,8 @@ def compare(
             found = _with_interval(p[members, j], a[members, j], rng, count)
             rows += _rows(head | {"count": len(members)}, *found)
     flat = {(row["column"], row["level"]) for row in rows if row["value"] is None}
-    notes = tuple(
+    known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
+    notes = tuple(dict.fromkeys(known)) + tuple(
         f"some statistics of {column} over {level} groups are undefined: the effects do not vary"
         for column, level in sorted(flat)
     )

@@ -33,6 +33,7 @@ class Effects:
         lower: (g m) certified lower bounds of the effects of retraining, or None.
         upper: (g m) certified upper bounds of the effects of retraining, or None.
         certificate: (g) `Certificate` codes of the bounds, or None.
+        notes: what a reader of any of them should know.
     """
 
     value: np.ndarray
@@ -46,13 +47,14 @@ class Effects:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     certificate: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         failed = int(np.count_nonzero(self.status))
         state = "all converged" if failed == 0 else f"{failed:,} groups did not converge"
         return (
             f"Effects({self.method}: {len(self.groups):,} groups x {len(self.columns)} columns, "
-            f"{state})"
+            f"{'; '.join((state, *self.notes))})"
         )
 
     def __getitem__(self, rows) -> "Effects":
@@ -129,7 +131,8 @@ class Effects:
             return
         if not path.endswith(".npz"):
             raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
-        text = json.dumps({"columns": self.columns, "measure": self.measure, "method": self.method})
+        names = ("columns", "measure", "method", "notes")
+        text = json.dumps({name: getattr(self, name) for name in names})
         bounds = {name: getattr(self, name) for name in ("lower", "upper", "certificate")}
         np.savez_compressed(
             path,
@@ -165,6 +168,7 @@ def load(path) -> Effects:
             measure=tuple(text["measure"]),
             groups=groups,
             method=text["method"],
+            notes=tuple(text.get("notes", ())),
         )
         table, column = (len(groups), len(found.columns)), (len(groups),)
         shapes = {"value": table, "lower": table, "upper": table}

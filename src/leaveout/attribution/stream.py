@@ -22,6 +22,11 @@ from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Question", "gathered", "plan", "pose", "stream"]
 
+_LOCAL = (
+    "the loss is not known to be convex: what is left out changes theta to a local minimum, "
+    "warm-started from theta"
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
@@ -94,8 +99,10 @@ class Question:
         pairs = zip(self.measures, self.columns, strict=True)
         names = tuple(measure.name for measure, part in pairs for _ in part)
         columns = tuple(column for part in self.columns for column in part)
-        name = self.method.name
-        return Effects(value, status, residual, steps, columns, names, groups, name, **bounds)
+        name, notes = self.method.name, () if self.fit.objective.convex else (_LOCAL,)
+        return Effects(
+            value, status, residual, steps, columns, names, groups, name, notes=notes, **bounds
+        )
 
 
 @entry_point

@@ -120,7 +120,9 @@ def check_own(fit: Fit) -> None:
     """
     if fit.metric is None or is_traced(fit):
         return
-    others, decrement, apart = (part.item() for part in to_host(_own(fit, fit.metric)))
+    with jax.ensure_compile_time_eval():  # of numbers, inside jit too
+        found = to_host(_own(fit, fit.metric))
+    others, decrement, apart = (part.item() for part in found)
     if others:
         told = float(to_host(fit.residual))
         raise ValueError(
