@@ -205,7 +205,9 @@ def compare(
             head = {"column": column, "measure": pair.measure[j], "by": by, "level": level}
             found = _with_interval(p[mine, j], a[mine, j], rng, count)
             rows += _rows(head | {"count": len(mine)}, *found)
-    return Comparison(rows, pair.columns, (*left_out(pair), *_undefined(rows)))
+    known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
+    notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
+    return Comparison(rows, pair.columns, notes)
 
 
 def left_out(pair: "Pair") -> list[str]:

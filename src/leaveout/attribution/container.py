@@ -43,6 +43,7 @@ class Effects:
             functional undetermined and determine another. Default `status` for every column.
         weight: (g) how much base weight leaves or comes, the sum of |s w|; 0 for a group that is
             not there. None where it is not known.
+        notes: what a reader of any of them should know.
     """
 
     value: np.ndarray
@@ -58,6 +59,7 @@ class Effects:
     certificate: np.ndarray | None = None
     column_status: np.ndarray = _UNSAID
     weight: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self):
         each = np.repeat(np.asarray(self.status)[:, None], self.value.shape[1], axis=1)
@@ -73,7 +75,7 @@ class Effects:
             state += f", {proven:,} of {len(self.groups):,} certified"
         return (
             f"Effects({self.method}: {len(self.groups):,} groups x {len(self.columns)} columns, "
-            f"{state})"
+            f"{'; '.join((state, *self.notes))})"
         )
 
     def __getitem__(self, rows) -> "Effects":
@@ -154,7 +156,8 @@ class Effects:
             return
         if not path.endswith(".npz"):
             raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
-        text = json.dumps({"columns": self.columns, "measure": self.measure, "method": self.method})
+        names = ("columns", "measure", "method", "notes")
+        text = json.dumps({name: getattr(self, name) for name in names})
         rows = {name: getattr(self, name) for name in ROWS}
         arrays = {
             "text": np.array(text),
@@ -195,6 +198,7 @@ def load(path) -> Effects:
             measure=tuple(text["measure"]),
             groups=groups,
             method=text["method"],
+            notes=tuple(text.get("notes", ())),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

@@ -23,6 +23,11 @@ from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Question", "gathered", "plan", "pose", "stream"]
 
+_LOCAL = (
+    "the loss is not known to be convex: what is left out changes theta to a local minimum, "
+    "warm-started from theta"
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Question:
@@ -96,6 +101,7 @@ class Question:
             groups=groups,
             method=self.method.name,
             column_status=each,
+            notes=() if self.fit.objective.convex else (_LOCAL,),
             weight=groups.sums(np.abs(taken_by(self.fit.objective, groups))),
             **bounds,
         )

@@ -8,8 +8,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool
 
 from leaveout.fitting.fitted import Fit, expansion_of, rounding
+from leaveout.fitting.implicit import known
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
@@ -20,7 +22,7 @@ from leaveout.runtime.tables import check_rows
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor
 
-__all__ = ["Need", "admit", "check_fit", "doubtful"]
+__all__ = ["Need", "admit", "check_fit", "check_own", "doubtful", "inside", "is_stale"]
 
 _SURE = 1e-9  # sandwich lengths from an optimum at which no effect is in question
 _HUNDREDTH = 0.01  # of a predicted change that theta may be away from its optimum
@@ -64,13 +66,24 @@ def admit(
             f"this method needs {Need.curvature.value}, and p = {fit.objective.p:,} is too large "
             "for one; use lo.Influence(lo.solvers.CG()) or lo.Retrain()"
         )
+    fit = known(fit)
     if is_traced(fit):
         return fit, groups
+    fit = inside(fit)
+    if Need.optimum in needs or Need.curvature in needs:
+        check_own(fit)
     groups = _acting_on(fit.objective, groups)
-    fit = fit.centred or fit
     if Need.optimum in needs:
         _check_optimum(fit, groups)
     return fit, groups
+
+
+def inside(fit: Fit) -> Fit:
+    """The fit that verbs compute with: of the columns as they are now, from the centre it had."""
+    if fit.centred is None or is_traced(fit):
+        return fit
+    objective = fit.objective.measured_as(fit.centred.objective)
+    return dataclasses.replace(fit.centred, objective=objective)
 
 
 def check_fit(fit: Fit) -> None:
@@ -112,6 +125,54 @@ def _filled_up(objective: AbstractObjective, n: int) -> bool:
     if n > objective.n or is_traced(objective.weights):
         return False
     return not bool(jnp.any(objective.weights[n:]))
+
+
+@entry_point
+def check_own(fit: Fit) -> None:
+    """Refuse a theta and a factor that are not those of the fit's objective.
+
+    Raises:
+        ValueError: with how far they are off.
+    """
+    if fit.metric is None or is_traced(fit):
+        return
+    with jax.ensure_compile_time_eval():  # of numbers, inside jit too
+        found = to_host(_own(fit, fit.metric))
+    others, decrement, apart = (part.item() for part in found)
+    if others:
+        told = float(to_host(fit.residual))
+        raise ValueError(
+            "the objective of this fit is not the one that its theta and factor belong to: l2, "
+            "weights or data were replaced (the Newton decrement at theta is "
+            f"{decrement:.1e} where the fit says {told:.1e}, and the factor is off by a share of "
+            f"{apart:.1e}); call lo.fit(fit.objective), from theta=fit.theta if that is close"
+        )
+
+
+def is_stale(fit: Fit) -> Bool[Array, ""]:
+    """Whether theta and factor are another objective's, for fits that are traced."""
+    return jnp.asarray(False) if fit.metric is None else _own(fit, fit.metric)[0]
+
+
+@eqx.filter_jit
+def _own(fit: Fit, factor: Factor):
+    """Whether theta and factor are another objective's, the decrement, how far the factor is off.
+
+    One gradient, and one product with the Hessian: the decrement at theta is compared with that of
+    the fit, the factor's product with a random vector with the Hessian's.
+    """
+    objective, expansion, eps = fit.objective, fit.expansion(), jnp.finfo(fit.flat.dtype).eps
+    signs = jax.random.rademacher(jax.random.key(0), (1, objective.p), fit.flat.dtype)
+    vector = factor.unwhiten(signs)
+    image = objective.hvp(fit.flat, vector[0])[None]
+    gauge = expansion.gauge()
+    image = image if gauge is None else image + vector @ gauge
+    both = factor.whiten(jnp.concatenate([objective.gradient(fit.flat)[None], image]))
+    decrement = jnp.linalg.norm(both[0])
+    apart = jnp.linalg.norm(both[1] - signs[0]) / jnp.sqrt(objective.p)
+    moved = decrement > 10 * fit.residual + jnp.maximum(1e-6, 1e4 * eps) * fit.sandwich
+    others = moved | (apart > jnp.maximum(1e-2, 1e3 * eps * factor.inflation()))
+    return replicate((others, decrement, apart))
 
 
 @entry_point

@@ -7,17 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
-from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
+from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.memory import bucket
 from leaveout.runtime.sharding import devices, is_traced, on_host, place, to_host
+from leaveout.solvers import Block
 
 __all__ = [
     "LISTED",
+    "block_of",
     "group_sums",
     "leaving",
     "listed_gradients",
@@ -37,6 +39,13 @@ def leaving(fit: Fit, groups: Groups, rows: Any = slice(None)) -> Float[Array, "
     if groups.n < fit.objective.n:
         w = np.pad(w, ((0, 0), (0, fit.objective.n - groups.n)))
     return place(w, fit.objective.weights.dtype, "groups", "data")
+
+
+def block_of(
+    s: Float[Array, "n"], w: Float[Array, "b k"], indices: Int[Array, "b k"] | None
+) -> Block:
+    """What leaves with the groups in flight: w (b k) of the points listed, or (b n) of all."""
+    return Block(taken_of(s if indices is None else s[indices], w), indices)
 
 
 def _spread(groups: Groups, n: int, dtype) -> Float[Array, "b n"]:

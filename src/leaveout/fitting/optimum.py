@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import Fit, rounding
+from leaveout.fitting.implicit import DENSE, attached, known
 from leaveout.fitting.paths import path
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearObjective
@@ -27,7 +28,6 @@ from leaveout.solvers import CG, Factor, Lift, factorise, full_matrix, lifted, s
 
 __all__ = ["backtrack", "fit"]
 
-_DENSE = 12_000  # parameters up to which the Hessian is formed and factorised (1.2 GB at most)
 _FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
 #: what to do about a fit, where that differs from what to do about a group
 _ADVICE = {
@@ -56,6 +56,9 @@ def fit(
     Damped Newton steps, continued until the decrement no longer falls; L-BFGS first where p is too
     large for a dense Hessian. Costs n p^2 + p^3 / 3 a step.
 
+    Under `jax.grad` or `jax.jvp` (outside `jax.jit`) theta and the factor have the derivatives of
+    the minimum in whatever the objective holds as floats, by one solve with the Hessian.
+
     Args:
         objective: what to minimise.
         theta: parameters trained elsewhere, as their PyTree (or flat); refused if further than a
@@ -73,10 +76,20 @@ def fit(
         raise ValueError(
             f"expected an objective such as lo.logistic(x, y, l2=1.0), got {objective!r}"
         )
+    if is_traced((objective, theta)) and not is_traced(known((objective, theta))):
+        found = fit(
+            *known((objective, theta)), tolerance=tolerance, max_steps=max_steps, throw=throw
+        )
+        return attached(found, objective)
     elsewhere = theta is not None
     tolerance = max(tolerance, _ROUNDING * float(jnp.finfo(objective.weights.dtype).eps))
     start = objective.initial() if theta is None else _as_flat(objective, theta)
-    dense = objective.p <= _DENSE
+    dense = objective.p <= DENSE
+    if dense and is_traced((objective, start)):
+        raise ValueError(
+            "lo.fit chooses its steps by the numbers it meets, so it works outside jax.jit and "
+            "jax.vmap only: call it before them (jax.grad and jax.jvp on their own are fine)"
+        )
     inner = objective.centred()
     search = _newton if dense else _large
     result = search(inner, inner.taken_in(start), tolerance, max_steps, elsewhere)

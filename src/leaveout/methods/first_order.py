@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.fitting.fitted import Change, Fit, expansion_of, warn_if_float32_stalled
-from leaveout.fitting.gates import check_fit
+from leaveout.fitting.gates import check_fit, check_own, inside
+from leaveout.fitting.implicit import following, known, like, solve_at
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by, worth_listing
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
-from leaveout.objectives.abstract import AbstractExpansion, taken_of
+from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, bucket, budget, chunks
@@ -76,15 +77,18 @@ class Influence(Method):
 
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """Changes by a solve a group; first-order effects by a solve a column where they add up."""
-        solver, expansion = as_solver(self.solver), _expansion(fit, self.rescaled)
+        here = fit if self.rescaled else known(fit)
+        solver, expansion = as_solver(self.solver), _expansion(here, self.rescaled)
 
         def change(groups: Groups) -> Change:
             solution = over_chunks(
-                fit, expansion, groups, lambda b: _solve(expansion, fit.metric, b, solver)
+                here, expansion, groups, lambda b: _solve(expansion, here.metric, b, solver)
             )
-            return Change.of(solution, fit.objective).finished(
-                fit, reachable(tolerance_of(solver), fit.flat.dtype)
-            )
+            if is_traced(fit) and not self.rescaled:
+                value = like(fit, groups, solution.value, _formula)
+                solution = eqx.tree_at(lambda s: s.value, solution, value)
+            asked = reachable(tolerance_of(solver), fit.flat.dtype)
+            return Change.of(solution, fit.objective).finished(fit, asked)
 
         if self.at_changed:
             return Prepared(change)
@@ -140,7 +144,9 @@ def influence(
     Beirami et al. (2017), Rad and Maleki (2020); Rubinstein and Hopkins (2025).
     """
     method = Influence(solver, rescaled=rescaled)
-    return asked(fit, groups, lambda inner: method.prepare(inner, ()), memory=memory, throw=throw)
+    return asked(
+        fit, groups, lambda inner: method.prepare(following(inner), ()), memory=memory, throw=throw
+    )
 
 
 @entry_point
@@ -192,6 +198,12 @@ def over_chunks(
 @eqx.filter_jit
 def _pulled(expansion, w):
     return jax.vmap(lambda one: expansion.gradient(taken_of(expansion.weights, one)))(w)
+
+
+def _formula(objective: AbstractObjective, theta, w: Float[Array, "n"]) -> Float[Array, "p"]:
+    """One group's influence, written down for its derivatives."""
+    gradient = objective.at(theta).gradient(objective.taken(w))
+    return solve_at(objective, theta, objective.weights, gradient)
 
 
 def _expansion(fit: Fit, rescaled: bool) -> AbstractExpansion:
@@ -289,7 +301,8 @@ def per_point(
         (n m), f(without) - f(with) in units of f, to first order.
     """
     check_fit(fit)
-    fit = fit if is_traced(fit) else fit.centred or fit
+    fit = following(fit) if is_traced(fit) else inside(fit)
+    check_own(known(fit))
     bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
     for measure in bound:
         _check_additive(measure)

@@ -14,12 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Change, Fit, expansion_of, ill_conditioned, with_rows
-from leaveout.fitting.leaving import LISTED, leaving
+from leaveout.fitting.implicit import following, known, like, solve_at
+from leaveout.fitting.leaving import LISTED, block_of, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.protocol import Method, Prepared, asked
-from leaveout.objectives.abstract import AbstractExpansion, taken_of, weigh
+from leaveout.methods.strain import judged, marked, reach_of, shortened
+from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, weigh
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
@@ -163,7 +165,11 @@ def newton(
     Every further step squares the error. It is taken from where the last one ended, with the
     Hessian of what stays there, by conjugate gradients in the metric of H: two products with the
     data for each of about 15 iterations, as much as retraining. It is halved until J of what
-    stays falls.
+    stays falls, and so is the first one then.
+
+    Under `jax.grad` and `jax.jvp` one step, corrected or not, has its derivatives in the objective
+    and in theta; those of theta in the objective come with a fit by `lo.fit` inside the function
+    that is differentiated, and a theta that would stay while its objective moves is refused.
 
     Args:
         fit: the fitted objective.
@@ -176,7 +182,10 @@ def newton(
 
     Returns:
         value (g p) in units of theta; residual is relative, in the norm of H^-1. A group that
-        leaves a singular Hessian gets the smallest solution and the status `singular`.
+        leaves a singular Hessian gets the smallest solution and the status `singular`; one after
+        whose step J of what stays is higher than before it gets the status `too_far`, of several
+        steps one that has not settled: points added where the model is sure of their opposite, a
+        group that held nearly all curvature along some direction.
 
     Raises:
         ValueError: if `groups` was made for another number of examples, or for less than a step.
@@ -198,12 +207,14 @@ class _Way:
     chebyshev: bool = False
     steps: int = 1
 
-    def prepare(self, fit: Fit) -> Prepared:
-        fit, solver = with_rows(fit, budget()), as_solver(self.solver)
+    def prepare(self, given: Fit) -> Prepared:
+        given = following(given)
+        fit, solver = with_rows(known(given), budget()), as_solver(self.solver)
         expansion, careful = expansion_of(fit), ill_conditioned(fit)
 
         def change(groups: Groups) -> Change:
             seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
+            reach = None if self.chebyshev else reach_of(seen)
             plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
             for batch in plan:
                 rows = np.resize(batch.rows, batch.lanes)
@@ -213,13 +224,32 @@ class _Way:
                 )
                 if not is_traced(part):
                     jax.block_until_ready(part)  # its memory, and see `solvers.together`
-                parts.append(part)
+                parts.append(part if self.steps > 1 else judged(seen, reach, part, *listed))
             back = np.argsort(np.concatenate([batch.rows for batch in plan]))
             solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
+            if is_traced(given):
+                value = like(given, groups, solution.value, self.formula)
+                solution = eqx.tree_at(lambda s: s.value, solution, value)
             asked = reachable(tolerance_of(solver), fit.flat.dtype)
             return Change.of(solution, fit.objective).finished(fit, asked)
 
         return Prepared(change)
+
+    def formula(self, objective: AbstractObjective, theta, w: Float[Array, "n"]):
+        """One group's step, written down for its derivatives."""
+        truncated = isinstance(self.solver, CG) and self.solver.truncate
+        if truncated or self.steps > 1:
+            raise ValueError(
+                "there are no derivatives of Krylov steps, nor of several Newton steps; use "
+                "lo.newton(fit, groups) or lo.retrain"
+            )
+        v = objective.stays(w)
+        gradient = objective.at(theta).gradient(objective.taken(w))
+        step = solve_at(objective, theta, v, gradient)
+        if not self.chebyshev:
+            return step
+        third = objective.third_derivative(theta, step, v)
+        return step - solve_at(objective, theta, v, third) / 2
 
 
 class _Batch(NamedTuple):
@@ -307,7 +337,7 @@ def _solve_block(
     fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int, careful: bool
 ) -> Solution:
     s = expansion.weights
-    block = Block(taken_of(s if indices is None else s[indices], w), indices)
+    block = block_of(s, w, indices)
     solve = solver.reduced(expansion, fit.metric, block)
     left = block.left(s)
     if careful and fit.metric is not None and not isinstance(solver, CG):
@@ -317,11 +347,7 @@ def _solve_block(
         third = jax.vmap(lambda d, v: fit.objective.third_derivative(fit.flat, d, v))
         more = solve(third(step.value, left))
         step = _followed(step, more, step.value - more.value / 2)
-    if steps > 1:
-        step = jax.lax.fori_loop(
-            1, steps, lambda _, last: _further(fit, expansion, last, left), step
-        )
-    return replicate(step)
+    return replicate(step if steps == 1 else _continued(fit, expansion, step, left, steps))
 
 
 def _followed(last: Solution, more: Solution, value) -> Solution:
@@ -334,8 +360,26 @@ def _followed(last: Solution, more: Solution, value) -> Solution:
     )
 
 
-def _further(fit: Fit, expansion, last: Solution, left: Float[Array, "b n"]) -> Solution:
-    """Every group's next Newton step, damped, from where its last one ended."""
+def _continued(fit: Fit, expansion, first: Solution, left, steps: int) -> Solution:
+    """Further steps, damped as the first one now is; `too_far` where they have not settled.
+
+    They have not while a step has to be shortened, nor, once one had to be, while the last is more
+    than a tenth of the whole change.
+    """
+
+    def again(_, carry):
+        last, strained = carry
+        step, short = _further(fit, expansion, last, left)
+        change = last.value + step.value
+        large = jnp.linalg.norm(step.value, axis=1) > 0.1 * jnp.linalg.norm(change, axis=1)
+        return _followed(last, step, change), short | (strained & large)
+
+    begin = shortened(fit, first, left)
+    return marked(*jax.lax.fori_loop(1, steps, again, begin))
+
+
+def _further(fit: Fit, expansion, last: Solution, left: Float[Array, "b n"]):
+    """Every group's next Newton step, damped, from where its last one ended; (b) if shortened."""
     objective, factor = fit.objective, fit.metric
 
     def one(change, v):
@@ -352,7 +396,7 @@ def _further(fit: Fit, expansion, last: Solution, left: Float[Array, "b n"]) -> 
         more = solve(-gradient[None])
         down = more.value[0]
         length = backtrack(objective, theta, down, value, gradient @ down, v)
-        return eqx.tree_at(lambda s: s.value, more, length * more.value)
+        return eqx.tree_at(lambda s: s.value, more, length * more.value), length < 1
 
-    more = jax.tree.map(lambda leaf: leaf[:, 0], jax.vmap(one)(last.value, left))
-    return _followed(last, more, last.value + more.value)
+    more, short = jax.vmap(one)(last.value, left)
+    return jax.tree.map(lambda leaf: leaf[:, 0], more), short

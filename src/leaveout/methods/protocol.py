@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.gates import Need, admit
+from leaveout.fitting.gates import Need, admit, is_stale
+from leaveout.fitting.implicit import known
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import is_traced
-from leaveout.runtime.solution import Solution, raise_unless_converged
+from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 
 __all__ = ["Method", "PerPoint", "Prepared", "as_change", "as_solution", "asked"]
 
@@ -132,7 +133,12 @@ def asked(
     """
     inner, groups = admit(fit, groups, needs)
     with limited(memory):
-        change = as_change(prepare(inner).change(groups), inner.objective).shown(fit)
+        used = fit if is_traced(fit) else inner
+        change = as_change(prepare(used).change(groups), used.objective).shown(fit)
+    if is_traced(known(fit)):  # what the gates could not look at
+        bad = is_stale(known(fit)) & (change.status == Status.converged)
+        status = jnp.where(bad, Status.inaccurate, change.status).astype(jnp.int8)
+        change = dataclasses.replace(change, status=status)
     if throw and not is_traced((fit, change)):
         raise_unless_converged(change.status, change.residual, groups.titles)
     return change

@@ -20,24 +20,28 @@ from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Change, Fit, with_rows
 from leaveout.fitting.gates import doubtful
+from leaveout.fitting.implicit import known, minima
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.coordinates import around
 from leaveout.methods.pool import Effort, Task, pool_size, pooled, straight
 from leaveout.methods.protocol import Method, Prepared, asked
+from leaveout.methods.strain import marked
 from leaveout.objectives.abstract import AbstractScores
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer, check_positive
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
-from leaveout.solvers import factorise, full_matrix, reachable
+from leaveout.solvers import factorise, full_matrix, reachable, scale_of
 
 __all__ = [
     "Retrain",
     "retrain",
 ]
+
+_FEW = 128  # parameters up to which every direction is looked at, not only that of the change
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,14 @@ def retrain(
     evaluation, for all groups in flight together; about 10 to 30 evaluations a group. Where a
     linear model has no penalty, a group that leaves more than one minimum gets one of them and the
     status `singular` (n p^2 a group to find out); one that moves theta by less than a hundred times
-    what theta_hat is from its own optimum gets `inaccurate`.
+    what theta_hat is from its own optimum gets `inaccurate`. Where the loss is not known to be
+    convex the minimum is a local one, the one that training from theta_hat reaches (`start` for
+    another); one that turns out to be none, J bending down there, gets `not_positive_definite`.
+
+    Under `jax.grad`, `jax.jvp` and `jax.jit` the retrained theta has its derivatives in l2, base
+    weights, x and y (whatever the objective holds as floats), by one solve a group with the Hessian
+    of what stays there; theta_hat has those of `fit.flat`: a fit from `lo.fit` inside the function
+    that is differentiated follows its objective, one from outside is a constant.
 
     Args:
         fit: the fitted objective.
@@ -128,22 +139,29 @@ def retrain(
 
 def _retraining(fit: Fit, method: Retrain, start, l2):
     """The map from groups to their changes."""
-    if l2 is None:
-        fit = with_rows(fit, budget())
-    problem = around(fit, l2 is not None)
-    asked = reachable(method.tolerance, fit.flat.dtype)
+    here, begin, own = known((fit, start, l2))
+    apart = is_traced(here.objective) and not is_traced(here.flat)  # then the factor is another's
+    if l2 is None and not apart:
+        here = with_rows(here, budget())
+    problem = around(here, l2 is not None or apart)
+    asked = reachable(method.tolerance, here.flat.dtype)
     effort = Effort(asked, method.max_steps, method.history)
 
     def change(groups: Groups) -> Change:
-        lanes = pool_size(fit, len(groups), method.history)
-        task = Task(problem, groups, start, l2, effort)
-        traced = is_traced((fit, start, l2))
+        lanes = pool_size(here, len(groups), method.history)
+        task = Task(problem, groups, begin, own, effort)
+        traced = is_traced((here, begin, own))
         solution = (straight if traced else pooled)(task, lanes)
-        if not is_traced(solution) and _may_be_flat(fit, l2):
-            flat = _flat(fit, groups, solution.value, l2, lanes)
+        if not traced and _may_be_flat(here, own):
+            flat = _flat(here, groups, solution.value, own, lanes)
             solution = _flagged(solution, flat, Status.singular)
-        if not is_traced(solution) and l2 is None:  # a change from theta, not from its optimum
-            solution = _flagged(solution, doubtful(fit, groups), Status.inaccurate)
+        if not traced and not here.objective.convex:
+            solution = _judged(here, groups, solution, own, lanes)
+        if not traced and own is None:  # a change from theta, not from its optimum
+            solution = _flagged(solution, doubtful(here, groups), Status.inaccurate)
+        if is_traced((fit, l2)):
+            theta = minima(fit, groups, here.flat[None] + solution.value, l2)
+            solution = eqx.tree_at(lambda s: s.value, solution, theta - fit.flat[None])
         return Change.of(solution, fit.objective).finished(fit, asked)
 
     return change
@@ -178,14 +196,44 @@ def _may_be_flat(fit: Fit, l2) -> bool:
 
 def _flat(fit: Fit, groups: Groups, value, l2, lanes: int):
     """(g) where the Hessian of what stays is singular at theta_hat + value."""
+    return _looked_at(_singular, fit, groups, value, l2, lanes)
 
-    def look(rows):
+
+def _looked_at(look, fit: Fit, groups: Groups, value, l2, lanes: int):
+    """(g) what `look` says of what each group leaves, at theta_hat + value."""
+
+    def some(rows):
         own = None if l2 is None else l2[rows]
-        return _singular(fit, leaving(fit, groups, rows), value[rows], own)
+        return look(fit, leaving(fit, groups, rows), value[rows], own)
 
     count = len(groups)
     starts = range(0, count, lanes)
-    return in_runs((np.arange(at, min(at + lanes, count)) for at in starts), look, lambda _: lanes)
+    return in_runs((np.arange(at, min(at + lanes, count)) for at in starts), some, lambda _: lanes)
+
+
+def _judged(fit: Fit, groups: Groups, solution: Solution, l2, lanes: int) -> Solution:
+    """Where J is not known to be convex: lanes that end where it bends down marked."""
+    bent = _looked_at(_bends_down, fit, groups, solution.value, l2, lanes)
+    return marked(solution, jnp.asarray(bent), Status.not_positive_definite)
+
+
+@eqx.filter_jit
+def _bends_down(fit: Fit, w, value, l2):
+    """(b) whether J has a direction of negative curvature, in as many as are cheap to look at."""
+
+    def one(lane):
+        w, change, l2 = lane
+        objective = fit.objective if l2 is None else fit.objective.with_l2(l2)
+        theta, v = fit.flat + change, objective.stays(w)
+        if objective.p > _FEW:
+            return change @ objective.hvp(theta, change, v) < 0
+        matrix = full_matrix(objective.at(theta), v)
+        scale = jnp.sqrt(scale_of(matrix))
+        matrix = matrix / (scale[:, None] * scale[None])
+        floor = 1e2 * objective.p * jnp.finfo(theta.dtype).eps
+        return jnp.min(jnp.linalg.eigvalsh(matrix)) < -floor
+
+    return replicate(jax.lax.map(one, (w, value, l2)))
 
 
 @eqx.filter_jit

@@ -11,6 +11,7 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.first_order import over_chunks
 from leaveout.methods.protocol import Method, Prepared
+from leaveout.methods.strain import judged
 from leaveout.runtime.solution import Solution
 from leaveout.solvers import AnySolver, Auto, as_solver
 
@@ -27,7 +28,7 @@ class SecondOrder(Method):
 
     It uses the factor of H only, so that a group costs two solves and about three gradients. A
     series: it helps small groups and misleads for those that take most of the curvature along some
-    direction.
+    direction; where J of what stays is higher after it than before, the status is `too_far`.
 
     Attributes:
         solver: any member of `solvers`, or a lineax linear solver.
@@ -47,9 +48,10 @@ class SecondOrder(Method):
         solver, expansion = as_solver(self.solver), expansion_of(fit)
 
         def change(groups: Groups) -> Change:
-            solution = over_chunks(
-                fit, expansion, groups, lambda w: _second(fit, expansion, w, solver), dense=True
-            )
+            def step(w) -> Solution:
+                return judged(fit, None, _second(fit, expansion, w, solver), w)
+
+            solution = over_chunks(fit, expansion, groups, step, dense=True)
             return Change.of(solution, fit.objective)
 
         return Prepared(change)

@@ -272,6 +272,10 @@ class AbstractObjective(eqx.Module):
         """The same problem in coordinates that rounding spares; itself where there are none."""
         return self
 
+    def measured_as(self, other: "AbstractObjective") -> "AbstractObjective":
+        """This objective in the coordinates of another that `centred` made of one like it."""
+        return self
+
     def shown(self, theta: Float[Array, "... p"]) -> Float[Array, "... p"]:
         """Flat theta, or changes in it, as the user knows them; other only if `centred` made it."""
         return theta

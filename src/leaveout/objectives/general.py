@@ -32,6 +32,9 @@ class Objective(AbstractObjective):
     costs p Hessian-vector products. If the loss depends on theta through linear scores only, `glm`
     is several times faster.
 
+    Nothing is known of the loss's convexity: retraining then finds the local minimum that it
+    reaches from theta (`lo.retrain(start=)` for another), and effects say so in `notes`.
+
     Args:
         loss: `loss(theta, example)` to a scalar, of ONE example, pure JAX.
         data: any PyTree of arrays with a common leading axis n, or of tables and columns; an

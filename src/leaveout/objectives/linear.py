@@ -262,7 +262,17 @@ class LinearObjective(AbstractScores):
             return self
         constant = variances <= (1e2 * eps * means) ** 2
         centre = jnp.asarray(np.where(far, means, 0.0), self.design.dtype)
-        kept = np.append(~(far & constant), True)  # the rest of it is rounding
+        kept = np.append(~(far & constant), True)  # of a constant column all else is rounding
+        return self._measured_from(centre, jnp.asarray(kept))
+
+    def measured_as(self, other):
+        """Columns measured from the centre of another."""
+        centre = as_linear(other).centre
+        if centre is None:
+            return self
+        return self._measured_from(centre, jnp.any(as_linear(other).design != 0, axis=0))
+
+    def _measured_from(self, centre, kept) -> "LinearObjective":
         design = jnp.where(kept[None], _measured_from(centre, self.design), 0.0)
         return dataclasses.replace(self, design=design, centre=centre)
 

@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     nonfinite = 5
     inaccurate = 6
     no_minimum = 7
+    too_far = 8
 
     @property
     def advice(self) -> str:
@@ -65,6 +66,11 @@ _ADVICE = {
         "the loss of what is left keeps falling towards infinite parameters (the group empties a "
         "class and the intercept is free, or what is left is separable); the value is where the "
         "steps stopped: raise l2, or penalise the intercept"
+    ),
+    Status.too_far: (
+        "the step is longer than the second-order expansion it was taken from holds (the loss of "
+        "the data as changed is higher after it than before, or not yet near its minimum), so that "
+        "its size means nothing; use lo.Retrain(), or add less weight"
     ),
 }
 

@@ -1,0 +1,197 @@
+"""Whether a step is longer than the expansion it was taken from holds.
+
+A Newton step is the minimum of J of what stays as the loss looks from theta_hat, to second order.
+Where it is long that is another function than J: points that are added where the model is sure of
+their opposite have a large slope and hardly any curvature, and the step goes ten or a thousand
+times too far. It shows in J itself, which then is higher after the step than before.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.leaving import block_of
+from leaveout.fitting.optimum import backtrack
+from leaveout.objectives.abstract import AbstractObjective, weigh
+from leaveout.objectives.linear import LinearObjective, as_linear
+from leaveout.runtime.sharding import constrain, devices, is_traced, replicate
+from leaveout.runtime.solution import Solution, Status
+
+__all__ = ["Reach", "judged", "marked", "reach_of", "shortened"]
+
+_GROWTH = 2.0  # of the curvature along a Newton step, below which J falls whatever else
+_TOGETHER = 16  # lanes whose losses are in memory at once
+
+
+class Reach(eqx.Module):
+    """How far a change in theta moves scores, at most: `longest` times its length.
+
+    Where that is below 1 and no loss's curvature more than doubles over a distance of 1, J of what
+    stays falls along a Newton step d: it changes by at most -d'Hd + growth d'Hd / 2.
+
+    Attributes:
+        longest: the longest row of the design, in units of the lengths; infinite where nothing is
+            known of the losses, so that J has to be looked at.
+        lower: (p p) the Cholesky factor of H, if lengths are in its metric.
+    """
+
+    longest: Float[Array, ""]
+    lower: Float[Array, "p p"] | None
+
+    def of(self, change: Float[Array, "b p"]) -> Float[Array, "b"]:
+        """How far each change moves a score, at most."""
+        seen = change if self.lower is None else change @ self.lower
+        size = jnp.linalg.norm(seen, axis=1)
+        return jnp.where(size > 0, self.longest * size, 0.0)
+
+
+def reach_of(fit: Fit) -> Reach:
+    """The reach of changes in theta of a fit."""
+    objective = fit.objective
+    if isinstance(objective, LinearObjective) and objective.convex and objective.loss.envelope:
+        return _reach(fit)
+    return Reach(jnp.full((), jnp.inf, fit.flat.dtype), None)
+
+
+@eqx.filter_jit
+def _reach(fit: Fit) -> Reach:
+    objective, factor = as_linear(fit.objective), fit.metric
+    known = _growth(objective, fit.flat) < _GROWTH
+    rows, lower = objective.design, None
+    if factor is not None and factor.rows is not None:
+        rows, lower = factor.rows, factor.lower
+    pair = 1.0 if objective.outputs == 1 else 2.0  # the difference of two scores
+    longest = jnp.sqrt(pair * jnp.max(jnp.sum(rows**2, axis=1)))
+    return replicate(Reach(jnp.where(known, longest, jnp.inf), lower))
+
+
+def _growth(objective: LinearObjective, theta) -> Float[Array, ""]:
+    """By how much the curvature of a loss can grow, at most, while scores move by 1."""
+    scores, envelope = objective.scores(theta), objective.loss.envelope
+    assert envelope is not None  # reach_of
+    one = objective.outputs == 1
+    given = scores[:, 0] if one else scores
+    _, high = jax.vmap(lambda s, y: envelope(s, y, jnp.ones((), s.dtype)))(given, objective.y)
+    if not one:  # relative already
+        return jnp.max(high)
+    here = objective.at(theta).second[:, 0, 0]
+    grown = high / jnp.where(here > 0, here, 1.0)
+    return jnp.max(jnp.where(here > 0, grown, jnp.where(high > 0, jnp.inf, 0.0)))
+
+
+def judged(
+    fit: Fit,
+    reach: Reach | None,
+    found: Solution,
+    w: Float[Array, "b k"],
+    indices: Int[Array, "b k"] | None = None,
+) -> Solution:
+    """The changes of groups, those for which J of what stays has risen marked as `too_far`.
+
+    Values stay as they are. One pass over the data a group, and none where `reach` tells for all.
+
+    Args:
+        fit: the fitted objective.
+        reach: of it, for one Newton step; None for changes that are none.
+        found: changes in theta.
+        w: (b k) what leaves of the points listed.
+        indices: (b k) which these are; None for all.
+    """
+    if is_traced(found) or reach is None or _may_rise(fit, reach, found.value):
+        return _judged(fit, found, w, indices)
+    return found
+
+
+def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"]) -> bool:
+    """Whether J may have risen along a Newton step: first by lengths, then by scores."""
+    far = bool(_reaches_far(reach, change))
+    known = far and bool(jnp.isfinite(reach.longest))
+    return bool(_moves_far(fit, change)) if known else far
+
+
+@eqx.filter_jit
+def _reaches_far(reach: Reach, change):
+    return replicate(jnp.any(~(reach.of(change) <= 1.0)))
+
+
+@eqx.filter_jit
+def _moves_far(fit: Fit, change):
+    def far(change):
+        moved = as_linear(fit.objective).scores(change)
+        apart = jnp.ptp(moved, axis=1) if moved.shape[1] > 1 else jnp.abs(moved)
+        return jnp.any(~(apart <= 1.0))
+
+    return replicate(jnp.any(_over_lanes(far, constrain(change, "groups"))))
+
+
+def _over_lanes(function: Callable, lanes: PyTree) -> Array:
+    """A function of every lane, a few lanes at a time; over several devices of all at once."""
+    count = len(jax.tree.leaves(lanes)[0])
+    return jax.lax.map(
+        function, lanes, batch_size=count if devices() > 1 else min(_TOGETHER, count)
+    )
+
+
+@eqx.filter_jit
+def _judged(fit: Fit, found: Solution, w, indices) -> Solution:
+    objective, theta = fit.objective, fit.flat
+    before = objective.losses(theta)
+
+    def rises(lane):
+        change, v = lane
+        return ~_falls(objective, theta, change, v, before)
+
+    left = block_of(objective.weights, w, indices).left(objective.weights)
+    lanes = constrain(found.value, "groups"), left
+    found = marked(found, _over_lanes(rises, lanes))
+    if not objective.convex:
+        bent = _over_lanes(lambda lane: _bends_down(objective, theta, *lane), lanes)
+        found = marked(found, bent, Status.not_positive_definite)
+    return replicate(found)
+
+
+def _bends_down(objective: AbstractObjective, theta, change, v) -> Bool[Array, ""]:
+    """Whether J(.; v) has negative curvature along a change, where it begins or where it ends."""
+
+    def curvature(theta):
+        return change @ objective.hvp(theta, change, v)
+
+    return (curvature(theta) < 0) | (curvature(theta + change) < 0)
+
+
+def _falls(objective: AbstractObjective, theta, change, v, before) -> Bool[Array, ""]:
+    """Whether J(.; v) is no higher at theta + change than at theta, but for its rounding."""
+    after = objective.losses(theta + change)
+    steeper = objective.penalty * change
+    rise = jnp.sum(weigh(v, after - before)) + steeper @ (theta + change / 2)
+    scale = jnp.sum(weigh(v, jnp.abs(after) + jnp.abs(before)))
+    scale += jnp.abs(steeper) @ (jnp.abs(theta) + jnp.abs(change))
+    return rise <= 1e2 * jnp.finfo(theta.dtype).eps * scale
+
+
+def marked(found: Solution, bad: Bool[Array, "b"], code: Status = Status.too_far) -> Solution:
+    """The solution, its `bad` lanes that have no other failure marked as `too_far`, or as told."""
+    status = jnp.where(bad & (found.status == Status.converged), code, found.status)
+    return eqx.tree_at(lambda s: s.status, found, status.astype(jnp.int8))
+
+
+def shortened(fit: Fit, found: Solution, v: Float[Array, "b n"]) -> tuple[Solution, Array]:
+    """The changes halved until J of what stays falls, and (b) which of them were.
+
+    Args:
+        fit: the fitted objective.
+        found: changes in theta.
+        v: what each example gets.
+    """
+    objective, theta = fit.objective, fit.flat
+
+    def one(change, v):
+        value, gradient = objective.value_and_gradient(theta, v)
+        return backtrack(objective, theta, change, value, gradient @ change, v)
+
+    length = jax.vmap(one)(found.value, v)
+    return eqx.tree_at(lambda s: s.value, found, length[:, None] * found.value), length < 1
