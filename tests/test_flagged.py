@@ -77,6 +77,7 @@ def test_a_comparison_leaves_out_what_is_flagged_on_either_side_and_counts_it(ca
         assert report.notes[0] in str(report)
         assert {row["count"] for row in report.rows if row["by"] == "all"} == {6}
     broken = dataclasses.replace(actual, value=np.where(good[:, None], actual.value, np.nan))
+    right = lo.compare(newton[good], actual[good])
     np.testing.assert_array_equal(lo.compare(newton, broken).slope, right.slope)
 
 
