@@ -84,7 +84,7 @@ class PenaltyBall(AbstractBall):
         root: (K K) Q^-1/2.
         root_bias: (K K) Q^1/2.
         shift: (K p_v) Z, p_v the number of weights; None without a free intercept.
-        l2: the penalty.
+        l2: the penalty, of several the least.
     """
 
     centre: Float[Array, "p"]
@@ -144,7 +144,8 @@ def penalty_ball(
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
     noise = SUMMED * jnp.finfo(theta.dtype).eps * jnp.sum(jnp.abs(slopes))
     middle, farthest, length = data_extent(objective) if extent is None else extent
-    l2 = objective.l2
+    held = objective.penalty[: len(theta) - outputs * free_intercept]
+    l2 = jnp.min(held)  # where each coefficient has its own, the least bends all of them
     if matrices is None:
         longest = length / jnp.sqrt(l2)
         radius = jnp.linalg.norm(gradient) / jnp.sqrt(l2) * (1 + _SLACK) + noise * longest

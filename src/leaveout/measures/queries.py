@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure, around, convex, sound
 from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
+from leaveout.objectives.checks import parts, same_length
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.memory import QUERY_BYTES
@@ -25,6 +26,8 @@ class _PerExample(Measure):
     Attributes:
         x: (m d).
         y: (m), or None.
+        offset: (m K) what is added to their scores, or None; predictions need none, which move by
+            as much with it as without.
         name: of a column an example.
         function: of the objective, the scores (K) and the target of one example.
         pool: (l m) weights of the l sums over examples, or None for a column an example.
@@ -33,6 +36,7 @@ class _PerExample(Measure):
 
     x: Array | np.ndarray
     y: PyTree
+    offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     pool: Float[Array | np.ndarray, "l m"] | None = None
@@ -44,7 +48,15 @@ class _PerExample(Measure):
         x = objective.inputs(self.x)
         y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
         pool = None if self.pool is None else jnp.asarray(self.pool, objective.weights.dtype)
-        return dataclasses.replace(self, x=x, y=y, pool=pool)
+        offset = None
+        if self.function is not _score:
+            offset = objective.offset_of(self.offset, x.shape[0], self.name)
+        return dataclasses.replace(self, x=x, y=y, offset=offset, pool=pool)
+
+    def _scores(self, objective: AbstractScores, theta) -> Float[Array, "m K"]:
+        """Scores of the examples at theta."""
+        scores = objective.scores(theta, self.x)
+        return scores if self.offset is None else scores + self.offset
 
     def _each(self, objective: AbstractScores, scores) -> Float[Array, "m c"]:
         """The columns of every example, from its scores."""
@@ -53,16 +65,18 @@ class _PerExample(Measure):
 
     def values(self, objective, theta, w):
         objective = as_scores(objective, self.name)
-        values = self._each(objective, objective.scores(theta, self.x))
+        values = self._each(objective, self._scores(objective, theta))
         return jnp.reshape(values if self.pool is None else self.pool @ values, -1)
 
     def gradients(self, objective, theta):
         objective = as_scores(objective, self.name)
 
-        def slopes(scores, y):
+        def slopes(scores, rest):
+            y, offset = rest
+            scores = scores if offset is None else scores + offset
             return jnp.reshape(self.function(objective, scores, y), -1)
 
-        each = objective.score_gradients(theta, self.x, slopes, self.y)
+        each = objective.score_gradients(theta, self.x, slopes, (self.y, self.offset))
         if self.pool is not None:
             each = jnp.einsum("lm,mcp->lcp", self.pool, each)
         return each.reshape(-1, each.shape[-1])
@@ -89,7 +103,7 @@ class _PerExample(Measure):
         if self.function is not _loss or not objective.convex:
             return super().enclose(objective, ball, w)
         apart = _apart(objective, ball, objective.widen(self.x))
-        scores = objective.scores(ball.centre, self.x)
+        scores = self._scores(objective, ball.centre)
         if objective.outputs == 1 and self.pool is None:
             return _image(objective, scores[:, 0], self.y, apart)
         rise = excess(objective, scores, self.y, apart)
@@ -114,12 +128,14 @@ class _PerExample(Measure):
         return tuple(f"{self.name}[{i // each}, score {i % each}]" for i in range(count))
 
 
-def _per_example(x, y, name, reduce, by, function):
+def _per_example(examples, name, reduce, by, function):
+    x, y, offset = examples
     x = queries(x, y, name)
     if reduce not in (None, "sum", "mean"):
         raise ValueError(f'expected reduce as None, "sum" or "mean", got {reduce!r}')
+    each = _PerExample(x=x, y=y, offset=offset, name=name, function=function)
     if reduce is None and by is None:
-        return _PerExample(x=x, y=y, name=name, function=function)
+        return each
     reduce = reduce or "sum"
     title = f"{reduce} of {name}"
     pool, labels = np.ones((1, len(x))), (title,)
@@ -128,7 +144,7 @@ def _per_example(x, y, name, reduce, by, function):
         labels = tuple(f"{title}[{label}]" for label in names)
     if reduce == "mean":
         pool = pool / pool.sum(axis=1, keepdims=True)
-    return _PerExample(x=x, y=y, name=name, function=function, pool=pool, labels=labels)
+    return dataclasses.replace(each, pool=pool, labels=labels)
 
 
 def queries(x, y, name):
@@ -141,9 +157,10 @@ def queries(x, y, name):
         )
     if not isinstance(x, jax.core.Tracer) and not np.isfinite(x).all():
         raise ValueError(f"the inputs of {name} must be finite, but some are NaN or infinite")
-    if y is not None and np.shape(y)[:1] != x.shape[:1]:
+    if y is not None and not same_length(y, x.shape[0]):
         raise ValueError(
-            f"expected one target for each of the {x.shape[0]} query inputs, got {np.shape(y)}"
+            f"expected one target for each of the {x.shape[0]} query inputs, got "
+            f"{jax.tree.map(np.shape, y) if isinstance(y, Mapping) else np.shape(y)}"
         )
     return x
 
@@ -218,13 +235,15 @@ def prediction(
 ) -> Measure:
     """Scores of query inputs (m d), intercept included: m K columns, example-major.
 
+    Offsets are not asked for: with them or without, scores move by the same.
+
     Args:
         x: (m d).
         reduce: None for a column per example, "sum" or "mean" over examples.
         by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
         name: for tables and axes.
     """
-    return _per_example(x, None, name, reduce, by, _score)
+    return _per_example((x, None, None), name, reduce, by, _score)
 
 
 def loss(
@@ -233,13 +252,13 @@ def loss(
     """Losses of query examples `(x (m d), y (m))`, without penalty: m columns.
 
     Args:
-        examples: inputs and targets, the targets in the labels of the training data.
+        examples: inputs and targets, the targets in the labels of the training data, or a PyTree
+            like its own; and their offsets, `(x, y, offset)`, where the model has one.
         reduce: None for a column per example, "sum" or "mean" over examples.
         by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
         name: for tables and axes.
     """
-    x, y = examples
-    return _per_example(x, y, name, reduce, by, _loss)
+    return _per_example(parts(examples, name), name, reduce, by, _loss)
 
 
 def margin(
@@ -250,8 +269,7 @@ def margin(
     For a binary model y (w.x + b), y in {-1, +1}: what the paper's figures call the test
     prediction. For K classes s_y - log sum_{k != y} exp(s_k), which is the same for K = 2.
     """
-    x, y = examples
-    return _per_example(x, y, name, reduce, by, _margin)
+    return _per_example(parts(examples, name), name, reduce, by, _margin)
 
 
 def _score(objective, scores, _):

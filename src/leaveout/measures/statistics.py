@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from leaveout.measures.container import Measure
 from leaveout.measures.queries import queries, subsets
 from leaveout.objectives.abstract import as_scores
+from leaveout.objectives.checks import parts
 
 __all__ = ["accuracy", "auroc", "calibration_error"]
 
@@ -23,6 +24,7 @@ class _Ranked(Measure):
 
     x: Array | np.ndarray
     y: PyTree
+    offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     members: Float[Array | np.ndarray, "l m"]
@@ -37,10 +39,12 @@ class _Ranked(Measure):
         if self.function is _auroc and objective.outputs > 2:
             raise ValueError("auroc needs two classes; make one measure a class for more")
         x, y = objective.inputs(self.x), objective.encode(self.y)
-        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32))
+        offset = objective.offset_of(self.offset, x.shape[0], self.name)
+        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset)
 
     def values(self, objective, theta, w):
         scores = as_scores(objective, self.name).scores(theta, self.x)
+        scores = scores if self.offset is None else scores + self.offset
         if scores.shape[1] == 1:
             scores = jnp.concatenate([jnp.zeros_like(scores), scores], axis=1)
         return jax.vmap(lambda one: self.function(scores, self.y, one))(jnp.asarray(self.members))
@@ -50,13 +54,15 @@ class _Ranked(Measure):
 
 
 def _ranked(examples, name, by, function) -> Measure:
-    x, y = examples
+    x, y, offset = parts(examples, name)
     x = queries(x, y, name)
     members, labels = np.ones((1, len(x))), (name,)
     if by is not None:
         members, names = subsets(by, len(x))
         labels = tuple(f"{name}[{label}]" for label in names)
-    return _Ranked(x=x, y=y, name=name, function=function, members=members, labels=labels)
+    return _Ranked(
+        x=x, y=y, offset=offset, name=name, function=function, members=members, labels=labels
+    )
 
 
 def accuracy(examples, *, by: Iterable[object] | None = None, name: str = "accuracy") -> Measure:
