@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from leaveout.attribution.container import Effects, joined
 from leaveout.certify.balls import Frame
@@ -36,6 +37,7 @@ class Question:
         prepared: from it.
         certify: whether intervals are wanted.
         frame: of the fit, where they come from a Hessian of what stays.
+        l2: (g) a penalty for each group's refit, or None for the objective's.
     """
 
     fit: Fit
@@ -46,6 +48,7 @@ class Question:
     prepared: Prepared
     certify: bool
     frame: Frame | None
+    l2: Array | None = None
 
     def ways(self, given, rows: int, read: Callable, what: str) -> list:
         """What a method gave, one entry a measure: an array of all columns is cut up.
@@ -105,6 +108,7 @@ def pose(
     measures: Measures,
     method: Method,
     *,
+    l2: Array | None = None,
     certify: bool = False,
     full: bool = False,
 ) -> Question:
@@ -115,14 +119,16 @@ def pose(
         groups: what leaves.
         measures: as in `effects`.
         method: as in `effects`.
+        l2: (g) a penalty for each group's refit; default the objective's.
         certify: as in `effects`.
         full: certify by the Hessian of what stays even after retraining.
     """
     bound = tuple(measure.bind(fit.objective) for measure in as_measures(measures))
     columns = tuple(measure.columns(fit.objective) for measure in bound)
     prepared = method.prepare(fit, bound)
-    frame = frame_within(fit, budget()) if certify and (full or not method.actual) else None
-    return Question(fit, groups, bound, columns, method, prepared, certify, frame)
+    framed = certify and (full or not method.actual) and l2 is None  # a frame is of one penalty
+    frame = frame_within(fit, budget()) if framed else None
+    return Question(fit, groups, bound, columns, method, prepared, certify, frame, l2)
 
 
 def plan(fit: Fit, groups: Groups) -> list[np.ndarray]:
@@ -180,23 +186,25 @@ def gathered(
 @entry_point
 def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
     """The effects of some groups, computed as `most` of them."""
-    groups, kept = question.groups[np.resize(rows, most)], slice(len(rows))
-    change = _Once(lambda: _changed(question, groups))
+    filled, kept = np.resize(rows, most), slice(len(rows))
+    groups, l2 = question.groups[filled], None if question.l2 is None else question.l2[filled]
+    change = _Once(lambda: _changed(question, groups, l2))
     solutions = _solutions(question, groups, change)
     value = np.concatenate([np.asarray(each.value) for each in solutions], axis=1)[kept]
     bounds = {}
     if question.certify:
         w, count = leaving(question.fit, groups), value.shape[1]
-        found = enclose(question.fit, question.measures, count, change().value, w, question.frame)
+        asked = question.fit, question.measures, count, change().value, w
+        found = enclose(*asked, question.frame, l2)
         sides = (np.array(part[kept]) for part in to_host(found))
         bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
     return question.effects(value, solutions, question.groups[rows], **bounds)
 
 
-def _changed(question: Question, groups: Groups) -> Change:
+def _changed(question: Question, groups: Groups, l2: Array | None) -> Change:
     """The change in theta of these groups."""
     objective = question.fit.objective
-    change = as_change(question.prepared.change(groups), objective)
+    change = as_change(question.prepared.changes(groups, l2), objective)
     question.check(change.value.shape, (len(groups), objective.p), "changes")
     return change
 
@@ -214,8 +222,13 @@ class _Once:
 
 
 def _solutions(question: Question, groups: Groups, change: _Once) -> list[Solution]:
-    """For each measure its effects (g m): summed, by the method's own way, or by way of theta."""
+    """For each measure its effects (g m): summed, by the method's own way, or by way of theta.
+
+    Under a penalty for each group, all by way of theta.
+    """
     prepared, fit = question.prepared, question.fit
+    if question.l2 is not None:
+        prepared = Prepared(prepared.change, change_under=prepared.change_under)
     n = fit.objective.n
     additive = question.ways(prepared.per_point, n, _as_per_point, "effects of points")
     own = prepared.effects(groups) if prepared.effects is not None else None

@@ -30,7 +30,9 @@ __all__ = [
 ]
 
 
-def enclose(fit: Fit, measures, count: int, change, w, frame: Frame | None = None) -> tuple:
+def enclose(
+    fit: Fit, measures, count: int, change, w, frame: Frame | None = None, l2=None
+) -> tuple:
     """Intervals for the effects of retraining without each group, from any change in theta.
 
     Args:
@@ -40,6 +42,7 @@ def enclose(fit: Fit, measures, count: int, change, w, frame: Frame | None = Non
         change: (b p) candidates, theta_without - theta.
         w: (b n) what leaves.
         frame: of the fit: the Hessian's ball is used beside the penalty's, n p^2 + p^3 a group.
+        l2: (b) a penalty for each refit, without a frame; default the objective's.
 
     Returns:
         lower, upper (b m) and `Certificate` codes (b).
@@ -56,7 +59,8 @@ def enclose(fit: Fit, measures, count: int, change, w, frame: Frame | None = Non
         return lower, upper, code
     # one kind of ball after the other: see `together` for what two batched factorisations can do
     for shared in ([] if free is None else [free]) + ([] if frame is None else [frame]):
-        low, high, found = (np.asarray(part) for part in _enclose(fit, measures, change, w, shared))
+        sides = _enclose(fit, measures, change, w, l2, shared)
+        low, high, found = (np.asarray(part) for part in sides)
         lower, upper = np.maximum(lower, low), np.minimum(upper, high)
         code = np.minimum(code, found)
     return lower, upper, code
@@ -88,27 +92,29 @@ def _free_intercept(any_objective: AbstractObjective) -> bool | None:
     if is_traced((objective.penalised, objective.l2)) or not float(objective.l2) > 0:
         return None
     penalised = np.asarray(objective.penalised)
-    if penalised.all():
+    if (penalised > 0).all():
         return False
     bounded = objective.loss.envelope is not None
-    return True if bounded and (penalised == objective.layout.penalised()).all() else None
+    usual = (penalised > 0) == objective.layout.penalised()
+    return True if bounded and usual.all() else None
 
 
 @eqx.filter_jit
-def _enclose(fit: Fit, measures, change, w, shared: Frame | bool):
+def _enclose(fit: Fit, measures, change, w, l2, shared: Frame | bool):
     """Intervals from one kind of ball: the Hessian's if `shared` is a frame, else the penalty's."""
     objective = as_linear(fit.objective)
     n, p, outputs = objective.n, objective.p, objective.outputs
     extent = data_extent(objective)  # once, not once a lane
 
     def one(lane):
-        change, w = lane
+        change, w, l2 = lane
         theta, v = fit.flat + change, objective.stays(w)
         if isinstance(shared, Frame):
             exact = n * outputs <= 2 * p  # no dearer then
             ball: AbstractBall = hessian_ball(shared, theta, v, fresh=True, exact=exact)
         else:
-            ball = penalty_ball(objective, theta, v, free_intercept=shared, extent=extent)
+            own = objective if l2 is None else as_linear(objective.with_l2(l2))
+            ball = penalty_ball(own, theta, v, free_intercept=shared, extent=extent)
         known = jnp.isfinite(ball.radius)
         parts = [measure.enclose(objective, ball, w) for measure in measures]
         lower, upper = (jnp.concatenate(sides) for sides in zip(*parts, strict=True))
@@ -125,4 +131,4 @@ def _enclose(fit: Fit, measures, change, w, shared: Frame | bool):
     held = 8 * n * outputs * each + QUERY_BYTES
     # nothing large is factorised for the penalty's ball: wider products with the data are faster
     room = 2**26 if outputs == 1 and not isinstance(shared, Frame) else 2**23
-    return jax.lax.map(one, (change, w), batch_size=together(len(change), held, room))
+    return jax.lax.map(one, (change, w, l2), batch_size=together(len(change), held, room))

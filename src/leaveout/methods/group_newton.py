@@ -3,6 +3,7 @@
 And Chebyshev's step, a second solve with the same factor that makes it third order.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from leaveout.fitting.leaving import LISTED, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
+from leaveout.methods.first_order import force_of
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, taken_of, weigh
 from leaveout.objectives.linear import LinearExpansion
@@ -25,7 +27,16 @@ from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
 from leaveout.runtime.sharding import devices, entry_point, is_traced, on_host, place, replicate
 from leaveout.runtime.solution import Solution
-from leaveout.solvers import CG, AnySolver, Auto, Block, Solver, as_solver, tolerance_of
+from leaveout.solvers import (
+    CG,
+    AnySolver,
+    Auto,
+    Block,
+    Solver,
+    as_solver,
+    factorise,
+    tolerance_of,
+)
 
 __all__ = [
     "Krylov",
@@ -123,6 +134,7 @@ def newton(
     *,
     chebyshev: bool = False,
     steps: int = 1,
+    l2: Float[Array | np.ndarray, "g"] | None = None,
     memory=None,
     throw: bool = False,
 ) -> Change:
@@ -153,6 +165,8 @@ def newton(
         solver: any member of `solvers`, or a lineax linear solver; Auto chooses block by block.
         chebyshev: add the correction.
         steps: how many, at least 1; with a correction, after it.
+        l2: (g) a penalty for each group's refit; default the objective's. Costs a factor of H under
+            it, p^3 a group, besides.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise if any group's solve fails.
 
@@ -169,7 +183,7 @@ def newton(
     if steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps!r}")
     way = _Way(solver, chebyshev, steps)
-    return asked(fit, groups, lambda: way.prepare(fit), memory=memory, throw=throw)
+    return asked(fit, groups, lambda: way.prepare(fit), l2=l2, memory=memory, throw=throw)
 
 
 @dataclass(frozen=True)
@@ -184,15 +198,17 @@ class _Way:
         fit, solver = with_rows(fit, budget()), as_solver(self.solver)
         expansion = expansion_of(fit)
 
-        def change(groups: Groups) -> Change:
+        def change(groups: Groups, l2: Array | None = None) -> Change:
             seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
             plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
             for batch in plan:
                 rows = np.resize(batch.rows, batch.lanes)
                 listed = _listed(seen, groups, rows, batch.width)
-                part = _solve_block(
-                    seen, expansion, *listed, batch.solver, self.chebyshev, self.steps
-                )
+                how = batch.solver, self.chebyshev, self.steps
+                if l2 is None:
+                    part = _solve_block(seen, expansion, *listed, *how)
+                else:
+                    part = _solve_under(seen, expansion, *listed, l2[rows], *how)
                 if not is_traced(part):
                     jax.block_until_ready(part)  # its memory, and see `solvers.together`
                 parts.append(part)
@@ -200,7 +216,7 @@ class _Way:
             solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
             return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
 
-        return Prepared(change)
+        return Prepared(change, change_under=change)
 
 
 class _Batch(NamedTuple):
@@ -284,13 +300,38 @@ def _gradients(expansion: AbstractExpansion, block: Block):
 
 
 @eqx.filter_jit
-def _solve_block(
-    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int
+def _solve_under(
+    fit: Fit, expansion, w, indices, l2, solver: Solver, chebyshev: bool, steps: int
 ) -> Solution:
+    """`_solve_block` of one group after the other, each under its own l2."""
+
+    def one(lane):
+        w, indices, l2 = lane
+        objective = fit.objective.with_l2(l2)
+        metric = fit.metric
+        if metric is not None:
+            more = jnp.diag(objective.penalty - expansion.penalty)
+            metric, _ = factorise(metric.lower @ metric.lower.T + more)
+        own = dataclasses.replace(fit, objective=objective, metric=metric)
+        under = dataclasses.replace(expansion, penalty=objective.penalty)
+        force = force_of(fit, l2[None])
+        rows = None if indices is None else indices[None]
+        found = _solve_block(own, under, w[None], rows, solver, chebyshev, steps, force)
+        return jax.tree.map(lambda leaf: leaf[0], found)
+
+    return replicate(jax.lax.map(one, (w, indices, l2)))
+
+
+@eqx.filter_jit
+def _solve_block(
+    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int, force=None
+) -> Solution:
+    """The steps of groups; `force` (b p) is what else pulls beside g(w)."""
     s = expansion.weights
     block = Block(taken_of(s if indices is None else s[indices], w), indices)
     solve = solver.reduced(expansion, fit.metric, block)
-    step = solve(_gradients(expansion, block))
+    gradient = _gradients(expansion, block)
+    step = solve(gradient if force is None else gradient + force)
     left = block.left(s)
     if chebyshev:
         third = jax.vmap(lambda d, v: fit.objective.third_derivative(fit.flat, d, v))
