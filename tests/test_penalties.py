@@ -1,6 +1,7 @@
 """One penalty for each coefficient, and one for each group's refit."""
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import LOSSES, groups_of, linear, problem
+from problems import LOSSES, USUAL, groups_of, linear, mostly_slow, problem
 
 N, D = 60, 4
 EXACT = lo.Retrain(1e-12)
@@ -17,7 +18,7 @@ METHODS = [
     lo.Newton(lo.solvers.LowRank()), lo.Newton(lo.solvers.CG()), lo.Newton(steps=2),
     lo.NewtonChebyshev(), EXACT,
 ]  # fmt: skip
-NAMES = [f"{method.name} {i}" for i, method in enumerate(METHODS)]
+FIRST = [METHODS[0], *METHODS[2:]]  # rescaled, influence is that of whole points
 EACH = np.array([0.1, 0.5, 2.0, 9.0])
 GROUPS = groups_of(N, 5)
 OWN = np.array([0.2, 0.5, 0.9, 3.0, 20.0])  # l2 of the five groups
@@ -31,8 +32,10 @@ def without(k):
 # ---- for each coefficient ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [lo.Influence(), lo.NewtonChebyshev(), EXACT])
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "method", mostly_slow([lo.Influence(), lo.NewtonChebyshev(), EXACT], lo.NewtonChebyshev())
+)
+@pytest.mark.parametrize("name", USUAL)
 def test_a_penalty_for_each_coefficient_is_one_for_all_of_columns_in_other_units(name, method):
     plain = problem(name, d=D, l2=1.0)
     x, y = np.asarray(plain.x), np.asarray(plain.y)
@@ -42,7 +45,7 @@ def test_a_penalty_for_each_coefficient_is_one_for_all_of_columns_in_other_units
     fits = lo.fit(own), lo.fit(same)
     factor = np.sqrt(EACH)
     np.testing.assert_allclose(
-        fits[0].theta.weight * factor, fits[1].theta.weight, atol=1e-9, rtol=1e-9
+        np.asarray(fits[0].theta.weight) * factor, fits[1].theta.weight, atol=1e-9, rtol=1e-9
     )
     queries = x[:3], x[:3] / factor
     found = [
@@ -91,10 +94,16 @@ def test_any_objective_takes_a_penalty_for_each_part_of_theta():
     np.testing.assert_allclose(given.theta["w"], same.theta.weight, atol=1e-10)
     one, two = (lo.retrain(fit, GROUPS, EXACT) for fit in (given, same))
     np.testing.assert_allclose(one.value[:, 1:], two.value[:, :D], atol=1e-9)
+    start = [np.zeros(D), 0.0]
+    parts = lo.Objective(lambda t, e: t[1] * e["y"], data, start, 3.0, penalised=[True, False])
+    np.testing.assert_array_equal(parts.penalty, [3.0] * D + [0.0])
+    matrix = lo.Objective(lambda t, e: jnp.sum(t**2) * e["y"], data, np.zeros((2, D)),
+                          np.tile(EACH, (2, 1)))  # fmt: skip
+    np.testing.assert_array_equal(matrix.penalty, np.tile(EACH, 2))
 
 
 @pytest.mark.parametrize("intercept", [True, False])
-@pytest.mark.parametrize("name", ["logistic", "poisson", "softmax"])
+@pytest.mark.parametrize("name", mostly_slow(["logistic", "poisson", "softmax"], "logistic"))
 def test_intervals_hold_under_a_penalty_for_each_coefficient(name, intercept):
     plain = problem(name, d=D, intercept=intercept)
     x, y = np.asarray(plain.x), np.asarray(plain.y)
@@ -116,8 +125,10 @@ def test_a_grid_multiplies_the_penalties_of_the_coefficients():
     objective = problem("logistic", d=D)
     x, y = np.asarray(objective.x), np.asarray(objective.y)
     folds = np.arange(N) % 3
-    own = lo.cross_validate(lo.logistic(x, y, EACH), [0.1, 1.0, 4.0], folds=folds)
-    same = lo.cross_validate(lo.logistic(x / np.sqrt(EACH), y), [0.1, 1.0, 4.0], folds=folds)
+    both = lo.logistic(x, y, EACH), lo.logistic(x / np.sqrt(EACH), y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an edge may win: that is not what is asked here
+        own, same = (lo.cross_validate(each, [0.1, 1.0, 4.0], folds=folds) for each in both)
     np.testing.assert_allclose(own.loss, same.loss, rtol=1e-6)
 
 
@@ -143,6 +154,7 @@ def test_a_fit_has_a_derivative_by_each_penalty():
         ({"penalised": [True]}, "expected penalised as one value"),
     ],
 )
+@pytest.mark.usefixtures("as_users_run_it")
 def test_penalties_without_meaning_are_refused(options, sentence):
     with pytest.raises(ValueError, match=sentence):
         problem("logistic", d=D, **options)
@@ -162,7 +174,7 @@ def test_retraining_under_a_penalty_for_each_group_is_a_fit_under_it(name):
         np.testing.assert_allclose(found.value[k], moved, atol=1e-8 * np.abs(moved).max())
 
 
-@pytest.mark.parametrize("method", METHODS[4:], ids=NAMES[4:])
+@pytest.mark.parametrize("method", mostly_slow(METHODS[4:], lo.Newton(), lo.NewtonChebyshev()))
 def test_newton_steps_under_a_penalty_for_each_group_are_exact_for_squares(method):
     fit = lo.fit(problem("squares", d=D))
     x, y = np.asarray(linear(fit).x), np.asarray(linear(fit).y)
@@ -175,21 +187,21 @@ def test_newton_steps_under_a_penalty_for_each_group_are_exact_for_squares(metho
         np.testing.assert_allclose(fit.flat + found.value[k], theta, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+@pytest.mark.parametrize("method", mostly_slow(FIRST, lo.SecondOrder(), lo.Newton()))
 def test_every_method_is_first_order_in_who_leaves_and_what_the_penalty_becomes(method):
     fit, small = lo.fit(problem("logistic", d=D)), 1e-5
     some = GROUPS.with_w(np.full(GROUPS.indices.size, small))
     l2 = 0.5 + small * (OWN - 0.5)
     found = method.change(fit, some, l2=l2).value / small
     hessian = np.asarray(fit.objective.hessian(fit.flat))
-    taken = fit.objective.weights * GROUPS.dense()
+    taken = fit.objective.taken(GROUPS.dense())
     pull = (OWN - 0.5)[:, None] * np.append(np.asarray(fit.theta.weight), 0.0)
     gradients = np.asarray(jax.vmap(fit.objective.at(fit.flat).gradient)(taken))
     slope = np.linalg.solve(hessian, (gradients - pull).T).T
     np.testing.assert_allclose(found, slope, atol=2e-4 * np.abs(slope).max())
 
 
-@pytest.mark.parametrize("method", METHODS, ids=NAMES)
+@pytest.mark.parametrize("method", mostly_slow(METHODS, lo.Influence(), lo.SecondOrder()))
 def test_the_penalty_that_there_is_changes_nothing(method):
     fit = lo.fit(problem("softmax", d=D) if method != METHODS[1] else problem("logistic", d=D))
     measures = [lo.measures.prediction(np.asarray(linear(fit).x[:3])), lo.measures.self_loss()]

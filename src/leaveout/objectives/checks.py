@@ -219,13 +219,14 @@ def _per_parameter(given, like: PyTree, name: str, dtype):
     model, in their shape or one value a feature: then its intercept has 0.
     """
     flat, _ = ravel_pytree(like)
-    given = np.asarray(given) if isinstance(given, list | tuple) else given
-    if not isinstance(given, np.ndarray | jax.Array) or given.ndim == 0:
-        full = _like(given, like, name, flat.size)
-    elif given.shape == flat.shape:
+    if isinstance(given, list | tuple) and not isinstance(like, list | tuple):
+        given = np.asarray(given)
+    array = isinstance(given, np.ndarray | jax.Array) and given.ndim > 0
+    if array and given.shape == flat.shape:
         full = [given]
     else:
-        full = _weights_only(given, like, name, flat.size)
+        spread = _weights_only if array and isinstance(like, Linear) else _like
+        full = spread(given, like, name, flat.size)
     joined = jnp.concatenate([jnp.ravel(leaf) for leaf in full])
     if not is_traced(joined) and not bool(jnp.all((joined >= 0) & jnp.isfinite(joined))):
         raise ValueError(f"expected finite numbers >= 0 in {name}, got {given!r}")
@@ -247,10 +248,10 @@ def _like(given, like: PyTree, name: str, size: int) -> list:
     return jax.tree.leaves(full)
 
 
-def _weights_only(given, like: PyTree, name: str, size: int) -> list:
+def _weights_only(given, like: Linear, name: str, size: int) -> list:
     """The values of a linear model's weights, the intercept's 0."""
-    weight = np.shape(like.weight) if isinstance(like, Linear) else ()
-    if given.shape not in (weight, weight[-1:]) or given.ndim == 0:
+    weight = np.shape(like.weight)
+    if given.shape not in (weight, weight[-1:]):
         raise ValueError(_misshapen(name, like, size, f"shape {given.shape}"))
     bias = [] if like.bias is None else [jnp.zeros(np.shape(like.bias), given.dtype)]
     return [jnp.broadcast_to(given, weight), *bias]

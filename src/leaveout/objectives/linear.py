@@ -4,8 +4,8 @@ What is summed over examples is contracted with the data by matrix products.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
@@ -48,8 +48,12 @@ __all__ = [
 ]
 
 
-#: l2: one number, or one for each coefficient
-Penalty: TypeAlias = float | ArrayLike | Linear
+#: l2: one number, or one for each coefficient; what is neither reaches `check_penalty`, which says
+#: so in a sentence
+if TYPE_CHECKING:
+    Penalty: TypeAlias = float | ArrayLike | Sequence[float] | Linear
+else:
+    Penalty = object
 
 
 def crossproduct(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, "p q"]:
