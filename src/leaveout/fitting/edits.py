@@ -86,17 +86,15 @@ def rebalance(groups: Groups, y, *, weights=None) -> Groups:
         raise ValueError("expected groups that leave; what is added has no class weight yet")
     classes, code = np.unique(labels, return_inverse=True)
     count, whole = len(groups), np.bincount(code, base, len(classes))
-    lost = base[groups.indices] * groups.w
-    taken = np.bincount(
-        groups.lanes * len(classes) + code[groups.indices], lost, count * len(classes)
-    )
+    cell = groups.lanes * len(classes) + code[groups.indices]
+    taken = np.bincount(cell, base[groups.indices] * groups.w, count * len(classes))
     left = whole[None] - taken.reshape(count, -1)
     gone = (left <= 1e-12 * whole[None]) & (whole > 0)[None]
     if gone.any():
         group, k = np.argwhere(gone)[0]
         raise ValueError(
-            f"{groups.titles[group]} takes all of class {classes[k]!r}: the model fitted without "
-            "it has one class fewer"
+            f"{groups.titles[group]} takes all of class {str(classes[k])!r}: the model fitted "
+            "without it has one class fewer"
         )
     share = left / np.where(whole > 0, whole, 1.0)[None]
     grown = share @ whole / whole.sum()  # n' / n
