@@ -236,7 +236,7 @@ class Plain(eqx.Module):
         """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
         scale, objective = self._scale(l2), self.fit.objective
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
-        penalty = weight * objective.penalised[None]
+        penalty = weight * objective.heaviness[None]
 
         def function(u):
             theta = self.theta(u, l2)
@@ -266,13 +266,13 @@ class Plain(eqx.Module):
         theta, change = self.theta(u, l2), self._turn(u, l2)
         own, left = sums(theta, change, v)
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
-        own += jnp.sum(weight * objective.penalised[None] * change**2, axis=1)
+        own += jnp.sum(weight * objective.heaviness[None] * change**2, axis=1)
         if not columns:
             return own, left, left[0]
         whole = sums(self.fit.flat[None], change[:1], objective.weights[None])[1][0]
         bare = objective.at_columns(objective.penalty, columns) == 0
         if l2 is not None:  # a penalty of its own holds a lane's parameters
-            held = objective.at_columns(objective.penalised.astype(whole.dtype), columns) > 0
+            held = objective.at_columns(objective.heaviness, columns) > 0
             left = jnp.where(held[None] & (l2[:, None] > 0), jnp.inf, left)
         return own, left, jnp.where(bare, whole, 0.0)
 
@@ -327,7 +327,7 @@ def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) 
     if not own_l2:
         return Plain(fit, basis, None, free)
     # in these coordinates a unit of l2 is basis' M basis, M what it falls on: diagonalise it once
-    mask = fit.objective.penalised.astype(basis.dtype)
+    mask = fit.objective.heaviness
     eigenvalues, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
     return Plain(fit, basis @ turn, jnp.maximum(eigenvalues, 0.0), free)
 

@@ -203,7 +203,7 @@ def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:
     """What the gradient at theta loses where the penalty becomes l2 (g): (l2_hat - l2) f theta."""
     if l2 is None:
         return None
-    pull = fit.objective.penalised * fit.flat
+    pull = fit.objective.heaviness * fit.flat
     return (fit.objective.l2 - l2)[:, None] * pull[None]
 
 

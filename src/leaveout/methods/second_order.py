@@ -66,6 +66,6 @@ def _second(fit, expansion, w, solver, l2=None) -> Solution:
     first = solver.full(expansion, fit.metric, gradient)
     lost = jax.vmap(expansion.hvp)(taken, first.value)
     if l2 is not None:
-        lost += (fit.objective.l2 - l2) * fit.objective.penalised[None] * first.value
+        lost += (fit.objective.l2 - l2) * fit.objective.heaviness[None] * first.value
     third = jax.vmap(lambda d: fit.objective.third_derivative(fit.flat, d))(first.value)
     return solver.full(expansion, fit.metric, gradient + lost - third / 2)

@@ -184,7 +184,12 @@ class AbstractObjective(eqx.Module):
     @property
     def penalty(self) -> Float[Array, "p"]:
         """The diagonal of the penalty's Hessian: l2 f, f how heavily it falls on each parameter."""
-        return self.l2 * self.penalised
+        return self.l2 * self.heaviness
+
+    @property
+    def heaviness(self) -> Float[Array, "p"]:
+        """How heavily the penalty falls on each parameter, f: `penalised` as numbers."""
+        return self.penalised.astype(self.weights.dtype)
 
     def stays(self, w: Float[Array | np.ndarray, "... n"]) -> Float[Array, "... n"]:
         """What examples get when w of them leaves: s (1 - w), and -w where s = 0."""

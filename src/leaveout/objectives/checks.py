@@ -209,7 +209,7 @@ def check_penalty(l2, penalised, like: PyTree, default, dtype):
             raise ValueError(f"expected l2 as a finite number >= 0, got {l2!r}; it is 1 / C")
         return jnp.asarray(l2, dtype), jnp.asarray(default) if falls is None else falls
     each = _per_parameter(l2, like, "l2", dtype)
-    return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls)
+    return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls.astype(dtype))
 
 
 def _per_parameter(given, like: PyTree, name: str, dtype):
@@ -227,10 +227,13 @@ def _per_parameter(given, like: PyTree, name: str, dtype):
     else:
         spread = _weights_only if array and isinstance(like, Linear) else _like
         full = spread(given, like, name, flat.size)
-    joined = jnp.concatenate([jnp.ravel(leaf) for leaf in full])
+    plain = all(leaf.dtype == bool for leaf in full)
+    joined = jnp.concatenate(
+        [jnp.ravel(jnp.asarray(leaf, bool if plain else dtype)) for leaf in full]
+    )
     if not is_traced(joined) and not bool(jnp.all((joined >= 0) & jnp.isfinite(joined))):
         raise ValueError(f"expected finite numbers >= 0 in {name}, got {given!r}")
-    return joined if joined.dtype == bool else joined.astype(dtype)
+    return joined
 
 
 def _like(given, like: PyTree, name: str, size: int) -> list:
