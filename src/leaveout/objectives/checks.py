@@ -206,7 +206,7 @@ def check_penalty(l2, penalised, like: PyTree, default, dtype):
     array = isinstance(l2, np.ndarray | jax.Array)
     if isinstance(l2, float | int | np.number) or (array and l2.ndim == 0):
         if not is_traced(l2) and not (np.isfinite(l2) and l2 >= 0):
-            raise ValueError(f"expected l2 as a finite number >= 0, got {l2!r}; it is 1 / C")
+            raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
         return jnp.asarray(l2, dtype), jnp.asarray(default) if falls is None else falls
     each = _per_parameter(l2, like, "l2", dtype)
     return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls.astype(dtype))
