@@ -123,7 +123,7 @@ def test_scikit_learns_conventions_are_converted(estimator, target, weighted, in
     x = x[:, :3] - x[:, :3].mean(0)
     weights = np.random.default_rng(0).uniform(0.5, 2, len(y)) if weighted else None
     trained = estimator.set_params(fit_intercept=intercept).fit(x, y, sample_weight=weights)
-    fitted = lo.from_sklearn(trained, x, y, weights=weights)
+    fitted = lo.from_sklearn(trained, x, y, weights=weights, frozen=True)
     weight = fitted.theta.weight.reshape(np.shape(trained.coef_))
     np.testing.assert_allclose(weight, trained.coef_, atol=1e-5)
     assert int(fitted.status) == 0

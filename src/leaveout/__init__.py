@@ -19,7 +19,7 @@ from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.attribution.container import Effects, load
 from leaveout.attribution.verb import effects
-from leaveout.fitting.edits import add, relabel, reweight
+from leaveout.fitting.edits import add, rebalance, relabel, reweight
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import Need
 from leaveout.fitting.optimum import fit
@@ -76,6 +76,7 @@ __all__ = [
     "Groups",
     "add",
     "groups",
+    "rebalance",
     "relabel",
     "reweight",
     # how a change in theta is found

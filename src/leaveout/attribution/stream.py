@@ -7,6 +7,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import numpy as np
+from jaxtyping import Array
 
 from leaveout.attribution.container import Effects, joined
 from leaveout.attribution.determined import determined, in_question
@@ -41,6 +42,7 @@ class Question:
         method: what was prepared.
         prepared: from it.
         proof: what intervals come from, where they are wanted.
+        l2: (g) a penalty for each group's refit, or None for the objective's.
     """
 
     fit: Fit
@@ -50,6 +52,7 @@ class Question:
     method: Method
     prepared: Prepared
     proof: Proof | None
+    l2: Array | None = None
 
     def ways(self, given, rows: int, read: Callable, what: str) -> list:
         """What a method gave, one entry a measure: an array of all columns is cut up.
@@ -139,6 +142,7 @@ def pose(
     measures: Measures,
     method: Method,
     *,
+    l2: Array | None = None,
     certify: bool = False,
     full: bool = False,
 ) -> Question:
@@ -149,6 +153,7 @@ def pose(
         groups: what leaves.
         measures: as in `effects`.
         method: as in `effects`.
+        l2: (g) a penalty for each group's refit; default the objective's.
         certify: as in `effects`.
         full: certify by the Hessian of what stays even where the penalty is enough.
     """
@@ -158,7 +163,7 @@ def pose(
     prepared = method.prepare(fit, bound)
     count, at_once = sum(map(len, columns)), full or not method.actual
     proof = Proof(fit, bound, count, budget(), at_once) if certify else None
-    return Question(fit, groups, bound, columns, method, prepared, proof)
+    return Question(fit, groups, bound, columns, method, prepared, proof, l2)
 
 
 def plan(fit: Fit, groups: Groups) -> list[np.ndarray]:
@@ -216,21 +221,22 @@ def gathered(
 @entry_point
 def _answer(question: Question, rows: np.ndarray, most: int) -> Effects:
     """The effects of some groups, computed as `most` of them."""
-    groups, count = question.groups[np.resize(rows, most)], len(rows)
-    change = _Once(lambda: _changed(question, groups))
+    filled, count = np.resize(rows, most), len(rows)
+    groups, l2 = question.groups[filled], None if question.l2 is None else question.l2[filled]
+    change = _Once(lambda: _changed(question, groups, l2))
     parts = _by_column(question, groups, change, _parts(question, groups, change, count))
     bounds = {}
     if question.proof is not None:
-        found = question.proof.enclose(change().value, leaving(question.fit, groups))
+        found = question.proof.enclose(change().value, leaving(question.fit, groups), l2)
         sides = (part[:count] for part in found)
         bounds = dict(zip(("lower", "upper", "certificate"), sides, strict=True))
     return question.effects(parts, question.groups[rows], **bounds)
 
 
-def _changed(question: Question, groups: Groups) -> Change:
+def _changed(question: Question, groups: Groups, l2: Array | None) -> Change:
     """The change in theta of these groups."""
     objective = question.fit.objective
-    change = as_change(question.prepared.change(groups), objective)
+    change = as_change(question.prepared.changes(groups, l2), objective)
     question.check(change.value.shape, (len(groups), objective.p), "changes")
     return change
 
@@ -250,9 +256,12 @@ class _Once:
 def _parts(question: Question, groups: Groups, change: _Once, count: int) -> list[_Part]:
     """For each measure its effects: summed, by the method's own way, or by way of theta.
 
-    The first `count` groups are wanted, the others fill up a shape that is compiled.
+    The first `count` groups are wanted, the others fill up a shape that is compiled. Under a
+    penalty for each group, all by way of theta.
     """
     prepared, fit = question.prepared, question.fit
+    if question.l2 is not None:
+        prepared = Prepared(prepared.change, change_under=prepared.change_under)
     n = fit.objective.n
     additive = question.ways(prepared.per_point, n, _as_per_point, "effects of points")
     own = prepared.effects(groups) if prepared.effects is not None else None
@@ -275,7 +284,7 @@ def _by_column(
     """The parts with the status of each column of groups that leave theta undetermined."""
     pairs = zip(question.measures, parts, strict=True)
     at = [j for j, (measure, part) in enumerate(pairs) if part.through and measure.smooth]
-    if not at:
+    if not at or question.l2 is not None:  # determined looks at the objective's own penalty
         return parts
     fit, method, count = question.fit, question.method, len(parts[0].value)
     rows = in_question(fit, change(), method.actual)

@@ -11,7 +11,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit, check_fit
 from leaveout.groups import Groups
 from leaveout.measures import Measures
-from leaveout.methods import Method, Newton, Retrain
+from leaveout.methods import Method, Newton, Retrain, l2_of_groups
 from leaveout.runtime.memory import limited
 from leaveout.runtime.options import is_positive
 from leaveout.runtime.sharding import entry_point, is_traced, tracing
@@ -31,6 +31,7 @@ def effects(
     measures: Measures,
     method: Method = Newton(),
     *,
+    l2=None,
     certify: bool = False,
     tolerance: float | None = None,
     memory=None,
@@ -52,6 +53,11 @@ def effects(
             PyTree theta and the float (n) array w of what leaves, to a scalar or a vector.
         method: `Influence()`, `SecondOrder()`, `Krylov()`, `Newton()`, `NewtonChebyshev()` or
             `Retrain()`.
+        l2: (g) a penalty for each group's refit, where that changes with who leaves: alpha times
+            the weight that is left, of a penalty on the mean loss. Exact for Newton steps and
+            retraining, to first order for influence, one solve a group. Default the objective's.
+            Where that has one for each coefficient, what multiplies it. Intervals then come from
+            the penalty alone.
         certify: fill `lower` and `upper`: an interval for the effect of RETRAINING, whatever the
             method, that holds it for sure, and `certificate`, which says how good it is. Both the
             retrained theta and theta_hat are enclosed, and so is what float64 rounding can do to
@@ -78,9 +84,10 @@ def effects(
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
     check_method(fit, method)
     fit, groups = admit(fit, groups, method.needs)
+    own = l2_of_groups(l2, groups)
     with limited(memory):
         certify = certify or tolerance is not None
-        question = pose(fit, groups, measures, method, certify=certify)
+        question = pose(fit, groups, measures, method, l2=own, certify=certify)
         result = gathered(question, progress=progress)
         if tolerance is not None:
             result = _narrowed(question, result, tolerance)
@@ -126,7 +133,7 @@ def _narrowed(question: Question, effects: Effects, tolerance: float) -> Effects
             break
         again = pose(
             question.fit, question.groups[wide], question.measures, Retrain(exactness),
-            certify=True, full=full,
+            l2=None if question.l2 is None else question.l2[wide], certify=True, full=full,
         )  # fmt: skip
         for rows, part in stream(again, plan(again.fit, again.groups)):
             _replace(effects, wide[rows], part)

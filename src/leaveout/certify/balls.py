@@ -121,7 +121,7 @@ class PenaltyBall(AbstractBall):
         root: (K K) Q^-1/2.
         root_bias: (K K) Q^1/2.
         shift: (K p_v) Z, p_v the number of weights; None without a free intercept.
-        l2: the penalty.
+        l2: the penalty, of several the least.
     """
 
     centre: Float[Array, "p"]
@@ -190,12 +190,14 @@ def penalty_ball(
     extent = data_extent(objective) if extent is None else extent
     scores, off = objective.scores(theta), score_error(objective, theta)
     _, slopes = objective.weighted(scores, v)
-    outputs, l2 = objective.layout.outputs, objective.l2
+    outputs = objective.layout.outputs
     low, matrices = slopes.T[:0], None
     if free_intercept:  # it goes through the data together with the slopes: one product for both
         low, matrices = _lower_curvature(objective, scores, v, slopes, off)
     sums = jnp.concatenate([slopes.T, low]) @ objective.design
     gradient = objective.layout.flat(sums[:outputs]) + objective.penalty * theta
+    held = objective.penalty[: len(theta) - outputs * free_intercept]
+    l2 = jnp.min(held)  # where each coefficient has its own, the least bends all of them
     wrong = slope_error(objective, scores, objective.y, off)
     known, loose = jnp.all(v >= 0) & (l2 > 0), jnp.zeros(())
     zero = jnp.zeros((), theta.dtype)
@@ -223,7 +225,8 @@ def _with_intercepts(objective, theta, curvature: Float[Array, "K K q"], extent)
     number.
     """
     middle, farthest, _, largest = extent
-    outputs, features, l2 = objective.layout.outputs, objective.layout.features, objective.l2
+    outputs, features = objective.layout.outputs, objective.layout.features
+    l2 = jnp.min(objective.penalty[: outputs * features])
     total = curvature[..., -1]
     if objective.loss.shift_invariant:
         total = total + jnp.trace(total) / outputs  # pins the common shift, which nothing sees

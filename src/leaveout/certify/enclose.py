@@ -51,12 +51,14 @@ class Proof:
     at_once: bool
     before: dict[bool, AbstractBall] = dataclasses.field(default_factory=dict)
 
-    def enclose(self, change, w) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def enclose(self, change, w, l2=None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Intervals for the effects of retraining without each group, from any change in theta.
 
         Args:
             change: (b p) candidates, theta_without - theta.
             w: (b n) what leaves.
+            l2: (b) a penalty for each refit, then by the penalty's ball alone: a frame is of one
+                penalty. Default the objective's.
 
         Returns:
             lower, upper (b m) and `Certificate` codes (b).
@@ -71,7 +73,9 @@ class Proof:
             return found
         # one kind of ball after the other: see `together` for what two batched factorisations do
         if self.penalty is not None:
-            found = _met(found, slice(None), self._by(self.penalty, change, w))
+            found = _met(found, slice(None), self._by(self.penalty, change, w, l2))
+        if l2 is not None:
+            return found
         rows = np.flatnonzero(self.at_once | (found[2] != Certificate.certified))
         if not rows.size or self.frame is None:
             return found
@@ -84,12 +88,12 @@ class Proof:
             found = _met(found, run, tuple(side[: run.size] for side in part))
         return found
 
-    def _by(self, kind: Frame | bool, change, w):
+    def _by(self, kind: Frame | bool, change, w, l2=None):
         """Intervals from one kind of ball; that of all the data is found once."""
         if isinstance(kind, Frame) not in self.before:
             self.before[isinstance(kind, Frame)] = _before(self.fit, kind)
         before = self.before[isinstance(kind, Frame)]
-        found = to_host(_enclose(self.fit, self.measures, before, change, w, kind))
+        found = to_host(_enclose(self.fit, self.measures, before, change, w, l2, kind))
         return tuple(np.asarray(side) for side in found)
 
     @cached_property
@@ -141,10 +145,11 @@ def _free_intercept(any_objective: AbstractObjective) -> bool | None:
     if is_traced((objective.penalised, objective.l2)) or not float(objective.l2) > 0:
         return None
     penalised = np.asarray(objective.penalised)
-    if penalised.all():
+    if (penalised > 0).all():
         return False
     bounded = objective.loss.envelope is not None
-    return True if bounded and (penalised == objective.layout.penalised()).all() else None
+    usual = (penalised > 0) == objective.layout.penalised()
+    return True if bounded and usual.all() else None
 
 
 @eqx.filter_jit
@@ -163,15 +168,16 @@ def _ball(objective, theta, v, kind: Frame | bool, extent) -> AbstractBall:
 
 
 @eqx.filter_jit
-def _enclose(fit: Fit, measures, before: AbstractBall, change, w, kind: Frame | bool):
+def _enclose(fit: Fit, measures, before: AbstractBall, change, w, l2, kind: Frame | bool):
     """Intervals from one kind of ball, that of all the data beside those of what stays."""
     objective = as_linear(fit.objective)
     n, p, outputs = objective.n, objective.p, objective.outputs
     extent = data_extent(objective)  # once, not once a lane
 
     def one(lane):
-        change, w = lane
-        ball = _ball(objective, fit.flat + change, objective.stays(w), kind, extent)
+        change, w, l2 = lane
+        own = objective if l2 is None else as_linear(objective.with_l2(l2))
+        ball = _ball(own, fit.flat + change, objective.stays(w), kind, extent)
         both = jax.tree.map(lambda *leaves: jnp.stack(leaves), ball, before)
         # one after the other: measures are compiled once
         low, high = jax.lax.map(lambda each: _image(objective, measures, each, w), both)
@@ -186,7 +192,7 @@ def _enclose(fit: Fit, measures, before: AbstractBall, change, w, kind: Frame | 
     held = 8 * n * outputs * each + QUERY_BYTES
     # nothing large is factorised for the penalty's ball: wider products with the data are faster
     room = 2**26 if outputs == 1 and not isinstance(kind, Frame) else 2**23
-    return jax.lax.map(one, (change, w), batch_size=together(len(change), held, room))
+    return jax.lax.map(one, (change, w, l2), batch_size=together(len(change), held, room))
 
 
 def _image(objective, measures: Sequence[Measure], ball: AbstractBall, w):

@@ -18,7 +18,7 @@ from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
-from leaveout.objectives.checks import check_weights, targets
+from leaveout.objectives.checks import check_weights, same_length, targets
 from leaveout.objectives.linear import LinearExpansion, as_linear
 from leaveout.runtime.columns import Column
 from leaveout.runtime.deprecated import renamed
@@ -26,7 +26,7 @@ from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.tables import check_rows, common_rows, is_table
 from leaveout.runtime.text import warn
 
-__all__ = ["add", "relabel", "reweight"]
+__all__ = ["add", "rebalance", "relabel", "reweight"]
 
 
 @renamed(factor="by")
@@ -59,6 +59,58 @@ def reweight(groups: Groups, by) -> Groups:
     return groups.with_w(groups.w * share, scaled=groups.scaled or not bool(adds.any()))
 
 
+def rebalance(groups: Groups, y, *, weights=None) -> Groups:
+    """The groups, and with them the balanced class weights that they change.
+
+    A class that weighs n_k of n gets the weight n / (K n_k). Where a group leaves, the others of
+    its class count for more: an example of base weight s then gets
+
+        s (1 - w) (n' / n'_k) / (n / n_k),  n' and n'_k what stays of both.
+
+    It is what scikit-learn's `class_weight="balanced"` does when the estimator is fitted again.
+    Every group lists all n points, since they all change: g n numbers. Measures of the group itself
+    (self-loss) then speak of all that changed.
+
+    Args:
+        groups: what leaves.
+        y: (n) the labels.
+        weights: (n) the sample weights that the class weights multiply; default 1.
+
+    Raises:
+        ValueError: where a group takes all of a class, or adds points.
+    """
+    labels = np.asarray(y)
+    if labels.shape != (groups.n,):
+        raise ValueError(f"expected a label for each of {groups.n:,} points, got {labels.shape}")
+    base = np.asarray(check_weights(weights, groups.n, float))
+    if (groups.w < 0).any() and not groups.scaled:
+        raise ValueError("expected groups that leave; what is added has no class weight yet")
+    classes, code = np.unique(labels, return_inverse=True)
+    count, whole = len(groups), np.bincount(code, base, len(classes))
+    cell = groups.lanes * len(classes) + code[groups.indices]
+    taken = np.bincount(cell, base[groups.indices] * groups.w, count * len(classes))
+    left = whole[None] - taken.reshape(count, -1)
+    gone = (left <= 1e-12 * whole[None]) & (whole > 0)[None]
+    if gone.any():
+        group, k = np.argwhere(gone)[0]
+        raise ValueError(
+            f"{groups.titles[group]} takes all of class {str(classes[k])!r}: the model fitted "
+            "without it has one class fewer"
+        )
+    share = left / np.where(whole > 0, whole, 1.0)[None]
+    grown = share @ whole / whole.sum()  # n' / n
+    factor = grown[:, None] / np.where(whole > 0, share, 1.0)
+    w = 1 - (1 - groups.dense()) * factor[:, code]
+    return dataclasses.replace(
+        groups,
+        indices=np.tile(np.arange(groups.n), count),
+        offsets=np.arange(count + 1) * groups.n,
+        partial=w.ravel(),
+        notes=(*groups.notes, "class weights follow, balanced over what stays"),
+        scaled=True,
+    )
+
+
 def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, Groups]:
     """A fit that knows of further points, and the groups that add them.
 
@@ -69,7 +121,8 @@ def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, 
 
     Args:
         fit: the fitted objective.
-        examples: `(x (m d), y (m))` of a linear model, else a PyTree like its data.
+        examples: `(x (m d), y (m))` of a linear model, `(x, y, offset)` if it has an offset, else a
+            PyTree like its data.
         groups: groups of the m new points, or (m) labels that group them; default each alone.
         weights: (m) their base weights; default 1.
 
@@ -136,8 +189,9 @@ def _relabelled(objective: AbstractObjective, touched: np.ndarray, y: PyTree) ->
     """The touched examples with other targets, in the form of `examples` without weights."""
     if isinstance(objective, AbstractScores):
         check_rows(common_rows(y=y), objective.fingerprint, "y", "the data")
-        inputs, *_ = objective.examples
-        return inputs[touched], _some_targets(objective, touched, y)
+        inputs, _, *offset, _ = objective.examples
+        some = _some_targets(objective, touched, y)
+        return inputs[touched], some, *(each[touched] for each in offset)
     more, count = objective.encoded(y)
     if count != objective.n:
         raise ValueError(f"expected {objective.n:,} examples, got {count:,}")
@@ -147,6 +201,9 @@ def _relabelled(objective: AbstractObjective, touched: np.ndarray, y: PyTree) ->
 def _some_targets(objective: AbstractScores, touched: np.ndarray, y: PyTree) -> PyTree:
     """The targets of the touched examples, coded; the others may be missing."""
     if objective.loss.targets == "any":
+        if not same_length(y, objective.n):
+            shape = jax.tree.map(np.shape, y)
+            raise ValueError(f"expected {objective.n:,} targets, got y of shape {shape}")
         return jax.tree.map(lambda leaf: leaf[touched], objective.encode(y))
     if is_table(y) and not objective.labelled:  # whose columns have names
         return objective.encode(y)[touched]

@@ -22,7 +22,7 @@ from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.sharding import is_traced
 from leaveout.solvers import CG, factorise, full_matrix
 
-__all__ = ["DENSE", "attached", "following", "known", "like", "minima", "solve_at"]
+__all__ = ["DENSE", "attached", "following", "known", "like", "minima", "refuse_own_l2", "solve_at"]
 
 DENSE = 12_000  # parameters up to which a Hessian is formed and factorised (1.2 GB at most)
 _T = TypeVar("_T")
@@ -148,6 +148,19 @@ def like(
         return _like(value, (fit.objective, fit.flat, w), function=function)
 
     return jax.lax.map(one, (value, leaving(fit, groups)))
+
+
+def refuse_own_l2(l2) -> None:
+    """Refuse derivatives of approximations under a penalty for each group.
+
+    Raises:
+        ValueError: with what has them.
+    """
+    if l2 is not None:
+        raise ValueError(
+            "there are no derivatives of influence and Newton steps under an l2 for each group; "
+            "lo.retrain(fit, groups, l2=l2) has them"
+        )
 
 
 @eqx.filter_custom_jvp

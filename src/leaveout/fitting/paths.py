@@ -41,7 +41,7 @@ def path(
     a factorisation (n q^2 + q^3 / 3) for each penalty.
 
     Args:
-        objective: its own l2 is ignored.
+        objective: its own l2 is ignored, how it is spread over the parameters is not.
         grid: (l) penalties, absolute.
         v: (b n) what each example gets, in place of its base weight.
         tolerance: the length of the gradient in the metric of the Hessian at which a fit is done,

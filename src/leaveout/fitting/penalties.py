@@ -74,8 +74,9 @@ def cross_validate(
     Batched L-BFGS down the grid (`path`): about 20 to 60 products with the data a fit.
 
     Args:
-        objective: a linear model; its own l2 is ignored.
-        grid: (l) penalties to try, absolute; warns if the winner is at an edge.
+        objective: a linear model; its own l2 is ignored, unless it has one for each coefficient.
+        grid: (l) penalties to try, absolute, or what multiplies those of the coefficients; warns if
+            the winner is at an edge.
         folds: how many, or an (n) array of fold numbers. Contiguous blocks of ceil(n / folds)
             examples, as in the paper, unless a key is given.
         key: shuffles the examples before they are cut into folds.
@@ -143,11 +144,13 @@ def _held_out(objective, points, held):
     """Accuracy and mean loss of the held-out examples, (l f) each."""
 
     def score(theta, out):
+        count = jnp.sum(out)
+        losses = jnp.where(out, objective.losses(theta), 0.0)
+        if not objective.labelled:
+            return jnp.nan, jnp.sum(losses) / count
         scores = objective.scores(theta)
         guess = scores[:, 0] > 0 if scores.shape[1] == 1 else jnp.argmax(scores, axis=1)
         right = guess.astype(jnp.int32) == jnp.asarray(objective.y, jnp.int32)
-        count = jnp.sum(out)
-        losses = jnp.where(out, objective.losses(theta), 0.0)
         return jnp.sum(right & out) / count, jnp.sum(losses) / count
 
     def row(thetas):

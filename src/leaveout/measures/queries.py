@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure, around, convex, sound
 from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
+from leaveout.objectives.checks import parts
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import evaluation_error, score_error, slope_error, units_of
@@ -19,7 +20,7 @@ from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
 from leaveout.runtime.memory import QUERY_BYTES
 from leaveout.runtime.tables import Names, check_names, common_rows, matrix, names_of
 
-__all__ = ["loss", "loss_error", "margin", "pair", "prediction", "queries", "subsets"]
+__all__ = ["loss", "loss_error", "margin", "prediction", "queries", "subsets"]
 
 
 class _PerExample(Measure):
@@ -28,6 +29,8 @@ class _PerExample(Measure):
     Attributes:
         x: (m d).
         y: (m), or None.
+        offset: (m K) what is added to their scores, or None; predictions need none, which move by
+            as much with it as without.
         name: of a column an example.
         names: of the columns of x, where it was a table.
         function: of the objective, the scores (K) and the target of one example.
@@ -37,6 +40,7 @@ class _PerExample(Measure):
 
     x: Array | np.ndarray
     y: PyTree
+    offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     pool: Float[Array | np.ndarray, "l m"] | None = None
@@ -50,7 +54,15 @@ class _PerExample(Measure):
         x = objective.inputs(self.x)
         y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
         pool = None if self.pool is None else jnp.asarray(self.pool, objective.weights.dtype)
-        return dataclasses.replace(self, x=x, y=y, pool=pool)
+        offset = None
+        if self.function is not _score:
+            offset = objective.offset_of(self.offset, x.shape[0], self.name)
+        return dataclasses.replace(self, x=x, y=y, offset=offset, pool=pool)
+
+    def _scores(self, objective: AbstractScores, theta) -> Float[Array, "m K"]:
+        """Scores of the examples at theta."""
+        scores = objective.scores(theta, self.x)
+        return scores if self.offset is None else scores + self.offset
 
     def _each(self, objective: AbstractScores, scores) -> Float[Array, "m c"]:
         """The columns of every example, from its scores."""
@@ -59,16 +71,18 @@ class _PerExample(Measure):
 
     def values(self, objective, theta, w):
         objective = as_scores(objective, self.name)
-        values = self._each(objective, objective.scores(theta, self.x))
+        values = self._each(objective, self._scores(objective, theta))
         return jnp.reshape(values if self.pool is None else self.pool @ values, -1)
 
     def gradients(self, objective, theta):
         objective = as_scores(objective, self.name)
 
-        def slopes(scores, y):
+        def slopes(scores, rest):
+            y, offset = rest
+            scores = scores if offset is None else scores + offset
             return jnp.reshape(self.function(objective, scores, y), -1)
 
-        each = objective.score_gradients(theta, self.x, slopes, self.y)
+        each = objective.score_gradients(theta, self.x, slopes, (self.y, self.offset))
         if self.pool is not None:
             each = jnp.einsum("lm,mcp->lcp", self.pool, each)
         return each.reshape(-1, each.shape[-1])
@@ -99,6 +113,7 @@ class _PerExample(Measure):
         if self.function is not _loss or not objective.convex:
             return super().enclose(objective, ball, w)
         apart = _apart(objective, ball, objective.widen(self.x))
+        scores = self._scores(objective, ball.centre)
         if objective.outputs == 1 and self.pool is None:
             return _image(objective, scores[:, 0], self.y, apart + off)
         lost, rise = loss_error(objective, scores, self.y, off, apart)
@@ -130,22 +145,23 @@ class _PerExample(Measure):
         return tuple(f"{self.name}[{i // each}, score {i % each}]" for i in range(count))
 
 
-def _per_example(x, y, name, reduce, by, function):
+def _per_example(examples, name, reduce, by, function):
+    x, y, offset = examples
     x, names = queries(x, y, name, by)
     if reduce not in (None, "sum", "mean"):
         raise ValueError(f'expected reduce as None, "sum" or "mean", got {reduce!r}')
+    each = _PerExample(x=x, y=y, offset=offset, name=name, function=function, names=names)
     if reduce is None and by is None:
-        return _PerExample(x=x, y=y, name=name, function=function, names=names)
+        return each
     reduce = reduce or "sum"
     title = f"{reduce} of {name}"
     pool, labels = np.ones((1, len(x))), (title,)
     if by is not None:
-        pool, parts = subsets(by, len(x))
-        labels = tuple(f"{title}[{label}]" for label in parts)
+        pool, titles = subsets(by, len(x))
+        labels = tuple(f"{title}[{label}]" for label in titles)
     if reduce == "mean":
         pool = pool / pool.sum(axis=1, keepdims=True)
-    summed = {"pool": pool, "labels": labels, "names": names}
-    return _PerExample(x=x, y=y, name=name, function=function, **summed)
+    return dataclasses.replace(each, pool=pool, labels=labels)
 
 
 def queries(x, y, name, by=None):
@@ -179,23 +195,6 @@ def _lengths(y) -> set[tuple[int, ...]]:
     leaves = [y] if isinstance(y, list) else jax.tree.leaves(y)
     lengths = {np.shape(leaf)[:1] for leaf in leaves}
     return {(len(leaves),)} if isinstance(y, tuple) and lengths == {()} else lengths
-
-
-def pair(examples, name: str):
-    """Inputs and targets of query examples.
-
-    Raises:
-        ValueError: if they are no pair, or the targets are None.
-    """
-    if isinstance(examples, tuple | list) and len(examples) == 2 and examples[1] is not None:
-        return examples
-    what = type(examples).__name__
-    if isinstance(examples, tuple | list):
-        what = "no targets" if len(examples) in (1, 2) else f"{len(examples)} parts"
-    raise ValueError(
-        f"expected the examples of {name} as a pair (x, y), inputs (m, d) and as many targets, got "
-        f"{what}; lo.measures.prediction(x) needs no targets"
-    )
 
 
 def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
@@ -298,6 +297,8 @@ def prediction(
 ) -> Measure:
     """Scores of query inputs (m d), intercept included: m K columns, example-major.
 
+    Offsets are not asked for: with them or without, scores move by the same.
+
     Args:
         x: (m d).
         reduce: None for a column per example, "sum" or "mean" over examples.
@@ -305,7 +306,7 @@ def prediction(
             example whose label is missing is in none.
         name: for tables and axes.
     """
-    return _per_example(x, None, name, reduce, by, _score)
+    return _per_example((x, None, None), name, reduce, by, _score)
 
 
 def loss(
@@ -314,14 +315,14 @@ def loss(
     """Losses of query examples `(x (m d), y (m))`, without penalty: m columns.
 
     Args:
-        examples: inputs and targets, the targets in the labels of the training data.
+        examples: inputs and targets, the targets in the labels of the training data, or a PyTree
+            like its own; and their offsets, `(x, y, offset)`, where the model has one.
         reduce: None for a column per example, "sum" or "mean" over examples.
         by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset. An
             example whose label is missing is in none.
         name: for tables and axes.
     """
-    x, y = pair(examples, name)
-    return _per_example(x, y, name, reduce, by, _loss)
+    return _per_example(parts(examples, name), name, reduce, by, _loss)
 
 
 def margin(
@@ -332,8 +333,7 @@ def margin(
     For a binary model y (w.x + b), y in {-1, +1}: what the paper's figures call the test
     prediction. For K classes s_y - log sum_{k != y} exp(s_k), which is the same for K = 2.
     """
-    x, y = pair(examples, name)
-    return _per_example(x, y, name, reduce, by, _margin)
+    return _per_example(parts(examples, name), name, reduce, by, _margin)
 
 
 def _score(objective, scores, _):

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure
-from leaveout.measures.queries import pair, queries, subsets
+from leaveout.measures.queries import queries, subsets
 from leaveout.objectives.abstract import as_scores
+from leaveout.objectives.checks import parts
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.tables import Names, check_names
 
@@ -25,6 +26,7 @@ class _Ranked(Measure):
 
     x: Array | np.ndarray
     y: PyTree
+    offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
     function: Callable = eqx.field(static=True)
     members: Float[Array | np.ndarray, "l m"]
@@ -41,10 +43,12 @@ class _Ranked(Measure):
             raise ValueError("auroc needs two classes; make one measure a class for more")
         check_names(self.names, objective.names, f"the inputs of {self.name}")
         x, y = objective.inputs(self.x), objective.encode(self.y)
-        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32))
+        offset = objective.offset_of(self.offset, x.shape[0], self.name)
+        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset)
 
     def values(self, objective, theta, w):
         scores = as_scores(objective, self.name).scores(theta, self.x)
+        scores = scores if self.offset is None else scores + self.offset
         if scores.shape[1] == 1:
             scores = jnp.concatenate([jnp.zeros_like(scores), scores], axis=1)
         return jax.vmap(lambda one: self.function(scores, self.y, one))(jnp.asarray(self.members))
@@ -54,14 +58,21 @@ class _Ranked(Measure):
 
 
 def _ranked(examples, name, by, function) -> Measure:
-    x, y = pair(examples, name)
+    x, y, offset = parts(examples, name)
     x, names = queries(x, y, name, by)
     members, labels = np.ones((1, len(x))), (name,)
     if by is not None:
-        members, parts = subsets(by, len(x))
-        labels = tuple(f"{name}[{label}]" for label in parts)
+        members, titles = subsets(by, len(x))
+        labels = tuple(f"{name}[{label}]" for label in titles)
     return _Ranked(
-        x=x, y=y, name=name, function=function, members=members, labels=labels, names=names
+        x=x,
+        y=y,
+        offset=offset,
+        name=name,
+        function=function,
+        members=members,
+        labels=labels,
+        names=names,
     )
 
 

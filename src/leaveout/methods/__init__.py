@@ -12,6 +12,7 @@ from leaveout.methods.protocol import (
     Prepared,
     as_change,
     as_solution,
+    l2_of_groups,
 )
 from leaveout.methods.retraining import Retrain, retrain
 from leaveout.methods.second_order import SecondOrder
@@ -30,6 +31,7 @@ __all__ = [
     "as_change",
     "as_solution",
     "influence",
+    "l2_of_groups",
     "newton",
     "per_point",
     "retrain",

@@ -238,7 +238,7 @@ class Plain(eqx.Module):
         """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
         scale, objective = self._scale(l2), self.fit.objective
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
-        penalty = jnp.where(objective.penalised[None], weight, 0.0)
+        penalty = weight * objective.heaviness[None]
 
         def function(u):
             theta = self.theta(u, l2)
@@ -271,13 +271,13 @@ class Plain(eqx.Module):
         theta, change = self.theta(u, l2), self._turn(u, l2)
         own, left = sums(theta, change, v)
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
-        own += jnp.sum(jnp.where(objective.penalised[None], weight, 0.0) * change**2, axis=1)
+        own += jnp.sum(weight * objective.heaviness[None] * change**2, axis=1)
         if not columns:
             return own, left, left[0]
         whole = sums(self.fit.flat[None], change[:1], objective.weights[None])[1][0]
         bare = objective.at_columns(objective.penalty, columns) == 0
         if l2 is not None:  # a penalty of its own holds a lane's parameters
-            held = objective.at_columns(objective.penalised.astype(whole.dtype), columns) > 0
+            held = objective.at_columns(objective.heaviness, columns) > 0
             left = jnp.where(held[None] & (l2[:, None] > 0), jnp.inf, left)
         return own, left, jnp.where(bare, whole, 0.0)
 
@@ -338,8 +338,8 @@ def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) 
     basis = _basis(factor)
     if not own_l2:
         return Plain(fit, basis, None, _rest(fit), free)
-    # in these coordinates a unit of l2 is basis' M basis, M the mask: diagonalise it once
-    mask = fit.objective.penalised.astype(basis.dtype)
+    # in these coordinates a unit of l2 is basis' M basis, M what it falls on: diagonalise it once
+    mask = fit.objective.heaviness
     eigenvalues, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
     return Plain(fit, basis @ turn, jnp.maximum(eigenvalues, 0.0), _rest(fit), free)
 

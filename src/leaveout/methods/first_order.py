@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from leaveout.fitting.fitted import Change, Fit, expansion_of, warn_if_float32_stalled
 from leaveout.fitting.gates import check_fit, check_own, inside
-from leaveout.fitting.implicit import following, known, like, solve_at
+from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by, worth_listing
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
@@ -42,6 +42,7 @@ from leaveout.solvers import (
 __all__ = [
     "Influence",
     "adjoint",
+    "force_of",
     "influence",
     "over_chunks",
     "per_point",
@@ -80,18 +81,20 @@ class Influence(Method):
         here = fit if self.rescaled else known(fit)
         solver, expansion = as_solver(self.solver), _expansion(here, self.rescaled)
 
-        def change(groups: Groups) -> Change:
+        def change(groups: Groups, l2: Array | None = None) -> Change:
             solution = over_chunks(
-                here, expansion, groups, lambda b: _solve(expansion, here.metric, b, solver)
-            )
-            if is_traced(fit) and not self.rescaled:
+                here, expansion, groups, lambda b: _solve(expansion, here.metric, b, solver),
+                more=force_of(here, l2),
+            )  # fmt: skip
+            if is_traced((fit, l2)) and not self.rescaled:
+                refuse_own_l2(l2)
                 value = like(fit, groups, solution.value, _formula)
                 solution = eqx.tree_at(lambda s: s.value, solution, value)
             asked = reachable(tolerance_of(solver), fit.flat.dtype)
             return Change.of(solution, fit.objective).finished(fit, asked)
 
         if self.at_changed:
-            return Prepared(change)
+            return Prepared(change, change_under=change)
         additive = [
             None if m.needs_w or not m.smooth else adjoint(fit, expansion, m, solver)
             for m in measures
@@ -102,7 +105,7 @@ class Influence(Method):
         def effects(groups: Groups) -> list[Solution | None]:
             return [self_influence(fit, groups) if own else None for own in by_length]
 
-        return Prepared(change, effects if any(by_length) else None, additive)
+        return Prepared(change, effects if any(by_length) else None, additive, change)
 
 
 @entry_point
@@ -112,6 +115,7 @@ def influence(
     solver: AnySolver = Auto(),
     *,
     rescaled: bool = False,
+    l2: Float[Array | np.ndarray, "g"] | None = None,
     memory=None,
     throw: bool = False,
 ) -> Change:
@@ -131,6 +135,8 @@ def influence(
         groups: what leaves.
         solver: any member of `solvers`, or a lineax linear solver.
         rescaled: divide by what each point leaves of itself.
+        l2: (g) a penalty for each group's refit; default the objective's. To first order, H^-1 of
+            what theta's pull loses: it stays additive.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise if any group's solve fails.
 
@@ -144,9 +150,11 @@ def influence(
     Beirami et al. (2017), Rad and Maleki (2020); Rubinstein and Hopkins (2025).
     """
     method = Influence(solver, rescaled=rescaled)
-    return asked(
-        fit, groups, lambda inner: method.prepare(following(inner), ()), memory=memory, throw=throw
-    )
+
+    def prepare(inner: Fit) -> Prepared:
+        return method.prepare(following(inner), ())
+
+    return asked(fit, groups, prepare, l2=l2, memory=memory, throw=throw)
 
 
 @entry_point
@@ -169,10 +177,14 @@ def over_chunks(
     fit: Fit,
     expansion: AbstractExpansion,
     groups: Groups,
-    call: Callable[[Array], PyTree],
+    call: Callable[..., PyTree],
     dense: bool = False,
+    more: Array | None = None,
 ) -> PyTree:
-    """The joined answers of call(g(w) (b p)) over all groups; of w (b n) if `dense`."""
+    """The joined answers of call(g(w) (b p)) over all groups; of w (b n) if `dense`.
+
+    `more` (g p) is added to g(w), or handed over beside w.
+    """
     objective = fit.objective
     listed = not dense and worth_listing(fit, expansion, groups)
     held = 0 if listed else 8 * objective.n * (2 + objective.floats_per_example)
@@ -181,9 +193,13 @@ def over_chunks(
         some = groups[rows]
         if listed:
             assert isinstance(expansion, LinearExpansion)  # worth_listing
-            return call(listed_gradients(expansion, some, taken_by(objective, some)))
+            found = listed_gradients(expansion, some, taken_by(objective, some))
+            return call(found if more is None else found + more[rows])
         w = leaving(fit, some)
-        return call(w if dense else _pulled(expansion, w))
+        if dense:
+            return call(w) if more is None else call(w, more[rows])
+        found = _pulled(expansion, w)
+        return call(found if more is None else found + more[rows])
 
     return in_runs(
         chunks(
@@ -193,6 +209,14 @@ def over_chunks(
         answer,
         lambda rows: len(rows) if len(groups) <= CHUNK_GROUPS else bucket(len(rows)),
     )  # fmt: skip
+
+
+def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:
+    """What the gradient at theta loses where the penalty becomes l2 (g): (l2_hat - l2) f theta."""
+    if l2 is None:
+        return None
+    pull = fit.objective.heaviness * fit.flat
+    return (fit.objective.l2 - l2)[:, None] * pull[None]
 
 
 @eqx.filter_jit

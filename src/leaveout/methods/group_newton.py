@@ -3,6 +3,7 @@
 And Chebyshev's step, a second solve with the same factor that makes it third order.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,11 +15,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Change, Fit, expansion_of, ill_conditioned, with_rows
-from leaveout.fitting.implicit import following, known, like, solve_at
+from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
 from leaveout.fitting.leaving import LISTED, block_of, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
+from leaveout.methods.first_order import force_of
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import judged, marked, reach_of, shortened
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, weigh
@@ -37,6 +39,7 @@ from leaveout.solvers import (
     apply_reduced,
     as_solver,
     corrected,
+    factorise,
     reachable,
     tolerance_of,
 )
@@ -143,6 +146,7 @@ def newton(
     *,
     chebyshev: bool = False,
     steps: int = 1,
+    l2: Float[Array | np.ndarray, "g"] | None = None,
     memory=None,
     throw: bool = False,
 ) -> Change:
@@ -177,6 +181,8 @@ def newton(
         solver: any member of `solvers`, or a lineax linear solver; Auto chooses block by block.
         chebyshev: add the correction.
         steps: how many, at least 1; with a correction, after it.
+        l2: (g) a penalty for each group's refit; default the objective's. Costs a factor of H under
+            it, p^3 a group, besides.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise if any group's solve fails.
 
@@ -196,7 +202,7 @@ def newton(
     if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"expected at least one step, got steps={steps!r}")
     way = _Way(solver, chebyshev, steps)
-    return asked(fit, groups, way.prepare, memory=memory, throw=throw)
+    return asked(fit, groups, way.prepare, l2=l2, memory=memory, throw=throw)
 
 
 @dataclass(frozen=True)
@@ -212,28 +218,32 @@ class _Way:
         fit, solver = with_rows(known(given), budget()), as_solver(self.solver)
         expansion, careful = expansion_of(fit), ill_conditioned(fit)
 
-        def change(groups: Groups) -> Change:
+        def change(groups: Groups, l2: Array | None = None) -> Change:
             seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
             reach = None if self.chebyshev else reach_of(seen)
             plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
             for batch in plan:
                 rows = np.resize(batch.rows, batch.lanes)
                 listed = _listed(seen, groups, rows, batch.width)
-                part = _solve_block(
-                    seen, expansion, *listed, batch.solver, self.chebyshev, self.steps, careful
-                )
+                how = batch.solver, self.chebyshev, self.steps, careful
+                if l2 is None:
+                    part = _solve_block(seen, expansion, *listed, *how)
+                else:
+                    part = _solve_under(seen, expansion, *listed, l2[rows], *how)
                 if not is_traced(part):
                     jax.block_until_ready(part)  # its memory, and see `solvers.together`
-                parts.append(part if self.steps > 1 else judged(seen, reach, part, *listed))
+                seen_through = self.steps > 1 or l2 is not None
+                parts.append(part if seen_through else judged(seen, reach, part, *listed))
             back = np.argsort(np.concatenate([batch.rows for batch in plan]))
             solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
-            if is_traced(given):
+            if is_traced((given, l2)):
+                refuse_own_l2(l2)
                 value = like(given, groups, solution.value, self.formula)
                 solution = eqx.tree_at(lambda s: s.value, solution, value)
             asked = reachable(tolerance_of(solver), fit.flat.dtype)
             return Change.of(solution, fit.objective).finished(fit, asked)
 
-        return Prepared(change)
+        return Prepared(change, change_under=change)
 
     def formula(self, objective: AbstractObjective, theta, w: Float[Array, "n"]):
         """One group's step, written down for its derivatives."""
@@ -333,16 +343,49 @@ def _gradients(expansion: AbstractExpansion, block: Block):
 
 
 @eqx.filter_jit
-def _solve_block(
-    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int, careful: bool
+def _solve_under(
+    fit: Fit, expansion, w, indices, l2, solver: Solver, chebyshev: bool, steps: int, careful: bool
 ) -> Solution:
+    """`_solve_block` of one group after the other, each under its own l2."""
+
+    def one(lane):
+        w, indices, l2 = lane
+        objective = fit.objective.with_l2(l2)
+        metric = fit.metric
+        if metric is not None:
+            more = jnp.diag(objective.penalty - expansion.penalty)
+            metric, _ = factorise(metric.lower @ metric.lower.T + more)
+        own = dataclasses.replace(fit, objective=objective, metric=metric)
+        under = dataclasses.replace(expansion, penalty=objective.penalty)
+        force = force_of(fit, l2[None])
+        rows = None if indices is None else indices[None]
+        found = _solve_block(own, under, w[None], rows, solver, chebyshev, steps, careful, force)
+        return jax.tree.map(lambda leaf: leaf[0], found)
+
+    return replicate(jax.lax.map(one, (w, indices, l2)))
+
+
+@eqx.filter_jit
+def _solve_block(
+    fit: Fit,
+    expansion,
+    w,
+    indices,
+    solver: Solver,
+    chebyshev: bool,
+    steps: int,
+    careful: bool,
+    force=None,
+) -> Solution:
+    """The steps of groups; `force` (b p) is what else pulls beside g(w)."""
     s = expansion.weights
     block = block_of(s, w, indices)
     solve = solver.reduced(expansion, fit.metric, block)
+    gradient = _gradients(expansion, block)
     left = block.left(s)
     if careful and fit.metric is not None and not isinstance(solver, CG):
         solve = corrected(solve, apply_reduced(expansion, left), fit.metric, tolerance_of(solver))
-    step = solve(_gradients(expansion, block))
+    step = solve(gradient if force is None else gradient + force)
     if chebyshev:
         third = jax.vmap(lambda d, v: fit.objective.third_derivative(fit.flat, d, v))
         more = solve(third(step.value, left))

@@ -23,7 +23,7 @@ from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import is_traced
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 
-__all__ = ["Method", "PerPoint", "Prepared", "as_change", "as_solution", "asked"]
+__all__ = ["Method", "PerPoint", "Prepared", "as_change", "as_solution", "asked", "l2_of_groups"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,6 +55,8 @@ class Prepared:
             without.
         per_point: where effects add up over points: an array (n m) of all columns; or one array or
             `PerPoint` for each measure, None for a measure without.
+        change_under: as `change`, of groups and the l2 (g) that each one's refit has; None of a
+            method that has no answer to it.
     """
 
     change: Callable[[Groups], Change | Array | np.ndarray]
@@ -63,6 +65,43 @@ class Prepared:
         | None
     ) = None
     per_point: Array | np.ndarray | Sequence[PerPoint | Array | np.ndarray | None] | None = None
+    change_under: Callable[[Groups, Array], Change | Array | np.ndarray] | None = None
+
+    def changes(self, groups: Groups, l2: Array | None) -> Change | Array | np.ndarray:
+        """The changes of groups, each under its own l2 where that is given.
+
+        Raises:
+            ValueError: where it is, and the method has no answer to it.
+        """
+        if l2 is None:
+            return self.change(groups)
+        if self.change_under is None:
+            raise ValueError(
+                "this method has no answer to an l2 that changes with the group; use lo.Newton() "
+                "or lo.Retrain(), or give its Prepared a change_under"
+            )
+        return self.change_under(groups, l2)
+
+
+def l2_of_groups(l2, groups: Groups) -> Array | None:
+    """A penalty for each group (g), checked; None as it is.
+
+    Raises:
+        ValueError: for another shape, or a value that is negative or not finite.
+    """
+    if l2 is None:
+        return None
+    if np.shape(l2) != (len(groups),):
+        raise ValueError(f"expected l2 of shape ({len(groups)},), got {np.shape(l2)}")
+    if not is_traced(l2):
+        given = np.asarray(l2, float)
+        wrong = ~(np.isfinite(given) & (given >= 0))
+        if wrong.any():
+            raise ValueError(
+                f"expected finite penalties >= 0, got {given[wrong][0]} for "
+                f"{groups.titles[int(np.argmax(wrong))]}"
+            )
+    return jnp.asarray(l2)
 
 
 class Method(abc.ABC):
@@ -100,13 +139,16 @@ class Method(abc.ABC):
             measures: bound to it, in the order of the columns.
         """
 
-    def change(self, fit: Fit, groups: Groups, memory=None, *, throw: bool = False) -> Change:
+    def change(
+        self, fit: Fit, groups: Groups, memory=None, *, l2=None, throw: bool = False
+    ) -> Change:
         """The change in theta of every group on its own, as the verbs give it."""
         return asked(
             fit,
             groups,
             lambda inner: self.prepare(inner, ()),
             self.needs,
+            l2=l2,
             memory=memory,
             throw=throw,
         )
@@ -118,6 +160,7 @@ def asked(
     prepare: Callable[[Fit], Prepared],
     needs: Collection[Need] = (Need.optimum,),
     *,
+    l2=None,
     memory,
     throw: bool,
 ) -> Change:
@@ -128,13 +171,15 @@ def asked(
         groups: what leaves.
         prepare: makes the method ready, once the gates are passed, for the fit computed with.
         needs: what it takes for granted of the fit.
+        l2: (g) a penalty for each group; default the objective's.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise for the first group that failed.
     """
     inner, groups = admit(fit, groups, needs)
+    own = l2_of_groups(l2, groups)
     with limited(memory):
         used = fit if is_traced(fit) else inner
-        change = as_change(prepare(used).change(groups), used.objective).shown(fit)
+        change = as_change(prepare(used).changes(groups, own), used.objective).shown(fit)
     if is_traced(known(fit)):  # what the gates could not look at
         bad = is_stale(known(fit)) & (change.status == Status.converged)
         status = jnp.where(bad, Status.inaccurate, change.status).astype(jnp.int8)

@@ -8,6 +8,7 @@ it and nothing else. The lanes of a pool are kept full (`pool`); one that does n
 dozen evaluations goes on alone, in the metric of its own Hessian.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -74,7 +75,8 @@ class Retrain(Method):
 
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """`retrain` with these settings, in coordinates that are found once."""
-        return Prepared(_retraining(fit, self, None, None))
+        whole = functools.cache(lambda: _retraining(fit, self, own_l2=True))
+        return Prepared(_retraining(fit, self), change_under=lambda groups, l2: whole()(groups, l2))
 
 
 @entry_point
@@ -110,7 +112,8 @@ def retrain(
         groups: what leaves.
         method: tolerance, steps, history.
         start: (g p) where each group starts; default theta_hat.
-        l2: (g) a penalty for each group; default the objective's.
+        l2: (g) a penalty for each group; default the objective's. Where that has one for each
+            coefficient, what multiplies it.
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise if any group does not converge.
 
@@ -127,27 +130,26 @@ def retrain(
         raise ValueError(f"expected method as lo.Retrain(...), got {method!r}")
 
     def prepare(inner: Fit) -> Prepared:
-        begin = _per_group(start, (len(groups), fit.objective.p), "start")
-        penalties = _per_group(l2, (len(groups),), "l2")
-        if penalties is not None and not is_traced(l2) and not (np.asarray(l2) >= 0).all():
-            raise ValueError(f"expected penalties >= 0, got {np.asarray(l2).min()}")
+        begin, own = _start(start, (len(groups), fit.objective.p)), l2 is not None
         begin = None if begin is None else inner.objective.taken_in(begin)
-        return Prepared(_retraining(inner, method, begin, penalties))
+        found = _retraining(inner, method, begin, own_l2=own)
+        return Prepared(found, change_under=found)
 
-    return asked(fit, groups, prepare, memory=memory, throw=throw)
+    return asked(fit, groups, prepare, l2=l2, memory=memory, throw=throw)
 
 
-def _retraining(fit: Fit, method: Retrain, start, l2):
-    """The map from groups to their changes."""
-    here, begin, own = known((fit, start, l2))
+def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
+    """The map from groups, and the l2 of each if they have their own, to their changes."""
+    here, begin = known((fit, start))
     apart = is_traced(here.objective) and not is_traced(here.flat)  # then the factor is another's
-    if l2 is None and not apart:
+    if not own_l2 and not apart:
         here = with_rows(here, budget())
-    problem = around(here, l2 is not None or apart)
+    problem = around(here, own_l2 or apart)
     asked = reachable(method.tolerance, here.flat.dtype)
     effort = Effort(asked, method.max_steps, method.history)
 
-    def change(groups: Groups) -> Change:
+    def change(groups: Groups, l2: Array | None = None) -> Change:
+        own = known(l2)
         lanes = pool_size(here, len(groups), method.history)
         task = Task(problem, groups, begin, own, effort)
         traced = is_traced((here, begin, own))
@@ -173,11 +175,11 @@ def _flagged(solution: Solution, where, status: Status) -> Solution:
     return eqx.tree_at(lambda s: s.status, solution, code.astype(jnp.int8))
 
 
-def _per_group(values, shape, name):
+def _start(values, shape):
     if values is None:
         return None
     if np.shape(values) != shape:
-        raise ValueError(f"expected {name} of shape {shape}, got {np.shape(values)}")
+        raise ValueError(f"expected start of shape {shape}, got {np.shape(values)}")
     return jnp.asarray(values)
 
 
@@ -190,7 +192,7 @@ def _may_be_flat(fit: Fit, l2) -> bool:
     if fit.metric is None or not isinstance(objective, AbstractScores):
         return False
     bare = float(objective.l2) == 0 if l2 is None else bool((np.asarray(to_host(l2)) == 0).any())
-    free = int(np.count_nonzero(~np.asarray(to_host(objective.penalised))))
+    free = int(np.count_nonzero(np.asarray(to_host(objective.penalised)) == 0))
     return bare or free > objective.outputs
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import equinox as eqx
 import jax
+from jaxtyping import Array
 
 from leaveout.fitting.fitted import Change, Fit, expansion_of
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.methods.first_order import over_chunks
+from leaveout.methods.first_order import force_of, over_chunks
 from leaveout.methods.protocol import Method, Prepared
 from leaveout.methods.strain import judged
 from leaveout.runtime.solution import Solution
@@ -47,21 +48,27 @@ class SecondOrder(Method):
         """Changes by two solves a group."""
         solver, expansion = as_solver(self.solver), expansion_of(fit)
 
-        def change(groups: Groups) -> Change:
-            def step(w) -> Solution:
-                return judged(fit, None, _second(fit, expansion, w, solver), w)
+        def change(groups: Groups, l2: Array | None = None) -> Change:
+            def step(w, *own) -> Solution:
+                found = _second(fit, expansion, w, solver, *own)
+                return found if own else judged(fit, None, found, w)
 
-            solution = over_chunks(fit, expansion, groups, step, dense=True)
+            more = None if l2 is None else l2[:, None]
+            solution = over_chunks(fit, expansion, groups, step, dense=True, more=more)
             return Change.of(solution, fit.objective)
 
-        return Prepared(change)
+        return Prepared(change, change_under=change)
 
 
 @eqx.filter_jit
-def _second(fit, expansion, w, solver) -> Solution:
+def _second(fit, expansion, w, solver, l2=None) -> Solution:
     taken = fit.objective.taken(w)
     gradient = jax.vmap(expansion.gradient)(taken)
+    if l2 is not None:
+        gradient += force_of(fit, l2[:, 0])
     first = solver.full(expansion, fit.metric, gradient)
     lost = jax.vmap(expansion.hvp)(taken, first.value)
+    if l2 is not None:
+        lost += (fit.objective.l2 - l2) * fit.objective.heaviness[None] * first.value
     third = jax.vmap(lambda d: fit.objective.third_derivative(fit.flat, d))(first.value)
     return solver.full(expansion, fit.metric, gradient + lost - third / 2)

@@ -1,4 +1,6 @@
-"""The objective: J(theta; v) = sum_i v_i loss_i(theta) + l2/2 |theta_penalised|^2, a SUM.
+"""The objective: J(theta; v) = sum_i v_i loss_i(theta) + l2/2 sum_j f_j theta_j^2, a SUM.
+
+f (p) is how heavily the penalty falls on each parameter: 1 or 0 where one number was given for all.
 
 v is what each example gets. The data as it is gives base weights s (default 1); when a share w of
 an example leaves, it gets s (1 - w). An example that is known but has no weight (s = 0) gets -w: so
@@ -18,6 +20,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from leaveout.objectives.checks import check_offset
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.tables import Fingerprint, Names
 
@@ -119,7 +122,7 @@ class AbstractObjective(eqx.Module):
 
     weights: eqx.AbstractVar[Float[Array, "n"]]
     l2: eqx.AbstractVar[Float[Array, ""]]
-    penalised: eqx.AbstractVar[Bool[Array, "p"]]
+    penalised: eqx.AbstractVar[Bool[Array, "p"] | Float[Array, "p"]]
     fingerprint: eqx.AbstractVar[Fingerprint | None]
 
     @property
@@ -189,8 +192,13 @@ class AbstractObjective(eqx.Module):
 
     @property
     def penalty(self) -> Float[Array, "p"]:
-        """The diagonal of the penalty's Hessian: l2 where penalised, 0 elsewhere."""
-        return jnp.where(self.penalised, self.l2, 0.0)
+        """The diagonal of the penalty's Hessian: l2 f, f how heavily it falls on each parameter."""
+        return self.l2 * self.heaviness
+
+    @property
+    def heaviness(self) -> Float[Array, "p"]:
+        """How heavily the penalty falls on each parameter, f: `penalised` as numbers."""
+        return self.penalised.astype(self.weights.dtype)
 
     def stays(self, w: Float[Array | np.ndarray, "... n"]) -> Float[Array, "... n"]:
         """What examples get when w of them leaves: s (1 - w), and -w where s = 0."""
@@ -285,7 +293,7 @@ class AbstractObjective(eqx.Module):
         return theta
 
     def with_l2(self, l2):
-        """The same objective under another penalty (a number, or traced)."""
+        """The same objective under another penalty (a number, or traced); f stays as it is."""
         return eqx.tree_at(lambda o: o.l2, self, jnp.asarray(l2, self.weights.dtype))
 
 
@@ -322,6 +330,26 @@ class AbstractScores(AbstractObjective):
     @abc.abstractmethod
     def encode(self, y: PyTree) -> PyTree:
         """Targets in the user's labels, coded as in training."""
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether a known amount is added to the scores of each example."""
+        return False
+
+    def offset_of(self, offset, count: int, what: str) -> Float[Array, "m K"] | None:
+        """The offset that new examples carry, checked; None where neither they nor the model do.
+
+        Raises:
+            ValueError: for another shape, or none where the model has one.
+        """
+        if offset is not None:
+            return check_offset(offset, count, self.outputs, self.weights.dtype)
+        if self.has_offset:
+            raise ValueError(
+                f"this model has an offset, so {what} needs those of its examples: give "
+                "(x, y, offset), zeros for none"
+            )
+        return None
 
     @property
     def labelled(self) -> bool:

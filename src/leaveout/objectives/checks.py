@@ -4,6 +4,7 @@ import math
 import pickle
 import sys
 import types
+from typing import Any
 
 import jax
 import jax.core
@@ -12,6 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import PyTree
 
+from leaveout.objectives.layout import Linear
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.columns import (
     Column,
@@ -27,14 +29,16 @@ from leaveout.runtime.text import shortened
 
 __all__ = [
     "check_data",
-    "check_l2",
-    "check_penalised",
+    "check_offset",
+    "check_penalty",
     "check_pickled",
     "check_scalar",
     "check_tree",
     "check_weights",
     "encode",
     "float_type",
+    "parts",
+    "same_length",
     "targets",
 ]
 
@@ -178,6 +182,32 @@ def _entries(leaf, name: str):
     return values
 
 
+def parts(examples, what: str) -> tuple[Any, Any, Any]:
+    """Examples `(x, y)` or `(x, y, offset)` as these three, the offset None if there is none.
+
+    Raises:
+        ValueError: if they are neither, or the targets are None.
+    """
+    several = isinstance(examples, tuple | list)
+    if not several or len(examples) not in (2, 3) or examples[1] is None:
+        got = type(examples).__name__
+        if several:
+            got = "no targets" if len(examples) in (1, 2) else f"{len(examples)} parts"
+        raise ValueError(
+            f"expected the examples of {what} as a pair (x, y), inputs (m, d) and as many targets, "
+            f"got {got}; a model with an offset takes (x, y, offset), and "
+            "lo.measures.prediction(x) needs no targets"
+        )
+    x, y, *offset = examples
+    return x, y, offset[0] if offset else None
+
+
+def same_length(y: PyTree, count: int) -> bool:
+    """Whether targets, an array or a PyTree of them, have one entry an example."""
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(y)}
+    return lengths == {(count,)} if not isinstance(y, list | tuple) else len(y) == count
+
+
 def check_tree(data):
     """Data as arrays with their common leading axis."""
     named, treedef = jax.tree_util.tree_flatten_with_path(data)
@@ -210,35 +240,95 @@ def check_weights(weights, n, dtype):
     return jnp.asarray(weights, dtype)
 
 
-def check_l2(l2, dtype):
-    """A penalty as a scalar, at least 0."""
-    if is_traced(l2):
-        return jnp.asarray(l2, dtype)
-    value = np.asarray(l2)
-    if value.shape != () or not np.isfinite(value) or value < 0:
-        raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
-    return jnp.asarray(value, dtype)
+def check_offset(offset, n, outputs, dtype):
+    """Offsets (n K), given as (n) where there is one output; None as it is."""
+    if offset is None:
+        return None
+    given = offset if is_traced(offset) else np.asarray(offset, float)
+    if np.shape(given) not in {(n, outputs), (n,) if outputs == 1 else (n, outputs)}:
+        raise ValueError(
+            f"expected an offset for each of {n:,} examples"
+            f"{'' if outputs == 1 else f' and {outputs} scores'}, got shape {np.shape(given)}"
+        )
+    if not is_traced(given):
+        check_finite(given, "offset")
+    return jnp.asarray(given, dtype).reshape(n, outputs)
 
 
-def check_penalised(penalised, like: PyTree):
-    """Booleans (p) from a flat array, or from a PyTree (prefix) of booleans."""
+def check_penalty(l2, penalised, like: PyTree, default, dtype):
+    """The penalty as one number l2 (), and how heavily it falls on each parameter (p).
+
+    Args:
+        l2: a number; or one for each parameter, which is then what it falls with, and l2 is 1.
+        penalised: where or how heavily it falls, or None.
+        like: theta as a PyTree.
+        default: (p) where a number falls if nothing is said.
+        dtype: of what comes back.
+    """
+    falls = None if penalised is None else _per_parameter(penalised, like, "penalised", dtype)
+    array = isinstance(l2, np.ndarray | jax.Array)
+    if isinstance(l2, float | int | np.number) or (array and l2.ndim == 0):
+        if not is_traced(l2) and not (np.isfinite(l2) and l2 >= 0):
+            raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
+        return jnp.asarray(l2, dtype), jnp.asarray(default) if falls is None else falls
+    each = _per_parameter(l2, like, "l2", dtype)
+    return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls.astype(dtype))
+
+
+def _per_parameter(given, like: PyTree, name: str, dtype):
+    """One value, at least 0, for each parameter (p): booleans as they are, else numbers.
+
+    Given flat; as a PyTree like theta, or a prefix of it; or as the weights alone of a linear
+    model, in their shape or one value a feature: then its intercept has 0.
+    """
     flat, _ = ravel_pytree(like)
-    if isinstance(penalised, (np.ndarray, jax.Array)) and penalised.shape == flat.shape:
-        return jnp.asarray(_booleans(penalised))
+    if isinstance(given, list | tuple) and not isinstance(like, list | tuple):
+        given = np.asarray(given)
+    array = given if isinstance(given, np.ndarray | jax.Array) and given.ndim > 0 else None
+    if array is not None and array.shape == flat.shape:
+        full = [array]
+    elif array is not None and isinstance(like, Linear):
+        full = _weights_only(array, like, name, flat.size)
+    else:
+        full = _like(given, like, name, flat.size)
+    plain = all(leaf.dtype == bool for leaf in full)
+    joined = jnp.concatenate(
+        [jnp.ravel(jnp.asarray(leaf, bool if plain else dtype)) for leaf in full]
+    )
+    if not is_traced(joined) and not bool(jnp.all((joined >= 0) & jnp.isfinite(joined))):
+        raise ValueError(f"expected finite numbers >= 0 in {name}, got {given!r}")
+    return joined
+
+
+def _like(given, like: PyTree, name: str, size: int) -> list:
+    """The values of a PyTree (prefix), spread over the leaves of theta."""
     try:
         full = jax.tree.map(
-            lambda mask, part: jax.tree.map(
-                lambda leaf: np.broadcast_to(_booleans(mask), np.shape(leaf)), part
+            lambda value, part: jax.tree.map(
+                lambda leaf: jnp.broadcast_to(jnp.asarray(value), np.shape(leaf)), part
             ),
-            penalised,
+            given,
             like,
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"expected penalised as booleans shaped like theta "
-            f"({jax.tree.map(np.shape, like)}) or flat ({flat.size},), got {penalised!r}"
-        ) from error
-    return jnp.asarray(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(full)]))
+        raise ValueError(_misshapen(name, like, size, given)) from error
+    return jax.tree.leaves(full)
+
+
+def _weights_only(given, like: Linear, name: str, size: int) -> list:
+    """The values of a linear model's weights, the intercept's 0."""
+    weight = np.shape(like.weight)
+    if given.shape not in (weight, weight[-1:]):
+        raise ValueError(_misshapen(name, like, size, f"shape {given.shape}"))
+    bias = [] if like.bias is None else [jnp.zeros(np.shape(like.bias), given.dtype)]
+    return [jnp.broadcast_to(given, weight), *bias]
+
+
+def _misshapen(name: str, like: PyTree, size: int, given: object) -> str:
+    return (
+        f"expected {name} as one value, or one for each parameter, shaped like theta "
+        f"({jax.tree.map(np.shape, like)}) or flat ({size},), got {given!s:.200}"
+    )
 
 
 def _booleans(mask):

@@ -5,13 +5,13 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, is_parameter
 from leaveout.objectives.checks import (
-    check_l2,
-    check_penalised,
+    check_penalty,
     check_scalar,
     check_tree,
     check_weights,
@@ -26,7 +26,7 @@ __all__ = ["Objective"]
 class Objective(AbstractObjective):
     """Any per-example loss over any PyTree of parameters and any PyTree of data.
 
-        J(theta) = sum_i s_i loss(theta, example_i) + l2/2 |theta_penalised|^2
+        J(theta) = sum_i s_i loss(theta, example_i) + l2/2 sum_j f_j theta_j^2
 
     Gradients, Hessian-vector products and Hessians differentiate the whole sum; a dense Hessian
     costs p Hessian-vector products. If the loss depends on theta through linear scores only, `glm`
@@ -41,9 +41,11 @@ class Objective(AbstractObjective):
             example is its slice.
         theta: starting parameters: any PyTree, an Equinox module too. Only inexact arrays (and
             floats) are parameters.
-        l2: penalty, at least 0.
+        l2: penalty, at least 0; or one for each parameter, a PyTree like theta (or a prefix of it,
+            or flat (p)).
         weights: (n) base weights s_i >= 0; default 1.
-        penalised: PyTree of booleans like theta (or a prefix of it, or flat (p)); default all.
+        penalised: how heavily l2 falls on each parameter, f: booleans or numbers, a PyTree
+            likewise; default all.
 
     Raises:
         ValueError: for lengths that differ, NaN in the data, a loss that is not scalar, or a
@@ -53,7 +55,7 @@ class Objective(AbstractObjective):
     data: PyTree
     weights: Float[Array, "n"]
     l2: Float[Array, ""]
-    penalised: Bool[Array, "p"]
+    penalised: Bool[Array, "p"] | Float[Array, "p"]
     start: Float[Array, "p"]
     loss: Callable = eqx.field(static=True)
     unravel: Callable = eqx.field(static=True)
@@ -70,8 +72,8 @@ class Objective(AbstractObjective):
         self.loss = loss
         self.weights = check_weights(weights, count, self.start.dtype)
         self.fingerprint = common_rows(data=data, weights=weights)
-        self.l2 = check_l2(l2, self.start.dtype)
-        self.penalised = check_penalised(True if penalised is None else penalised, parameters)
+        every, dtype = np.ones(self.start.size, bool), self.start.dtype
+        self.l2, self.penalised = check_penalty(l2, penalised, parameters, every, dtype)
         example = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.data
         )

@@ -4,13 +4,14 @@ What is summed over examples is contracted with the data by matrix products.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from leaveout.objectives import losses as _losses
 from leaveout.objectives.abstract import (
@@ -21,13 +22,14 @@ from leaveout.objectives.abstract import (
 )
 from leaveout.objectives.checks import (
     check_data,
-    check_l2,
-    check_penalised,
+    check_offset,
+    check_penalty,
     check_scalar,
     check_weights,
     encode,
+    parts,
 )
-from leaveout.objectives.layout import Layout, pairs
+from leaveout.objectives.layout import Layout, Linear, pairs
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.sharding import in_jax, is_traced, replicate
 from leaveout.runtime.tables import (
@@ -43,6 +45,7 @@ from leaveout.runtime.tables import (
 __all__ = [
     "LinearExpansion",
     "LinearObjective",
+    "Penalty",
     "as_linear",
     "crossproduct",
     "glm",
@@ -51,6 +54,14 @@ __all__ = [
     "softmax",
     "squares",
 ]
+
+
+#: l2: one number, or one for each coefficient; what is neither reaches `check_penalty`, which says
+#: so in a sentence
+if TYPE_CHECKING:
+    Penalty: TypeAlias = float | ArrayLike | Sequence[float] | Linear
+else:
+    Penalty = object
 
 
 def crossproduct(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, "p q"]:
@@ -169,9 +180,11 @@ class LinearObjective(AbstractScores):
     Attributes:
         design: (n q) inputs with a last column of ones if there is an intercept.
         y: (n ...) coded targets.
+        offset: (n K) known amounts that are added to the scores, or None.
         weights: (n) base weights s.
         l2: () the penalty, sum convention (scikit-learn's 1 / C).
-        penalised: (p) which entries of theta it falls on.
+        penalised: (p) how heavily it falls on each entry of theta: booleans, or numbers, which are
+            the penalties themselves (and l2 is 1) where one was given for each.
         loss: the loss of one example.
         layout: where weight and bias lie in theta.
         classes: the labels that the codes 0..K-1 stand for, or None.
@@ -184,9 +197,10 @@ class LinearObjective(AbstractScores):
 
     design: Float[Array, "n q"]
     y: PyTree
+    offset: Float[Array, "n K"] | None
     weights: Float[Array, "n"]
     l2: Float[Array, ""]
-    penalised: Bool[Array, "p"]
+    penalised: Bool[Array, "p"] | Float[Array, "p"]
     loss: Loss = eqx.field(static=True)
     layout: Layout = eqx.field(static=True)
     classes: tuple | None = eqx.field(static=True)
@@ -217,8 +231,14 @@ class LinearObjective(AbstractScores):
 
     @property
     def examples(self):
-        """Inputs, targets and base weights."""
-        return self.design, self.y, self.weights
+        """Inputs, targets, offsets where there are any, and base weights."""
+        offset = () if self.offset is None else (self.offset,)
+        return self.design, self.y, *offset, self.weights
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether a known amount is added to the scores of each example."""
+        return self.offset is not None
 
     @property
     def x(self) -> Float[Array, "n d"]:
@@ -318,14 +338,18 @@ class LinearObjective(AbstractScores):
     def scores(self, theta, x=None):
         """Scores of what `inputs` gave (m d), a column an output; of the training data by default.
 
-        Rows of a design (m q), ones included, serve too.
+        Rows of a design (m q), ones included, serve too. Offsets are those of the training data;
+        other inputs have none.
         """
         if x is None:
-            design = self.design
-        else:
-            whole = np.shape(x)[1:] == (self.layout.width,) and not is_table(x)
-            design = jnp.asarray(x) if whole else self.widen(x)
-        return design @ self.layout.matrix(theta).T
+            scores = self.moves(theta)
+            return scores if self.offset is None else scores + self.offset
+        whole = np.shape(x)[1:] == (self.layout.width,) and not is_table(x)
+        return (jnp.asarray(x) if whole else self.widen(x)) @ self.layout.matrix(theta).T
+
+    def moves(self, change: Float[Array | np.ndarray, "p"]) -> Float[Array, "n K"]:
+        """How far the scores of the training data move with theta: linear, without the offset."""
+        return self.design @ self.layout.matrix(change).T
 
     def encode(self, y):
         """Targets in the user's labels, coded as in training."""
@@ -335,8 +359,8 @@ class LinearObjective(AbstractScores):
         return encode(y, self.loss, self.classes, self.y.shape[1:] if real else ())
 
     def encoded(self, examples):
-        """New examples `(x (m d), y (m))` as design and coded targets, and their number."""
-        x, y = examples
+        """New examples `(x (m d), y (m))`, or `(x, y, offset)`, as `examples`, and how many."""
+        x, y, offset = parts(examples, "lo.add")
         check_names(names_of(x), self.names, "the new examples")
         design, targets = self.widen(self.inputs(matrix(x))), self.encode(y)
         if {leaf.shape[:1] for leaf in jax.tree.leaves(targets)} != {design.shape[:1]}:
@@ -345,7 +369,13 @@ class LinearObjective(AbstractScores):
                 f"targets of {jax.tree.map(np.shape, targets)}"
             )
         common_rows(x=x, y=y)
-        return (design, targets), design.shape[0]
+        offset = self.offset_of(offset, len(design), "lo.add")
+        if offset is not None and not self.has_offset:
+            raise ValueError(
+                "this model has no offset; fit it with offset=np.zeros(n) to add points that do"
+            )
+        more = () if offset is None else (offset,)
+        return (design, targets, *more), len(design)
 
     def losses(self, theta):
         """Each example's loss, without base weights."""
@@ -399,7 +429,7 @@ class LinearObjective(AbstractScores):
 
     def curvature_along(self, theta, change, v, columns):
         """As of any objective, the diagonal by one product with the squared columns."""
-        scores, moved = self.scores(theta), self.scores(change)
+        scores, moved = self.scores(theta), self.moves(change)
         eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
 
         def point(scores, moved, y):
@@ -452,15 +482,16 @@ def glm(
     x,
     y,
     outputs: int = 1,
-    l2: float = 1.0,
+    l2: Penalty = 1.0,
     *,
     intercept: bool = True,
     weights=None,
     penalised=None,
+    offset=None,
 ) -> LinearObjective:
     """The objective of a linear model under any loss of its scores.
 
-        J(theta) = sum_i s_i loss(weight @ x_i + bias, y_i) + l2/2 |weight|^2
+        J(theta) = sum_i s_i loss(weight @ x_i + bias + offset_i, y_i) + l2/2 |weight|^2
 
     Args:
         loss: `loss(scores, y)` to a scalar, of ONE example, pure JAX; scores is () if outputs is
@@ -470,13 +501,18 @@ def glm(
             kept: a table of queries has to have the same columns in the same order. Columns of
             booleans are 0 and 1. d = 0 fits the intercept alone.
         y: (n ...) targets, or a PyTree of them, passed to the loss one by one. What else an example
-            has, an offset say, goes in here: `y={"count": count, "offset": offset}`.
+            has goes in here: `y={"time": time, "censored": censored}`.
         outputs: K, scores per example.
-        l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C.
+        l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C. Or one for each
+            coefficient: shaped like the weight, (d) for one a feature, flat (p) with the intercept
+            last, or as `Linear(weight, bias)`. A penalty for each group, or a grid of them, then
+            multiplies these.
         intercept: fit a bias, which is not penalised.
         weights: (n) base weights s_i >= 0; default 1.
-        penalised: which parameters l2 falls on: booleans shaped like `Linear(weight, bias)` or
-            flat (p); default the weight only.
+        penalised: which parameters l2 falls on, or how heavily: booleans or numbers, shaped as l2
+            can be; default the weight only.
+        offset: (n), or (n K) for several outputs: known amounts that are added to the scores, such
+            as the log of an exposure. Query examples then carry theirs, `(x, y, offset)`.
 
     Raises:
         ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x, y
@@ -490,14 +526,15 @@ def glm(
         raise ValueError("x has no columns and there is no intercept: there is nothing to fit")
     if intercept:
         x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
-    if penalised is None:
-        penalised = layout.penalised()
+    theta, usual = layout.tree(jnp.zeros(layout.size)), layout.penalised()
+    l2, penalised = check_penalty(l2, penalised, theta, usual, x.dtype)
     objective = LinearObjective(
         design=x,
         y=y,
+        offset=check_offset(offset, x.shape[0], outputs, x.dtype),
         weights=check_weights(weights, x.shape[0], x.dtype),
-        l2=check_l2(l2, x.dtype),
-        penalised=check_penalised(penalised, layout.tree(jnp.zeros(layout.size))),
+        l2=l2,
+        penalised=penalised,
         loss=loss,
         layout=layout,
         classes=classes,
@@ -515,7 +552,7 @@ def glm(
     return objective
 
 
-def logistic(x, y, l2: float = 1.0, **options) -> LinearObjective:
+def logistic(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
     """Binary logistic regression; y holds two labels of any kind, the larger is the positive one.
 
     Further options as in `glm`.
@@ -523,7 +560,7 @@ def logistic(x, y, l2: float = 1.0, **options) -> LinearObjective:
     return glm(_losses.logistic, x, y, 1, l2, **options)
 
 
-def softmax(x, y, l2: float = 1.0, **options) -> LinearObjective:
+def softmax(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
     """Multinomial logistic regression with one score for each of the K labels found in y.
 
     Two labels at l2 give the predictions of `logistic` at l2 / 2. Further options as in `glm`.
@@ -531,7 +568,7 @@ def softmax(x, y, l2: float = 1.0, **options) -> LinearObjective:
     return glm(_losses.softmax, x, y, 0, l2, **options)
 
 
-def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
+def squares(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
     """Least squares, loss (score - y)^2 / 2: scikit-learn's Ridge at alpha = l2.
 
     Targets (n K) make K scores an example and add up their losses: K regressions under one penalty.
@@ -540,6 +577,9 @@ def squares(x, y, l2: float = 1.0, **options) -> LinearObjective:
     return glm(_losses.squares, x, y, 0, l2, **options)
 
 
-def poisson(x, y, l2: float = 1.0, **options) -> LinearObjective:
-    """Poisson regression with the log link; y >= 0. Further options as in `glm`."""
+def poisson(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
+    """Poisson regression with the log link; y >= 0. Further options as in `glm`.
+
+    Rates: `offset=np.log(exposure)`.
+    """
     return glm(_losses.poisson, x, y, 1, l2, **options)

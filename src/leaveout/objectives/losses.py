@@ -115,12 +115,12 @@ def _softmax_envelope(scores, y, radius):
     return _falling(radius), _rising(radius)
 
 
-def _squares(score, y):
-    return 0.5 * jnp.sum((score - y) ** 2)
+def _squares(scores, y):
+    return 0.5 * jnp.sum((scores - y) ** 2)  # of one score the sum is nothing
 
 
-def _squares_envelope(score, y, radius):
-    one = jnp.ones((), score.dtype)
+def _squares_envelope(scores, y, radius):
+    one = jnp.ones_like(radius)
     return one, one
 
 

@@ -1,0 +1,220 @@
+"""scikit-learn's estimators: taken out of their wrappers, and what a refit computes anew."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import (
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    PoissonRegressor,
+    Ridge,
+    RidgeClassifier,
+    RidgeCV,
+)
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.svm import LinearSVC
+
+import leaveout as lo
+from problems import wrong
+
+N = 150
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(N, 3)) * [1, 3, 10] + [0, 1, 5]
+LABELS = RNG.integers(0, 4, N)
+Y = (X[:, 0] + (LABELS == 0) + RNG.logistic(size=N) > 1).astype(int)
+CLASSES = np.array(["a", "b", "c"])[np.clip(Y + RNG.integers(0, 2, N), 0, 2)]
+TARGETS = X @ RNG.normal(size=(3, 2)) + RNG.normal(size=(N, 2))
+COUNTS = RNG.poisson(np.exp(0.3 * X[:, 0]))
+WEIGHTS = RNG.uniform(0.5, 2, N)
+GROUPS = lo.Groups.from_labels(LABELS)
+EXACT = lo.Retrain(1e-12)
+
+
+def classifier(**options):
+    return LogisticRegression(solver="newton-cholesky", tol=1e-12, **options)
+
+
+def moved(estimator, y, weights, queries=X[:5]):
+    """What fitting an estimator again without each group does to its scores (g, m)."""
+
+    def scores(stays):
+        sample = None if weights is None else weights[stays]
+        again = clone(estimator).fit(X[stays], y[stays], sample_weight=sample)
+        return queries @ again.coef_.ravel() + again.intercept_
+
+    base = scores(np.ones(N, bool))
+    return np.array([scores(label != LABELS) - base for label in range(4)])
+
+
+def said(call):
+    """What a call gives, and what it warns of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call()
+    return found, " ".join(str(each.message) for each in caught)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_balanced_weights_follow_who_leaves(weights):
+    estimator = classifier(class_weight="balanced").fit(X, Y, sample_weight=weights)
+    fit, sentence = said(lambda: lo.from_sklearn(estimator, X, Y, weights=weights))
+    assert "its balanced class weights (lo.rebalance(groups, y)" in sentence
+    truth = moved(estimator, Y, weights)
+    groups = lo.rebalance(GROUPS, Y, weights=weights)
+    assert groups.names.tolist() == GROUPS.names.tolist()
+    found = lo.effects(fit, groups, lo.measures.prediction(X[:5]), EXACT)
+    np.testing.assert_allclose(found.value, truth, atol=1e-7 * np.abs(truth).max())
+    kept = lo.effects(fit, GROUPS, lo.measures.prediction(X[:5]), EXACT)
+    assert np.abs(kept.value - truth).max() > 0.1 * np.abs(truth).max()
+    newton = lo.effects(fit, groups, lo.measures.prediction(X[:5]), lo.Newton())
+    assert np.abs(newton.value - truth).max() < 0.2 * np.abs(truth).max()
+
+
+def test_balanced_weights_of_several_classes_and_of_parts_of_points_follow():
+    estimator = classifier(class_weight="balanced").fit(X, CLASSES)
+    fit = lo.from_sklearn(estimator, X, CLASSES, frozen=True)
+    half = lo.rebalance(lo.reweight(GROUPS, by=0.5), CLASSES)
+    change = lo.retrain(fit, half, EXACT).value
+    for label in range(4):
+        share = np.where(label == LABELS, 0.5, 1.0)
+        again = clone(estimator).fit(X, CLASSES, sample_weight=share)
+        now = np.asarray(fit.objective.layout.matrix(fit.flat + change[label]))
+        np.testing.assert_allclose(now[:, :3], again.coef_, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: lo.rebalance(GROUPS, np.where(LABELS == 1, "x", "y")), "takes all of class 'x'"),
+        (lambda: lo.rebalance(GROUPS, Y[1:]), "a label for each of 150 points"),
+        (lambda: lo.rebalance(GROUPS.with_w(-GROUPS.w), Y), "expected groups that leave"),
+    ],
+)
+def test_weights_that_cannot_follow_are_refused(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call()
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_a_penalty_on_the_mean_loss_follows_by_l2(weights):
+    options = {"alpha": 0.5, "tol": 1e-12, "max_iter": 10_000, "solver": "newton-cholesky"}
+    estimator = PoissonRegressor(**options).fit(X, COUNTS, sample_weight=weights)
+    fit, sentence = said(lambda: lo.from_sklearn(estimator, X, COUNTS, weights=weights))
+    assert "l2=alpha * fit.objective.stays(groups.dense()).sum(axis=1)) follows it" in sentence
+    truth = moved(estimator, COUNTS, weights)
+    l2 = 0.5 * fit.objective.stays(GROUPS.dense()).sum(axis=1)
+    found = lo.effects(fit, GROUPS, lo.measures.prediction(X[:5]), EXACT, l2=l2)
+    np.testing.assert_allclose(found.value, truth, atol=1e-6 * np.abs(truth).max())
+    kept = lo.effects(fit, GROUPS, lo.measures.prediction(X[:5]), EXACT)
+    assert np.abs(kept.value - truth).max() > 0.01 * np.abs(truth).max()
+
+
+@pytest.mark.parametrize(
+    ("make", "y", "sentence"),
+    [
+        (lambda: make_pipeline(StandardScaler(), classifier()), Y, "the step 'standardscaler'"),
+        (
+            lambda: GridSearchCV(
+                make_pipeline(StandardScaler(), classifier()),
+                {"logisticregression__C": [0.1, 1.0]},
+            ),
+            CLASSES,
+            r"its search, which chose {'logisticregression__C'",
+        ),
+        (
+            lambda: make_pipeline(StandardScaler(), RidgeCV(alphas=(0.1, 10.0))),
+            TARGETS[:, 0],
+            "the choice of alpha",
+        ),
+        (
+            lambda: make_pipeline(
+                StandardScaler(),
+                LogisticRegressionCV(
+                    Cs=[0.1, 1.0], l1_ratios=(0.0,), use_legacy_attributes=False,
+                    scoring="neg_log_loss", solver="newton-cholesky", tol=1e-12,
+                ),
+            ),
+            Y,
+            "the choice of C",
+        ),
+    ],
+    ids=["pipeline", "search", "ridge", "logistic"],
+)  # fmt: skip
+def test_models_in_wrappers_are_taken_with_a_word_on_what_a_refit_computes_anew(make, y, sentence):
+    estimator = make().fit(X, y)
+    fit, told = said(lambda: lo.from_sklearn(estimator, X, y))
+    assert sentence.replace("\\", "") in told
+    assert "frozen=True" in told
+    best = getattr(estimator, "best_estimator_", estimator)
+    inputs = best[:-1].transform(X)
+    scores = getattr(best, "decision_function", best.predict)(X)
+    mine = fit.objective.scores(fit.flat, inputs)
+    np.testing.assert_allclose(np.squeeze(mine), scores, atol=1e-5 * np.abs(scores).max())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lo.from_sklearn(estimator, X, y, frozen=True)
+
+
+def test_steps_that_learn_nothing_are_no_matter():
+    estimator = make_pipeline(Normalizer(), "passthrough", classifier()).fit(X, Y)
+    fit = lo.from_sklearn(estimator, X, Y)
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    scores = fit.objective.scores(fit.flat, unit)[:, 0]
+    np.testing.assert_allclose(scores, estimator.decision_function(X), atol=1e-8)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize(
+    "estimator",
+    [Ridge(alpha=3.0), Ridge(alpha=[0.5, 200.0]), LinearRegression()],
+    ids=["one alpha", "one a target", "ols"],
+)
+def test_several_targets_are_refitted_together(estimator, intercept):
+    estimator = clone(estimator).set_params(fit_intercept=intercept)
+    fit = lo.from_sklearn(estimator.fit(X, TARGETS), X, TARGETS)
+    found = lo.effects(fit, GROUPS, lo.measures.prediction(X[:2]), lo.Newton()).value
+    before = estimator.predict(X[:2])
+    for label in range(4):
+        stays = label != LABELS
+        truth = (clone(estimator).fit(X[stays], TARGETS[stays]).predict(X[:2]) - before).ravel()
+        np.testing.assert_allclose(found[label], truth, atol=1e-9 * np.abs(before).max())
+
+
+def test_a_liblinear_intercept_is_penalised_as_its_scaling_says():
+    options = {"solver": "liblinear", "tol": 1e-12, "max_iter": 100_000}
+    estimator = LogisticRegression(C=0.7, intercept_scaling=3.0, **options).fit(X, Y)
+    fit = lo.from_sklearn(estimator, X, Y)
+    np.testing.assert_allclose(fit.theta.bias, estimator.intercept_[0], atol=1e-5)
+    assert float(fit.objective.penalty[-1]) == pytest.approx(1 / 0.7 / 9)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "sentence"),
+    [
+        (make_pipeline(StandardScaler(), LogisticRegression()), "call its fit"),
+        (GridSearchCV(LogisticRegression(), {"C": [1.0]}), "call its fit"),
+        (GridSearchCV(LogisticRegression(), {"C": [1.0]}, refit=False).fit(X, Y), "refit=False"),
+        (CalibratedClassifierCV(LogisticRegression()).fit(X, Y), "fitted to folds, recalibrated"),
+        (OneVsRestClassifier(LogisticRegression()).fit(X, CLASSES), r"estimators_\[k\] and y =="),
+        (RandomForestClassifier(3).fit(X, Y), "made of other estimators"),
+        (RidgeClassifier().fit(X, Y), "labels coded -1 and 1"),
+        (Ridge(positive=True).fit(X, Y), "positive=False"),
+        (Lasso().fit(X, Y), "l1 part"),
+        (LinearSVC().fit(X, Y), "no second derivative"),
+        (StandardScaler().fit(X), "no coefficients"),
+        (wrong(3), "got 3"),
+        (wrong(LogisticRegression), "got <class"),
+    ],
+)
+def test_what_is_no_linear_model_of_all_the_data_is_told_why(estimator, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        lo.from_sklearn(estimator, X, Y)
