@@ -44,7 +44,7 @@ from leaveout.methods import (
 from leaveout.objectives import losses
 from leaveout.objectives.general import Objective
 from leaveout.objectives.layout import Linear
-from leaveout.objectives.linear import glm, logistic, poisson, softmax, squares
+from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
 from leaveout.objectives.sharded import shard
 from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
 from leaveout.runtime.solution import Certificate, SolveError, Status

@@ -16,7 +16,8 @@ from numpy.typing import ArrayLike
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
 from leaveout.objectives import losses
-from leaveout.objectives.linear import LinearObjective, glm, logistic, poisson, softmax, squares
+from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
 from leaveout.runtime.text import shortened, warn
 
 __all__ = ["from_sklearn"]

@@ -29,6 +29,7 @@ from leaveout.groups.checks import (
     rows_of,
 )
 from leaveout.groups.labels import Coded, between_edges, by_label, by_pair, index_of, masks_of
+from leaveout.groups.lists import listed_in, offsets_of
 from leaveout.runtime.deprecated import instead, renamed
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.memory import zeros
@@ -125,7 +126,7 @@ class Groups:
                 "use Groups.from_weights for fractions"
             )
         rows, points = np.nonzero(masks)
-        offsets = _offsets(rows, len(masks))
+        offsets = offsets_of(rows, len(masks))
         n = masks.shape[1]
         return _checked(n, points, offsets, None, names, kind, (), coalitions, masks_of(given))
 
@@ -151,7 +152,7 @@ class Groups:
             row, point = np.argwhere(~np.isfinite(w))[0]
             raise ValueError(f"w must be finite, but w[{row}, {point}] is not")
         rows, points = np.nonzero(w)
-        offsets = _offsets(rows, len(w))
+        offsets = offsets_of(rows, len(w))
         n, part = w.shape[1], w[rows, points]
         return _checked(n, points, offsets, part, names, kind, (), coalitions, masks_of(given))
 
@@ -281,9 +282,9 @@ class Groups:
         rows = self.rows(rows)
         return dataclasses.replace(
             self,
-            indices=self._listed(self.indices, rows),
+            indices=listed_in(self.indices, self.offsets, rows),
             offsets=np.concatenate([[0], np.cumsum(self.size[rows])]),
-            partial=None if self.partial is None else self._listed(self.partial, rows),
+            partial=None if self.partial is None else listed_in(self.partial, self.offsets, rows),
             names=self.names[rows],
             kind=self.kind[rows],
         )
@@ -291,21 +292,6 @@ class Groups:
     def rows(self, which) -> np.ndarray:
         """(r) positions of what may stand between the brackets of `groups[...]`."""
         return rows_of(self.names, which)
-
-    def _listed(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """What some groups list, one after the other: of neighbours no copy, else run by run."""
-        if not len(rows):
-            return values[:0]
-        starts, ends = self.offsets[rows], self.offsets[rows + 1]
-        new = np.flatnonzero(np.append(True, starts[1:] != ends[:-1]))  # where a run begins
-        last = np.append(new[1:], len(rows)) - 1
-        runs = zip(starts[new].tolist(), ends[last].tolist(), strict=True)
-        parts = [values[start:end] for start, end in runs]
-        if len(parts) > 1:
-            return np.concatenate(parts)
-        view = parts[0]
-        view.flags.writeable = False
-        return view
 
     def dense(self, rows=slice(None)) -> np.ndarray:
         """(b n) w of some groups, all by default: for the chunk in flight only."""
@@ -456,13 +442,9 @@ def _coded(made: Coded, kind) -> "Groups":
     """Groups of points, each in the group that its code says."""
     order = np.argsort(made.code, kind="stable")
     w = None if made.w is None else made.w[order]
-    offsets = _offsets(made.code, len(made.names))
+    offsets = offsets_of(made.code, len(made.names))
     of, rows = (made.names, kind, made.notes), made.fingerprint
     return _checked(made.n, made.points[order], offsets, w, *of, fingerprint=rows)
-
-
-def _offsets(rows, count) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=count))]).astype(np.int64)
 
 
 def _lists(groups: Groups) -> list[np.ndarray]:

@@ -4,16 +4,13 @@ What is summed over examples is contracted with the data by matrix products.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from leaveout.objectives import losses as _losses
 from leaveout.objectives.abstract import (
     AbstractExpansion,
     AbstractObjective,
@@ -21,17 +18,12 @@ from leaveout.objectives.abstract import (
     weigh,
 )
 from leaveout.objectives.checks import (
-    check_data,
-    check_offset,
-    check_penalty,
-    check_scalar,
-    check_weights,
     encode,
     parts,
 )
-from leaveout.objectives.layout import Layout, Linear, pairs
+from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
-from leaveout.runtime.sharding import in_jax, is_traced, replicate
+from leaveout.runtime.sharding import is_traced, replicate
 from leaveout.runtime.tables import (
     Fingerprint,
     Names,
@@ -45,23 +37,9 @@ from leaveout.runtime.tables import (
 __all__ = [
     "LinearExpansion",
     "LinearObjective",
-    "Penalty",
     "as_linear",
     "crossproduct",
-    "glm",
-    "logistic",
-    "poisson",
-    "softmax",
-    "squares",
 ]
-
-
-#: l2: one number, or one for each coefficient; what is neither reaches `check_penalty`, which says
-#: so in a sentence
-if TYPE_CHECKING:
-    Penalty: TypeAlias = float | ArrayLike | Sequence[float] | Linear
-else:
-    Penalty = object
 
 
 def crossproduct(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, "p q"]:
@@ -475,111 +453,3 @@ def as_linear(objective: AbstractObjective, what: str = "this") -> LinearObjecti
     if not isinstance(objective, LinearObjective):
         raise ValueError(f"{what} is for linear models (lo.glm and its kin)")
     return objective
-
-
-def glm(
-    loss: Callable,
-    x,
-    y,
-    outputs: int = 1,
-    l2: Penalty = 1.0,
-    *,
-    intercept: bool = True,
-    weights=None,
-    penalised=None,
-    offset=None,
-) -> LinearObjective:
-    """The objective of a linear model under any loss of its scores.
-
-        J(theta) = sum_i s_i loss(weight @ x_i + bias + offset_i, y_i) + l2/2 |weight|^2
-
-    Args:
-        loss: `loss(scores, y)` to a scalar, of ONE example, pure JAX; scores is () if outputs is
-            1, else (outputs). A `losses.Loss` also checks and codes the targets, and can say that
-            it is convex: then retraining needs gradients only, which is up to twice as fast.
-        x: (n d) inputs: an array, lists, or a table of pandas, polars or pyarrow, whose names are
-            kept: a table of queries has to have the same columns in the same order. Columns of
-            booleans are 0 and 1. d = 0 fits the intercept alone.
-        y: (n ...) targets, or a PyTree of them, passed to the loss one by one. What else an example
-            has goes in here: `y={"time": time, "censored": censored}`.
-        outputs: K, scores per example.
-        l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C. Or one for each
-            coefficient: shaped like the weight, (d) for one a feature, flat (p) with the intercept
-            last, or as `Linear(weight, bias)`. A penalty for each group, or a grid of them, then
-            multiplies these.
-        intercept: fit a bias, which is not penalised.
-        weights: (n) base weights s_i >= 0; default 1.
-        penalised: which parameters l2 falls on, or how heavily: booleans or numbers, shaped as l2
-            can be; default the weight only.
-        offset: (n), or (n K) for several outputs: known amounts that are added to the scores, such
-            as the log of an exposure. Query examples then carry theirs, `(x, y, offset)`.
-
-    Raises:
-        ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x, y
-            and weights have a pandas index and they differ.
-    """
-    loss = loss if isinstance(loss, Loss) else Loss(loss)
-    given, names = {"x": x, "y": y, "weights": weights}, names_of(x)
-    x, y, classes, outputs = check_data(loss, x, y, outputs)
-    layout = Layout(x.shape[1], outputs, bool(intercept))
-    if layout.size == 0:
-        raise ValueError("x has no columns and there is no intercept: there is nothing to fit")
-    if intercept:
-        x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
-    theta, usual = layout.tree(jnp.zeros(layout.size)), layout.penalised()
-    l2, penalised = check_penalty(l2, penalised, theta, usual, x.dtype)
-    objective = LinearObjective(
-        design=x,
-        y=y,
-        offset=check_offset(offset, x.shape[0], outputs, x.dtype),
-        weights=check_weights(weights, x.shape[0], x.dtype),
-        l2=l2,
-        penalised=penalised,
-        loss=loss,
-        layout=layout,
-        classes=classes,
-        names=names,
-        targets=names_of(given["y"]) if loss.targets == "real" and y.ndim == 2 else None,
-        fingerprint=common_rows(**given),
-    )
-    with in_jax("the loss"):
-        shape = jax.eval_shape(
-            lambda s, t: loss(s[0] if outputs == 1 else s, t),
-            jax.ShapeDtypeStruct((outputs,), x.dtype),
-            jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), y),
-        )
-    check_scalar(shape)
-    return objective
-
-
-def logistic(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
-    """Binary logistic regression; y holds two labels of any kind, the larger is the positive one.
-
-    Further options as in `glm`.
-    """
-    return glm(_losses.logistic, x, y, 1, l2, **options)
-
-
-def softmax(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
-    """Multinomial logistic regression with one score for each of the K labels found in y.
-
-    Two labels at l2 give the predictions of `logistic` at l2 / 2. Further options as in `glm`.
-    """
-    return glm(_losses.softmax, x, y, 0, l2, **options)
-
-
-def squares(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
-    """Least squares, loss (score - y)^2 / 2: scikit-learn's Ridge at alpha = l2.
-
-    Targets (n K) make K scores an example and add up their losses: K regressions under one penalty.
-    Further options as in `glm`.
-    """
-    return glm(_losses.squares, x, y, 0, l2, **options)
-
-
-def poisson(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
-    """Poisson regression with the log link; y >= 0. Further options as in `glm`.
-
-    Rates: `offset=np.log(exposure)`.
-    """
-    return glm(_losses.poisson, x, y, 1, l2, **options)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from leaveout.objectives.linear import LinearObjective, logistic, softmax, squares
+from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.models import logistic, softmax, squares
 
 __all__ = ["Dataset", "objective_for"]
 

@@ -18,7 +18,8 @@ from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import prediction
 from leaveout.methods import Influence, Newton, Retrain, influence, newton
-from leaveout.objectives.linear import LinearObjective, logistic
+from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.models import logistic
 from leaveout.solvers import Auto, reachable
 from leaveout.studies import datasets
 
