@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from problems import linear
 
 N, OFFSETS = 120, np.array([1.0, 0.0, -3.0])
 METHODS = [lo.Influence(), lo.Newton(), lo.NewtonChebyshev(), lo.Retrain(1e-10)]
@@ -94,6 +95,8 @@ def test_measures_of_theta_are_in_the_inputs_as_given():
 
 def test_the_factor_handed_out_is_that_of_the_inputs_as_given():
     (far, _), _, _ = both("softmax", 1e3)
+    assert far.metric is not None
+    assert far.centred is not None
     hessian = np.asarray(far.objective.hessian(far.flat))
     lower = np.asarray(far.metric.lower)
     gauge = np.asarray(far.centred.objective.at(far.centred.flat).gauge())
@@ -114,7 +117,7 @@ def test_a_large_constant_column_changes_nothing(l2):
         ).value
         for x in (wide, near)
     ]
-    close(*found)
+    close(found[0], found[1])
 
 
 def test_points_added_and_relabelled_are_measured_from_the_same_place():
@@ -124,7 +127,7 @@ def test_points_added_and_relabelled_are_measured_from_the_same_place():
         measure = lo.measures.prediction(x)
         more, added = lo.add(fit, (x, y))
         with pytest.warns(UserWarning, match="curvature of this loss"):
-            turned, both_ways = lo.relabel(fit, GROUPS, 1 - np.asarray(fit.objective.y))
+            turned, both_ways = lo.relabel(fit, GROUPS, 1 - np.asarray(linear(fit).y))
         answers.append(
             [
                 lo.effects(more, added, measure, lo.Newton()).value,

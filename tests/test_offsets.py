@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import groups_of, problem
+from problems import groups_of, linear, problem
 
 N, D = 60, 3
 RNG = np.random.default_rng(3)
@@ -109,9 +109,9 @@ def test_several_scores_have_an_offset_each():
     queries = X[:6], y[:6], offset[:6]
     found = lo.effects(fit, GROUPS, [lo.measures.accuracy(queries), lo.measures.margin(queries)])
     theta = fit.flat + lo.newton(fit, GROUPS).value[0]
-    scores = wide[:6] @ np.asarray(fit.objective.layout.matrix(theta)).T + offset[:6]
+    scores = wide[:6] @ np.asarray(linear(fit).layout.matrix(theta)).T + offset[:6]
     right = (scores.argmax(1) == y[:6]).mean()
-    scores = wide[:6] @ np.asarray(fit.objective.layout.matrix(fit.flat)).T + offset[:6]
+    scores = wide[:6] @ np.asarray(linear(fit).layout.matrix(fit.flat)).T + offset[:6]
     np.testing.assert_allclose(found.value[0, 0], right - (scores.argmax(1) == y[:6]).mean())
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +90,8 @@ def test_any_objective_takes_a_penalty_for_each_part_of_theta():
     objective = problem("squares", d=D, weights=None)
     x, y = np.asarray(objective.x), np.asarray(objective.y)
     data, start = {"x": x, "y": y}, {"w": np.zeros(D), "b": 0.0}
-    given = lo.fit(lo.Objective(loss, data, start, {"w": EACH, "b": 0.0}))
+    l2: Any = {"w": EACH, "b": 0.0}
+    given = lo.fit(lo.Objective(loss, data, start, l2))
     same = lo.fit(lo.squares(x, y, EACH))
     np.testing.assert_allclose(given.theta["w"], same.theta.weight, atol=1e-10)
     one, two = (lo.retrain(fit, GROUPS, EXACT) for fit in (given, same))
@@ -97,8 +99,8 @@ def test_any_objective_takes_a_penalty_for_each_part_of_theta():
     start = [np.zeros(D), 0.0]
     parts = lo.Objective(lambda t, e: t[1] * e["y"], data, start, 3.0, penalised=[True, False])
     np.testing.assert_array_equal(parts.penalty, [3.0] * D + [0.0])
-    matrix = lo.Objective(lambda t, e: jnp.sum(t**2) * e["y"], data, np.zeros((2, D)),
-                          np.tile(EACH, (2, 1)))  # fmt: skip
+    l2 = np.tile(EACH, (2, 1))
+    matrix = lo.Objective(lambda t, e: jnp.sum(t**2) * e["y"], data, np.zeros((2, D)), l2)
     np.testing.assert_array_equal(matrix.penalty, np.tile(EACH, 2))
 
 
@@ -245,7 +247,9 @@ def test_intervals_and_tolerances_are_for_the_refit_under_the_groups_own_penalty
 class Still(lo.Method):
     """Nothing ever changes."""
 
-    name = "still"
+    @property
+    def name(self) -> str:
+        return "still"
 
     def prepare(self, fit, measures):
         return lo.Prepared(lambda groups: jnp.zeros((len(groups), fit.objective.p)))

@@ -1,6 +1,7 @@
 """scikit-learn's estimators: taken out of their wrappers, and what a refit computes anew."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
 import leaveout as lo
-from problems import wrong
+from problems import linear, wrong
 
 N = 150
 RNG = np.random.default_rng(5)
@@ -43,12 +44,17 @@ def classifier(**options):
     return LogisticRegression(solver="newton-cholesky", tol=1e-12, **options)
 
 
+def fresh(estimator) -> Any:
+    """The estimator as it was before its fit."""
+    return clone(estimator)
+
+
 def moved(estimator, y, weights, queries=X[:5]):
     """What fitting an estimator again without each group does to its scores (g, m)."""
 
     def scores(stays):
         sample = None if weights is None else weights[stays]
-        again = clone(estimator).fit(X[stays], y[stays], sample_weight=sample)
+        again = fresh(estimator).fit(X[stays], y[stays], sample_weight=sample)
         return queries @ again.coef_.ravel() + again.intercept_
 
     base = scores(np.ones(N, bool))
@@ -87,7 +93,7 @@ def test_balanced_weights_of_several_classes_and_of_parts_of_points_follow():
     for label in range(4):
         share = np.where(label == LABELS, 0.5, 1.0)
         again = clone(estimator).fit(X, CLASSES, sample_weight=share)
-        now = np.asarray(fit.objective.layout.matrix(fit.flat + change[label]))
+        now = np.asarray(linear(fit).layout.matrix(fit.flat + change[label]))
         np.testing.assert_allclose(now[:, :3], again.coef_, atol=1e-6)
 
 
@@ -139,7 +145,9 @@ def test_a_penalty_on_the_mean_loss_follows_by_l2(weights):
             lambda: make_pipeline(
                 StandardScaler(),
                 LogisticRegressionCV(
-                    Cs=[0.1, 1.0], l1_ratios=(0.0,), use_legacy_attributes=False,
+                    Cs=[0.1, 1.0],  # pyright: ignore[reportArgumentType]
+                    l1_ratios=(0.0,),  # pyright: ignore[reportArgumentType]
+                    use_legacy_attributes=False,  # pyright: ignore[reportArgumentType]
                     scoring="neg_log_loss", solver="newton-cholesky", tol=1e-12,
                 ),
             ),
@@ -157,7 +165,7 @@ def test_models_in_wrappers_are_taken_with_a_word_on_what_a_refit_computes_anew(
     best = getattr(estimator, "best_estimator_", estimator)
     inputs = best[:-1].transform(X)
     scores = getattr(best, "decision_function", best.predict)(X)
-    mine = fit.objective.scores(fit.flat, inputs)
+    mine = linear(fit).scores(fit.flat, inputs)
     np.testing.assert_allclose(np.squeeze(mine), scores, atol=1e-5 * np.abs(scores).max())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -168,30 +176,35 @@ def test_steps_that_learn_nothing_are_no_matter():
     estimator = make_pipeline(Normalizer(), "passthrough", classifier()).fit(X, Y)
     fit = lo.from_sklearn(estimator, X, Y)
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
-    scores = fit.objective.scores(fit.flat, unit)[:, 0]
+    scores = linear(fit).scores(fit.flat, unit)[:, 0]
     np.testing.assert_allclose(scores, estimator.decision_function(X), atol=1e-8)
 
 
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize(
     "estimator",
-    [Ridge(alpha=3.0), Ridge(alpha=[0.5, 200.0]), LinearRegression()],
+    [
+        Ridge(alpha=3.0),
+        Ridge(alpha=[0.5, 200.0]),  # pyright: ignore[reportArgumentType]
+        LinearRegression(),
+    ],
     ids=["one alpha", "one a target", "ols"],
 )
 def test_several_targets_are_refitted_together(estimator, intercept):
-    estimator = clone(estimator).set_params(fit_intercept=intercept)
+    estimator = fresh(estimator).set_params(fit_intercept=intercept)
     fit = lo.from_sklearn(estimator.fit(X, TARGETS), X, TARGETS)
     found = lo.effects(fit, GROUPS, lo.measures.prediction(X[:2]), lo.Newton()).value
     before = estimator.predict(X[:2])
     for label in range(4):
         stays = label != LABELS
-        truth = (clone(estimator).fit(X[stays], TARGETS[stays]).predict(X[:2]) - before).ravel()
+        truth = (fresh(estimator).fit(X[stays], TARGETS[stays]).predict(X[:2]) - before).ravel()
         np.testing.assert_allclose(found[label], truth, atol=1e-9 * np.abs(before).max())
 
 
 def test_a_liblinear_intercept_is_penalised_as_its_scaling_says():
+    scaling: Any = 3.0
     options = {"solver": "liblinear", "tol": 1e-12, "max_iter": 100_000}
-    estimator = LogisticRegression(C=0.7, intercept_scaling=3.0, **options).fit(X, Y)
+    estimator = LogisticRegression(C=0.7, intercept_scaling=scaling, **options).fit(X, Y)
     fit = lo.from_sklearn(estimator, X, Y)
     np.testing.assert_allclose(fit.theta.bias, estimator.intercept_[0], atol=1e-5)
     assert float(fit.objective.penalty[-1]) == pytest.approx(1 / 0.7 / 9)

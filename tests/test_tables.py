@@ -59,8 +59,8 @@ TARGETS = {
 def test_tables_of_any_library_are_the_numbers_that_they_hold(form):
     objective = lo.logistic(TABLES[form], Y)
     np.testing.assert_array_equal(objective.x, PLAIN)
-    query = lo.measures.prediction(TABLES[form])
-    np.testing.assert_array_equal(query.bind(objective).x, PLAIN)
+    bound: Any = lo.measures.prediction(TABLES[form]).bind(objective)
+    np.testing.assert_array_equal(bound.x, PLAIN)
 
 
 @pytest.mark.parametrize("form", TARGETS)
@@ -218,7 +218,7 @@ ROWS: dict[str, Any] = {
     "strata of lookalikes": lambda s: lo.groups.lookalikes(
         jax.random.key(0), INDEXED.objective, like=lo.Groups.from_labels(series(SITE)), within=s(Y)
     ),
-    "folds": lambda s: lo.cross_validate(INDEXED.objective, [1.0], folds=s(SITE)),
+    "folds": lambda s: lo.cross_validate(linear(INDEXED), [1.0], folds=s(SITE)),
 }
 
 
@@ -287,12 +287,14 @@ def test_another_index_compiles_nothing_anew():
     for index in (INDEX, INDEX[::-1]):
         objective = lo.logistic(FRAME.set_index(index), Y)
         value(objective, jnp.zeros(5))
-    assert value._cache_size() == 1
+    jitted: Any = value
+    assert jitted._cache_size() == 1
 
 
 # ---- what is missing -----------------------------------------------------------------------------
 
-SOME = np.where(SITE == 3, None, SITE.astype(object))
+NOTHING: Any = None  # a missing label, which no signature of `np.where` knows
+SOME = np.where(SITE == 3, NOTHING, SITE.astype(object))
 LABELS = {
     "floats": np.where(SITE == 3, np.nan, SITE),
     "objects": SOME,
@@ -331,7 +333,7 @@ def test_missing_targets_and_strata_are_refused_with_their_number(form):
         with pytest.raises(ValueError, match="no label in 10 of 40 rows, the first of them row 3"):
             objective(PLAIN, LABELS[form])
     with pytest.raises(ValueError, match="a fold for each of 40 rows, but 10 are missing"):
-        lo.cross_validate(FIT.objective, [1.0], folds=LABELS[form])
+        lo.cross_validate(linear(FIT), [1.0], folds=LABELS[form])
 
 
 @pytest.mark.parametrize("form", ["floats", "objects", "nullable", "masked array", "polars"])
@@ -399,7 +401,7 @@ def test_a_column_that_is_no_number_is_refused_by_name(x, kind):
 
 def test_the_jackknife_refuses_clusters_that_leave_points_out():
     rng = np.random.default_rng(3)
-    x, label = rng.normal(size=(N, 1)), np.where(SITE == 3, None, np.arange(N) % 5)
+    x, label = rng.normal(size=(N, 1)), np.where(SITE == 3, NOTHING, np.arange(N) % 5)
     y = x[:, 0] + rng.normal(size=N)
     whole, labels = lo.fit(lo.squares(x, y, l2=0.0)), lo.Groups.from_labels(label)
     effects = lo.effects(whole, labels, lo.measures.parameter(0))
@@ -477,11 +479,11 @@ def test_several_targets_are_as_many_regressions(form):
         found = lo.effects(fit, GROUPS, measures, method).value
         one = [lo.effects(f, GROUPS, lo.measures.prediction(x[:2]), method).value for f in single]
         np.testing.assert_allclose(found[:, :6], np.stack(one, 2).reshape(4, 6), atol=1e-8)
-    loss = [
-        lo.effects(f, GROUPS, lo.measures.loss((x[:2], t[:2])), method).value
-        for f, t in zip(single, y.T, strict=True)
-    ]
-    np.testing.assert_allclose(found[:, 6:], np.sum(loss, axis=0), atol=1e-8)
+        loss = [
+            lo.effects(f, GROUPS, lo.measures.loss((x[:2], t[:2])), method).value
+            for f, t in zip(single, y.T, strict=True)
+        ]
+        np.testing.assert_allclose(found[:, 6:], np.sum(loss, axis=0), atol=1e-8)
 
 
 def test_targets_of_queries_have_as_many_columns_as_in_training():
