@@ -136,7 +136,7 @@ def test_sets_of_points_are_groups():
 
 
 @pytest.mark.parametrize("measure", ["loss", "margin", "accuracy", "auroc", "calibration_error"])
-@pytest.mark.parametrize("examples", [X, X[:2], (X,), (X, None), None, (X, Y, Y)])
+@pytest.mark.parametrize("examples", [X, X[:2], (X,), (X, None), None, (X, Y, Y, Y)])
 def test_queries_without_targets_are_refused(measure, examples):
     """Two rows are no pair, and None is no class 0."""
     make = getattr(lo.measures, measure)
@@ -148,9 +148,9 @@ def test_queries_without_targets_are_refused(measure, examples):
     [
         ([True, False, True, False], r"write np.flatnonzero\(mask\) for booleans"),
         (True, "for booleans"),
-        (1.5, "as integers, got 1.5"),
-        (None, "as integers, got None"),
-        ([], r"as integers, got \[\]"),
+        (1.5, "as integers, or names of columns, got 1.5"),
+        (None, "names of columns, got None"),
+        ([], r"names of columns, got \[\]"),
         ([[0, 1]], "as integers"),
         (2**70, "as integers"),
     ],
@@ -218,8 +218,11 @@ def test_losses_that_call_numpy_are_refused():
         (lambda: lo.Retrain(max_steps=-1), "max_steps as an integer of at least 0"),
         (lambda: lo.Retrain(history=0), "history as an integer of at least 1"),
         (lambda: lo.measures.calibration_error((X, Y), bins=0), "bins as an integer of at least 1"),
-        (lambda: lo.logistic(X, Y, penalised="none"), "expected penalised as booleans"),
-        (lambda: lo.logistic(X, Y, penalised=np.full(4, 0.5)), "expected booleans, got float64"),
+        (
+            lambda: lo.logistic(X, Y, penalised="none"),
+            "expected penalised as one value, or one for each",
+        ),
+        (lambda: lo.logistic(X, Y, penalised=np.full(4, -0.5)), "finite numbers >= 0 in penalised"),
     ],
 )
 def test_settings_that_are_no_such_numbers_are_refused(call, sentence):

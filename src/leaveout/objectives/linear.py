@@ -322,7 +322,8 @@ class LinearObjective(AbstractScores):
         if x is None:
             scores = self.moves(theta)
             return scores if self.offset is None else scores + self.offset
-        whole = np.shape(x)[1:] == (self.layout.width,) and not is_table(x)
+        x = self.inputs(x) if is_table(x) else x
+        whole = np.shape(x)[1:] == (self.layout.width,)
         return (jnp.asarray(x) if whole else self.widen(x)) @ self.layout.matrix(theta).T
 
     def moves(self, change: Float[Array | np.ndarray, "p"]) -> Float[Array, "n K"]:
