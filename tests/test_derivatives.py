@@ -48,6 +48,7 @@ def central(function, step=1e-4):
     return (function(step) - function(-step)) / (2 * step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     mostly_slow(
@@ -70,6 +71,7 @@ def test_derivatives_are_those_of_a_full_refit(case):
     np.testing.assert_allclose(backward, jax.jacfwd(refitted)(0.0), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_any_loss_of_any_data_has_derivatives():
     linear = problem("logistic")
     data = (np.asarray(linear.x), np.asarray(linear.y, float))
@@ -87,6 +89,7 @@ def test_any_loss_of_any_data_has_derivatives():
     np.testing.assert_allclose(jax.grad(retrained)(0.0), central(retrained), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_second_derivatives_are_right_too():
     objective = problem("logistic")
 
@@ -98,6 +101,7 @@ def test_second_derivatives_are_right_too():
     np.testing.assert_allclose(jax.grad(jax.grad(retrained))(0.0), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_penalty_for_each_group_has_its_derivative_in_jit_as_well():
     fitted = lo.fit(problem("logistic"))
 
@@ -126,6 +130,7 @@ def test_a_theta_from_outside_is_a_constant_of_retraining():
     np.testing.assert_allclose(slope @ ALONG, central(refitted), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_stays_without_a_minimum_has_no_derivative():
     x = np.random.default_rng(0).normal(size=(20, 4))
     objective = lo.squares(x, x[:, 0] ** 2, l2=0.0)
@@ -156,6 +161,7 @@ def test_a_fit_whose_objective_was_replaced_is_refused(call):
         call(stale, GROUPS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [lo.influence, lo.newton], ids=lambda f: f.__name__)
 def test_a_theta_that_stays_while_its_objective_moves_is_refused(call):
     fitted = lo.fit(problem("logistic"))
@@ -181,6 +187,7 @@ def test_a_fit_inside_jit_is_refused():
         jax.jit(lambda l2: lo.fit(objective.with_l2(l2)).flat)(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [lo.Newton(steps=2), lo.Krylov()], ids=lambda method: method.name
 )

@@ -50,6 +50,7 @@ def test_slopes_beside_the_dummies_of_what_left_are_determined(sites):
     assert (lo.retrain(fit, groups).status != 0).all()  # theta itself is not
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", APPROXIMATE, ids=lambda method: method.name)
 def test_approximations_say_so_too(sites, method):
     fit, groups, right = sites
@@ -62,6 +63,7 @@ def test_approximations_say_so_too(sites, method):
     assert share < 0.2  # as short as a step is where what it starts from is determined
 
 
+@pytest.mark.slow
 def test_a_measure_that_moves_along_what_is_free_is_flagged_whatever_its_derivative():
     rng = np.random.default_rng(1)
     x = np.c_[rng.normal(size=40), np.arange(40) < 5]  # a dummy of the first five
@@ -77,6 +79,7 @@ def test_a_measure_that_moves_along_what_is_free_is_flagged_whatever_its_derivat
     assert found.column_status.tolist() == [[lo.Status.singular, lo.Status.converged]]
 
 
+@pytest.mark.slow
 def test_slopes_have_limits_where_the_intercept_has_none():
     """All events leave: with a penalty the slopes end at 0."""
     rng = np.random.default_rng(2)
@@ -91,6 +94,7 @@ def test_slopes_have_limits_where_the_intercept_has_none():
     np.testing.assert_allclose(found.value[0, :3], -np.asarray(fit.flat[:3]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_slopes_have_limits_where_a_site_keeps_no_event():
     """The events of a site leave, the others of it stay: its own intercept goes to infinity."""
     rng = np.random.default_rng(3)
@@ -112,6 +116,7 @@ def test_slopes_have_limits_where_a_site_keeps_no_event():
     np.testing.assert_allclose(found.value[0, :2], right, atol=1e-6 * np.abs(right).max())
 
 
+@pytest.mark.slow
 def test_a_class_that_can_be_separated_leaves_nothing_determined():
     rng = np.random.default_rng(4)
     x = np.r_[rng.normal(size=(30, 2)) - 4, rng.normal(size=(30, 2)) + 4, [[4.0, 4], [-4, -4]]]
@@ -125,6 +130,7 @@ def test_a_class_that_can_be_separated_leaves_nothing_determined():
 # ---- targets that are met exactly ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
@@ -147,6 +153,7 @@ def test_targets_that_are_met_exactly_are_met_without_any_group(make):
     np.testing.assert_allclose(again.flat, fit.flat, atol=1e-12 * size)
 
 
+@pytest.mark.slow
 def test_as_many_parameters_as_points_fit_and_no_point_can_leave():
     rng = np.random.default_rng(6)
     fit = lo.fit(lo.squares(rng.normal(size=(3, 2)), rng.normal(size=3), l2=0.0))

@@ -78,6 +78,7 @@ def test_parameters_and_changes_are_those_of_the_inputs_as_given(kind):
         np.testing.assert_allclose(trees[0].bias, bias, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_measures_of_theta_are_in_the_inputs_as_given():
     offset = 1e4
     (far, near), _, _ = both("logistic", offset)
@@ -93,6 +94,7 @@ def test_measures_of_theta_are_in_the_inputs_as_given():
     close(lo.effects(far, GROUPS, lo.measures.parameter(bias), lo.Newton()).value, expected)
 
 
+@pytest.mark.slow
 def test_the_factor_handed_out_is_that_of_the_inputs_as_given():
     (far, _), _, _ = both("softmax", 1e3)
     assert far.metric is not None
@@ -106,6 +108,7 @@ def test_the_factor_handed_out_is_that_of_the_inputs_as_given():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("l2", mostly_slow([0.5, 1e-6], 1e-6))
 def test_a_large_constant_column_changes_nothing(l2):
     _, near = inputs(0.0)
@@ -120,6 +123,7 @@ def test_a_large_constant_column_changes_nothing(l2):
     close(found[0], found[1])
 
 
+@pytest.mark.slow
 def test_points_added_and_relabelled_are_measured_from_the_same_place():
     fits, queries, y = both("logistic", 1e6)
     answers = []
@@ -138,6 +142,7 @@ def test_points_added_and_relabelled_are_measured_from_the_same_place():
         close(far, near)
 
 
+@pytest.mark.slow
 def test_cross_validation_does_not_see_where_columns_are_measured_from():
     far, near = inputs(1e6)
     y = targets("logistic", near)
@@ -191,6 +196,7 @@ def test_an_ill_conditioned_hessian_is_warned_of_in_float64():
         lo.fit(lo.squares(x, x[:, 0] - 1e5, l2=0.5, intercept=False))
 
 
+@pytest.mark.slow
 def test_a_group_that_leaves_nearly_separable_classes_is_retrained_to_its_own_minimum():
     rng = np.random.default_rng(20261128)
     x = np.r_[rng.normal(size=(50, 2)) - 2.5, rng.normal(size=(50, 2)) + 2.5, [[3, 3], [-3, -3.0]]]

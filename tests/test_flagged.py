@@ -50,6 +50,7 @@ def test_effects_say_how_many_and_how(case):
     assert set(frame["status"][frame["group"] != "only"]) == {"converged"}
 
 
+@pytest.mark.slow
 def test_effects_keep_the_status_of_columns_in_files_parts_and_copies(case, tmp_path):
     actual = case[-1]
     codes = actual.column_status.copy()
@@ -82,6 +83,7 @@ def test_a_comparison_leaves_out_what_is_flagged_on_either_side_and_counts_it(ca
     np.testing.assert_array_equal(lo.compare(newton, broken).slope, right.slope)
 
 
+@pytest.mark.slow
 def test_a_comparison_leaves_out_column_by_column(case):
     *_, newton, actual = case
     codes = np.zeros_like(actual.column_status)
@@ -150,6 +152,7 @@ def test_credit_marks_what_is_flagged_in_its_table_and_its_frame(case):
     assert lines[-1] == "* actual: 1 of 7 groups did not converge (1 no_minimum)"
 
 
+@pytest.mark.slow
 def test_a_group_that_is_flagged_has_no_place_among_random_ones(case):
     fit, groups, measures, *_ = case
     null = lo.credit(fit, groups, measures[1], lo.Newton(), null=lo.Null(9, lo.Retrain())).null
@@ -161,6 +164,7 @@ def test_a_group_that_is_flagged_has_no_place_among_random_ones(case):
         assert np.isnan(getattr(null, name)).all(axis=1).tolist() == bad.tolist()
 
 
+@pytest.mark.slow
 def test_a_random_group_that_is_flagged_counts_against_a_small_p(case):
     fit, _, measures, *_ = case
     within = np.arange(N) > RARE  # the seven rare points, and one more
@@ -176,6 +180,7 @@ def test_a_random_group_that_is_flagged_counts_against_a_small_p(case):
     assert np.isfinite(null.z[1]).all()
 
 
+@pytest.mark.slow
 def test_figures_leave_flagged_groups_out_and_count_them_in_red(case):
     fit, groups, measures, newton, actual = case
     good = actual.status == 0
@@ -210,6 +215,7 @@ def test_figures_leave_flagged_groups_out_and_count_them_in_red(case):
 # ---- groups that are not there -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_group_without_weight_is_not_there():
     rng = np.random.default_rng(3)
     x, site = rng.normal(size=(80, 3)), np.arange(80) % 5
@@ -240,6 +246,7 @@ def test_a_group_without_weight_is_not_there():
 # ---- random groups in little memory --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [None, lo.Newton()], ids=["influence", "newton"])
 def test_random_groups_are_the_same_in_whatever_memory(method):
     fit = lo.fit(problem("logistic", n=60))
@@ -256,6 +263,7 @@ def test_random_groups_are_the_same_in_whatever_memory(method):
         )
 
 
+@pytest.mark.slow
 def test_random_groups_take_the_memory_they_are_given():
     fit = lo.fit(problem("logistic", n=400))
     groups = lo.Groups.from_labels(np.arange(400))
@@ -267,6 +275,7 @@ def test_random_groups_take_the_memory_they_are_given():
     assert peak < 4_000_000  # all draws at once: 600 x 400 x 4 x 8 bytes, 7.7 million
 
 
+@pytest.mark.slow
 def test_the_parts_of_an_error_say_which_effects_are_flagged(case):
     fit, groups, measures, *_, actual = case
     parts = lo.bounds.decompose(fit, groups, measures, lo.Retrain())

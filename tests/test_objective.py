@@ -246,7 +246,7 @@ def test_a_general_objective_takes_a_penalty_for_every_group():
         (lambda x, y: lo.logistic(x, y, l2=np.nan), "finite number >= 0, got nan"),
         (lambda x, y: lo.logistic(x, y, weights=-np.ones(40)), "base weights >= 0"),
         (lambda x, y: lo.logistic(x, y, weights=np.ones(3)), r"weights of shape \(40,\)"),
-        (lambda x, y: lo.logistic(x, y, penalised=np.ones(9)), "booleans shaped like theta"),
+        (lambda x, y: lo.logistic(x, y, penalised=np.ones(9)), "parameter, shaped like theta"),
         (lambda x, y: lo.poisson(x, y - 3.0), r"counts >= 0 in y, got -3"),
         (lambda x, y: lo.squares(x, np.where(y > 0, np.inf, y)), r"y must be finite"),
         (lambda x, y: lo.glm(lambda s, t: s * jnp.ones(2), x, y), "must be a scalar"),

@@ -54,6 +54,7 @@ def test_least_squares_with_an_offset_is_that_of_what_remains(method):
     np.testing.assert_allclose(one.value, two.value, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_rates_by_an_offset_are_rates_weighted_by_their_exposure(exposed):
     weighted = lo.fit(lo.poisson(X, COUNT / EXPOSURE, l2=0.7, weights=EXPOSURE))
     np.testing.assert_allclose(exposed.flat, weighted.flat, atol=1e-10)
@@ -61,6 +62,7 @@ def test_rates_by_an_offset_are_rates_weighted_by_their_exposure(exposed):
     np.testing.assert_allclose(one, two, atol=1e-9 * np.abs(two).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=NAMES)
 def test_an_offset_of_its_own_and_one_among_the_targets_agree(exposed, in_parts, method):
     by = np.arange(N) % 3
@@ -75,6 +77,7 @@ def test_an_offset_of_its_own_and_one_among_the_targets_agree(exposed, in_parts,
         np.testing.assert_allclose(each[0].value, each[1].value, rtol=1e-6, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_intervals_of_losses_with_an_offset_hold_the_retrained_loss(exposed):
     data = X[:5], COUNT[:5], np.log(EXPOSURE[:5])
     found = lo.effects(exposed, GROUPS, lo.measures.loss(data), lo.Retrain(1e-6), certify=True)
@@ -91,6 +94,7 @@ def test_intervals_of_losses_with_an_offset_hold_the_retrained_loss(exposed):
     assert np.isfinite(found.lower).any()
 
 
+@pytest.mark.slow
 def test_several_scores_have_an_offset_each():
     y, offset = np.argmax(X + RNG.gumbel(size=(N, 3)), axis=1), RNG.normal(size=(N, 3))
     fit = lo.fit(lo.softmax(X, y, l2=0.5, offset=offset))
@@ -115,6 +119,7 @@ def test_several_scores_have_an_offset_each():
     np.testing.assert_allclose(found.value[0, 0], right - (scores.argmax(1) == y[:6]).mean())
 
 
+@pytest.mark.slow
 def test_added_and_relabelled_points_carry_their_offset():
     offset, y = np.log(EXPOSURE), COUNT
     seen = lo.fit(lo.poisson(X[:50], y[:50], 0.7, offset=offset[:50]))
@@ -131,6 +136,7 @@ def test_added_and_relabelled_points_carry_their_offset():
     np.testing.assert_allclose(whole.flat + change, again.flat, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_targets_of_several_parts_go_through_credit_relabelling_and_the_choice_of_l2(in_parts):
     found = lo.credit(in_parts, GROUPS, lo.measures.loss((X, PARTS), reduce="mean"), null=20)
     assert len(found.columns) == 1
@@ -151,6 +157,7 @@ def test_targets_of_several_parts_go_through_credit_relabelling_and_the_choice_o
     assert one.accuracy is None
 
 
+@pytest.mark.slow
 def test_data_over_devices_keeps_its_offset(exposed):
     spread = lo.fit(lo.shard(exposed.objective))
     np.testing.assert_allclose(spread.flat, exposed.flat, atol=1e-12)

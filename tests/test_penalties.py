@@ -57,6 +57,7 @@ def test_a_penalty_for_each_coefficient_is_one_for_all_of_columns_in_other_units
     np.testing.assert_allclose(found[0].value, found[1].value, atol=1e-8 * scale)
 
 
+@pytest.mark.slow
 def test_least_squares_with_a_penalty_for_each_coefficient_solve_their_normal_equations():
     objective = problem("squares", d=D)
     x, y, s = (np.asarray(part) for part in (objective.x, objective.y, objective.weights))
@@ -73,6 +74,7 @@ def test_least_squares_with_a_penalty_for_each_coefficient_solve_their_normal_eq
     np.testing.assert_allclose(held.flat, theta, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_several_outputs_take_a_penalty_a_feature_or_one_for_each_coefficient():
     objective = problem("softmax", d=D)
     x, y = np.asarray(objective.x), np.asarray(objective.y)
@@ -83,6 +85,7 @@ def test_several_outputs_take_a_penalty_a_feature_or_one_for_each_coefficient():
     np.testing.assert_array_equal(one.penalty[3 * D :], 0.0)
 
 
+@pytest.mark.slow
 def test_any_objective_takes_a_penalty_for_each_part_of_theta():
     def loss(theta, example):
         return 0.5 * (example["x"] @ theta["w"] + theta["b"] - example["y"]) ** 2
@@ -104,6 +107,7 @@ def test_any_objective_takes_a_penalty_for_each_part_of_theta():
     np.testing.assert_array_equal(matrix.penalty, np.tile(EACH, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("name", mostly_slow(["logistic", "poisson", "softmax"], "logistic"))
 def test_intervals_hold_under_a_penalty_for_each_coefficient(name, intercept):
@@ -123,6 +127,7 @@ def test_intervals_hold_under_a_penalty_for_each_coefficient(name, intercept):
         assert np.isfinite(found.upper).any()
 
 
+@pytest.mark.slow
 def test_a_grid_multiplies_the_penalties_of_the_coefficients():
     objective = problem("logistic", d=D)
     x, y = np.asarray(objective.x), np.asarray(objective.y)
@@ -134,6 +139,7 @@ def test_a_grid_multiplies_the_penalties_of_the_coefficients():
     np.testing.assert_allclose(own.loss, same.loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fit_has_a_derivative_by_each_penalty():
     objective = problem("squares", d=D)
     x, y = np.asarray(objective.x), np.asarray(objective.y)
@@ -165,6 +171,7 @@ def test_penalties_without_meaning_are_refused(options, sentence):
 # ---- for each group ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_retraining_under_a_penalty_for_each_group_is_a_fit_under_it(name):
     fit = lo.fit(problem(name, d=D))
@@ -189,6 +196,7 @@ def test_newton_steps_under_a_penalty_for_each_group_are_exact_for_squares(metho
         np.testing.assert_allclose(fit.flat + found.value[k], theta, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow(FIRST, lo.SecondOrder(), lo.Newton()))
 def test_every_method_is_first_order_in_who_leaves_and_what_the_penalty_becomes(method):
     fit, small = lo.fit(problem("logistic", d=D)), 1e-5
@@ -203,6 +211,7 @@ def test_every_method_is_first_order_in_who_leaves_and_what_the_penalty_becomes(
     np.testing.assert_allclose(found, slope, atol=2e-4 * np.abs(slope).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", mostly_slow(METHODS, lo.Influence(), lo.SecondOrder()))
 def test_the_penalty_that_there_is_changes_nothing(method):
     fit = lo.fit(problem("softmax", d=D) if method != METHODS[1] else problem("logistic", d=D))
@@ -213,6 +222,7 @@ def test_the_penalty_that_there_is_changes_nothing(method):
     np.testing.assert_allclose(own.value, plain.value, atol=1e-8 * scale)
 
 
+@pytest.mark.slow
 def test_any_objective_and_groups_in_chunks_take_a_penalty_for_each_group():
     def loss(theta, example):
         return jnp.logaddexp(0.0, -example["sign"] * (example["x"] @ theta))
@@ -231,6 +241,7 @@ def test_any_objective_and_groups_in_chunks_take_a_penalty_for_each_group():
     np.testing.assert_allclose(found.value[k], again.flat - fit.flat, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_intervals_and_tolerances_are_for_the_refit_under_the_groups_own_penalty():
     fit = lo.fit(problem("logistic", d=D))
     measure = lo.measures.prediction(np.asarray(linear(fit).x[:3]))

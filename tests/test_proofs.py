@@ -82,6 +82,7 @@ def test_the_truth_of_least_squares_is_the_normal_equations_solved_in_fifty_digi
     assert max(abs(a - b) for a, b in zip(found[0], solved, strict=True)) < mpmath.mpf(10) ** -30
 
 
+@pytest.mark.slow
 def test_the_truth_in_eighty_bits_is_that_of_fifty_digits():
     fit = lo.fit(lo.logistic(X + 2000, Y, l2=0.01))
     ways = [true_effects(X + 2000, Y, 0.01, GROUPS, start_of(fit), how) for how in (LONG, DIGITS)]
@@ -92,6 +93,7 @@ def test_the_truth_in_eighty_bits_is_that_of_fifty_digits():
 # ---- adversaries ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_interval_is_violated_beyond_float64():
     found = attacks(15, 0, LONG, CASES[:1], [lo.Newton()])
     assert found["which"] == []
@@ -118,6 +120,7 @@ def test_no_interval_is_violated_in_fifty_digits():
 # ---- theta_hat is enclosed as well ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [lo.NewtonChebyshev(), lo.Retrain(1e-12)])
 def test_a_theta_that_is_not_quite_an_optimum_is_allowed_for(method):
     """At 5e-7 sandwich lengths a point's effect can be smaller than what theta_hat is off by."""
@@ -140,6 +143,7 @@ def test_a_theta_that_is_not_quite_an_optimum_is_allowed_for(method):
     assert np.isfinite(found.width).all()
 
 
+@pytest.mark.slow
 def test_a_retrained_theta_that_is_as_far_as_theta_hat_itself_is_flagged():
     exact = lo.fit(lo.logistic(X, Y, l2=0.5))
     off = dataclasses.replace(exact, residual=1e-5 * exact.sandwich)
@@ -165,6 +169,7 @@ def test_raw_years_are_allowed_for_in_losses_and_self_loss(method):
     assert np.isfinite(found.width).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("far", [0.0, 2000.0, 1e7])
 def test_scores_and_slopes_are_as_wrong_as_is_said(far):
     x = X + far
@@ -189,6 +194,7 @@ def test_units_cover_the_worst_of_short_sums():
 # ---- what cannot be proven -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hessian_that_rounding_makes_definite_is_never_certified():
     """Columns that add up: the factor exists by rounding alone, the minimum is no point."""
     x = np.c_[X[:, 0], X[:, 1], X[:, 0] + X[:, 1]]
@@ -211,6 +217,7 @@ def test_negative_weights_are_never_certified():
     assert not jnp.isfinite(penalty_ball(objective, fit.flat, v, free_intercept=True).radius)
 
 
+@pytest.mark.slow
 def test_a_loss_that_does_not_say_that_it_is_convex_is_not_certified():
     loss = dataclasses.replace(lo.losses.logistic, convex=False)
     fit = lo.fit(lo.glm(loss, X, Y, l2=0.5))
@@ -221,6 +228,7 @@ def test_a_loss_that_does_not_say_that_it_is_convex_is_not_certified():
 ADDED: dict[str, Callable] = {"poisson": lo.poisson, "squares": lo.squares, "logistic": lo.logistic}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", mostly_slow(ADDED, "logistic"))
 def test_bounds_are_numbers_in_order_however_much_is_added(name):
     y = Y if name == "logistic" else 30.0 * Y
@@ -240,6 +248,7 @@ def test_bounds_are_numbers_in_order_however_much_is_added(name):
 # ---- what is said --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_a_penalty_retraining_is_certified_as_an_approximation_is():
     fit = lo.fit(lo.logistic(X, Y, l2=0.0))
     ways = [
@@ -257,6 +266,7 @@ def test_without_a_penalty_retraining_is_certified_as_an_approximation_is():
     assert broken(ways[1][:3], truth) == 0
 
 
+@pytest.mark.slow
 def test_a_tolerance_that_cannot_be_reached_says_so():
     x = X + 6e4
     fit = lo.fit(lo.logistic(x, Y, l2=0.5))

@@ -85,6 +85,7 @@ def test_balanced_weights_follow_who_leaves(weights):
     assert np.abs(newton.value - truth).max() < 0.2 * np.abs(truth).max()
 
 
+@pytest.mark.slow
 def test_balanced_weights_of_several_classes_and_of_parts_of_points_follow():
     estimator = classifier(class_weight="balanced").fit(X, CLASSES)
     fit = lo.from_sklearn(estimator, X, CLASSES, frozen=True)
@@ -110,6 +111,7 @@ def test_weights_that_cannot_follow_are_refused(call, sentence):
         call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["plain", "weighted"])
 def test_a_penalty_on_the_mean_loss_follows_by_l2(weights):
     options = {"alpha": 0.5, "tol": 1e-12, "max_iter": 10_000, "solver": "newton-cholesky"}
@@ -124,6 +126,7 @@ def test_a_penalty_on_the_mean_loss_follows_by_l2(weights):
     assert np.abs(kept.value - truth).max() > 0.01 * np.abs(truth).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "y", "sentence"),
     [
@@ -172,6 +175,7 @@ def test_models_in_wrappers_are_taken_with_a_word_on_what_a_refit_computes_anew(
         lo.from_sklearn(estimator, X, y, frozen=True)
 
 
+@pytest.mark.slow
 def test_steps_that_learn_nothing_are_no_matter():
     estimator = make_pipeline(Normalizer(), "passthrough", classifier()).fit(X, Y)
     fit = lo.from_sklearn(estimator, X, Y)
@@ -180,6 +184,7 @@ def test_steps_that_learn_nothing_are_no_matter():
     np.testing.assert_allclose(scores, estimator.decision_function(X), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize(
     "estimator",
@@ -201,6 +206,7 @@ def test_several_targets_are_refitted_together(estimator, intercept):
         np.testing.assert_allclose(found[label], truth, atol=1e-9 * np.abs(before).max())
 
 
+@pytest.mark.slow
 def test_a_liblinear_intercept_is_penalised_as_its_scaling_says():
     scaling: Any = 3.0
     options = {"solver": "liblinear", "tol": 1e-12, "max_iter": 100_000}

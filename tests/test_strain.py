@@ -41,6 +41,7 @@ def test_points_against_what_the_model_is_sure_of_take_a_step_too_far(method):
         lo.effects(fitted, groups, measure, method, throw=True)
 
 
+@pytest.mark.slow
 def test_a_newton_step_that_goes_too_far_is_still_the_newton_step():
     fitted, groups = turned(6)
     objective, w = fitted.objective, jnp.asarray(groups.dense()[0])
@@ -50,6 +51,7 @@ def test_a_newton_step_that_goes_too_far_is_still_the_newton_step():
     np.testing.assert_allclose(found.value[0], jnp.linalg.solve(matrix, gradient), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_several_steps_are_damped_until_they_settle():
     fitted, _ = turned(12)
     counts = np.array([1, 2, 3, 4, 6, 8, 10, 12])
@@ -77,6 +79,7 @@ def rises(x, y, theta, change, v, l2):
     return loss(theta + change) > loss(theta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", [lo.solvers.Auto(), lo.solvers.CG()], ids=["direct", "CG"])
 def test_the_flag_is_up_exactly_where_the_loss_of_what_stays_rises(solver):
     rng = np.random.default_rng(1)
@@ -101,6 +104,7 @@ def test_the_flag_is_up_exactly_where_the_loss_of_what_stays_rises(solver):
     np.testing.assert_array_equal(inside, found.status)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", "poisson", "softmax", "squares"])
 def test_changes_within_reach_move_no_score_by_more(name):
     fitted, groups = lo.fit(problem(name)), groups_of(60)
@@ -114,6 +118,7 @@ def test_changes_within_reach_move_no_score_by_more(name):
     assert np.isfinite(reach).all()
 
 
+@pytest.mark.slow
 def test_losses_of_which_nothing_is_known_are_always_looked_at():
     x = np.random.default_rng(0).normal(size=(20, 2))
     quartic = lo.fit(lo.glm(lambda score, y: (score - y) ** 4, x, x[:, 0], l2=1.0))
@@ -159,6 +164,7 @@ def test_effects_of_a_network_say_that_they_are_of_a_local_minimum(tmp_path):
     assert repr(convex).endswith("all converged)")
 
 
+@pytest.mark.slow
 def test_a_retrained_theta_that_is_no_minimum_is_flagged():
     def wells(theta, example):
         return example * (theta**2 - 1) ** 2
@@ -171,6 +177,7 @@ def test_a_retrained_theta_that_is_no_minimum_is_flagged():
     np.testing.assert_allclose(found.value[1], 0.0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_newton_step_along_which_the_loss_bends_down_is_flagged():
     def wave(theta, pull):
         return -jnp.cos(theta) - pull * theta

@@ -335,7 +335,8 @@ def _goal(best: _Place, sandwich, tolerance):
 def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
     """How a fit ended."""
     step = best.factor.solve(best.gradient[None])[0]
-    moving = bool(jnp.linalg.norm(step) > 1e-5 * jnp.linalg.norm(best.theta - begin))
+    still = max(1e-5, 30 * float(jnp.finfo(step.dtype).eps) ** 0.5)
+    moving = bool(jnp.linalg.norm(step) > still * jnp.linalg.norm(best.theta - begin))
     if not bool(jnp.isfinite(best.decrement)):
         return Status.singular
     if not bool(best.definite):

@@ -27,6 +27,7 @@ __all__ = ["Effort", "Task", "pool_size", "pooled", "straight"]
 
 _BURST = 16  # evaluations at most between two looks at which lanes are done
 _LOOSE = 30  # times the tolerance that a change may be wrong by, along itself
+_SEEN = 1e-6  # of a change along itself: what rounding may leave without a word
 _HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
 
 
@@ -316,10 +317,13 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     along = problem.curvature(state.point, lanes.v, lanes.l2)
     lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
-    residual = solution.residual / jnp.where(force > 0, force, 1.0)
-    short = solution.residual > _LOOSE * tolerance * _own_length(state, along[0])
-    short &= residual > jnp.finfo(residual.dtype).eps
+    felt = force > _floor(problem.fit)  # else nothing leaves but rounding
+    residual = jnp.where(felt, solution.residual / jnp.where(felt, force, 1.0), 0.0)
+    left, length = solution.residual, _own_length(state, along[0])
+    short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
+    short |= left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length
     short |= residual > jnp.maximum(2 * tolerance, 1e-9)  # the floor was reached before the goal
+    short &= residual > jnp.finfo(residual.dtype).eps  # 0 where nothing was felt
     status = jnp.where((status == 0) & short, Status.inaccurate, status)
     finite = jnp.all(jnp.isfinite(change), axis=1)
     change = jnp.where(finite[:, None], change, 0.0)
@@ -371,6 +375,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort
     one = _narrow(pool, jnp.array([lane]))
     force = jnp.where(jnp.isnan(one.force), one.state.force, one.force)
     goal = jnp.minimum(one.state.goal, effort.tolerance * _length_left(problem, one))
+    goal = jnp.maximum(goal, _floor(problem.fit))
     one = _Lanes(
         eqx.tree_at(lambda s: s.goal, one.state, goal), problem.unlay(one.v), one.l2, force
     )
