@@ -171,7 +171,7 @@ def test_data_over_devices_keeps_its_offset(exposed):
         (lambda f: lo.softmax(X, COUNT % 3, offset=OFFSET), "60 examples and 3 scores"),
         (lambda f: lo.measures.loss((X, COUNT)).bind(f.objective), r"give \(x, y, offset\), zeros"),
         (lambda f: lo.add(f, (X[:2], COUNT[:2])), "lo.add needs those of its examples"),
-        (lambda f: lo.measures.loss(X), r"as \(x, y\), or \(x, y, offset\)"),
+        (lambda f: lo.measures.loss(X), r"takes \(x, y, offset\)"),
         (lambda f: lo.measures.loss((X, {"count": COUNT[1:]})), "one target for each of the 60"),
         (
             lambda f: lo.add(lo.fit(problem("poisson", d=D)), (X, COUNT, OFFSET)),
