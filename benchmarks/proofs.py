@@ -25,18 +25,9 @@ from scipy.special import expit
 import leaveout as lo
 from benchmarks import exact
 from benchmarks.exact import DIGITS, LONG, Arithmetic
+from benchmarks.fuzz import Case
 
 __all__ = ["CASES", "KINDS", "Case", "attack", "attacks"]
-
-
-class Case(NamedTuple):
-    """What is compiled once: a loss, its outputs, examples, features, a free intercept or none."""
-
-    loss: str
-    outputs: int
-    n: int
-    d: int
-    intercept: bool
 
 
 CASES = tuple(

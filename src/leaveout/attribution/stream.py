@@ -13,6 +13,7 @@ from leaveout.attribution.container import Effects, joined
 from leaveout.attribution.determined import determined, in_question
 from leaveout.certify.enclose import Proof
 from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.gates import inside
 from leaveout.fitting.leaving import group_sums, leaving, taken_by, w_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
@@ -157,7 +158,7 @@ def pose(
         certify: as in `effects`.
         full: certify by the Hessian of what stays even where the penalty is enough.
     """
-    fit = fit.centred or fit
+    fit = inside(fit)
     bound = tuple(measure.bind(fit.objective) for measure in as_measures(measures))
     columns = tuple(measure.columns(fit.objective) for measure in bound)
     prepared = method.prepare(fit, bound)

@@ -18,7 +18,7 @@ from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
-from leaveout.objectives.checks import check_weights, same_length, targets
+from leaveout.objectives.checks import check_weights, leading_axes, targets
 from leaveout.objectives.linear import LinearExpansion, as_linear
 from leaveout.runtime.columns import Column
 from leaveout.runtime.deprecated import renamed
@@ -201,7 +201,7 @@ def _relabelled(objective: AbstractObjective, touched: np.ndarray, y: PyTree) ->
 def _some_targets(objective: AbstractScores, touched: np.ndarray, y: PyTree) -> PyTree:
     """The targets of the touched examples, coded; the others may be missing."""
     if objective.loss.targets == "any":
-        if not same_length(y, objective.n):
+        if leading_axes(y) != {(objective.n,)}:
             shape = jax.tree.map(np.shape, y)
             raise ValueError(f"expected {objective.n:,} targets, got y of shape {shape}")
         return jax.tree.map(lambda leaf: leaf[touched], objective.encode(y))

@@ -13,7 +13,7 @@ from leaveout.runtime.deprecated import instead
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.solution import Solution
 from leaveout.runtime.text import warn
-from leaveout.solvers import Factor, attach_rows
+from leaveout.solvers import Factor, attach_rows, reachable
 
 __all__ = [
     "Change",
@@ -169,6 +169,7 @@ def warn_if_float32_stalled(fit: Fit, residual, asked: float) -> None:
     """Warn where rounding in float32 ends solves before they reach what was asked."""
     if is_traced((fit, residual)) or fit.flat.dtype == jnp.float64:
         return
+    asked = reachable(asked, fit.flat.dtype)
     reached = np.asarray(to_host(residual))
     reached = reached[np.isfinite(reached)]
     if reached.size and not reached.max() <= asked:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure, around, convex, sound
 from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
-from leaveout.objectives.checks import parts
+from leaveout.objectives.checks import leading_axes, parts
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import evaluation_error, score_error, slope_error, units_of
@@ -181,20 +181,13 @@ def queries(x, y, name, by=None):
         x = matrix(x, f"the inputs of {name}")
     if x.ndim != 2 or x.shape[0] == 0:
         raise ValueError(f"expected query inputs of shape (m, d) with m >= 1, got {x.shape}")
-    if y is not None and _lengths(y) != {x.shape[:1]}:
+    if y is not None and leading_axes(y) != {x.shape[:1]}:
         raise ValueError(
             f"expected one target for each of the {x.shape[0]} query inputs, got targets with "
-            f"leading axes {sorted(_lengths(y))}"
+            f"leading axes {sorted(leading_axes(y))}"
         )
     common_rows(x=given, y=y, by=by)
     return x, names
-
-
-def _lengths(y) -> set[tuple[int, ...]]:
-    """The leading axes of the targets, each () or (m), of every part where they have several."""
-    leaves = [y] if isinstance(y, list) else jax.tree.leaves(y)
-    lengths = {np.shape(leaf)[:1] for leaf in leaves}
-    return {(len(leaves),)} if isinstance(y, tuple) and lengths == {()} else lengths
 
 
 def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:

@@ -34,7 +34,6 @@ from leaveout.solvers import (
     as_solver,
     judge,
     leverage,
-    reachable,
     relative,
     tolerance_of,
 )
@@ -90,8 +89,7 @@ class Influence(Method):
                 refuse_own_l2(l2)
                 value = like(fit, groups, solution.value, _formula)
                 solution = eqx.tree_at(lambda s: s.value, solution, value)
-            asked = reachable(tolerance_of(solver), fit.flat.dtype)
-            return Change.of(solution, fit.objective).finished(fit, asked)
+            return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
 
         if self.at_changed:
             return Prepared(change, change_under=change)
@@ -282,7 +280,7 @@ def adjoint(fit: Fit, expansion: AbstractExpansion, measure: Measure, solver) ->
     """
     gradients = _gradients(fit, measure)
     found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver, np.asarray(1.0))))
-    warn_if_float32_stalled(fit, found.residual, reachable(tolerance_of(solver), fit.flat.dtype))
+    warn_if_float32_stalled(fit, found.residual, tolerance_of(solver))
     return found
 
 
@@ -333,7 +331,7 @@ def per_point(
     solver, expansion = as_solver(solver), _expansion(fit, rescaled)
     gradients = jnp.concatenate([_gradients(fit, measure) for measure in bound])
     psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver, np.asarray(0.0))
-    warn_if_float32_stalled(fit, residual, reachable(tolerance_of(solver), fit.flat.dtype))
+    warn_if_float32_stalled(fit, residual, tolerance_of(solver))
     if throw and not is_traced(fit):
         columns = [c for m in bound for c in m.columns(fit.objective)]
         raise_unless_converged(status, residual, columns)

@@ -40,7 +40,6 @@ from leaveout.solvers import (
     as_solver,
     corrected,
     factorise,
-    reachable,
     tolerance_of,
 )
 
@@ -240,8 +239,7 @@ class _Way:
                 refuse_own_l2(l2)
                 value = like(given, groups, solution.value, self.formula)
                 solution = eqx.tree_at(lambda s: s.value, solution, value)
-            asked = reachable(tolerance_of(solver), fit.flat.dtype)
-            return Change.of(solution, fit.objective).finished(fit, asked)
+            return Change.of(solution, fit.objective).finished(fit, tolerance_of(solver))
 
         return Prepared(change, change_under=change)
 

@@ -37,8 +37,8 @@ __all__ = [
     "check_weights",
     "encode",
     "float_type",
+    "leading_axes",
     "parts",
-    "same_length",
     "targets",
 ]
 
@@ -202,10 +202,11 @@ def parts(examples, what: str) -> tuple[Any, Any, Any]:
     return x, y, offset[0] if offset else None
 
 
-def same_length(y: PyTree, count: int) -> bool:
-    """Whether targets, an array or a PyTree of them, have one entry an example."""
-    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(y)}
-    return lengths == {(count,)} if not isinstance(y, list | tuple) else len(y) == count
+def leading_axes(y: PyTree) -> set[tuple[int, ...]]:
+    """The leading axes of targets, each () or (m), of every part where they have several."""
+    leaves = [y] if isinstance(y, list) else jax.tree.leaves(y)
+    lengths = {np.shape(leaf)[:1] for leaf in leaves}
+    return {(len(leaves),)} if isinstance(y, tuple) and lengths == {()} else lengths
 
 
 def check_tree(data):
@@ -329,14 +330,6 @@ def _misshapen(name: str, like: PyTree, size: int, given: object) -> str:
         f"expected {name} as one value, or one for each parameter, shaped like theta "
         f"({jax.tree.map(np.shape, like)}) or flat ({size},), got {given!s:.200}"
     )
-
-
-def _booleans(mask):
-    """A mask, as booleans or as 0 and 1; every text would read as true."""
-    mask = np.asarray(mask)
-    if mask.dtype != bool and not (mask.dtype.kind in "iu" and np.isin(mask, (0, 1)).all()):
-        raise ValueError(f"expected booleans, got {mask.dtype}")
-    return mask.astype(bool)
 
 
 def check_pickled(function) -> None:
