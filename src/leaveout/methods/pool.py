@@ -321,8 +321,10 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     residual = jnp.where(felt, solution.residual / jnp.where(felt, force, 1.0), 0.0)
     left, length = solution.residual, _own_length(state, along[0])
     short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
-    short |= left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length
-    short |= residual > jnp.maximum(2 * tolerance, 1e-9)  # the floor was reached before the goal
+    reached = residual <= jnp.maximum(2 * tolerance, 1e-9)  # else the floor was, before the goal
+    short |= reached & (left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length)
+    if residual.dtype != jnp.float64:  # whose floor is high
+        short |= ~reached
     short &= residual > jnp.finfo(residual.dtype).eps  # 0 where nothing was felt
     status = jnp.where((status == 0) & short, Status.inaccurate, status)
     finite = jnp.all(jnp.isfinite(change), axis=1)
