@@ -26,15 +26,25 @@ from leaveout.methods.strain import judged, marked, reach_of, shortened
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, weigh
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.batches import joined
-from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, chunks
+from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
 from leaveout.runtime.options import check_integer
-from leaveout.runtime.sharding import devices, entry_point, is_traced, on_host, place, replicate
+from leaveout.runtime.sharding import (
+    devices,
+    entry_point,
+    is_traced,
+    on_host,
+    place,
+    replicate,
+    to_host,
+)
 from leaveout.runtime.solution import Solution
 from leaveout.solvers import (
     CG,
     AnySolver,
     Auto,
     Block,
+    Cholesky,
+    Refined,
     Solver,
     apply_reduced,
     as_solver,
@@ -50,8 +60,8 @@ __all__ = [
     "newton",
 ]
 
-#: points to which small lists are padded, unless all are smaller: it saves compiling
-_NARROWEST = 64
+_NARROWEST, _COARSE = 64, 512  # points to which lists are padded at least; where that is free
+_LARGE = 64  # parameters from which on fewer groups together do as well
 
 
 @dataclass(frozen=True)
@@ -226,13 +236,10 @@ class _Way:
                 listed = _listed(seen, groups, rows, batch.width)
                 how = batch.solver, self.chebyshev, self.steps, careful
                 if l2 is None:
-                    part = _solve_block(seen, expansion, *listed, *how)
+                    part, left = _stepped(seen, expansion, *listed, *how)
+                    parts.append(part if self.steps > 1 else judged(seen, reach, part, left))
                 else:
-                    part = _solve_under(seen, expansion, *listed, l2[rows], *how)
-                if not is_traced(part):
-                    jax.block_until_ready(part)  # its memory, and see `solvers.together`
-                seen_through = self.steps > 1 or l2 is not None
-                parts.append(part if seen_through else judged(seen, reach, part, *listed))
+                    parts.append(_solve_under(seen, expansion, *listed, l2[rows], *how))
             back = np.argsort(np.concatenate([batch.rows for batch in plan]))
             solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
             if is_traced((given, l2)):
@@ -284,29 +291,45 @@ def _wants_gram(groups: Groups, objective) -> bool:
 
 
 def _plan(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> Iterator[_Batch]:
-    """The groups in batches for one solver, of like size."""
+    """The groups in batches for one solver, of like size.
+
+    Their shapes are the problem's, whatever the number of groups: a ragged end is filled up.
+    """
     n, size = fit.objective.n, groups.size
-    least = min(_NARROWEST, bucket(size.max()))
-    widths = [None if k > n // 2 else min(bucket(k, least), n) for k in size]
-    routes = {width: _route(fit, expansion, solver, width) for width in set(widths)}
-    each = [routes[width] for width in widths]
+    lengths = [None if k > n // 2 else min(bucket(k, _NARROWEST), n) for k in size]
+    routes = {length: _route(fit, expansion, solver, length) for length in set(lengths)}
+    each = [routes[length] for length in lengths]
     for width, chosen in dict.fromkeys(each):
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
         held = _bytes(fit, expansion, width, chosen, steps)
-        lanes = max(NEWTON_LANES, NEWTON_LANES * _NARROWEST // width) if width else 4 * NEWTON_LANES
-        runs = chunks(rows, held, budget(), lanes if on_host() else ACCELERATOR * lanes)
-        for run in runs:  # a ragged end fills up to the shape that is compiled already
-            yield _Batch(run, len(runs[0]) if len(runs) > 1 else bucket(len(run)), width, chosen)
+        most = NEWTON_LANES if fit.objective.p < _LARGE else NEWTON_LANES // 4
+        most = most if on_host() else ACCELERATOR * most
+        lanes = longest(held, budget(), most)
+        for at in range(0, len(rows), lanes):
+            yield _Batch(rows[at : at + lanes], lanes, width, chosen)
 
 
-def _route(fit: Fit, expansion, solver: Solver, width: int | None) -> tuple[int | None, Solver]:
-    """The length that lists of this length are given, and the solver for them."""
-    taken = jnp.zeros((1, width or fit.objective.n))
-    sample = Block(taken, None if width is None else taken.astype(int))
+def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int | None, Solver]:
+    """The width of lists of this length, and the solver for them.
+
+    A solver that factorises a Hessian looks at lists only as far as they go, so that few widths do
+    for it; to others padding is work.
+    """
+    n = fit.objective.n
+    taken = np.zeros((1, length or n))
+    sample = Block(place(taken, float), None if length is None else place(taken, int))
     if isinstance(solver, Auto):
         solver = solver.choose(expansion, fit.metric, sample)
-    return None if isinstance(solver, CG) else width, solver
+    if length is None or isinstance(solver, CG):
+        return None, solver
+    if devices() > 1:
+        return length, solver
+    widths = [n // 2]
+    step, least = (64, _COARSE) if isinstance(solver, Cholesky | Refined) else (4, _NARROWEST)
+    while widths[-1] // step >= least:
+        widths.append(widths[-1] // step)
+    return min((width for width in widths if width >= min(length, n // 2)), default=n // 2), solver
 
 
 def _bytes(fit: Fit, expansion, width: int | None, solver: Solver, steps: int) -> int:
@@ -340,6 +363,19 @@ def _gradients(expansion: AbstractExpansion, block: Block):
     return own(block.indices, block.taken)
 
 
+def _stepped(
+    fit: Fit, expansion, w, indices, solver: Solver, chebyshev: bool, steps: int, careful: bool
+) -> tuple[Solution, Array]:
+    """The steps of groups, and what every point has left; with care only where one asks for it."""
+    how = solver, chebyshev, steps, careful
+    if is_traced((fit, w)):
+        return _solve_block(fit, expansion, w, indices, *how)
+    quick, left = _solve_block(fit, expansion, w, indices, *how, quick=True)
+    if not to_host(quick.status).any():
+        return quick, left
+    return _solve_block(fit, expansion, w, indices, *how)
+
+
 @eqx.filter_jit
 def _solve_under(
     fit: Fit, expansion, w, indices, l2, solver: Solver, chebyshev: bool, steps: int, careful: bool
@@ -357,7 +393,8 @@ def _solve_under(
         under = dataclasses.replace(expansion, penalty=objective.penalty)
         force = force_of(fit, l2[None])
         rows = None if indices is None else indices[None]
-        found = _solve_block(own, under, w[None], rows, solver, chebyshev, steps, careful, force)
+        how = solver, chebyshev, steps, careful, force
+        found, _ = _solve_block(own, under, w[None], rows, *how)
         return jax.tree.map(lambda leaf: leaf[0], found)
 
     return replicate(jax.lax.map(one, (w, indices, l2)))
@@ -374,10 +411,11 @@ def _solve_block(
     steps: int,
     careful: bool,
     force=None,
-) -> Solution:
-    """The steps of groups; `force` (b p) is what else pulls beside g(w)."""
+    quick: bool = False,
+) -> tuple[Solution, Float[Array, "b n"]]:
+    """The steps of groups, and what points have left; `force` (b p) pulls beside g(w)."""
     s = expansion.weights
-    block = block_of(s, w, indices)
+    block = dataclasses.replace(block_of(s, w, indices), quick=quick)
     solve = solver.reduced(expansion, fit.metric, block)
     gradient = _gradients(expansion, block)
     left = block.left(s)
@@ -388,7 +426,8 @@ def _solve_block(
         third = jax.vmap(lambda d, v: fit.objective.third_derivative(fit.flat, d, v))
         more = solve(third(step.value, left))
         step = _followed(step, more, step.value - more.value / 2)
-    return replicate(step if steps == 1 else _continued(fit, expansion, step, left, steps))
+    step = step if steps == 1 else _continued(fit, expansion, step, left, steps)
+    return replicate(step), left
 
 
 def _followed(last: Solution, more: Solution, value) -> Solution:

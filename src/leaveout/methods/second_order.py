@@ -51,7 +51,7 @@ class SecondOrder(Method):
         def change(groups: Groups, l2: Array | None = None) -> Change:
             def step(w, *own) -> Solution:
                 found = _second(fit, expansion, w, solver, *own)
-                return found if own else judged(fit, None, found, w)
+                return found if own else judged(fit, None, found, fit.objective.stays(w))
 
             more = None if l2 is None else l2[:, None]
             solution = over_chunks(fit, expansion, groups, step, dense=True, more=more)

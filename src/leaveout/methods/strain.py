@@ -11,10 +11,9 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.leaving import block_of
 from leaveout.fitting.optimum import backtrack
 from leaveout.objectives.abstract import AbstractObjective, weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
@@ -37,10 +36,12 @@ class Reach(eqx.Module):
         longest: the longest row of the design, in units of the lengths; infinite where nothing is
             known of the losses, so that J has to be looked at.
         lower: (p p) the Cholesky factor of H, if lengths are in its metric.
+        known: whether anything is known of the losses.
     """
 
     longest: Float[Array, ""]
     lower: Float[Array, "p p"] | None
+    known: bool = eqx.field(static=True, default=True)
 
     def of(self, change: Float[Array, "b p"]) -> Float[Array, "b"]:
         """How far each change moves a score, at most."""
@@ -54,7 +55,7 @@ def reach_of(fit: Fit) -> Reach:
     objective = fit.objective
     if isinstance(objective, LinearObjective) and objective.convex and objective.loss.envelope:
         return _reach(fit)
-    return Reach(jnp.full((), jnp.inf, fit.flat.dtype), None)
+    return Reach(jnp.full((), jnp.inf, fit.flat.dtype), None, known=False)
 
 
 @eqx.filter_jit
@@ -83,13 +84,7 @@ def _growth(objective: LinearObjective, theta) -> Float[Array, ""]:
     return jnp.max(jnp.where(here > 0, grown, jnp.where(high > 0, jnp.inf, 0.0)))
 
 
-def judged(
-    fit: Fit,
-    reach: Reach | None,
-    found: Solution,
-    w: Float[Array, "b k"],
-    indices: Int[Array, "b k"] | None = None,
-) -> Solution:
+def judged(fit: Fit, reach: Reach | None, found: Solution, left: Float[Array, "b n"]) -> Solution:
     """The changes of groups, those for which J of what stays has risen marked as `too_far`.
 
     Values stay as they are. One pass over the data a group, and none where `reach` tells for all.
@@ -98,34 +93,32 @@ def judged(
         fit: the fitted objective.
         reach: of it, for one Newton step; None for changes that are none.
         found: changes in theta.
-        w: (b k) what leaves of the points listed.
-        indices: (b k) which these are; None for all.
+        left: (b n) what points have left of their base weights.
     """
-    if is_traced(found) or reach is None or _may_rise(fit, reach, found.value):
-        return _judged(fit, found, w, indices)
+    if is_traced(found) or reach is None or bool(_may_rise(fit, reach, found.value)):
+        return _judged(fit, found, left)
     return found
 
 
-def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"]) -> bool:
+@eqx.filter_jit
+def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"]) -> Bool[Array, ""]:
     """Whether J may have risen along a Newton step: first by lengths, then by scores."""
-    far = bool(_reaches_far(reach, change))
-    known = far and bool(jnp.isfinite(reach.longest))
-    return bool(_moves_far(fit, change)) if known else far
+    far = jnp.any(~(reach.of(change) <= 1.0))
+    if not reach.known:
+        return replicate(far)
+    known = jnp.isfinite(reach.longest)
+    return replicate(jax.lax.cond(far & known, lambda: _moves_far(fit, change), lambda: far))
 
 
-@eqx.filter_jit
-def _reaches_far(reach: Reach, change):
-    return replicate(jnp.any(~(reach.of(change) <= 1.0)))
+def _moves_far(fit: Fit, change) -> Bool[Array, ""]:
+    """Whether a change moves a score by more than 1."""
 
-
-@eqx.filter_jit
-def _moves_far(fit: Fit, change):
     def far(change):
         moved = as_linear(fit.objective).scores(change)
         apart = jnp.ptp(moved, axis=1) if moved.shape[1] > 1 else jnp.abs(moved)
         return jnp.any(~(apart <= 1.0))
 
-    return replicate(jnp.any(_over_lanes(far, constrain(change, "groups"))))
+    return jnp.any(_over_lanes(far, constrain(change, "groups")))
 
 
 def _over_lanes(function: Callable, lanes: PyTree) -> Array:
@@ -137,7 +130,7 @@ def _over_lanes(function: Callable, lanes: PyTree) -> Array:
 
 
 @eqx.filter_jit
-def _judged(fit: Fit, found: Solution, w, indices) -> Solution:
+def _judged(fit: Fit, found: Solution, left) -> Solution:
     objective, theta = fit.objective, fit.flat
     before = objective.losses(theta)
 
@@ -145,7 +138,6 @@ def _judged(fit: Fit, found: Solution, w, indices) -> Solution:
         change, v = lane
         return ~_falls(objective, theta, change, v, before)
 
-    left = block_of(objective.weights, w, indices).left(objective.weights)
     lanes = constrain(found.value, "groups"), left
     found = marked(found, _over_lanes(rises, lanes))
     if not objective.convex:

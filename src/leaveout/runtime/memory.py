@@ -31,8 +31,10 @@ __all__ = [
     "exhausted",
     "give_back",
     "limited",
+    "longest",
     "most_resident",
     "resident",
+    "rung",
     "zeros",
 ]
 
@@ -41,12 +43,12 @@ __all__ = [
 ACCELERATOR = 4  # times as many lanes on an accelerator, which waits longer for each kernel
 CHUNK_GROUPS = 1024  # groups of a chunk whose dense weights are in flight
 LISTED_GROUPS = 8192  # the same where their points are looked at one by one
-NEWTON_LANES = 64  # groups solved together; four times as many where all look at the same data
-POOL_LANES = 512  # groups retrained together: products are wide enough to run at full speed
+NEWTON_LANES = 64  # groups solved together
+POOL_LANES = 128  # groups retrained together: products are wide enough to run nearly at full speed
 POOL_BYTES = 2**30  # of the lanes of a pool; more would only be slower
 PATH_LANES = 128  # weightings whose regularisation path is followed together
 PATH_BYTES = 2**29  # of their working arrays
-CACHED_EXAMPLES = 512  # examples in a block: all lanes' scores of it stay in the cache
+CACHED_EXAMPLES = 1024  # examples in a block: all lanes' scores of it stay in the cache
 QUERY_BYTES = 2**20  # of queries of several outputs whose reach is found together
 GRADIENT_BYTES = 2**27  # of gradients up to which they are clustered as they are
 
@@ -98,6 +100,14 @@ def bucket(length: int | np.integer, least: int = 1) -> int:
     return max(least, 1 << (max(int(length), 1) - 1).bit_length())
 
 
+def rung(count: int | np.integer, least: int = 64) -> int:
+    """The rung of a short ladder that holds `count` rows: least, 4 least, 16 least and so on.
+
+    Rows are filled up to it, so that another number of them compiles nothing, or hardly anything.
+    """
+    return least if count <= least else rung(count, 4 * least)
+
+
 def chunks(
     order: np.ndarray, bytes_each: float | int, available: int, most: int
 ) -> list[np.ndarray]:
@@ -105,10 +115,14 @@ def chunks(
 
     At least one item goes into a run, whatever it takes.
     """
-    length = int(min(max(available // max(bytes_each, 1), 1), most))
-    if length > 1:
-        length = 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
+    length = longest(bytes_each, available, most)
     return [order[at : at + length] for at in range(0, len(order), length)]
+
+
+def longest(bytes_each: float | int, available: int, most: int) -> int:
+    """How many items of this size are taken together: the power of two that fits, at least one."""
+    length = int(min(max(available // max(bytes_each, 1), 1), most))
+    return 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
 
 
 def zeros(shape: tuple[int, ...]) -> np.ndarray:

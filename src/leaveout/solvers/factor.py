@@ -25,6 +25,7 @@ __all__ = [
     "corrected",
     "factorise",
     "full_matrix",
+    "hessian_of_lists",
     "is_definite",
     "judge",
     "leverage",
@@ -37,6 +38,8 @@ __all__ = [
     "white_rows",
 ]
 
+_PIECE = 256  # points of a list that are looked at together
+
 
 class Block(eqx.Module):
     """Groups in flight: padded lists of the points that lose weight, or every point.
@@ -45,10 +48,13 @@ class Block(eqx.Module):
         taken: (b k) what each listed point loses, in units of base weights: s w, 0 for padding; or
             (b n) of every point.
         indices: (b k) points, padding repeats point 0; None if every point is listed.
+        quick: leave a group whose Hessian is no longer definite `inaccurate`, unsolved, instead of
+            solving it with care: half of what there is to compile.
     """
 
     taken: Float[Array, "b k"]
     indices: Int[Array, "b k"] | None = None
+    quick: bool = eqx.field(static=True, default=False)
 
     def dense(self, n: int) -> Float[Array, "b n"]:
         """What every point loses."""
@@ -61,6 +67,36 @@ class Block(eqx.Module):
     def left(self, s: Float[Array, "n"]) -> Float[Array, "b n"]:
         """What every point has left of its base weight."""
         return s[None] - self.dense(s.size)
+
+
+def hessian_of_lists(expansion: AbstractExpansion, block: Block) -> Callable:
+    """The map from the points (k) and what they lose (k) of a group to H(w) (p p).
+
+    Lists are looked at a few hundred points at a time, and only as far as the longest of the block
+    goes: one program serves lists of any length, and padding costs nothing.
+    """
+
+    def own(indices, taken):
+        return expansion.restrict(indices).hessian(taken)
+
+    length = block.taken.shape[1]
+    if length <= _PIECE or devices() > 1:
+        return own
+    used = jnp.max(jnp.where(block.taken != 0, jnp.arange(1, length + 1)[None], 0))
+    pieces, more = (used + _PIECE - 1) // _PIECE, -length % _PIECE
+    p = expansion.penalty.size
+
+    def whole(indices, taken):
+        indices, taken = jnp.pad(indices, (0, more)), jnp.pad(taken, (0, more))
+
+        def add(piece, total):
+            start = piece * _PIECE
+            some = (jax.lax.dynamic_slice_in_dim(part, start, _PIECE) for part in (indices, taken))
+            return total + own(*some)
+
+        return jax.lax.fori_loop(0, pieces, add, jnp.zeros((p, p), taken.dtype))
+
+    return whole
 
 
 class Factor(eqx.Module):

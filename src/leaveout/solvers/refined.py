@@ -13,6 +13,7 @@ from leaveout.solvers.factor import (
     apply_full,
     apply_reduced,
     full_matrix,
+    hessian_of_lists,
     unit_diagonal,
 )
 from leaveout.solvers.iterative import CG
@@ -49,13 +50,13 @@ class Refined:
         """The map b to rows of (H - H(w))^-1 b."""
         single = _single(expansion)
         whole = full_matrix(single) if factor is None else _product(factor)
-        listed = block.indices is not None
+        of_lists = hessian_of_lists(single, block)
 
         def leaves(lane):
             """What a group takes from H, in float32."""
             indices, taken = lane
-            own = single.restrict(indices) if listed else single
-            return own.hessian(taken.astype(jnp.float32))
+            taken = taken.astype(jnp.float32)
+            return single.hessian(taken) if indices is None else of_lists(indices, taken)
 
         lanes = block.indices, block.taken
         batch = together(len(block.taken), 16 * whole.size)
