@@ -164,17 +164,22 @@ def advance(
     enough: int | Int[Array, ""] = 0,
     relative: float = 0.0,
     floor: float | Float[Array, ""] = 0.0,
+    widths: tuple[int, ...] = (),
 ) -> State:
     """Evaluate at most `most` times more, or until few lanes are running.
 
     Args:
         function: (b p) to values (b) and gradients (b p); None for the values of convex functions.
+            With `widths`, of (k p) and which lanes these are (k), or None for all.
         state: from `initialise`, `restart` or `advance`.
         most: evaluations.
         enough: running lanes at which to stop; default none.
         relative: a lane without a goal is done when its gradient is this share of its first one,
         floor: or this small.
+        widths: numbers of lanes k, increasing, the last b, for each of which the function is
+            written down: of those that are running as few are evaluated as hold them.
     """
+    evaluated = _shrinking(function, widths) if widths else lambda trial, _: function(trial)
 
     def unfinished(carry):
         count, state = carry
@@ -182,7 +187,7 @@ def advance(
 
     def evaluate(carry):
         count, state = carry
-        return count + 1, _step(function, state, relative, floor)
+        return count + 1, _step(evaluated, state, relative, floor)
 
     return jax.lax.while_loop(unfinished, evaluate, (0, state))[1]
 
@@ -208,11 +213,37 @@ def minimise(
     return solution(advance(function, state, max_steps))
 
 
+def _shrinking(function: Callable, widths: tuple[int, ...]) -> Callable:
+    """The function of trial points (b p) and of which lanes run, evaluated for few others."""
+
+    def of(width: int):
+        def call(trial, order):
+            if width == len(trial):
+                return function(trial, None)
+            rows = order[:width]
+            found = function(trial[rows], rows)
+            return jax.tree.map(
+                lambda leaf: (
+                    jnp.zeros((len(trial), *leaf.shape[1:]), leaf.dtype).at[rows].set(leaf)
+                ),
+                found,
+            )
+
+        return call
+
+    def evaluated(trial, running):
+        order = jnp.argsort(~running, stable=True)
+        which = jnp.searchsorted(jnp.array(widths), jnp.sum(running))
+        return jax.lax.switch(which, [of(width) for width in widths], trial, order)
+
+    return evaluated
+
+
 def _step(function, state: State, relative, floor) -> State:
     """One evaluation: every running lane accepts its trial point or shortens its step."""
     fresh = state.fresh
     trial = state.point + jnp.where(fresh, 0.0, state.step)[:, None] * state.direction
-    value, gradient = function(trial)
+    value, gradient = function(trial, state.running)
     slope = jnp.sum(gradient * state.direction, axis=1)
     norm = jnp.linalg.norm(gradient, axis=1)
     finite = jnp.isfinite(norm)
@@ -300,31 +331,29 @@ def _apply_inverse(state: State, gradient):
     """The two-loop recursion: the approximate inverse Hessian times the gradient.
 
     Its loops run over inner products that are known (Chen, Wang and Zhou 2014): the history is
-    read twice and nothing as long as a gradient is written in between.
+    read twice and nothing as long as a gradient is written in between. Each is the solution of a
+    triangular system, the pairs in the order of their age.
     """
     count = state.moves.shape[1]
+    order = (state.slot - 1 - jnp.arange(count)) % count  # of places in the ring, newest first
 
-    def aged(products):
-        """Newest first, lanes last: the ring's places slot - 1, slot - 2, ..."""
-        for axis in range(1, products.ndim):
-            products = jnp.roll(jnp.flip(products, axis), state.slot, axis)
-        return jnp.moveaxis(products, 0, -1)
+    def aged(products, axis=1):
+        """Newest first; and back, as the order is its own inverse."""
+        return jnp.take(products, order, axis)
 
-    curvature, across, between = aged(state.curvature), aged(state.across), aged(state.between)
-    along, against = aged(state.along), aged(state.against)
+    curvature = aged(state.curvature)
+    newer = curvature[:, :, None] * jnp.tril(aged(aged(state.across), 2), -1)
+    older = curvature[:, :, None] * jnp.tril(aged(aged(state.across), 2), -1).mT
+    first = _triangular(newer, curvature * aged(state.along), lower=True)
+    turns = jnp.einsum("bij,bj->bi", state.between, aged(first))
+    seen = state.scale[:, None] * (state.against - turns)
+    change = _triangular(older, first - curvature * aged(seen), lower=False)
+    turned = gradient - jnp.einsum("bm,bmp->bp", aged(first), state.turns)
+    return state.scale[:, None] * turned + jnp.einsum("bm,bmp->bp", aged(change), state.moves)
 
-    def forth(age, first):
-        left = along[age] - jnp.sum(first * across[age], axis=0)
-        return first.at[age].set(curvature[age] * left)
 
-    def back(step, change):
-        age = count - 1 - step
-        left = seen[age] + jnp.sum(change * across[:, age], axis=0)
-        return change.at[age].set(first[age] - curvature[age] * left)
-
-    first = jax.lax.fori_loop(0, count, forth, jnp.zeros_like(along))
-    seen = state.scale[None] * (against - jnp.sum(between * first[None], axis=1))
-    change = jax.lax.fori_loop(0, count, back, jnp.zeros_like(along))
-    first, change = (jnp.roll(jnp.flip(c, 0), state.slot, 0) for c in (first, change))
-    turned = gradient - jnp.einsum("mb,bmp->bp", first, state.turns)
-    return state.scale[:, None] * turned + jnp.einsum("mb,bmp->bp", change, state.moves)
+def _triangular(products, right, *, lower: bool):
+    """Solutions of (I + products) x = right, lane after lane."""
+    return jax.scipy.linalg.solve_triangular(
+        products, right[..., None], lower=lower, unit_diagonal=True
+    )[..., 0]

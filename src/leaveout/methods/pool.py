@@ -19,8 +19,8 @@ from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.coordinates import Coordinates, Plain, renewed
 from leaveout.runtime.batches import in_runs
-from leaveout.runtime.memory import ACCELERATOR, POOL_BYTES, POOL_LANES, bucket, budget
-from leaveout.runtime.sharding import constrain, on_host, place, replicate, to_host
+from leaveout.runtime.memory import ACCELERATOR, POOL_BYTES, POOL_LANES, budget, longest, rung
+from leaveout.runtime.sharding import constrain, devices, on_host, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Effort", "Task", "pool_size", "pooled", "straight"]
@@ -68,11 +68,9 @@ def pool_size(fit: Fit, count: int, history: int) -> int:
     """Lanes that a pool for so many groups has."""
     objective = fit.objective
     each = 8 * (objective.n * objective.floats_per_example + objective.p * (2 * history + 16))
-    available, most = budget(), POOL_LANES * ACCELERATOR
-    if on_host():
-        available, most = min(available, POOL_BYTES), POOL_LANES
-    fits = max(available // each, 1)
-    return int(min(bucket(count, 8), most, 1 << (int(fits).bit_length() - 1)))
+    if on_host():  # the problem's own number: fewer lanes that run cost less (`_widths`)
+        return longest(each, min(budget(), POOL_BYTES), POOL_LANES)
+    return longest(each, budget(), min(rung(count), ACCELERATOR * POOL_LANES))
 
 
 def straight(task: Task, lanes: int) -> Solution:
@@ -95,7 +93,7 @@ def pooled(task: Task, lanes: int) -> Solution:
             pool.harvest()
             pool.fill()
             if not pool.holds_any:
-                return Solution(*(jnp.asarray(part) for part in pool.reached))
+                return Solution(*(place(part, part.dtype) for part in pool.reached))
         pool.advance()
 
 
@@ -132,17 +130,14 @@ class _Pool:
         return bool(self.done.sum() >= self.some or idle.all() or not len(self.queue))
 
     def fill(self) -> None:
-        """Put waiting groups into lanes that hold none; drop lanes once the last groups are few."""
+        """Put waiting groups into lanes that hold none."""
         free = np.flatnonzero(self.holder < 0)[: len(self.queue)]
         for rows in _padded(free, self.some, len(self.holder)):
             self._refill(rows)
         if self.lanes is None or not self.holds_any:
             return
-        if not len(self.queue) and (self.holder >= 0).sum() <= self.some < len(self.holder):
-            kept = np.argsort(self.holder < 0, kind="stable")[: self.some]
-            self.lanes, self.holder = _narrow(self.lanes, kept), self.holder[kept]
-        held = place(self.holder >= 0, bool, "groups")  # lanes that hold no group do not run
-        running = self.lanes.state.running & held
+        running = to_host(self.lanes.state.running) & (self.holder >= 0)  # no others do
+        running = place(running, bool, "groups")
         self.lanes = eqx.tree_at(lambda lanes: lanes.state.running, self.lanes, running)
 
     def _refill(self, rows: np.ndarray) -> None:
@@ -151,7 +146,7 @@ class _Pool:
         taken, self.queue = np.split(self.queue, [len(rows_here)])
         new = self.task.begun(np.resize(taken, self.some))
         if self.lanes is None:
-            self.lanes = _narrow(new, jnp.zeros(len(self.holder), int))
+            self.lanes = _narrow(new, np.zeros(len(self.holder), int))
         self.lanes = _refilled(new, self.lanes, rows)
         self.holder[rows_here] = taken
 
@@ -290,6 +285,12 @@ def _refilled(new: _Lanes, pool: _Lanes, rows) -> _Lanes:
     return _laid(refilled)
 
 
+def _widths(lanes: int) -> tuple[int, ...]:
+    """How many lanes are evaluated together, where fewer than all cost less."""
+    fewer = (16, 64) if on_host() and devices() == 1 else ()
+    return (*(width for width in fewer if width < lanes), lanes)
+
+
 def _advance(problem: Coordinates, lanes: _Lanes, most, enough, tolerance: float) -> _Lanes:
     """Evaluate until `enough` lanes or fewer are running."""
     state = _search((problem, lanes.v, lanes.l2), lanes.state, most, enough, tolerance)
@@ -298,11 +299,16 @@ def _advance(problem: Coordinates, lanes: _Lanes, most, enough, tolerance: float
 
 @eqx.filter_jit(donate="all-except-first")
 def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs.State:
-    problem, *rest = inputs
-    state = lbfgs.advance(
-        problem.function(*rest), state, most,
-        enough=enough, relative=tolerance, floor=_floor(problem.fit),
-    )  # fmt: skip
+    problem, v, l2 = inputs
+
+    def function(u, rows):
+        if rows is None:
+            return problem.function(v, l2)(u)
+        some = jnp.take(v, rows, axis=v.ndim - 2), None if l2 is None else l2[rows]
+        return problem.function(*some)(u)
+
+    goals = {"enough": enough, "relative": tolerance, "floor": _floor(problem.fit)}
+    state = lbfgs.advance(function, state, most, **goals, widths=_widths(len(state.step)))
     return jax.tree.map(lambda leaf: constrain(leaf, "groups"), state)
 
 

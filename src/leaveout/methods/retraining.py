@@ -33,7 +33,7 @@ from leaveout.objectives.abstract import AbstractScores
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer, check_positive
-from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers import factorise, full_matrix, reachable, scale_of
 
@@ -171,8 +171,9 @@ def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
 
 def _flagged(solution: Solution, where, status: Status) -> Solution:
     """The solution with a status for some rows that converged."""
-    code = jnp.where((solution.status == 0) & where, status, solution.status)
-    return eqx.tree_at(lambda s: s.status, solution, code.astype(jnp.int8))
+    before = to_host(solution.status)
+    code = np.where((before == 0) & to_host(where), status, before).astype(np.int8)
+    return eqx.tree_at(lambda s: s.status, solution, place(code, np.int8))
 
 
 def _start(values, shape):
