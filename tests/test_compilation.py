@@ -61,6 +61,22 @@ def test_a_study_compiles_each_program_a_handful_of_times_and_another_one_nothin
     assert not compiled
 
 
+def test_another_number_of_groups_compiles_nothing(compiled):
+    fitted = lo.fit(problem(n=N, d=6))
+    measure = measures_of(fitted.objective)[0]
+    groups = ragged(2)
+
+    def ask(count):
+        for method in (*METHODS, lo.NewtonChebyshev()):
+            lo.effects(fitted, groups[-count:], measure, method)
+
+    ask(16)
+    compiled.clear()
+    for count in (1, 23, 64):
+        ask(count)
+    assert not compiled, compiled
+
+
 _START = """
 import jax
 from leaveout.studies.cli.main import keep_compiled

@@ -19,8 +19,8 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
 from leaveout.runtime.batches import halving
-from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks
-from leaveout.runtime.sharding import constrain, entry_point, replicate
+from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks, rung
+from leaveout.runtime.sharding import constrain, entry_point, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Question", "gathered", "plan", "pose", "stream"]
@@ -322,9 +322,12 @@ def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> _Part:
 
 
 def _evaluate(fit: Fit, groups: Groups, measure: Measure, change: Change, first_order: bool):
-    w = leaving(fit, groups) if measure.needs_w else None
+    count = len(groups)
+    rows = np.resize(np.arange(count), rung(count))
+    w = leaving(fit, groups, rows) if measure.needs_w else None
     how = _linearised if first_order and measure.smooth else _difference
-    return how(fit, measure, change.value, w)
+    value = place(to_host(change.value)[rows], change.value.dtype, "groups")
+    return to_host(how(fit, measure, value, w))[:count]
 
 
 @eqx.filter_jit

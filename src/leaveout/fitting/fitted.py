@@ -119,10 +119,14 @@ class Change(eqx.Module):
         return jax.vmap(self.objective.parameters)(self.value)
 
 
-@eqx.filter_jit
 def expansion_of(fit: Fit) -> AbstractExpansion:
     """Every loss to second order around theta, compiled."""
-    return fit.expansion()
+    return _expansion(fit.objective, fit.flat)
+
+
+@eqx.filter_jit
+def _expansion(objective: AbstractObjective, flat: Float[Array, "p"]) -> AbstractExpansion:
+    return objective.at(flat)
 
 
 def rounding(

@@ -1,5 +1,6 @@
 """Gates: what is refused, or warned of, before anything is computed; passed once a call."""
 
+import contextlib
 import dataclasses
 import enum
 from collections.abc import Collection
@@ -8,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from leaveout.fitting.fitted import Fit, expansion_of, rounding
 from leaveout.fitting.implicit import known
@@ -16,7 +17,7 @@ from leaveout.fitting.leaving import leaving, listed_gradients, taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearExpansion
-from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host
+from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host, tracing
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.tables import check_rows
 from leaveout.runtime.text import warn
@@ -136,8 +137,8 @@ def check_own(fit: Fit) -> None:
     """
     if fit.metric is None or is_traced(fit):
         return
-    with jax.ensure_compile_time_eval():  # of numbers, inside jit too
-        found = to_host(_own(fit, fit.metric))
+    with jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext():
+        found = to_host(_own(fit, fit.metric))  # of numbers, inside jit too
     others, decrement, apart = (part.item() for part in found)
     if others:
         told = float(to_host(fit.residual))
@@ -215,13 +216,18 @@ def doubtful(fit: Fit, groups: Groups) -> np.ndarray:
     return (lengths > 0) & (float(to_host(fit.residual)) > _HUNDREDTH * lengths)
 
 
+@eqx.filter_jit
+def _rounding(fit: Fit) -> Float[Array, ""]:
+    return rounding(fit.flat, fit.metric, fit.sandwich)
+
+
 def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
     """|g(w)| in the norm of H^-1, of every group; None where theta is beyond doubt.
 
     Of other objectives than linear models, where g(w) of a group is a pass over the data, of a few
     groups that stand for all.
     """
-    sandwich, floor = to_host((fit.sandwich, rounding(fit.flat, fit.metric, fit.sandwich)))
+    sandwich, floor = to_host((fit.sandwich, _rounding(fit)))
     if float(to_host(fit.residual)) <= max(_SURE * float(sandwich), float(floor)):
         return None
     if fit.metric is None:  # as of groups drawn at random

@@ -260,15 +260,15 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
     search, over = _Search(place, place, None), False
     if elsewhere:
         sandwich = _sandwich(objective, place)
-        near = bool(place.decrement <= rounding(begin, place.factor, sandwich))
+        near = bool(place.decrement <= _goal(place, sandwich, np.float64(0.0)))
         decrement = 0.0 if near else float(place.decrement)
         _refuse_far(objective, bool(place.definite), decrement, float(sandwich))
         search = dataclasses.replace(search, sandwich=sandwich)
     while search.steps < max_steps and not over:
         search = _descend(objective, search)
-        lost = not bool(jnp.isfinite(search.place.decrement) & search.place.definite)
+        lost = not (np.isfinite(search.place.decrement) and search.place.definite)
         if lost and search.steps < max_steps // 2:
-            over = not bool(jnp.all(jnp.isfinite(search.place.theta)))
+            over = not np.isfinite(search.place.theta).all()
             continue
         search = _ranked(search)
         if search.waiting:
@@ -276,10 +276,8 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
     best, sandwich = search.best, search.sandwich
     sandwich = _sandwich(objective, best) if sandwich is None else sandwich
     status = _verdict(best, begin, sandwich, tolerance, search.steps >= max_steps, elsewhere)
-    steps = jnp.int32(search.steps)
-    return Fit(
-        objective, best.theta, best.factor, best.decrement, sandwich, steps, jnp.int8(status)
-    )
+    counts = jnp.asarray(np.array(search.steps, np.int32)), jnp.asarray(np.array(status, np.int8))
+    return Fit(objective, best.theta, best.factor, best.decrement, sandwich, *counts)
 
 
 def _beginning(objective, begin):
@@ -304,9 +302,9 @@ def _descend(objective, search: _Search) -> _Search:
 def _ranked(search: _Search) -> _Search:
     """The better of the last place and the best so far, and how long it has been waited for."""
     place, best = search.place, search.best
-    better = bool(place.decrement < 0.5 * best.decrement)
-    better = better or not bool(jnp.isfinite(best.decrement))
-    if better or bool(place.decrement <= best.decrement):
+    reached, before = float(place.decrement), float(best.decrement)
+    better = reached < 0.5 * before or not np.isfinite(before)
+    if better or reached <= before:
         best = place
     return dataclasses.replace(search, best=best, waiting=0 if better else search.waiting + 1)
 
@@ -315,18 +313,25 @@ def _settle(objective, search: _Search, tolerance) -> tuple[_Search, bool]:
     """What to do where the decrement no longer falls: stop, or once step without looking at J."""
     best, sandwich = search.best, _sandwich(objective, search.best)
     search = dataclasses.replace(search, sandwich=sandwich)
-    small = bool(best.decrement <= _goal(best, sandwich, tolerance))
-    done = search.waiting > 1 or bool(best.decrement <= _ROUNDED * sandwich)
+    reached = float(best.decrement)
+    small = reached <= float(_goal(best, sandwich, np.float64(tolerance)))
+    done = search.waiting > 1 or reached <= _ROUNDED * float(sandwich)
     if search.waiting >= 20 or (small and done):
         return search, True
     if small:  # J itself may be too flat for its rounding
-        theta = best.theta - best.factor.solve(best.gradient[None])[0]
-        undamped = _assess(objective, theta)
-        best = undamped if bool(undamped.decrement < best.decrement) else best
+        undamped = _assess(objective, best.theta - _step(best))
+        best = undamped if float(undamped.decrement) < reached else best
         search = dataclasses.replace(search, place=best, best=best, steps=search.steps + 1)
     return search, False
 
 
+@eqx.filter_jit
+def _step(place: _Place) -> Float[Array, "p"]:
+    """H^-1 times the gradient."""
+    return place.factor.solve(place.gradient[None])[0]
+
+
+@eqx.filter_jit
 def _goal(best: _Place, sandwich, tolerance):
     """The decrement that counts as an optimum; of a model that fits exactly that of rounding."""
     return jnp.maximum(tolerance * sandwich, rounding(best.theta, best.factor, sandwich))
@@ -334,14 +339,14 @@ def _goal(best: _Place, sandwich, tolerance):
 
 def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
     """How a fit ended."""
-    step = best.factor.solve(best.gradient[None])[0]
-    still = max(1e-5, 30 * float(jnp.finfo(step.dtype).eps) ** 0.5)
-    moving = bool(jnp.linalg.norm(step) > still * jnp.linalg.norm(best.theta - begin))
-    if not bool(jnp.isfinite(best.decrement)):
+    step, theta = np.asarray(_step(best)), np.asarray(best.theta)
+    still = max(1e-5, 30 * float(np.finfo(step.dtype).eps) ** 0.5)
+    moving = np.linalg.norm(step) > still * np.linalg.norm(theta - np.asarray(begin))
+    if not np.isfinite(best.decrement):
         return Status.singular
     if not bool(best.definite):
         return Status.no_minimum if moving else Status.singular
-    if not bool(best.decrement <= _goal(best, sandwich, tolerance)):
+    if not float(best.decrement) <= float(_goal(best, sandwich, np.float64(tolerance))):
         if spent:
             return Status.max_steps
         return Status.no_minimum if moving else Status.stalled

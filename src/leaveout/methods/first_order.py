@@ -23,7 +23,7 @@ from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.batches import in_runs
-from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, bucket, budget, chunks
+from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, budget, longest, rung
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import (
@@ -199,14 +199,10 @@ def over_chunks(
         found = _pulled(expansion, w)
         return call(found if more is None else found + more[rows])
 
-    return in_runs(
-        chunks(
-            np.arange(len(groups)), 8 * 6 * objective.p + held, budget(),
-            LISTED_GROUPS if listed else CHUNK_GROUPS,
-        ),
-        answer,
-        lambda rows: len(rows) if len(groups) <= CHUNK_GROUPS else bucket(len(rows)),
-    )  # fmt: skip
+    most = LISTED_GROUPS if listed else CHUNK_GROUPS
+    most = longest(8 * 6 * objective.p + held, budget(), most)
+    runs = (np.arange(at, min(at + most, len(groups))) for at in range(0, len(groups), most))
+    return in_runs(runs, answer, lambda rows: min(rung(len(rows)), most))
 
 
 def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:

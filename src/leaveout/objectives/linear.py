@@ -23,7 +23,7 @@ from leaveout.objectives.checks import (
 )
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
-from leaveout.runtime.sharding import is_traced, replicate
+from leaveout.runtime.sharding import is_traced, replicate, to_host
 from leaveout.runtime.tables import (
     Fingerprint,
     Names,
@@ -399,8 +399,11 @@ class LinearObjective(AbstractScores):
         """Columns of the design of which a parameter has no penalty; all where that is traced."""
         if is_traced(self.penalty):
             return tuple(range(self.layout.width))
-        penalty = np.asarray(self.layout.matrix(np.asarray(self.penalty)))
-        return tuple(np.flatnonzero((penalty == 0).any(axis=0)).tolist())
+        falls = np.asarray(to_host(self.penalised)) != 0
+        bare = ~falls | (float(to_host(self.l2)) == 0)
+        rows = np.zeros(self.p, bool)
+        rows[self.layout.order()] = bare  # one row of the design's columns an output
+        return tuple(np.flatnonzero(rows.reshape(self.outputs, -1).any(axis=0)).tolist())
 
     def at_columns(self, values, columns):
         """The entries of a flat vector that belong to these columns, in every output."""
