@@ -77,6 +77,17 @@ def test_intervals_hold_the_value_shrink_with_groups_and_follow_the_key():
     assert one != other
 
 
+def test_intervals_are_those_of_groups_drawn_independently():
+    """Of a slope: its standard error by formula, in which no draw is used twice."""
+    predicted, actual = pair(g=400, m=1, noise=0.5)
+    p, a = predicted[:, 0], actual[:, 0]
+    slope = p @ a / (a @ a)
+    error = np.sqrt(np.sum(((p - slope * a) * a) ** 2)) / (a @ a)  # of any variance, to first order
+    low, value, high = interval(lo.compare(p, a, resamples=4000), "slope")
+    assert value == pytest.approx(slope)
+    np.testing.assert_allclose([value - low, high - value], 1.96 * error, rtol=0.15)
+
+
 def test_rows_by_kind_and_size_are_those_of_the_subsets():
     predicted, actual = (effects(value) for value in pair())
     report = lo.compare(predicted, actual)
