@@ -104,6 +104,23 @@ def test_rows_by_kind_and_size_are_those_of_the_subsets():
     assert report.table(by="kind").count("positive tail") == 2
 
 
+def test_slices_take_a_fifth_of_the_resamples():
+    for resamples, known in ((4, False), (5, True)):
+        rows = lo.compare(*(effects(each) for each in pair()), resamples=resamples).rows
+        assert {row["low"] is not None for row in rows if row["by"] == "kind"} == {known}
+        assert all(row["low"] is not None for row in rows if row["by"] == "all")
+
+
+def test_statistics_have_no_unit_and_an_effect_of_nothing_has_no_relative_error():
+    (predicted, actual), statistics = pair(m=1), lo.compare(*pair(m=1)).to_pandas()["value"]
+    for scale in (1e-6, 1e6):
+        found = lo.compare(scale * predicted, scale * actual).to_pandas()["value"]
+        np.testing.assert_allclose(found, statistics, rtol=1e-9)
+    actual[0] = 0.0
+    error = np.abs(predicted - actual)[1:] / np.abs(actual)[1:]
+    assert lo.compare(predicted, actual)["median_relative_error"] == pytest.approx(np.median(error))
+
+
 def test_effects_that_do_not_vary_are_undefined_not_nan():
     report = lo.compare(np.ones(5), np.arange(5.0))
     assert np.isnan(report.spearman[0])
