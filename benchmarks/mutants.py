@@ -42,7 +42,16 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ): "any array of objects is refused in the same words",
 }  # fmt: skip
 
-_PARTS = ("src", "tests", "benchmarks", "docs", "notebooks", "pyproject.toml", "README.md")
+_PARTS = (
+    "src",
+    "tests",
+    "benchmarks",
+    "docs",
+    "notebooks",
+    "pyproject.toml",
+    "README.md",
+    "CONTRIBUTING.md",
+)
 _LEFT_OUT = (
     "test_house.py",
     "test_compilation.py",

@@ -24,8 +24,8 @@ def jackknife(
     Liang and Zeger's, without their correction for few clusters.
 
     A group without base weight is not there, and does not count. Without a group that holds a
-    whole class, or all events, theta runs to infinity; columns that have a limit on the way are
-    used at it, and there is a warning.
+    whole class, or all of a dummy, theta has no one minimum, but a column can have its value there,
+    or a limit. That is used, with a warning.
 
     Args:
         effects: of groups that do not overlap and hold every point whole: sites, villages, or
@@ -34,8 +34,8 @@ def jackknife(
         partial: take groups that leave points out: these count as fixed, or, of no base weight, as
             not there. Where labels are missing that is too small: fit without these rows.
         drop: leave out, column by column, the groups whose effect is flagged, as if they were not
-            there, and those without which theta has no minimum. What they would have added is then
-            missing.
+            there, and those without which theta has no one minimum. What they would have added is
+            then missing.
 
     Returns:
         (m) in units of the columns; NaN for a column in which fewer than two groups are left.
@@ -66,16 +66,16 @@ def jackknife(
 
 def _at_a_minimum(effects: Effects, drop: bool) -> np.ndarray:
     """(g) the groups to use: not, where these are dropped, those that leave no minimum."""
-    endless = effects.theta_status == Status.no_minimum
-    limits = endless & (effects.column_status == 0).any(axis=1)
+    loose = np.isin(effects.theta_status, (Status.no_minimum, Status.singular))
+    limits = loose & (effects.column_status == 0).any(axis=1)
     if limits.any() and not drop:
         names = shortened(map(str, effects.groups.names[limits]))
         warn(
-            f"theta has no minimum without {names} (a class is gone, or what is left can be "
-            "separated), so that the standard error takes the limits of the columns for estimates "
-            "there; drop=True leaves these groups out"
+            f"theta has no one minimum without {names} (a class or a column is gone, or what is "
+            "left can be separated); the columns have values or limits there all the same, which "
+            "the standard error takes for estimates; drop=True leaves these groups out"
         )
-    return ~endless if drop else np.ones(len(endless), bool)
+    return ~loose if drop else np.ones(len(loose), bool)
 
 
 def _infinitesimal(value: np.ndarray) -> float:
