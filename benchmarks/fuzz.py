@@ -218,6 +218,7 @@ def _minimum(problem: Problem, matrix, weights, free: int):
         scale = np.abs(weights).sum() * (1 + np.abs(problem.design).max())
         if decrement < 1e-24 * (1 + abs(value)):
             one = eigen[free] > 1e-10 * eigen[-1]
+            matrix = matrix - step.reshape(matrix.shape)  # what is left of a small change is small
             return matrix, bool(one and lost < 1e-9 * scale) and np.abs(matrix).max() < 1e4
         step, size = step.reshape(matrix.shape), 1.0
         while size > 1e-12 and not (
@@ -278,11 +279,13 @@ def check(problem: Problem) -> dict[str, Any]:
         code = actual.status[i : i + 1]
         _compare(found, f"self-loss, group {i}", mine[1], truth[1], reached, code, lost)
         every = np.concatenate([truth[0].ravel(), truth[1]])
+        rounding = np.abs(query) @ np.abs(theta).T, np.atleast_1d(np.abs(gone) @ (1 + np.abs(own)))
+        noise = 1e-13 * np.concatenate([part.ravel() for part in rounding])
         for name, each in (("retrain", actual), ("newton", step)):
             if reached and not free and not actual.status[i]:
                 assert each.lower is not None
                 assert each.upper is not None
-                slack = 1e-8 * np.abs(every).max() + 1e-10
+                slack = 1e-8 * np.abs(every).max() + noise  # of the truth, not of the interval
                 low, high = each.lower[i] - slack, each.upper[i] + slack
                 found["compared"] += every.size
                 if not ((low <= every) & (every <= high)).all():

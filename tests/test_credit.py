@@ -1,6 +1,9 @@
 """The table of natural groups, and their place among random ones."""
 
+import warnings
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,6 +120,25 @@ def test_credit_is_saved_as_a_table_and_needs_no_classes(tmp_path):
     assert table["Newton on parameter[0]"].tolist() == found.best.value[:, 0].tolist()
     assert not [name for name in table if name.startswith("class")]
     assert lo.credit(lo.fit(objective), groups, lo.measures.parameter(0), null=0).null is None
+
+
+@pytest.mark.slow
+def test_the_table_says_that_a_minimum_is_a_local_one():
+    rng = np.random.default_rng(4)
+    x, start = rng.normal(size=(20, 1)), jnp.array([0.3, 0.2])
+    data = x, np.tanh(x[:, 0]) + 0.1 * rng.normal(size=20)
+
+    def loss(theta, example):
+        return (theta[0] * jnp.tanh(theta[1] * example[0][0]) - example[1]) ** 2
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of curvature, which depends on where one looks
+        fit = lo.fit(lo.Objective(loss, data, start, l2=0.1))
+    groups = lo.Groups.from_labels(np.arange(20) % 4)
+    found = lo.credit(fit, groups, lo.measures.self_loss(), (lo.Influence(), lo.Newton()), null=0)
+    (note,) = found.notes  # once, of two methods
+    assert note.startswith("the loss is not known to be convex")
+    assert found.table().splitlines()[-1] == note
 
 
 def test_clustered_standard_errors_are_those_of_statsmodels():

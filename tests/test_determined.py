@@ -47,6 +47,11 @@ def test_slopes_beside_the_dummies_of_what_left_are_determined(sites):
     assert found.status.all()
     slopes = lo.effects(fit, groups, measures[0], lo.Retrain(1e-10))
     assert not slopes.status.any()  # the worst of what is asked
+    assert slopes.theta_status.all()
+    deviation = right - right.mean(axis=0)  # the dummies that leave are no parameters any more
+    error = np.sqrt((SITES - 1) / SITES * np.sum(deviation**2, axis=0))
+    with pytest.warns(UserWarning, match="no one minimum without '0', .*have values or limits"):
+        np.testing.assert_allclose(lo.jackknife(slopes), error, rtol=1e-6)
     assert (lo.retrain(fit, groups).status != 0).all()  # theta itself is not
 
 

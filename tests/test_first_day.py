@@ -322,6 +322,46 @@ def test_a_fit_of_a_lambda_says_why_it_is_not_pickled(make):
     np.testing.assert_array_equal(copy.deepcopy(fit).flat, fit.flat)
 
 
+# ---- calls ------------------------------------------------------------------------------------
+
+
+def test_whole_verbs_inside_jit_are_told_where_they_work(fit):
+    for method in (lo.Newton(), lo.Influence(), lo.Retrain(), lo.SecondOrder(), lo.Krylov()):
+        call = jax.jit(lo.effects)
+        refused(lambda call=call, method=method: call(fit, GROUPS, OWN, method), "outside jax.jit")
+    refused(lambda: jax.jit(lambda a: a * lo.fit(lo.logistic(X, Y)).flat)(2.0), "outside jax.jit")
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (
+            lambda fit: lo.effects(fit, GROUPS, OWN, progress=wrong(3)),
+            "progress as a function.*, got 3",
+        ),
+        (
+            lambda fit: lo.cross_validate(wrong(fit.objective), [1.0], key=wrong(3)),
+            "a random key .*, got 3",
+        ),
+        (
+            lambda fit: lo.groups.feature_clusters(wrong(3), wrong(fit.objective), sizes=[3]),
+            "key .*, got 3",
+        ),
+        (lambda fit: lo.Groups.from_pairs([0, 0, 1], [1, 2, 3], n=N, w=[1, 1]), "3 examples, got"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(fit, call, sentence):
+    refused(lambda: call(fit), sentence)
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: GROUPS + wrong(3), lambda: GROUPS | wrong(None), lambda: GROUPS - wrong([0])]
+)
+def test_groups_go_with_groups_only(call):
+    with pytest.raises(TypeError, match=r"^expected groups on both sides of [+|-], got"):
+        call()
+
+
 # ---- what is made of effects -----------------------------------------------------------------
 
 
@@ -343,6 +383,9 @@ def test_scatter_takes_arrays_and_names(effects):
         (lambda e: lo.compare(e.value * 1j, e), "an array of numbers.*, got ndarray"),
         (lambda e: lo.compare([e, e], e), "an array of numbers.*, got list"),
         (lambda e: lo.compare([[1], [1, 2]], e), "an array of numbers.*, got list"),
+        (lambda e: lo.compare(e, e, key=wrong(3)), "a random key such as jax.random.key.0., got 3"),
+        (lambda e: lo.compare(e, e, key=wrong(np.zeros((2, 2)))), "got float64 of shape .2, 2."),
+        (lambda e: lo.compare(e, e, resamples=wrong(1.5)), "resamples as an integer .* got 1.5"),
         (lambda e: lo.compare(None, e), "an array of numbers.*, got NoneType"),
         (lambda e: lo.jackknife(e.value), "expected `Effects`, got ndarray"),
         (lambda e: lo.add(e.groups, (X, Y)), "expected a Fit"),

@@ -58,7 +58,7 @@ def test_effects_keep_the_status_of_columns_in_files_parts_and_copies(case, tmp_
     some = dataclasses.replace(actual, column_status=codes)
     some.save(tmp_path / "effects.npz")
     back = lo.load(tmp_path / "effects.npz")
-    for name in ("column_status", "weight"):
+    for name in ("column_status", "weight", "theta_status"):
         np.testing.assert_array_equal(getattr(back, name), getattr(some, name))
     np.testing.assert_array_equal(some[::-2].column_status, codes[::-2])
     assert back.weight is not None
@@ -137,6 +137,21 @@ def test_a_standard_error_is_refused_or_without_those_dropped(case):
     deviation = rest.value - rest.value.mean(axis=0)
     right = np.sqrt(5 / 6 * np.sum(deviation**2, axis=0))
     np.testing.assert_allclose(lo.jackknife(actual, drop=True), right, rtol=1e-12)
+
+
+def test_a_standard_error_of_limits_is_told_of_and_drop_leaves_them_out(case):
+    """Without class 'rare' its intercept has no end, but a slope has a limit, which is used."""
+    fit, groups, *_ = case
+    slope = lo.effects(fit, groups, lo.measures.parameter(0), lo.Retrain())
+    assert not slope.status.any()
+    assert slope.theta_status.tolist() == np.where(bad_of(groups), lo.Status.no_minimum, 0).tolist()
+    assert "all converged, 1 of them without one theta of their own" in repr(slope)
+    with pytest.warns(UserWarning, match="theta has no one minimum without 'only'"):
+        every = lo.jackknife(slope)
+    deviation = slope.value - slope.value.mean(axis=0)
+    np.testing.assert_allclose(every, np.sqrt(6 / 7 * np.sum(deviation**2, axis=0)), rtol=1e-12)
+    rest = slope[~bad_of(groups)]
+    np.testing.assert_array_equal(lo.jackknife(slope, drop=True), lo.jackknife(rest, partial=True))
 
 
 def test_credit_marks_what_is_flagged_in_its_table_and_its_frame(case):

@@ -77,6 +77,17 @@ def test_intervals_hold_the_value_shrink_with_groups_and_follow_the_key():
     assert one != other
 
 
+def test_intervals_are_those_of_groups_drawn_independently():
+    """Of a slope: its standard error by formula, in which no draw is used twice."""
+    predicted, actual = pair(g=400, m=1, noise=0.5)
+    p, a = predicted[:, 0], actual[:, 0]
+    slope = p @ a / (a @ a)
+    error = np.sqrt(np.sum(((p - slope * a) * a) ** 2)) / (a @ a)  # of any variance, to first order
+    low, value, high = interval(lo.compare(p, a, resamples=4000), "slope")
+    assert value == pytest.approx(slope)
+    np.testing.assert_allclose([value - low, high - value], 1.96 * error, rtol=0.15)
+
+
 def test_rows_by_kind_and_size_are_those_of_the_subsets():
     predicted, actual = (effects(value) for value in pair())
     report = lo.compare(predicted, actual)
@@ -91,6 +102,23 @@ def test_rows_by_kind_and_size_are_those_of_the_subsets():
     assert len(report.to_pandas()) == len(report.rows)
     assert "loss[1]" in str(report)
     assert report.table(by="kind").count("positive tail") == 2
+
+
+def test_slices_take_a_fifth_of_the_resamples():
+    for resamples, known in ((4, False), (5, True)):
+        rows = lo.compare(*(effects(each) for each in pair()), resamples=resamples).rows
+        assert {row["low"] is not None for row in rows if row["by"] == "kind"} == {known}
+        assert all(row["low"] is not None for row in rows if row["by"] == "all")
+
+
+def test_statistics_have_no_unit_and_an_effect_of_nothing_has_no_relative_error():
+    (predicted, actual), statistics = pair(m=1), lo.compare(*pair(m=1)).to_pandas()["value"]
+    for scale in (1e-6, 1e6):
+        found = lo.compare(scale * predicted, scale * actual).to_pandas()["value"]
+        np.testing.assert_allclose(found, statistics, rtol=1e-9)
+    actual[0] = 0.0
+    error = np.abs(predicted - actual)[1:] / np.abs(actual)[1:]
+    assert lo.compare(predicted, actual)["median_relative_error"] == pytest.approx(np.median(error))
 
 
 def test_effects_that_do_not_vary_are_undefined_not_nan():

@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from sklearn.linear_model import Ridge
 
 import leaveout as lo
 from leaveout.runtime.columns import column
@@ -135,8 +136,9 @@ OTHER = FRAME[["times", "age", "job x", "job z"]]
         lambda fit, x: lo.effects(fit, GROUPS, lo.measures.accuracy((x, Y))),
         lambda fit, x: lo.add(fit, (x, Y)),
         lambda fit, x: fit.objective.scores(fit.flat, x),
+        lambda fit, x: fit.theta(x),
     ],
-    ids=["prediction", "loss", "margin", "accuracy", "add", "scores"],
+    ids=["prediction", "loss", "margin", "accuracy", "add", "scores", "theta"],
 )
 @pytest.mark.usefixtures("as_users_run_it")
 def test_columns_in_another_order_are_refused(use, library):
@@ -164,6 +166,14 @@ def test_columns_without_names_go_by_position():
         assert lo.measures.prediction(x).bind(objective).columns(objective)[0] == "prediction[0]"
 
 
+def test_theta_gives_the_scores_of_a_table_and_goes_with_theta_of_no_table():
+    plain = lo.fit(lo.logistic(PLAIN, Y, l2=1.0)).theta
+    np.testing.assert_allclose(FIT.theta(FRAME), plain(PLAIN), rtol=1e-9)
+    np.testing.assert_array_equal(plain(FRAME), plain(PLAIN))  # knows no names
+    both = jax.tree.map(jnp.add, FIT.theta, plain)  # of one structure
+    np.testing.assert_allclose(both(PLAIN), 2 * plain(PLAIN), rtol=1e-9)
+
+
 # ---- rows that do not match ----------------------------------------------------------------------
 
 INDEX = pd.Index([f"patient {i}" for i in RNG.permutation(N)])
@@ -181,6 +191,10 @@ GROUPS = lo.Groups.from_labels(SITE)
 ROWS: dict[str, Any] = {
     "targets": lambda s: lo.logistic(DATA, s(Y)),
     "weights": lambda s: lo.logistic(DATA, Y, weights=s(TIMES + 1)),
+    "weights of an estimator": lambda s: lo.from_sklearn(
+        Ridge(1.0).fit(DATA, PAID), DATA, PAID, weights=s(np.ones(N))
+    ),
+    "offset": lambda s: lo.logistic(DATA, Y, offset=s(AGE / 100)),
     "weights beside targets": lambda s: lo.logistic(PLAIN, series(Y), weights=s(TIMES + 1)),
     "several targets": lambda s: lo.glm(
         lambda score, y: (score - y["a"]) ** 2 + y["b"] * score, DATA, {"a": s(PAID), "b": PAID}

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
+from leaveout.runtime.options import check_integer, generator
 from leaveout.runtime.solution import flagged_in_words
 from leaveout.runtime.text import aligned, shortened
 
@@ -182,6 +183,7 @@ def compare(
         ValueError: for NaN or infinite effects that are not flagged (named), other groups or
             columns, or fewer than two groups that are not flagged in any column.
     """
+    check_integer(resamples, "resamples", least=0)
     pair = paired(predicted, actual)
     if len(pair.predicted) < 2:
         raise ValueError("expected at least two groups to compare, got one")
@@ -193,8 +195,7 @@ def compare(
     names = [str(i) for i in range(len(p))] if groups is None else groups.names
     _refuse_non_finite(np.where(good, p, 0.0), "predicted", names, pair.columns)
     _refuse_non_finite(np.where(good, a, 0.0), "actual", names, pair.columns)
-    seed = jax.random.key_data(jax.random.key(0) if key is None else key)
-    rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
+    rng = generator(jax.random.key(0) if key is None else key)
     rows = []
     for (by, level), members in _slices(groups, len(p)).items():
         count = resamples if by == "all" else resamples // 5

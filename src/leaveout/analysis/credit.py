@@ -62,6 +62,12 @@ class Credit:
         """The effects by the method named last: the most exact, in the usual order."""
         return list(self.effects.values())[-1]
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the effects should know, by whichever method."""
+        every = (note for found in self.effects.values() for note in found.notes)
+        return tuple(dict.fromkeys(every))
+
     def to_pandas(self):
         """A pandas table, a row a group.
 
@@ -122,7 +128,7 @@ class Credit:
         rest = len(self.groups) - most
         more = [f"... and {rest:,} groups of smaller effect"] if rest > 0 else []
         lines = [f"effects on {self.columns[j]}", *aligned(rows, right=True), *more]
-        return "\n".join([*lines, *self._flagged(j)])
+        return "\n".join([*lines, *self._flagged(j), *self.notes])
 
     def _row(self, i: int, j: int) -> list[str]:
         """A line of the table."""

@@ -4,7 +4,8 @@ import numpy as np
 
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
-from leaveout.runtime.solution import kept
+from leaveout.runtime.solution import Status, kept
+from leaveout.runtime.text import shortened, warn
 
 __all__ = [
     "jackknife",
@@ -22,7 +23,9 @@ def jackknife(
     and infinitesimal, the cluster-robust sandwich: that of a coefficient by least squares equals
     Liang and Zeger's, without their correction for few clusters.
 
-    A group without base weight is not there, and does not count.
+    A group without base weight is not there, and does not count. Without a group that holds a
+    whole class, or all of a dummy, theta has no one minimum, but a column can have its value there,
+    or a limit. That is used, with a warning.
 
     Args:
         effects: of groups that do not overlap and hold every point whole: sites, villages, or
@@ -31,7 +34,8 @@ def jackknife(
         partial: take groups that leave points out: these count as fixed, or, of no base weight, as
             not there. Where labels are missing that is too small: fit without these rows.
         drop: leave out, column by column, the groups whose effect is flagged, as if they were not
-            there. What they would have added is then missing.
+            there, and those without which theta has no one minimum. What they would have added is
+            then missing.
 
     Returns:
         (m) in units of the columns; NaN for a column in which fewer than two groups are left.
@@ -50,6 +54,7 @@ def jackknife(
     there = np.ones(len(groups), bool) if effects.weight is None else effects.weight > 0
     if there.sum() < 2:
         raise ValueError("expected at least two groups")
+    there &= _at_a_minimum(effects, drop)
     found = np.full(len(effects.columns), np.nan)
     for j, column in enumerate(effects.columns):
         what = f"the standard error of {column}"
@@ -57,6 +62,20 @@ def jackknife(
         if mine.sum() > 1:
             found[j] = (_infinitesimal if infinitesimal else _delete_one)(effects.value[mine, j])
     return found
+
+
+def _at_a_minimum(effects: Effects, drop: bool) -> np.ndarray:
+    """(g) the groups to use: not, where these are dropped, those that leave no minimum."""
+    loose = np.isin(effects.theta_status, (Status.no_minimum, Status.singular))
+    limits = loose & (effects.column_status == 0).any(axis=1)
+    if limits.any() and not drop:
+        names = shortened(map(str, effects.groups.names[limits]))
+        warn(
+            f"theta has no one minimum without {names} (a class or a column is gone, or what is "
+            "left can be separated); the columns have values or limits there all the same, which "
+            "the standard error takes for estimates; drop=True leaves these groups out"
+        )
+    return ~loose if drop else np.ones(len(loose), bool)
 
 
 def _infinitesimal(value: np.ndarray) -> float:

@@ -16,11 +16,15 @@ _OF_GROUPS = "groups_"  # before the names of what a file holds of the groups
 #: what an `Effects` holds an entry a group of
 ROWS = (
     "value", "status", "residual", "steps", "lower", "upper", "certificate", "column_status",
-    "weight",
+    "weight", "theta_status",
 )  # fmt: skip
 #: of those, what need not be there
-_OPTIONAL = ("lower", "upper", "certificate", "column_status", "weight")
-_UNSAID = dataclasses.field(default_factory=lambda: np.zeros((0, 0), np.int8))
+_OPTIONAL = ("lower", "upper", "certificate", "column_status", "weight", "theta_status")
+
+
+def _unsaid() -> np.ndarray:
+    """Codes that were not given."""
+    return np.zeros((0, 0), np.int8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -43,6 +47,9 @@ class Effects:
             functional undetermined and determine another. Default `status` for every column.
         weight: (g) how much base weight leaves or comes, the sum of |s w|; 0 for a group that is
             not there. None where it is not known.
+        theta_status: (g) `Status` codes of the changes in theta: flagged where theta is not
+            determined, or runs to infinity, although the columns have their values or limits.
+            Default `status`.
         notes: what a reader of any of them should know.
     """
 
@@ -57,8 +64,9 @@ class Effects:
     lower: np.ndarray | None = None
     upper: np.ndarray | None = None
     certificate: np.ndarray | None = None
-    column_status: np.ndarray = _UNSAID
+    column_status: np.ndarray = dataclasses.field(default_factory=_unsaid)
     weight: np.ndarray | None = None
+    theta_status: np.ndarray = dataclasses.field(default_factory=_unsaid)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -67,9 +75,14 @@ class Effects:
             known = self.column_status.any(axis=1, keepdims=True)
             each = np.where(known, self.column_status, each)
         object.__setattr__(self, "column_status", each)
+        if not self.theta_status.size:
+            object.__setattr__(self, "theta_status", np.asarray(self.status))
 
     def __repr__(self) -> str:
         state = flagged_in_words(self.status) if self.status.any() else "all converged"
+        beside = int(np.count_nonzero((self.theta_status != 0) & (self.status == 0)))
+        if beside:
+            state += f", {beside:,} of them without one theta of their own"
         if self.certificate is not None:
             proven = int(np.count_nonzero(self.certificate == Certificate.certified))
             state += f", {proven:,} of {len(self.groups):,} certified"

@@ -94,10 +94,11 @@ class Question:
         value = np.concatenate([part.value for part in parts], axis=1)
         each = np.concatenate([part.status for part in parts], axis=1)
         each = np.where(~np.isfinite(value) & (each == 0), Status.nonfinite, each).astype(np.int8)
+        thetas = np.stack([part.theta for part in parts], axis=1)
         pairs = zip(self.measures, self.columns, strict=True)
         return Effects(
             value=value,
-            status=each[np.arange(len(each)), np.argmax(each != 0, axis=1)],  # the first failure
+            status=_first_failure(each),
             residual=np.max([part.residual for part in parts], axis=0),
             steps=np.max([part.steps for part in parts], axis=0),
             columns=tuple(column for part in self.columns for column in part),
@@ -107,8 +108,14 @@ class Question:
             column_status=each,
             notes=() if self.fit.objective.convex else (_LOCAL,),
             weight=groups.sums(np.abs(taken_by(self.fit.objective, groups))),
+            theta_status=_first_failure(thetas),
             **bounds,
         )
+
+
+def _first_failure(codes: np.ndarray) -> np.ndarray:
+    """(g) the first code of every row that is not 0, or 0."""
+    return codes[np.arange(len(codes)), np.argmax(codes != 0, axis=1)]
 
 
 class _Part(NamedTuple):
@@ -119,6 +126,7 @@ class _Part(NamedTuple):
         residual: (g).
         steps: (g).
         status: (g k), of every column on its own.
+        theta: (g) status of the change, or of the solve, behind them.
         through: whether the measure was evaluated by way of theta.
     """
 
@@ -126,14 +134,16 @@ class _Part(NamedTuple):
     residual: np.ndarray
     steps: np.ndarray
     status: np.ndarray
+    theta: np.ndarray
     through: bool = False
 
     @classmethod
     def of(cls, value, solved: Solution | Change, count: int, through: bool = False) -> "_Part":
         """From a solve a group, the first `count` kept on the host: JAX would compile a slice."""
-        value, status = np.asarray(value)[:count], np.asarray(solved.status)[:count, None]
+        value, theta = np.asarray(value)[:count], np.asarray(solved.status)[:count]
         residual, steps = np.asarray(solved.residual)[:count], np.asarray(solved.steps)[:count]
-        return cls(value, residual, steps, np.repeat(status, value.shape[1], axis=1), through)
+        status = np.repeat(theta[:, None], value.shape[1], axis=1)
+        return cls(value, residual, steps, status, theta, through)
 
 
 @entry_point
@@ -318,7 +328,8 @@ def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> _Part:
     count = len(groups)
     value = np.asarray(group_sums(groups, w_by(fit.objective, groups), psi.value))
     status = np.repeat(np.asarray(psi.status)[None], count, axis=0)
-    return _Part(value, np.full(count, psi.residual.max()), np.full(count, psi.steps.max()), status)
+    residual, steps = np.full(count, psi.residual.max()), np.full(count, psi.steps.max())
+    return _Part(value, residual, steps, status, _first_failure(status))
 
 
 def _evaluate(fit: Fit, groups: Groups, measure: Measure, change: Change, first_order: bool):

@@ -80,9 +80,13 @@ def effects(
     Returns:
         value (g m).
     """
+    check_method(fit, method)
     if tolerance is not None and not is_positive(tolerance):
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
-    check_method(fit, method)
+    if progress is not None and not callable(progress):
+        raise ValueError(
+            f"expected progress as a function of the number of groups done, got {progress!r}"
+        )
     fit, groups = admit(fit, groups, method.needs)
     own = l2_of_groups(l2, groups)
     with limited(memory):

@@ -10,14 +10,24 @@ import numpy as np
 from jaxtyping import Array
 
 from leaveout.fitting.paths import path
-from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.abstract import weigh
+from leaveout.objectives.layout import spread
+from leaveout.objectives.linear import LinearExpansion, LinearObjective
 from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
+from leaveout.runtime.options import check_key
 from leaveout.runtime.sharding import entry_point, to_host
+from leaveout.runtime.solution import Solution, Status
 from leaveout.runtime.tables import check_rows, common_rows
-from leaveout.runtime.text import warn
+from leaveout.runtime.text import shortened, warn
+from leaveout.solvers import full_matrix, lifted
 
 __all__ = ["Criterion", "CrossValidation", "cross_validate"]
+
+_DENSE = 500  # parameters up to which a fit without penalty is looked at with its whole Hessian
+_STILL = 1e-5  # of the largest score, what a Newton step at a minimum leaves
+_SEEN = 1e-3  # of a score, what a step in one parameter at a minimum leaves
+_GONE = 1e-10  # of the curvature at the beginning, what a minimum has left
 
 
 class Criterion(enum.StrEnum):
@@ -37,7 +47,8 @@ class CrossValidation:
         loss: (l folds) mean held-out loss.
         criterion: which of them decided.
         best: position of the winner in the grid: the first maximum of the mean accuracy (so ties go
-            to the smaller penalty), or the first minimum of the mean loss.
+            to the smaller penalty), or the first minimum of the mean loss; of those whose fits
+            all converged, where there are any.
         status: (l folds) codes of the fits.
     """
 
@@ -76,7 +87,8 @@ def cross_validate(
     Args:
         objective: a linear model; its own l2 is ignored, unless it has one for each coefficient.
         grid: (l) penalties to try, absolute, or what multiplies those of the coefficients; warns if
-            the winner is at an edge.
+            the winner is at an edge, and of penalties under which a fold did not converge, which
+            are not chosen while there are others.
         folds: how many, or an (n) array of fold numbers. Contiguous blocks of ceil(n / folds)
             examples, as in the paper, unless a key is given.
         key: shuffles the examples before they are cut into folds.
@@ -101,10 +113,9 @@ def cross_validate(
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))
     accuracy = np.asarray(accuracy) if objective.labelled else None
     score = accuracy if criterion is Criterion.accuracy else -np.asarray(loss)
-    best = int(np.argmax(np.asarray(score).mean(axis=1)))
-    result = CrossValidation(
-        grid, accuracy, np.asarray(loss), criterion, best, np.asarray(fits.status)
-    )
+    status = _judged(objective, grid, fits, jnp.asarray(kept))
+    best = _winner(grid, np.asarray(score).mean(axis=1), status)
+    result = CrossValidation(grid, accuracy, np.asarray(loss), criterion, best, status)
     if result.at_edge and grid.size > 1:
         end = "lower" if best == 0 else "upper"
         warn(
@@ -112,6 +123,68 @@ def cross_validate(
             f"extend the grid beyond it"
         )
     return result
+
+
+def _judged(objective: LinearObjective, grid: np.ndarray, fits: Solution, kept) -> np.ndarray:
+    """(l f) the codes of the fits, those on their way to infinity `no_minimum`."""
+    codes = np.asarray(fits.status).copy()
+    for i, l2 in enumerate(grid):
+        problem, whole = objective.with_l2(l2), bool(l2 == 0 and objective.p <= _DENSE)
+        moving = np.asarray(_moving(problem, fits.value[i], kept, whole))
+        codes[i] = np.where((codes[i] == 0) & moving, Status.no_minimum, codes[i])
+    return codes
+
+
+@eqx.filter_jit
+def _moving(problem: LinearObjective, thetas, kept, whole: bool):
+    """(f) whether a fit is on its way to infinity: see `_endless` and `_endless_alone`."""
+    begin = problem.at(problem.initial())
+    endless = _endless if whole else _endless_alone
+    return jax.lax.map(lambda lane: endless(problem, begin, *lane), (thetas, kept))
+
+
+def _endless(problem: LinearObjective, begin: LinearExpansion, theta, v):
+    """Whether a Newton step still moves scores, or curvature along some direction has died out."""
+    matrix, first = full_matrix(problem.at(theta), v), full_matrix(begin, v)
+    own = jnp.diagonal(first)
+    scale = jnp.sqrt(jnp.where(own > 0, own, 1.0))
+    eye = jnp.eye(scale.size, dtype=scale.dtype)
+    matrix, first = (part / (scale[:, None] * scale[None]) for part in (matrix, first))
+    least = 1e3 * float(jnp.finfo(scale.dtype).eps)
+    metric, _ = lifted(first, jnp.ones_like(scale), least)
+    left = jnp.linalg.eigvalsh(metric.whiten(metric.whiten(matrix + least * eye).T))[0]
+    factor, _ = lifted(matrix, jnp.ones_like(scale), least)
+    step = factor.solve((problem.value_and_gradient(theta, v)[1] / scale)[None])[0] / scale
+    moved = jnp.max(jnp.where(v > 0, spread(problem.moves(step)), 0.0))
+    return (moved > _STILL * jnp.max(spread(problem.moves(theta)))) | (left < _GONE)
+
+
+def _endless_alone(problem: LinearObjective, begin: LinearExpansion, theta, v):
+    """The same of each parameter alone; only one without penalty can be."""
+    matrix, design = problem.layout.matrix, problem.design
+
+    def curvature(expansion):
+        second = jnp.diagonal(weigh(v, expansion.second), axis1=1, axis2=2)
+        return second.T @ design**2 + matrix(problem.penalty)
+
+    left, first = curvature(problem.at(theta)), curvature(begin)
+    step = matrix(problem.value_and_gradient(theta, v)[1]) / jnp.where(left > 0, left, jnp.inf)
+    moved = jnp.max(jnp.abs(step) * jnp.abs(design).max(axis=0)[None])
+    return (moved > _SEEN) | jnp.any(left < _GONE * first)
+
+
+def _winner(grid: np.ndarray, score: np.ndarray, status: np.ndarray) -> int:
+    """Position of the best score, of penalties whose fits all converged; of others with a word."""
+    good = (status == 0).all(axis=1)
+    if not good.all():
+        rest = "they are left out" if good.any() else "the choice says little"
+        codes = ", ".join(Status(int(code)).name for code in np.unique(status[status != 0]))
+        warn(
+            f"cross-validation met penalties under which a fold did not converge ({codes}): "
+            f"{shortened(float(l2) for l2 in grid[~good])}; {rest}: raise the lower end of the "
+            "grid, or rescale the features"
+        )
+    return int(np.argmax(np.where(good, score, -np.inf) if good.any() else score))
 
 
 def _criterion(given, labelled: bool) -> Criterion:
@@ -131,6 +204,7 @@ def _folds(n, folds, key) -> np.ndarray:
             raise ValueError(f"expected 2 to {n} folds, got {count}")
         number = np.arange(n) // -(-n // count)
         if key is not None:
+            check_key(key)
             number = number[np.asarray(jax.random.permutation(key, n))]
     else:
         number = numbered(folds, "fold")

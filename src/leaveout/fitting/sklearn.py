@@ -18,6 +18,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.objectives import losses
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
+from leaveout.runtime.tables import common_rows
 from leaveout.runtime.text import shortened, warn
 
 __all__ = ["from_sklearn"]
@@ -135,9 +136,11 @@ def from_sklearn(
         throw: as in `fit`.
 
     Raises:
-        ValueError: for another estimator or a penalty other than l2.
+        ValueError: for another estimator or a penalty other than l2, or where two of x, y and
+            weights have a pandas index and they differ.
         SolveError: if the parameters are not near the optimum of the converted objective.
     """
+    common_rows(x=x, y=y, weights=weights)
     bare = _bare(estimator, x)
     if bare.name not in _RECIPES:
         raise ValueError(_refusal(bare.estimator))

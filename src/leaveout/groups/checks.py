@@ -1,7 +1,7 @@
 """What groups have to be, each refusal with the name of the group."""
 
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -186,14 +186,28 @@ def check_ends(names, size: np.ndarray, whole: np.ndarray, n: int) -> None:
         )  # fmt: skip
 
 
-def check_same(n: int, other: int, rows: Fingerprint | None, others: Fingerprint | None) -> None:
-    """Groups that are combined were made for the same examples."""
-    if n != other:
+@runtime_checkable
+class _Made(Protocol):
+    """Groups, or what else is made for examples."""
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def fingerprint(self) -> Fingerprint | None: ...
+
+
+def check_same(one: _Made, other: object, sign: str) -> None:
+    """What is combined are groups, made for the same examples."""
+    if not isinstance(other, type(one)):
+        raise TypeError(f"expected groups on both sides of {sign}, got {other!r:.100}")
+    if one.n != other.n:
         raise ValueError(
-            f"the groups were made for n={n:,} and n={other:,} examples; "
+            f"the groups were made for n={one.n:,} and n={other.n:,} examples; "
             "combine groups of the same data"
         )
-    check_rows(rows, others, "the examples of one side", "those of the other")
+    rows = one.fingerprint, other.fingerprint
+    check_rows(*rows, "the examples of one side", "those of the other")
 
 
 def check_whole(w: np.ndarray) -> None:

@@ -319,7 +319,7 @@ class Groups:
 
     def __add__(self, other: "Groups") -> "Groups":
         """All groups of both, one after the other."""
-        check_same(self.n, other.n, self.fingerprint, other.fingerprint)
+        check_same(self, other, "+")
         plain = other if self.scaled else self
         if self.scaled != other.scaled and (plain.w < 0).any():
             raise ValueError("groups that are reweighted do not go with groups that add points")
@@ -476,7 +476,7 @@ def _checked(
 
 def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Groups:
     """Group by group set algebra; a single group goes with every group of the other side."""
-    check_same(one.n, other.n, one.fingerprint, other.fingerprint)
+    check_same(one, other, sign)
     check_whole(one.w)
     check_whole(other.w)
     count = max(len(one), len(other))

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -20,7 +19,7 @@ from leaveout.groups.container import Groups
 from leaveout.groups.linkage import single_linkage
 from leaveout.runtime.columns import numbered
 from leaveout.runtime.memory import GRADIENT_BYTES
-from leaveout.runtime.options import check_integer
+from leaveout.runtime.options import check_integer, check_key, generator
 from leaveout.runtime.tables import check_rows, common_rows
 from leaveout.runtime.text import shortened
 
@@ -114,13 +113,6 @@ def _sized(sizes, n: int) -> list[int]:
     return asked.tolist()
 
 
-def _generator(key) -> np.random.Generator:
-    if not isinstance(key, jax.Array | np.ndarray):
-        raise ValueError(f"expected a random key such as jax.random.key(0), got {key!r}")
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
-
-
 def _family(lists, n, kind, asked, why="") -> Groups | None:
     note = f"{kind}: {len(lists):,} of {asked:,} groups" + (f"; {why}" if why else "")
     if not lists:
@@ -138,14 +130,14 @@ def _some(made: Groups | None, kind: str, why: str) -> Groups:
 def random(key: Array, data: Counted, *, sizes: Iterable) -> Groups:
     """Points drawn uniformly without replacement, one group a size."""
     _known(data, Counted)
-    rng = _generator(key)
+    rng = generator(key)
     lists = [rng.choice(data.n, size, replace=False) for size in _sized(sizes, data.n)]
     return _some(_family(lists, data.n, "random", len(lists)), "random", "no sizes were given")
 
 
 def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> Groups:
     """For each size, a pool large enough chosen uniformly, then points of it."""
-    rng, lists, sizes = _generator(key), [], _sized(sizes, data.n)
+    rng, lists, sizes = generator(key), [], _sized(sizes, data.n)
     lengths = np.array([pool.size for pool in pools])
     for size in sizes:
         large = np.flatnonzero(lengths >= size)
@@ -170,7 +162,7 @@ def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
     Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
     """
     _known(data, Inputs)
-    rng, x, n, lists = _generator(key), np.asarray(data.x), data.n, []
+    rng, x, n, lists = generator(key), np.asarray(data.x), data.n, []
     for size in _sized(sizes, n):
         order = np.argsort(x[:, rng.integers(x.shape[1])], kind="stable")
         begin = min(max(int(rng.integers(n)) - size // 2, 0), n - size)
@@ -217,7 +209,7 @@ def gradient_clusters(
     if 8 * len(x) * width <= GRADIENT_BYTES:
         gradients = (residuals[:, :, None] * x[:, None, :]).reshape(len(x), width)
         return _clusters(key, gradients, data, sizes, "gradient clustering")
-    rng = _generator(jax.random.fold_in(key, 1))
+    rng = generator(_own(key, 1))
     gradients = np.zeros((len(x), _SKETCH))
     for column in residuals.T:  # one class at a time: never n x p
         gradients += column[:, None] * (x @ rng.normal(size=(x.shape[1], _SKETCH)))
@@ -227,7 +219,7 @@ def gradient_clusters(
 
 
 def _clusters(key, points, data, sizes, kind) -> Groups:
-    rng = _generator(jax.random.fold_in(key, 0))
+    rng = generator(_own(key, 0))
     labels = [_single_linkage(points), *_k_means(points, rng)]
     pools = [np.flatnonzero(label == c) for label in labels for c in np.unique(label)]
     return _pools(key, pools, data, sizes, kind, "cluster")
@@ -270,7 +262,7 @@ def tails(
         num: groups for each query and end.
         names: (m) names of the queries; default their position.
     """
-    scores, rng = np.asarray(scores), _generator(key)
+    scores, rng = np.asarray(scores), generator(key)
     n, lists, labels, kinds = len(scores), [], [], []
     counts = (num // 3, num // 3, num - 2 * (num // 3))
     for query, column in enumerate(scores.T):
@@ -308,7 +300,7 @@ def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups
         raise ValueError(f"expected 2 to {n} folds, got {k}")
     number = np.arange(n) // -(-n // k)
     if key is not None:
-        number = _generator(key).permutation(number)
+        number = generator(key).permutation(number)
     return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
 
 
@@ -349,7 +341,7 @@ def shuffles(key: Array, like: Groups, within, draws: int) -> Iterator[np.ndarra
     In each stratum the points are permuted and dealt out to the groups in turn, from the start
     again where groups overlap and need more than there are.
     """
-    rng = _generator(key)
+    rng = generator(key)
     check_rows(common_rows(within=within), like.fingerprint, "within", "the groups' data")
     code = np.zeros(like.n, int) if within is None else numbered(within, "stratum")
     if code.shape != (like.n,):
@@ -411,4 +403,5 @@ def seven(
 
 
 def _own(key, number):
+    check_key(key)
     return jax.random.fold_in(key, number)

@@ -64,6 +64,11 @@ def by_pair(examples, labels, w, n: int) -> Coded:
         raise ValueError(
             f"expected one label for each of the {points.size} examples, got {values.size}"
         )
+    if w is not None and np.shape(w) != points.shape:
+        raise ValueError(
+            f"expected w as one number for each of the {points.size} examples, got shape "
+            f"{np.shape(w)}"
+        )
     common_rows(examples=examples, labels=labels, w=w)
     kept = np.flatnonzero(there)
     names, code = _named(values[kept])

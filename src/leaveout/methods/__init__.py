@@ -4,6 +4,8 @@ To add one, write a frozen dataclass with a name and `prepare` (see `Method`) in
 folder and import it here.
 """
 
+import jax
+
 from leaveout.methods.first_order import Influence, influence, per_point, self_influence
 from leaveout.methods.group_newton import Krylov, Newton, NewtonChebyshev, newton
 from leaveout.methods.protocol import (
@@ -37,6 +39,9 @@ __all__ = [
     "retrain",
     "self_influence",
 ]
+
+for _method in (Influence, Krylov, Newton, NewtonChebyshev, Retrain, SecondOrder):
+    jax.tree_util.register_static(_method)  # constants of a program, so that gates are reached
 
 #: the word that the command line and the files of studies have for a method
 BY_WORD = {

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from leaveout.runtime.tables import Names, check_names, is_table, matrix, names_of
+
 __all__ = [
     "SUMMED",
     "Layout",
@@ -20,19 +22,41 @@ __all__ = [
 SUMMED = 32  # units of rounding that a sum of many terms may lose, relative to their sizes
 
 
+class _Known(tuple):
+    """Names of columns that no two parameters differ by: a structure with others is the same."""
+
+    __slots__ = ()
+
+    def __eq__(self, other):
+        return isinstance(other, _Known)
+
+    def __hash__(self):
+        return 0
+
+
 class Linear(eqx.Module):
     """Parameters of a linear score, `scores = weight @ x + bias`.
 
     Attributes:
         weight: (d) for one output, (K d) for K.
         bias: () or (K); None without an intercept.
+        names: of the columns of the inputs, where they were given as a table.
     """
 
     weight: Any  # Float[Array, "d"] or "K d"; booleans where a mask of parameters is meant
     bias: Any
+    names: _Known = eqx.field(static=True, default=_Known(), repr=False, converter=_Known)
 
-    def __call__(self, x: Float[Array | np.ndarray, "... d"]) -> Float[Array, "..."]:
-        """Scores of inputs (... d): (...) for one output, (... K) for several."""
+    def __call__(self, x) -> Float[Array, "..."]:
+        """Scores of inputs (... d), or a table of them: (...) for one output, (... K) for several.
+
+        Raises:
+            ValueError: for a table with other columns than the model was fitted on, or in another
+                order.
+        """
+        if is_table(x):
+            check_names(names_of(x), tuple(self.names) or None, "these inputs")
+            x = matrix(x, "inputs")
         scores = x @ self.weight.T
         return scores if self.bias is None else jnp.add(*jnp.broadcast_arrays(scores, self.bias))
 
@@ -78,14 +102,14 @@ class Layout:
         weight = matrix[:, : self.features].reshape(-1)
         return jnp.concatenate([weight, matrix[:, -1]]) if self.intercept else weight
 
-    def tree(self, theta: Float[Array | np.ndarray, "p"]) -> Linear:
+    def tree(self, theta: Float[Array | np.ndarray, "p"], names: Names = ()) -> Linear:
         """Flat theta to `Linear`, without a leading axis of one output."""
         matrix = self.matrix(theta)
         weight = matrix[:, : self.features]
         bias = matrix[:, -1] if self.intercept else None
         if self.outputs == 1:
-            return Linear(weight[0], None if bias is None else bias[0])
-        return Linear(weight, bias)
+            return Linear(weight[0], None if bias is None else bias[0], names)
+        return Linear(weight, bias, names)
 
     def order(self) -> np.ndarray:
         """(p) positions in the row-by-row `matrix` of the entries of the flat theta."""

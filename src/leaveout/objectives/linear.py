@@ -234,7 +234,7 @@ class LinearObjective(AbstractScores):
 
     def tree(self, theta):
         """Flat theta as `Linear(weight, bias)`."""
-        return self.layout.tree(self.shown(jnp.asarray(theta)))
+        return self.layout.tree(self.shown(jnp.asarray(theta)), self.names or ())
 
     parameters = tree
 

@@ -70,11 +70,11 @@ def glm(
             as the log of an exposure. Query examples then carry theirs, `(x, y, offset)`.
 
     Raises:
-        ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x, y
-            and weights have a pandas index and they differ.
+        ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x,
+            y, weights and offset have a pandas index and they differ.
     """
     loss = loss if isinstance(loss, Loss) else Loss(loss)
-    given, names = {"x": x, "y": y, "weights": weights}, names_of(x)
+    given, names = {"x": x, "y": y, "weights": weights, "offset": offset}, names_of(x)
     x, y, classes, outputs = check_data(loss, x, y, outputs)
     layout = Layout(x.shape[1], outputs, bool(intercept))
     if layout.size == 0:

@@ -1,9 +1,13 @@
-"""Settings that are numbers: what is none, or too small, is refused in one sentence."""
+"""Settings that are numbers or keys: what is none, or too small, is refused in one sentence."""
 
 import math
 from numbers import Integral, Real
 
-__all__ = ["check_integer", "check_positive", "is_positive"]
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+__all__ = ["check_integer", "check_key", "check_positive", "generator", "is_positive"]
 
 
 def check_integer(value, name: str, least: int = 1) -> None:
@@ -30,3 +34,32 @@ def check_positive(value, name: str, of: str = "") -> None:
     """
     if not is_positive(value):
         raise ValueError(f"expected {name} as a positive number{of}, got {value!r}")
+
+
+def check_key(key) -> None:
+    """Refuse what is no random key of JAX's.
+
+    Raises:
+        ValueError: with what it is.
+    """
+    if not isinstance(key, jax.Array | np.ndarray) or not _is_key(key):
+        given = f"{key.dtype} of shape {key.shape}" if hasattr(key, "shape") else repr(key)
+        raise ValueError(f"expected a random key such as jax.random.key(0), got {given:.100}")
+
+
+def generator(key) -> np.random.Generator:
+    """NumPy's random numbers from a key of JAX's.
+
+    Raises:
+        ValueError: for what is no key.
+    """
+    check_key(key)
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
+
+
+def _is_key(key: jax.Array | np.ndarray) -> bool:
+    """Whether it is one key, typed, or raw: some numbers of 32 bits without a sign."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key.shape == ()
+    return key.ndim == 1 and key.dtype.kind in "ui" and key.size > 1

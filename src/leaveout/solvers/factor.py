@@ -134,8 +134,7 @@ class Factor(eqx.Module):
 
         A lower bound on the condition number of H in its best units; infinite if H is singular.
         """
-        own = jnp.sum(self.lower**2, axis=1)
-        return jnp.max(own / jnp.diagonal(self.lower) ** 2)
+        return _inflation(self.lower)
 
     def digits_lost(self) -> float:
         """Rounding in what is solved with the factor, relative: eps times `inflation`, or infinity.
@@ -144,9 +143,12 @@ class Factor(eqx.Module):
         """
         lower = np.asarray(to_host(self.lower))
         with np.errstate(all="ignore"):
-            own = np.einsum("ij,ij->i", lower, lower) / np.diagonal(lower) ** 2
-        lost = float(np.max(own) * np.finfo(lower.dtype).eps)
+            lost = float(_inflation(lower) * np.finfo(lower.dtype).eps)
         return np.inf if np.isnan(lost) else lost
+
+
+def _inflation(lower):
+    return ((lower**2).sum(axis=1) / lower.diagonal() ** 2).max()
 
 
 @eqx.filter_jit
