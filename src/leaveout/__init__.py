@@ -45,6 +45,7 @@ from leaveout.objectives import losses
 from leaveout.objectives.general import Objective
 from leaveout.objectives.layout import Linear
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
+from leaveout.objectives.networks import network
 from leaveout.objectives.sharded import shard
 from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
 from leaveout.runtime.solution import Certificate, SolveError, Status
@@ -60,6 +61,7 @@ __all__ = [
     "glm",
     "logistic",
     "losses",
+    "network",
     "poisson",
     "shard",
     "softmax",
