@@ -26,6 +26,7 @@ FLOORS = (
     ("objectives",),
     ("groups", "measures", "solvers"),
     ("fitting",),
+    ("training",),
     ("methods", "certify"),
     ("attribution",),
     ("analysis",),

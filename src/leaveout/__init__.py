@@ -29,6 +29,7 @@ from leaveout.groups import Groups
 from leaveout.methods import (
     Influence,
     Krylov,
+    Metagradient,
     Method,
     Newton,
     NewtonChebyshev,
@@ -36,10 +37,12 @@ from leaveout.methods import (
     Prepared,
     Retrain,
     SecondOrder,
+    Smoothness,
     influence,
     newton,
     per_point,
     retrain,
+    smoothness,
 )
 from leaveout.objectives import losses
 from leaveout.objectives.general import Objective
@@ -49,6 +52,8 @@ from leaveout.objectives.networks import network
 from leaveout.objectives.sharded import shard
 from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
 from leaveout.runtime.solution import Certificate, SolveError, Status
+from leaveout.training.recipe import Fixed, Left, LeftKeepingPenalty, Order, Recipe
+from leaveout.training.run import Run, train
 
 if _TYPE_CHECKING:  # they are loaded when they are asked for
     from leaveout.studies import datasets
@@ -74,6 +79,16 @@ __all__ = [
     "fit",
     "from_sklearn",
     "solvers",
+    # a training, where there is no optimum
+    "Fixed",
+    "Left",
+    "LeftKeepingPenalty",
+    "Order",
+    "Recipe",
+    "Run",
+    "Smoothness",
+    "smoothness",
+    "train",
     # what leaves, comes or changes
     "Groups",
     "add",
@@ -85,6 +100,7 @@ __all__ = [
     "Change",
     "Influence",
     "Krylov",
+    "Metagradient",
     "Method",
     "Need",
     "Newton",

@@ -16,11 +16,13 @@ from leaveout.methods.protocol import (
 )
 from leaveout.methods.retraining import Retrain, retrain
 from leaveout.methods.second_order import SecondOrder
+from leaveout.methods.trajectory import Metagradient, Smoothness, smoothness
 
 __all__ = [
     "BY_WORD",
     "Influence",
     "Krylov",
+    "Metagradient",
     "Method",
     "Newton",
     "NewtonChebyshev",
@@ -28,6 +30,7 @@ __all__ = [
     "Prepared",
     "Retrain",
     "SecondOrder",
+    "Smoothness",
     "as_change",
     "as_solution",
     "influence",
@@ -36,6 +39,7 @@ __all__ = [
     "per_point",
     "retrain",
     "self_influence",
+    "smoothness",
 ]
 
 #: the word that the command line and the files of studies have for a method
