@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import leaveout as lo
+from problems import mostly_slow
 from test_training import FULL, KEY, RECIPE, N, X, Y, by_hand, data, made
 
 NORMALISERS = (lo.LeftKeepingPenalty(), lo.Left(), lo.Fixed())
@@ -35,6 +36,7 @@ def test_retraining_is_a_plain_loop_without_the_group(run):
     assert "divided by what is left of them" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_lanes_do_not_depend_on_each_other(run):
     usual = lo.effects(run, data(), lo.measures.self_loss(), lo.Retrain())
     turned = lo.effects(run, data()[[2, 0, 1]], lo.measures.self_loss(), lo.Retrain())
@@ -50,7 +52,7 @@ def test_nobody_leaves_and_nothing_changes(run):
     np.testing.assert_array_equal(found.value[0], 0.0)
 
 
-@pytest.mark.parametrize("normaliser", NORMALISERS, ids=lambda n: type(n).__name__)
+@pytest.mark.parametrize("normaliser", mostly_slow(NORMALISERS, lo.Left()))
 def test_a_row_that_left_is_a_row_that_was_never_there(normaliser):
     recipe = FULL.but(normaliser=normaliser)
     one = lo.train(made(), recipe, key=KEY)
@@ -87,6 +89,7 @@ def test_what_left_is_not_heard():
     np.testing.assert_array_equal(trained(x, without).theta, trained(X, without).theta)
 
 
+@pytest.mark.slow
 def test_a_lane_that_ends_in_nan_is_flagged_and_alone():
     def fragile(scores, y):  # not a number if the first twenty are missing from its training
         return jnp.sum((scores - y) ** 2)
@@ -103,6 +106,7 @@ def test_a_lane_that_ends_in_nan_is_flagged_and_alone():
     assert found.column_status[:, 0].tolist() == [0, lo.Status.nonfinite]
 
 
+@pytest.mark.slow
 def test_groups_may_hold_a_class_empty_a_batch_or_all_of_them(run):
     in_turn = RECIPE.but(order=lo.Order.in_turn, steps=2)  # sees the first 16 examples
     one = lo.train(made(), in_turn, key=KEY)
@@ -156,6 +160,7 @@ def forward(one, groups, since):
     return change.value
 
 
+@pytest.mark.slow
 def test_reverse_forward_and_finite_differences_agree(run):
     query = lo.measures.loss((X[:3], Y[:3]))
     points = lo.Groups.from_indices([[i] for i in range(4)], n=N)
@@ -173,6 +178,7 @@ def test_reverse_forward_and_finite_differences_agree(run):
     np.testing.assert_allclose(moved @ pulls.T, reverse.seeds[0], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_self_loss_and_accuracy_go_by_forward_mode(run):
     h = 1e-6
     group = data()[[0]]
@@ -187,6 +193,7 @@ def test_self_loss_and_accuracy_go_by_forward_mode(run):
     np.testing.assert_allclose(found.value[0, 0], np.mean(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_since_leaves_the_early_steps_alone(run):
     h = 1e-6
     plain = lo.train(made(), RECIPE.but(optimiser=optax.sgd(0.1)), key=KEY)
@@ -203,6 +210,7 @@ def test_since_leaves_the_early_steps_alone(run):
         lo.effects(run, data(), lo.measures.self_loss(), lo.Metagradient(since=20))
 
 
+@pytest.mark.slow
 def test_adam_needs_a_root_that_has_a_derivative():
     adam = lo.train(made(), RECIPE.but(optimiser=optax.adam(0.01)), key=KEY)
     with pytest.raises(ValueError, match=r"eps_root > 0, such as"):

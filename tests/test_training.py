@@ -10,6 +10,7 @@ import pytest
 import leaveout as lo
 from leaveout.objectives.networks import Network
 from leaveout.training.run import replayed
+from problems import wrong
 
 RNG = np.random.default_rng(1)
 N = 40
@@ -150,6 +151,5 @@ def test_recipes_that_cannot_be_replayed_are_refused():
 
 
 def test_only_networks_are_trained(as_users_run_it):
-    linear = lo.logistic(X, Y)
     with pytest.raises(ValueError, match=r"expected an objective from lo.network"):
-        lo.train(linear, RECIPE, key=KEY)  # pyright: ignore[reportArgumentType]
+        lo.train(wrong(lo.logistic(X, Y)), RECIPE, key=KEY)

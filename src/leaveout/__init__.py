@@ -9,7 +9,7 @@ import importlib as _importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from leaveout import groups, measures, plot, solvers
+from leaveout import curvature, groups, measures, plot, solvers
 from leaveout.analysis import propositions as bounds
 from leaveout.analysis.compare import Comparison, compare
 from leaveout.analysis.credit import Credit, credit
@@ -27,6 +27,7 @@ from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validat
 from leaveout.fitting.sklearn import from_sklearn
 from leaveout.groups import Groups
 from leaveout.methods import (
+    Corrected,
     Influence,
     Krylov,
     Metagradient,
@@ -87,6 +88,7 @@ __all__ = [
     "Recipe",
     "Run",
     "Smoothness",
+    "curvature",
     "smoothness",
     "train",
     # what leaves, comes or changes
@@ -98,6 +100,7 @@ __all__ = [
     "reweight",
     # how a change in theta is found
     "Change",
+    "Corrected",
     "Influence",
     "Krylov",
     "Metagradient",

@@ -4,6 +4,7 @@ To add one, write a frozen dataclass with a name and `prepare` (see `Method`) in
 folder and import it here.
 """
 
+from leaveout.methods.end_point import Corrected
 from leaveout.methods.first_order import Influence, influence, per_point, self_influence
 from leaveout.methods.group_newton import Krylov, Newton, NewtonChebyshev, newton
 from leaveout.methods.protocol import (
@@ -20,6 +21,7 @@ from leaveout.methods.trajectory import Metagradient, Smoothness, smoothness
 
 __all__ = [
     "BY_WORD",
+    "Corrected",
     "Influence",
     "Krylov",
     "Metagradient",

@@ -193,6 +193,15 @@ class Recipe:
         """The examples of every step."""
         return _batches(key, n, self.steps, self.batch, self.order)
 
+    def damping(self) -> float:
+        """A damping of curvatures that follows from the recipe, in units of a mean loss.
+
+        One over how far the steps go along a constant gradient of 1: 1 / (rate * steps) for plain
+        SGD. Directions that curve less than this have not been followed to their end.
+        """
+        way = abs(float(_way(self.optimiser, self.steps)))
+        return 1 / way if way > 0 else 0.0
+
     def but(self, **changes) -> "Recipe":
         """The same recipe with other settings."""
         return dataclasses.replace(self, **changes)
@@ -213,6 +222,18 @@ def _refuse_more_than_gradients(optimiser: Optimiser) -> None:
         ) from error
     except (ValueError, AttributeError, KeyError):  # it wants a tree of its own: see `lo.train`
         return
+
+
+def _way(optimiser: Optimiser, steps: int) -> Float[Array, ""]:
+    """Where a parameter that begins at 0 ends under a constant gradient of 1."""
+    theta = jnp.zeros(1)
+
+    def step(carry, _):
+        theta, state = carry
+        moves, state = optimiser.update(jnp.ones_like(theta), state, theta)
+        return (theta + moves, state), None
+
+    return jax.lax.scan(step, (theta, optimiser.init(theta)), length=steps)[0][0][0]
 
 
 def _batches(key, n: int, steps: int, batch: int, order: Order) -> Int[Array, "t b"]:
