@@ -14,6 +14,7 @@ from leaveout.analysis import propositions as bounds
 from leaveout.analysis.compare import Comparison, compare
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
+from leaveout.analysis.datamodels import LDS, lds
 from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
@@ -128,6 +129,7 @@ __all__ = [
     "Comparison",
     "Credit",
     "HeldOut",
+    "LDS",
     "Light",
     "Null",
     "Standing",
@@ -138,6 +140,7 @@ __all__ = [
     "credit",
     "cross_validate_groups",
     "jackknife",
+    "lds",
     "plot",
     "trust",
     # data, and where influence fails: loaded when they are asked for

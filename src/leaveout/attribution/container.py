@@ -94,6 +94,18 @@ class Effects:
         seeds = None if self.seeds is None else self.seeds[:, rows]
         return dataclasses.replace(self, groups=self.groups[rows], seeds=seeds, **parts)
 
+    def of_seed(self, seed: int) -> "Effects":
+        """The effects on one seed of a run: what is asked of this run, not of the algorithm.
+
+        Raises:
+            ValueError: for effects without seeds, or a seed that is not there.
+        """
+        if self.seeds is None or not 0 <= seed < len(self.seeds):
+            count = 0 if self.seeds is None else len(self.seeds)
+            raise ValueError(f"expected a seed from 0 below {count}, got {seed}")
+        value = self.seeds[seed]
+        return dataclasses.replace(self, value=value, seeds=value[None], error=None)
+
     @property
     def width(self) -> np.ndarray:
         """(g m) half the certified intervals; infinite where there are none."""
