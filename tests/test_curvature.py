@@ -121,3 +121,7 @@ def test_what_is_no_curvature_is_refused(run, as_users_run_it):
         lo.curvature.GaussNewton(-1.0)
     with pytest.raises(ValueError, match=r"expected curvature as lo.curvature"):
         lo.effects(run, GROUPS, QUERY, lo.Influence(curvature=wrong(0.1)))
+    with pytest.raises(ValueError, match="steps is for fits and their Hessian"):
+        lo.effects(run, GROUPS, QUERY, lo.Newton(steps=2))
+    with pytest.raises(ValueError, match="rescaled and solver is for fits"):
+        lo.effects(run, GROUPS, QUERY, lo.Influence(lo.solvers.CG(), rescaled=True))

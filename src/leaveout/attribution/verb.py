@@ -87,12 +87,13 @@ def effects(
     """
     if tolerance is not None and not is_positive(tolerance):
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
-    check_method(fit, method)
     if isinstance(fit, Run):
+        _check_kind(method)
         if l2 is not None or certify or tolerance is not None:
             raise ValueError("l2=, certify= and tolerance= are for fits; a Run has no intervals")
         how = {"memory": memory, "throw": throw, "progress": progress}
         return effects_of_run(fit, groups, measures, method, **how)
+    check_method(fit, method)
     fit, groups = admit(fit, groups, method.needs)
     own = l2_of_groups(l2, groups)
     with limited(memory):
@@ -119,15 +120,18 @@ def check_outside(fit: Fit, what: str) -> None:
         )
 
 
-def check_method(fit: Fit | Run, method: Method) -> None:
+def check_method(fit: Fit, method: Method) -> None:
     """Refuse what is no method, and a fit that is being traced.
 
     Raises:
         ValueError: with what to write.
     """
-    if not isinstance(fit, Run):
-        check_fit(fit)
-        check_outside(fit, "lo.effects")
+    check_fit(fit)
+    check_outside(fit, "lo.effects")
+    _check_kind(method)
+
+
+def _check_kind(method: Method) -> None:
     if not isinstance(method, Method):
         raise ValueError(
             "expected a method such as lo.Influence(), lo.Newton() or lo.Retrain(), or a value of "

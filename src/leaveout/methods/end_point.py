@@ -28,7 +28,7 @@ from leaveout.runtime.solution import Solution, SolveError, Status
 from leaveout.solvers import CG, Block, Factor, factorise, full_matrix
 from leaveout.training.run import Trained
 
-__all__ = ["Corrected", "End", "end_of", "influence_at", "newton_at"]
+__all__ = ["Corrected", "End", "end_of", "influence_at", "newton_at", "refuse_settings"]
 
 _LANES = 16  # groups that are solved together
 _SOLVE = CG(rtol=1e-6)
@@ -64,7 +64,7 @@ class End:
             w = leaving(self.fit, groups[rows])
             return _solved(self.expansion, self.factor, objective.taken(w), newton)
 
-        return in_runs(runs, some, lambda _: min(_LANES, len(groups)))
+        return in_runs(runs, some, lambda _: len(runs[0]))
 
 
 @eqx.filter_jit
@@ -103,6 +103,20 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
 
 def _with(fit: Fit, factor: Factor | None) -> Fit:
     return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
+
+
+def refuse_settings(**settings: bool) -> None:
+    """Refuse settings that a method with a curvature does not look at.
+
+    Raises:
+        ValueError: with their names.
+    """
+    given = [name for name, set_ in settings.items() if set_]
+    if given:
+        raise ValueError(
+            f"{' and '.join(given)} is for fits and their Hessian: with a curvature, or of a Run, "
+            "one step is solved by conjugate gradients; leave it out"
+        )
 
 
 def _damping(fit: Fit, curvature: Curvature) -> float:

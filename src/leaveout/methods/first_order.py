@@ -21,7 +21,7 @@ from leaveout.fitting.implicit import following, known, like, refuse_own_l2, sol
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by, worth_listing
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
-from leaveout.methods.end_point import influence_at
+from leaveout.methods.end_point import influence_at, refuse_settings
 from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.linear import LinearExpansion
@@ -87,6 +87,7 @@ class Influence(Method):
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """Changes by a solve a group; first-order effects by a solve a column where they add up."""
         if self.curvature is not None or isinstance(fit, Trained):
+            refuse_settings(rescaled=self.rescaled, solver=self.solver != Auto())
             return influence_at(fit, measures, self.curvature, self.at_changed)
         here = fit if self.rescaled else known(fit)
         solver, expansion = as_solver(self.solver), _expansion(here, self.rescaled)

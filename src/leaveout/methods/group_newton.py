@@ -22,7 +22,7 @@ from leaveout.fitting.leaving import LISTED, block_of, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.methods.end_point import newton_at
+from leaveout.methods.end_point import newton_at, refuse_settings
 from leaveout.methods.first_order import force_of
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import judged, marked, reach_of, shortened
@@ -94,6 +94,7 @@ class Newton(Method):
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """`newton` with this solver and so many steps, or with a curvature."""
         if self.curvature is not None or isinstance(fit, Trained):
+            refuse_settings(steps=self.steps > 1, solver=self.solver != Auto())
             return newton_at(fit, self.curvature)
         return _Way(self.solver, steps=self.steps).prepare(fit)
 
