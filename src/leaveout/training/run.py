@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -16,7 +18,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.objectives.networks import Network
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.options import check_integer
-from leaveout.runtime.sharding import entry_point, on_host
+from leaveout.runtime.sharding import devices, entry_point, on_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.text import shortened, warn
 from leaveout.training.loop import Course, block, trained
@@ -55,15 +57,46 @@ class Trained(Fit):
 
 
 def _in_blocks(course: Course, v: Float[Array, "g n"], width: int):
-    """`block` for any number of lanes: the last block is filled up, its program stays the same."""
-    parts = []
-    for at in range(0, len(v), width):
-        part = v[at : at + width]
-        filled = jnp.concatenate([part, jnp.repeat(part[-1:], width - len(part), axis=0)])
-        found = jax.tree.map(np.asarray, block(course, filled))
-        parts.append(jax.tree.map(lambda leaf, count=len(part): leaf[:count], found))
-    theta, losses = (np.concatenate(each) for each in zip(*parts, strict=True))
+    """`block` for any number of lanes: the last block is filled up, its program stays the same.
+
+    On processors blocks go side by side, a thread a core: a small training keeps one busy.
+    """
+    count = len(v)
+    filled = jnp.concatenate([v, jnp.repeat(v[-1:], -count % width, axis=0)])
+    blocks = [filled[at : at + width] for at in range(0, len(filled), width)]
+
+    def one(part):
+        return jax.tree.map(np.asarray, block(course, part))
+
+    found = [one(blocks[0])]  # compiles, once
+    threads = _threads()
+    if threads > 1 and len(blocks) > 2:
+        with ThreadPoolExecutor(threads) as pool:
+            found += pool.map(_as_here(one), blocks[1:])
+    else:
+        found += map(one, blocks[1:])
+    theta, losses = (np.concatenate(each)[:count] for each in zip(*found, strict=True))
     return jnp.asarray(theta), jnp.asarray(losses)
+
+
+def _threads() -> int:
+    """Blocks that are trained side by side."""
+    return (os.cpu_count() or 1) if on_host() and devices() == 1 else 1
+
+
+def _as_here(function: Callable) -> Callable:
+    """A function for other threads, run with the precisions in force in this one.
+
+    JAX keeps those of a `with` for the thread that entered it.
+    """
+    wide = bool(getattr(jax.config, "jax_enable_x64", False))
+    products = getattr(jax.config, "jax_default_matmul_precision", None)
+
+    def call(part):
+        with jax.enable_x64(wide), jax.default_matmul_precision(products):
+            return function(part)
+
+    return call
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
