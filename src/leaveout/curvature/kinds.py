@@ -107,7 +107,10 @@ def _bent(objective: AbstractScores, theta, damping, moves, exact: bool) -> _Ben
     total = damping * jnp.sum(objective.weights)
     still = jnp.where(moves > 0, 0.0, 1.0)  # what may not move has a curvature of its own
     penalty = objective.penalty * moves + total + still
-    return _Bent(objective, theta, objective.weights, penalty.astype(theta.dtype), moves, exact)
+    return _Bent(
+        objective=objective, theta=theta, weights=objective.weights,
+        penalty=penalty.astype(theta.dtype), moves=moves, exact=exact,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

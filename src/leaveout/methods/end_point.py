@@ -217,7 +217,7 @@ class Corrected(Method):
         parts = first.per_point
         assert isinstance(parts, list)  # `Metagradient` gives one a measure
         pulls = [
-            None if psi is None else _slopes(run, measure)
+            _slopes(run, measure) if isinstance(psi, PerPoint) else None
             for psi, measure in zip(parts, measures, strict=True)
         ]
 
@@ -233,7 +233,10 @@ class Corrected(Method):
                 return [None] * len(pulls)
             more = _apart(end, groups)
             each = zip(parts, pulls, strict=True)
-            return [None if pull is None else _sum(run, groups, p, pull, more) for p, pull in each]
+            return [
+                _sum(run, groups, psi, pull, more) if isinstance(psi, PerPoint) else None
+                for psi, pull in each
+            ]
 
         return Prepared(change, effects)
 
