@@ -17,7 +17,7 @@ from leaveout.studies.cli.main import keep_compiled
 
 jax.config.update("jax_enable_x64", True)
 _KINDS = ("accuracy_", "memory_", "reliability", "speed_")
-_ON_DEVICE = ("speed_large", "speed_roofline")
+_ON_DEVICE = ("speed_large", "speed_networks", "speed_roofline")
 
 
 def main() -> None:

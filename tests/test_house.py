@@ -24,8 +24,9 @@ FILES = sorted(SOURCE.rglob("*.py"))
 FLOORS = (
     ("runtime",),
     ("objectives",),
-    ("groups", "measures", "solvers"),
+    ("groups", "measures", "solvers", "curvature"),
     ("fitting",),
+    ("training",),
     ("methods", "certify"),
     ("attribution",),
     ("analysis",),
@@ -36,7 +37,7 @@ FLOOR = {folder: level for level, folders in enumerate(FLOORS) for folder in fol
 FACE = ("__init__", "__main__")  # the face may import every folder
 
 #: folders and modules to which one adds by editing one file: their `__all__` is what they offer
-SHELVES = ("groups", "measures", "solvers", "methods", "plot", "studies.datasets")
+SHELVES = ("groups", "measures", "solvers", "curvature", "methods", "plot", "studies.datasets")
 HEAVY = {"pandas", "sklearn", "matplotlib", "rich", "pooch", "xarray", "pyarrow"}
 
 

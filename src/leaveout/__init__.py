@@ -9,11 +9,12 @@ import importlib as _importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from leaveout import groups, measures, plot, solvers
+from leaveout import curvature, groups, measures, plot, solvers
 from leaveout.analysis import propositions as bounds
 from leaveout.analysis.compare import Comparison, compare
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
+from leaveout.analysis.datamodels import LDS, lds
 from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
@@ -27,8 +28,10 @@ from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validat
 from leaveout.fitting.sklearn import from_sklearn
 from leaveout.groups import Groups
 from leaveout.methods import (
+    Corrected,
     Influence,
     Krylov,
+    Metagradient,
     Method,
     Newton,
     NewtonChebyshev,
@@ -36,18 +39,23 @@ from leaveout.methods import (
     Prepared,
     Retrain,
     SecondOrder,
+    Smoothness,
     influence,
     newton,
     per_point,
     retrain,
+    smoothness,
 )
 from leaveout.objectives import losses
 from leaveout.objectives.general import Objective
 from leaveout.objectives.layout import Linear
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
+from leaveout.objectives.networks import network
 from leaveout.objectives.sharded import shard
 from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
 from leaveout.runtime.solution import Certificate, SolveError, Status
+from leaveout.training.recipe import Fixed, Left, LeftKeepingPenalty, Order, Recipe
+from leaveout.training.run import Run, train
 
 if _TYPE_CHECKING:  # they are loaded when they are asked for
     from leaveout.studies import datasets
@@ -60,6 +68,7 @@ __all__ = [
     "glm",
     "logistic",
     "losses",
+    "network",
     "poisson",
     "shard",
     "softmax",
@@ -72,6 +81,17 @@ __all__ = [
     "fit",
     "from_sklearn",
     "solvers",
+    # a training, where there is no optimum
+    "Fixed",
+    "Left",
+    "LeftKeepingPenalty",
+    "Order",
+    "Recipe",
+    "Run",
+    "Smoothness",
+    "curvature",
+    "smoothness",
+    "train",
     # what leaves, comes or changes
     "Groups",
     "add",
@@ -81,8 +101,10 @@ __all__ = [
     "reweight",
     # how a change in theta is found
     "Change",
+    "Corrected",
     "Influence",
     "Krylov",
+    "Metagradient",
     "Method",
     "Need",
     "Newton",
@@ -107,6 +129,7 @@ __all__ = [
     "Comparison",
     "Credit",
     "HeldOut",
+    "LDS",
     "Light",
     "Null",
     "Standing",
@@ -117,6 +140,7 @@ __all__ = [
     "credit",
     "cross_validate_groups",
     "jackknife",
+    "lds",
     "plot",
     "trust",
     # data, and where influence fails: loaded when they are asked for

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Array
 
+from leaveout.analysis.seeds import SEEDED, Noise, noise_of, refuse_other_question
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
 from leaveout.runtime.options import check_integer, generator
@@ -61,7 +62,7 @@ class Comparison:
 
     def __getitem__(self, statistic: str) -> np.ndarray:
         """(m) one statistic over all groups, NaN where it is undefined."""
-        if statistic not in STATISTICS:
+        if statistic not in (*STATISTICS, *SEEDED):
             raise ValueError(f"unknown statistic {statistic!r}; known: {', '.join(STATISTICS)}")
         values = [
             row["value"]
@@ -69,6 +70,11 @@ class Comparison:
             if row["by"] == "all" and row["statistic"] == statistic
         ]
         return np.array([np.nan if value is None else value for value in values])
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the actual effects came from several seeds: ceilings and split slopes exist."""
+        return any(row["statistic"] in SEEDED for row in self.rows)
 
     @property
     def spearman(self) -> np.ndarray:
@@ -115,6 +121,8 @@ class Comparison:
         shown = self.columns if columns is None else tuple(columns)
         head = ["effect on", "groups", "Spearman [95 %]", "Pearson", "slope", "same sign",
                 "under", "median err"]  # fmt: skip
+        if self.seeded:
+            head += ["ceiling", "share", "split slope"]
         if by != "all":
             head.insert(1, by)
         lines = []
@@ -134,13 +142,18 @@ class Comparison:
                     _share(part["underestimated"]["value"]),
                     _share(part["median_relative_error"]["value"]),
                 ]
+                if self.seeded:
+                    line += [_number(part[name]["value"]) for name in SEEDED]
                 if by != "all":
                     line.insert(1, level)
                 lines.append(line)
         return "\n".join([*aligned([head, *lines]), *self.notes])
 
     def __str__(self) -> str:
-        return self.table()
+        if not self.seeded:
+            return self.table()
+        sizes = self.table(by="size").splitlines()
+        return "\n".join([self.table(), "", *sizes[: len(sizes) - len(self.notes)]])
 
     def __repr__(self) -> str:
         return f"Comparison({len(self.columns)} columns)\n{self.table()}"
@@ -169,6 +182,13 @@ def compare(
     median_relative_error the median of |predicted - actual| / |actual|; max_relative_error the
     largest |predicted - actual| divided by the largest |actual|.
 
+    Where the actual effects come from several seeds of a run, `ceiling` is the rank correlation
+    that a perfect prediction could have, `share_of_ceiling` how much of it is reached, and
+    `split_slope` a slope free of the seeds' noise, which pulls the least-squares slope towards 0;
+    the table then shows bands of sizes too, for correlations over all sizes flatter. This asks
+    about the algorithm, the mean over seeds; `predicted.of_seed(0)` against `actual.of_seed(0)`
+    about this run.
+
     Groups whose effect is flagged on either side (`Effects.column_status`) are left out, column by
     column; count and `notes` say how many.
 
@@ -184,7 +204,8 @@ def compare(
             columns, or fewer than two groups that are not flagged in any column.
     """
     check_integer(resamples, "resamples", least=0)
-    pair = paired(predicted, actual)
+    refuse_other_question(predicted, actual)
+    pair, seeds = paired(predicted, actual), getattr(actual, "seeds", None)
     if len(pair.predicted) < 2:
         raise ValueError("expected at least two groups to compare, got one")
     p, a, groups, good = pair.predicted, pair.actual, pair.groups, pair.status == 0
@@ -206,6 +227,9 @@ def compare(
             head = {"column": column, "measure": pair.measure[j], "by": by, "level": level}
             found = _with_interval(p[mine, j], a[mine, j], rng, count)
             rows += _rows(head | {"count": len(mine)}, *found)
+            if seeds is not None and len(seeds) > 1:
+                noise = noise_of(p[mine, j], np.asarray(seeds[:, mine, j], float), rng)
+                rows += _noise_rows(head | {"count": len(mine)}, noise)
     known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
     notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
     return Comparison(rows, pair.columns, notes)
@@ -366,6 +390,16 @@ def _rows(head, value, low, high) -> list[dict[str, Any]]:
     return [
         head | {"statistic": name, "value": number(middle), "low": number(a), "high": number(b)}
         for name, middle, a, b in zip(STATISTICS, value, low, high, strict=True)
+    ]
+
+
+def _noise_rows(head, noise: Noise) -> list[dict[str, Any]]:
+    """A row for each statistic of seeds, without interval."""
+    return [
+        head
+        | {"statistic": name, "value": value if np.isfinite(value) else None, "low": None}
+        | {"high": None}
+        for name, value in zip(SEEDED, noise, strict=True)
     ]
 
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from leaveout.groups import Groups
+from leaveout.objectives.networks import Network
 from leaveout.runtime.files import read_npz, write_npz, write_parquet
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
+from leaveout.training.recipe import Recipe
+from leaveout.training.run import Run, load_run
 
 __all__ = ["ROWS", "Effects", "joined", "load"]
 
@@ -16,10 +19,10 @@ _OF_GROUPS = "groups_"  # before the names of what a file holds of the groups
 #: what an `Effects` holds an entry a group of
 ROWS = (
     "value", "status", "residual", "steps", "lower", "upper", "certificate", "column_status",
-    "weight", "theta_status",
+    "weight", "theta_status", "error",
 )  # fmt: skip
 #: of those, what need not be there
-_OPTIONAL = ("lower", "upper", "certificate", "column_status", "weight", "theta_status")
+_OPTIONAL = ("lower", "upper", "certificate", "column_status", "weight", "theta_status", "error")
 
 
 def _unsaid() -> np.ndarray:
@@ -51,6 +54,8 @@ class Effects:
             determined, or runs to infinity, although the columns have their values or limits.
             Default `status`.
         notes: what a reader of any of them should know.
+        error: (g m) of a run of several seeds, the standard error of the mean over them, or None.
+        seeds: (s g m) of a run, the effects on each seed, of which `value` is the mean, or None.
     """
 
     value: np.ndarray
@@ -68,6 +73,8 @@ class Effects:
     weight: np.ndarray | None = None
     theta_status: np.ndarray = dataclasses.field(default_factory=_unsaid)
     notes: tuple[str, ...] = ()
+    error: np.ndarray | None = None
+    seeds: np.ndarray | None = None
 
     def __post_init__(self):
         each = np.repeat(np.asarray(self.status)[:, None], self.value.shape[1], axis=1)
@@ -97,7 +104,20 @@ class Effects:
         parts = {
             name: None if (part := getattr(self, name)) is None else part[rows] for name in ROWS
         }
-        return dataclasses.replace(self, groups=self.groups[rows], **parts)
+        seeds = None if self.seeds is None else self.seeds[:, rows]
+        return dataclasses.replace(self, groups=self.groups[rows], seeds=seeds, **parts)
+
+    def of_seed(self, seed: int) -> "Effects":
+        """The effects on one seed of a run: what is asked of this run, not of the algorithm.
+
+        Raises:
+            ValueError: for effects without seeds, or a seed that is not there.
+        """
+        if self.seeds is None or not 0 <= seed < len(self.seeds):
+            count = 0 if self.seeds is None else len(self.seeds)
+            raise ValueError(f"expected a seed from 0 below {count}, got {seed}")
+        value = self.seeds[seed]
+        return dataclasses.replace(self, value=value, seeds=value[None], error=None)
 
     @property
     def width(self) -> np.ndarray:
@@ -129,6 +149,8 @@ class Effects:
         if self.certificate is not None:
             names = [Certificate(int(code)).name for code in self.certificate]
             table["certificate"] = np.repeat(names, m)
+        if self.error is not None:
+            table["error"] = self.error.reshape(-1)
         return pd.DataFrame(table)
 
     def to_arrow(self):
@@ -175,18 +197,48 @@ class Effects:
         arrays = {
             "text": np.array(text),
             **{name: np.asarray(part) for name, part in rows.items() if part is not None},
+            **({} if self.seeds is None else {"seeds": self.seeds}),
             **{_OF_GROUPS + key: part for key, part in self.groups.arrays().items()},
         }
         write_npz(path, "effects", arrays)
 
 
-def load(path) -> Effects:
-    """Effects written by `Effects.save` as .npz; never unpickles.
+@overload
+def load(path) -> Effects: ...
+
+
+@overload
+def load(path, *, objective: Network, recipe: Recipe, exact: bool = True) -> Run: ...
+
+
+def load(
+    path,
+    *,
+    objective: Network | None = None,
+    recipe: Recipe | None = None,
+    exact: bool = True,
+) -> Effects | Run:
+    """Effects written by `Effects.save`, or a run by `Run.save`, as .npz; never unpickles.
+
+    Args:
+        path: of the file.
+        objective: of a run, made again as when it was trained.
+        recipe: of a run, likewise; both are code, whose structure is compared with the file's.
+        exact: of a run, refuse code whose structure is another.
 
     Raises:
-        ValueError: if the file is not one of ours, is damaged, or lacks a part.
+        ValueError: if the file is not one of ours, is damaged, or lacks a part; if objective or
+            recipe are not those of the run.
     """
-    known = ("text", *ROWS, *(_OF_GROUPS + key for key in Groups.stored()))
+    if objective is None and recipe is None:
+        return _load_effects(path)
+    if objective is None or recipe is None:
+        raise ValueError("a run is loaded with both its code: lo.load(path, objective=, recipe=)")
+    return load_run(path, objective, recipe, exact=exact)
+
+
+def _load_effects(path) -> Effects:
+    known = ("text", "seeds", *ROWS, *(_OF_GROUPS + key for key in Groups.stored()))
     file = read_npz(path, "effects", known)
     try:
         text = json.loads(str(file["text"]))
@@ -198,7 +250,10 @@ def load(path) -> Effects:
         groups = Groups.checked(**parts)
         rows: dict[str, Any] = {name: file.get(name) for name in ROWS}
         table, column = (len(groups), len(text["columns"])), (len(groups),)
-        shapes = {name: table for name in ("value", "lower", "upper", "column_status")}
+        shapes = {name: table for name in ("value", "lower", "upper", "column_status", "error")}
+        seeds = file.get("seeds")
+        if seeds is not None and (seeds.shape[1:] != table or seeds.dtype.kind != "f"):
+            raise ValueError(f"seeds is not an array of numbers of the shape (s, {table})")
         for name, part in rows.items():
             shape = shapes.get(name, column)
             if part is None and name in _OPTIONAL:
@@ -212,6 +267,7 @@ def load(path) -> Effects:
             groups=groups,
             method=text["method"],
             notes=tuple(text.get("notes", ())),
+            seeds=seeds,
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

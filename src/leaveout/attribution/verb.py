@@ -7,6 +7,7 @@ import numpy as np
 
 from leaveout.attribution.container import ROWS, Effects
 from leaveout.attribution.stream import Question, gathered, plan, pose, stream
+from leaveout.attribution.trained import effects_of_run
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit, check_fit
 from leaveout.groups import Groups
@@ -17,6 +18,7 @@ from leaveout.runtime.options import is_positive
 from leaveout.runtime.sharding import entry_point, is_traced, tracing
 from leaveout.runtime.solution import Status, raise_unless_converged
 from leaveout.runtime.text import warn
+from leaveout.training.run import Run
 
 __all__ = ["check_method", "check_outside", "effects"]
 
@@ -26,7 +28,7 @@ _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
 
 @entry_point
 def effects(
-    fit: Fit,
+    fit: Fit | Run,
     groups: Groups,
     measures: Measures,
     method: Method = Newton(),
@@ -46,8 +48,11 @@ def effects(
     the measure at the changed theta. Groups are streamed in chunks; peak memory does not grow with
     their number.
 
+    Of a `Run`, the training of a network, effects are the mean over its seeds, each paired with
+    itself: `lo.Retrain()` trains again without each group, `lo.Metagradient()` is its derivative.
+
     Args:
-        fit: the fitted objective.
+        fit: the fitted objective, or a `Run` from `lo.train`.
         groups: what leaves.
         measures: one or a list: members of `measures`, or functions f(theta), f(theta, w) of the
             PyTree theta and the float (n) array w of what leaves, to a scalar or a vector.
@@ -80,13 +85,19 @@ def effects(
     Returns:
         value (g m).
     """
-    check_method(fit, method)
     if tolerance is not None and not is_positive(tolerance):
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")
     if progress is not None and not callable(progress):
         raise ValueError(
             f"expected progress as a function of the number of groups done, got {progress!r}"
         )
+    if isinstance(fit, Run):
+        _check_kind(method)
+        if l2 is not None or certify or tolerance is not None:
+            raise ValueError("l2=, certify= and tolerance= are for fits; a Run has no intervals")
+        how = {"memory": memory, "throw": throw, "progress": progress}
+        return effects_of_run(fit, groups, measures, method, **how)
+    check_method(fit, method)
     fit, groups = admit(fit, groups, method.needs)
     own = l2_of_groups(l2, groups)
     with limited(memory):
@@ -121,6 +132,10 @@ def check_method(fit: Fit, method: Method) -> None:
     """
     check_fit(fit)
     check_outside(fit, "lo.effects")
+    _check_kind(method)
+
+
+def _check_kind(method: Method) -> None:
     if not isinstance(method, Method):
         raise ValueError(
             "expected a method such as lo.Influence(), lo.Newton() or lo.Retrain(), or a value of "

@@ -1,4 +1,4 @@
-"""Measures of query examples, one by one or summed over subsets of them: linear models only."""
+"""Measures of query examples, one by one or summed over subsets of them: models of scores."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -173,13 +173,13 @@ def queries(x, y, name, by=None):
     """
     given, names = x, names_of(x)
     if not isinstance(x, jax.core.Tracer):
-        if names is None and np.ndim(x) != 2:
+        if names is None and np.ndim(x) < 2:
             raise ValueError(
                 f"expected query inputs of shape (m, d) with m >= 1, got {np.shape(x)}; "
                 "write x[None] for a single example"
             )
-        x = matrix(x, f"the inputs of {name}")
-    if x.ndim != 2 or x.shape[0] == 0:
+        x = _rows_of(x, f"the inputs of {name}")
+    if x.ndim < 2 or x.shape[0] == 0:
         raise ValueError(f"expected query inputs of shape (m, d) with m >= 1, got {x.shape}")
     if y is not None and leading_axes(y) != {x.shape[:1]}:
         raise ValueError(
@@ -188,6 +188,14 @@ def queries(x, y, name, by=None):
         )
     common_rows(x=given, y=y, by=by)
     return x, names
+
+
+def _rows_of(x, what: str) -> np.ndarray:
+    """Inputs (m d), or those of networks (m ...), as finite numbers."""
+    if np.ndim(x) <= 2:
+        return matrix(x, what)
+    array = np.asarray(x)
+    return matrix(array.reshape(len(array), -1), what).reshape(array.shape)
 
 
 def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:

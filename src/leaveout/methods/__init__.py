@@ -6,6 +6,7 @@ folder and import it here.
 
 import jax
 
+from leaveout.methods.end_point import Corrected
 from leaveout.methods.first_order import Influence, influence, per_point, self_influence
 from leaveout.methods.group_newton import Krylov, Newton, NewtonChebyshev, newton
 from leaveout.methods.protocol import (
@@ -18,11 +19,14 @@ from leaveout.methods.protocol import (
 )
 from leaveout.methods.retraining import Retrain, retrain
 from leaveout.methods.second_order import SecondOrder
+from leaveout.methods.trajectory import Metagradient, Smoothness, smoothness
 
 __all__ = [
     "BY_WORD",
+    "Corrected",
     "Influence",
     "Krylov",
+    "Metagradient",
     "Method",
     "Newton",
     "NewtonChebyshev",
@@ -30,6 +34,7 @@ __all__ = [
     "Prepared",
     "Retrain",
     "SecondOrder",
+    "Smoothness",
     "as_change",
     "as_solution",
     "influence",
@@ -38,6 +43,7 @@ __all__ = [
     "per_point",
     "retrain",
     "self_influence",
+    "smoothness",
 ]
 
 for _method in (Influence, Krylov, Newton, NewtonChebyshev, Retrain, SecondOrder):

@@ -4,8 +4,9 @@ And what the same factor gives beyond it: each point rescaled by its own leverag
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -13,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from leaveout.curvature import Curvature
 from leaveout.fitting.fitted import Change, Fit, expansion_of, warn_if_float32_stalled
-from leaveout.fitting.gates import check_fit, check_own, inside
+from leaveout.fitting.gates import Need, check_fit, check_own, inside
 from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by, worth_listing
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
+from leaveout.methods.end_point import influence_at, refuse_settings
 from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.linear import LinearExpansion
@@ -37,6 +40,7 @@ from leaveout.solvers import (
     relative,
     tolerance_of,
 )
+from leaveout.training.run import Trained
 
 __all__ = [
     "Influence",
@@ -58,11 +62,16 @@ class Influence(Method):
         at_changed: evaluate f at theta + change instead of to first order (the paper's code calls
             it parameter influence).
         rescaled: take each point's Newton step instead of its influence (`influence`).
+        curvature: what stands for the Hessian, of `lo.curvature`; default the Hessian of a fit, and
+            Gauss-Newton of a run. Groups are then solved by conjugate gradients.
     """
+
+    of_run: ClassVar[Collection[Need] | None] = ()
 
     solver: AnySolver = Auto()
     at_changed: bool = False
     rescaled: bool = False
+    curvature: Curvature | None = None
 
     @property
     def name(self) -> str:
@@ -77,6 +86,9 @@ class Influence(Method):
 
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """Changes by a solve a group; first-order effects by a solve a column where they add up."""
+        if self.curvature is not None or isinstance(fit, Trained):
+            refuse_settings(rescaled=self.rescaled, solver=self.solver != Auto())
+            return influence_at(fit, measures, self.curvature, self.at_changed)
         here = fit if self.rescaled else known(fit)
         solver, expansion = as_solver(self.solver), _expansion(here, self.rescaled)
 

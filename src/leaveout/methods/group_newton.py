@@ -4,9 +4,9 @@ And Chebyshev's step, a second solve with the same factor that makes it third or
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,12 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from leaveout.curvature import Curvature
 from leaveout.fitting.fitted import Change, Fit, expansion_of, ill_conditioned, with_rows
+from leaveout.fitting.gates import Need
 from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
 from leaveout.fitting.leaving import LISTED, block_of, leaving
 from leaveout.fitting.optimum import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
+from leaveout.methods.end_point import newton_at, refuse_settings
 from leaveout.methods.first_order import force_of
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import judged, marked, reach_of, shortened
@@ -52,6 +55,7 @@ from leaveout.solvers import (
     factorise,
     tolerance_of,
 )
+from leaveout.training.run import Trained
 
 __all__ = [
     "Krylov",
@@ -72,11 +76,16 @@ class Newton(Method):
         solver: any member of `solvers`, or a lineax linear solver; of the first step.
         linearised: take f to first order in the change instead of evaluating it there.
         steps: Newton steps, those after the first damped.
+        curvature: what stands for the Hessian, of `lo.curvature`; default the Hessian of a fit, and
+            Gauss-Newton of a run. Groups are then solved by conjugate gradients.
     """
+
+    of_run: ClassVar[Collection[Need] | None] = ()
 
     solver: AnySolver = Auto()
     linearised: bool = False
     steps: int = 1
+    curvature: Curvature | None = None
 
     def __post_init__(self):
         check_integer(self.steps, "steps")
@@ -93,7 +102,10 @@ class Newton(Method):
         return self.linearised
 
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
-        """`newton` with this solver and so many steps."""
+        """`newton` with this solver and so many steps, or with a curvature."""
+        if self.curvature is not None or isinstance(fit, Trained):
+            refuse_settings(steps=self.steps > 1, solver=self.solver != Auto())
+            return newton_at(fit, self.curvature)
         return _Way(self.solver, steps=self.steps).prepare(fit)
 
 

@@ -110,12 +110,17 @@ class Method(abc.ABC):
     Attributes:
         name: for tables and axes.
         needs: what is taken for granted of a fit; checked once a call, before `prepare`.
+        of_run: what is taken for granted of a Run, the end of a training; None of a method that
+            needs an optimum. It is then prepared for each seed's `Trained`.
+        exact: whether a run whose training is repeated has to give the same bits.
         first_order: whether measures are taken to first order in the change, instead of evaluated
             at the changed theta.
         actual: whether the change is that of retraining, which others are compared with.
     """
 
     needs: ClassVar[Collection[Need]] = (Need.optimum,)
+    of_run: ClassVar[Collection[Need] | None] = None
+    exact: bool = True
     actual: ClassVar[bool] = False
 
     @property

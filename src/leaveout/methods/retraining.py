@@ -9,7 +9,7 @@ dozen evaluations goes on alone, in the metric of its own Hessian.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.fitting.fitted import Change, Fit, with_rows
-from leaveout.fitting.gates import doubtful
+from leaveout.fitting.gates import Need, doubtful
 from leaveout.fitting.implicit import known, minima
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
@@ -29,6 +29,7 @@ from leaveout.methods.coordinates import around
 from leaveout.methods.pool import Effort, Task, pool_size, pooled, straight
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import marked
+from leaveout.methods.trajectory import retrained
 from leaveout.objectives.abstract import AbstractScores
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget
@@ -36,6 +37,7 @@ from leaveout.runtime.options import check_integer, check_positive
 from leaveout.runtime.sharding import entry_point, is_traced, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers import factorise, full_matrix, reachable, scale_of
+from leaveout.training.run import Trained
 
 __all__ = [
     "Retrain",
@@ -55,13 +57,20 @@ class Retrain(Method):
             largest share of curvature that the group takes away in any direction.
         max_steps: evaluations of the objective and its gradient that a group may use.
         history: pairs that L-BFGS remembers.
+        exact: of a run, refuse to go on where training it again gives other bits; False starts
+            from the theta that is found here, and says so.
+
+    On a `Run` the training itself is repeated without each group, from the same start through the
+    same batches; tolerance, max_steps and history are of fits.
     """
 
     actual: ClassVar[bool] = True
+    of_run: ClassVar[Collection[Need] | None] = (Need.trajectory,)
 
     tolerance: float = 1e-8
     max_steps: int = 500
     history: int = 10
+    exact: bool = True
 
     def __post_init__(self):
         check_positive(self.tolerance, "tolerance")
@@ -75,6 +84,8 @@ class Retrain(Method):
 
     def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
         """`retrain` with these settings, in coordinates that are found once."""
+        if isinstance(fit, Trained):
+            return retrained(fit)
         whole = functools.cache(lambda: _retraining(fit, self, own_l2=True))
         return Prepared(_retraining(fit, self), change_under=lambda groups, l2: whole()(groups, l2))
 

@@ -20,7 +20,7 @@ from leaveout.objectives.checks import (
 from leaveout.runtime.sharding import in_jax
 from leaveout.runtime.tables import Fingerprint, common_rows
 
-__all__ = ["Objective"]
+__all__ = ["GeneralExpansion", "Objective"]
 
 
 class Objective(AbstractObjective):
@@ -116,15 +116,15 @@ class Objective(AbstractObjective):
 
     def at(self, theta):
         """Every loss to second order around theta (differentiated when asked)."""
-        return _GeneralExpansion(
+        return GeneralExpansion(
             objective=self, theta=jnp.asarray(theta), weights=self.weights, penalty=self.penalty
         )
 
 
-class _GeneralExpansion(AbstractExpansion):
+class GeneralExpansion(AbstractExpansion):
     """Second-order expansion of arbitrary losses: each contraction is an autodiff pass."""
 
-    objective: Objective
+    objective: AbstractObjective
     theta: Float[Array, "p"]
     weights: Float[Array, "n"]
     penalty: Float[Array, "p"]
@@ -133,19 +133,24 @@ class _GeneralExpansion(AbstractExpansion):
         return jnp.sum(v * self.objective.losses(theta))
 
     def gradient(self, v):
+        """sum_i v_i grad loss_i, by reverse mode."""
         return jax.grad(self._sum)(self.theta, v)
 
     def hvp(self, v, vector):
+        """sum_i v_i hess loss_i vector, forward over reverse."""
         gradient = jax.grad(lambda theta: self._sum(theta, v))
         return jax.jvp(gradient, (self.theta,), (vector,))[1]
 
     def hessian(self, v):
+        """sum_i v_i hess loss_i, by p Hessian-vector products."""
         eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
         return jax.vmap(lambda vector: self.hvp(v, vector))(eye)
 
     def dot(self, vector):
+        """Grad loss_i . vector, by forward mode."""
         return jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]
 
     def restrict(self, rows):
+        """The expansion of the examples `rows` only."""
         some = jax.tree.map(lambda leaf: leaf[rows], self.objective.examples)
         return eqx.tree_at(lambda o: o.examples, self.objective, some).at(self.theta)

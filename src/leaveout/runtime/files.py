@@ -45,7 +45,10 @@ _ABOUT = ("format", "members")
 _MOST = 2**36  # bytes that the arrays of one file may take
 _WORDS = 2**20  # bytes that what a file says of itself may take
 #: what reads a file of ours, by the kind that it says it is
-_READERS = {"effects": "lo.load", "groups": "lo.Groups.load"}
+_READERS = {
+    "effects": "lo.load", "groups": "lo.Groups.load",
+    "run": "lo.load(path, objective=..., recipe=...)",
+}  # fmt: skip
 #: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, ValueError, RuntimeError,

@@ -29,6 +29,7 @@ class Status(enum.IntEnum):
     inaccurate = 6
     no_minimum = 7
     too_far = 8
+    untrained = 9
 
     @property
     def advice(self) -> str:
@@ -71,6 +72,10 @@ _ADVICE = {
         "the step is longer than the second-order expansion it was taken from holds (the loss of "
         "the data as changed is higher after it than before, or not yet near its minimum), so that "
         "its size means nothing; use lo.Retrain(), or add less weight"
+    ),
+    Status.untrained: (
+        "no batch of the training has an example left, so that nothing but the penalty moved "
+        "theta: leave some examples that the batches hold"
     ),
 }
 

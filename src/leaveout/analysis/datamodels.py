@@ -1,0 +1,85 @@
+"""The linear datamodelling score, by the field's name, with what the field leaves out."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.analysis.compare import paired
+from leaveout.analysis.seeds import noise_of, ranked, refuse_other_question
+from leaveout.attribution.container import Effects
+
+__all__ = ["LDS", "lds"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LDS:
+    """The linear datamodelling score: the mean over columns of a rank correlation over groups.
+
+    Attributes:
+        value: the score.
+        low: 2.5 % point of a bootstrap over groups, columns and seeds.
+        high: 97.5 % point.
+        ceiling: the score that a perfect prediction could have; NaN without seeds.
+        columns: how many columns have one.
+    """
+
+    value: float
+    low: float
+    high: float
+    ceiling: float
+    columns: int
+
+    def __str__(self) -> str:
+        ceiling = "" if np.isnan(self.ceiling) else f", ceiling {self.ceiling:.3f}"
+        return f"LDS {self.value:.3f} [{self.low:.3f}, {self.high:.3f}]{ceiling}"
+
+
+def lds(
+    predicted: Effects, actual: Effects, *, key: Array | None = None, resamples: int = 200
+) -> LDS:
+    """The linear datamodelling score of predicted effects, with its ceiling.
+
+    For each column Spearman's correlation over the groups (the field's random halves, or any
+    others), then the mean over columns. Groups that are flagged on either side are left out.
+
+    Args:
+        predicted: effects.
+        actual: likewise, of the same groups and columns; its `seeds` give the ceiling.
+        key: random key of bootstrap and splits; default `jax.random.key(0)`.
+        resamples: of groups, columns and seeds together.
+
+    Raises:
+        ValueError: for other groups or columns, or fewer than three groups that are not flagged.
+
+    Source: Park et al. (2023), TRAK, equation 12.
+    """
+    refuse_other_question(predicted, actual)
+    pair = paired(predicted, actual)
+    good = (pair.status == 0).all(axis=1)
+    if good.sum() < 3:
+        raise ValueError(f"expected at least three groups that converged, got {int(good.sum())}")
+    given = actual.value[None] if actual.seeds is None else actual.seeds
+    p, a = pair.predicted[good], np.asarray(given, float)[:, good]
+    seed = jax.random.key_data(jax.random.key(0) if key is None else key)
+    rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
+    each = _scores(p, a)
+    many = []
+    for _ in range(resamples):
+        groups, columns, seeds = (rng.integers(0, n, n) for n in (*p.shape, len(a)))
+        many.append(np.nanmean(_scores(p[groups][:, columns], a[seeds][:, groups][:, :, columns])))
+    low, high = np.nanquantile(many, [0.025, 0.975]) if many else (np.nan, np.nan)
+    ceiling = np.nan
+    if len(a) > 1:
+        ceiling = np.nanmean(
+            [noise_of(p[:, j], a[:, :, j], rng).ceiling for j in range(p.shape[1])]
+        )
+    count = int(np.isfinite(each).sum())
+    return LDS(float(np.nanmean(each)), float(low), float(high), float(ceiling), count)
+
+
+def _scores(p: Float[np.ndarray, "g m"], a: Float[np.ndarray, "s g m"]) -> np.ndarray:
+    """(m) rank correlations of the columns; NaN where one does not vary."""
+    mean = a.mean(axis=0)
+    return np.array([ranked(p[:, j], mean[:, j]) for j in range(p.shape[1])])

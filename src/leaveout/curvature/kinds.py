@@ -1,0 +1,165 @@
+"""Gauss-Newton, its last layer alone, and the Hessian itself."""
+
+import abc
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, weigh
+from leaveout.runtime.options import is_positive
+
+__all__ = ["Curvature", "GaussNewton", "Hessian", "LastLayer"]
+
+_TOGETHER = 32  # columns of a dense matrix that are found together
+
+
+class _Bent(AbstractExpansion):
+    """Losses around one theta: first order exact, second order by Gauss-Newton or the Hessian.
+
+    Attributes:
+        objective: of scores.
+        theta: (p).
+        weights: (n) base weights.
+        penalty: (p) of the objective, and the damping.
+        moves: (p) 1 for parameters that may move, 0 for those that stay.
+        exact: whether products are with the Hessian, else with sum_i v_i J_i' Q_i J_i, J_i the
+            scores' derivative and Q_i the loss's Hessian by the scores.
+    """
+
+    objective: AbstractScores
+    theta: Float[Array, "p"]
+    weights: Float[Array, "n"]
+    penalty: Float[Array, "p"]
+    moves: Float[Array, "p"]
+    exact: bool = eqx.field(static=True)
+
+    def gradient(self, v):
+        return self.moves * self.objective.at(self.theta).gradient(v)
+
+    def hvp(self, v, vector):
+        vector = self.moves * vector
+        if self.exact:
+            return self.moves * self.objective.at(self.theta).hvp(v, vector)
+        objective = self.objective
+        scores, moved = jax.jvp(objective.scores, (self.theta,), (vector,))
+
+        def bend(score, move, y):
+            return jax.jvp(lambda s: jax.grad(objective.point_loss)(s, y), (score,), (move,))[1]
+
+        slopes = weigh(v, jax.vmap(bend)(scores, moved, _targets(objective)))
+        return self.moves * jax.vjp(objective.scores, self.theta)[1](slopes)[0]
+
+    def hessian(self, v):
+        eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
+        return jax.lax.map(lambda column: self.hvp(v, column), eye, batch_size=_TOGETHER)
+
+    def dot(self, vector):
+        return self.objective.at(self.theta).dot(self.moves * vector)
+
+    def restrict(self, rows):
+        some = jax.tree.map(lambda leaf: leaf[rows], self.objective.examples)
+        objective = eqx.tree_at(lambda o: o.examples, self.objective, some)
+        return eqx.tree_at(
+            lambda e: (e.objective, e.weights), self, (objective, self.weights[rows])
+        )
+
+
+def _targets(objective: AbstractScores):
+    """The coded targets of the training data."""
+    return objective.examples[1]
+
+
+@dataclass(frozen=True)
+class Curvature(abc.ABC):
+    """Which matrix stands for the Hessian.
+
+    Attributes:
+        damping: added to the diagonal, in units of a mean loss; None follows from the recipe of a
+            run (`Recipe.damping`) and is 0 of a fit.
+
+    Raises:
+        ValueError: for a damping that is negative, or no finite number.
+    """
+
+    damping: float | int | None = None
+
+    def __post_init__(self):
+        if self.damping not in (None, 0) and not is_positive(self.damping):
+            raise ValueError(
+                f"expected a damping >= 0, in units of a mean loss, got {self.damping!r}"
+            )
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """For tables and axes."""
+
+    @abc.abstractmethod
+    def at(self, objective: AbstractScores, theta: Float[Array, "p"], damping: float) -> _Bent:
+        """The expansion of an objective around theta, with this damping."""
+
+
+def _bent(objective: AbstractScores, theta, damping, moves, exact: bool) -> _Bent:
+    total = damping * jnp.sum(objective.weights)
+    still = jnp.where(moves > 0, 0.0, 1.0)  # what may not move has a curvature of its own
+    penalty = objective.penalty * moves + total + still
+    return _Bent(
+        objective=objective, theta=theta, weights=objective.weights,
+        penalty=penalty.astype(theta.dtype), moves=moves, exact=exact,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class GaussNewton(Curvature):
+    """sum_i s_i J_i' Q_i J_i: never negative, where the Hessian of a network is.
+
+    On linear models it is the Hessian.
+    """
+
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        return "Gauss-Newton"
+
+    def at(self, objective, theta, damping):
+        """Gauss-Newton around theta."""
+        return _bent(objective, theta, damping, jnp.ones_like(theta), exact=False)
+
+
+@dataclass(frozen=True)
+class LastLayer(Curvature):
+    """Gauss-Newton of the last layer alone: the features stay as they are.
+
+    The last layer is the last parameter with two axes or more, and those after it.
+    """
+
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        return "last layer"
+
+    def at(self, objective, theta, damping):
+        """Gauss-Newton of the last layer around theta."""
+        leaves = jax.tree.leaves(objective.parameters(theta))
+        last = max((i for i, leaf in enumerate(leaves) if leaf.ndim > 1), default=0)
+        tail = sum(int(leaf.size) for leaf in leaves[last:])
+        moves = jnp.asarray(np.arange(theta.size) >= theta.size - tail, theta.dtype)
+        return _bent(objective, theta, damping, moves, exact=False)
+
+
+@dataclass(frozen=True)
+class Hessian(Curvature):
+    """The Hessian itself; refused where it is not positive definite, as it mostly is not."""
+
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        return "Hessian"
+
+    def at(self, objective, theta, damping):
+        """The losses to second order around theta."""
+        return _bent(objective, theta, damping, jnp.ones_like(theta), exact=True)

@@ -1,0 +1,265 @@
+"""Methods of the end of a training: influence and Newton steps with a curvature of choice."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.curvature import Curvature, GaussNewton
+from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.gates import Need
+from leaveout.fitting.implicit import DENSE
+from leaveout.fitting.leaving import group_sums, leaving, w_by
+from leaveout.groups import Groups
+from leaveout.measures import Measure
+from leaveout.methods.protocol import Method, PerPoint, Prepared
+from leaveout.methods.trajectory import Metagradient, as_trained
+from leaveout.objectives.abstract import AbstractExpansion, as_scores
+from leaveout.runtime.batches import in_runs
+from leaveout.runtime.memory import budget, chunks
+from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.solution import Solution, SolveError, Status
+from leaveout.solvers import CG, Block, Factor, factorise, full_matrix
+from leaveout.training.run import Trained
+
+__all__ = ["Corrected", "End", "end_of", "influence_at", "newton_at", "refuse_settings"]
+
+_LANES = 16  # groups that are solved together
+_SOLVE = CG(rtol=1e-6)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class End:
+    """A theta with a curvature, for influence and Newton steps.
+
+    Attributes:
+        fit: with the factor of the curvature, where p allows one.
+        expansion: of the losses, with that curvature.
+    """
+
+    fit: Fit
+    expansion: AbstractExpansion
+
+    @property
+    def factor(self) -> Factor | None:
+        """Of the curvature and its damping."""
+        return self.fit.metric
+
+    def changes(self, groups: Groups, newton: bool) -> Solution:
+        """Changes in theta of groups: (G + l2 M + d)^-1 g(w), or with G of what stays.
+
+        By conjugate gradients, preconditioned by the factor of the whole where there is one.
+        """
+        objective = self.fit.objective
+        each = 8 * (6 * objective.p + _LANES * objective.floats_per_example)
+        runs = chunks(np.arange(len(groups)), each, budget(), _LANES)
+
+        def some(rows):
+            w = leaving(self.fit, groups[rows])
+            return _solved(self.expansion, self.factor, objective.taken(w), newton)
+
+        return in_runs(runs, some, lambda _: len(runs[0]))
+
+
+@eqx.filter_jit
+def _solved(
+    expansion: AbstractExpansion, factor: Factor | None, taken: Float[Array, "b n"], newton: bool
+) -> Solution:
+    pulls = jax.lax.map(expansion.gradient, taken)
+    block = Block(taken if newton else jnp.zeros_like(taken))
+    return replicate(_SOLVE.reduced(expansion, factor, block)(pulls))
+
+
+def end_of(fit: Fit, curvature: Curvature | None) -> End:
+    """A fit, or the end of a training, with a curvature: Gauss-Newton by default.
+
+    The factor is formed up to p = 12,000, by p products with all the data; beyond there is none.
+
+    Raises:
+        ValueError: for an objective without scores, or what is no curvature.
+        SolveError: where the curvature is not positive definite.
+    """
+    curvature = GaussNewton() if curvature is None else curvature
+    if not isinstance(curvature, Curvature):
+        raise ValueError(f"expected curvature as lo.curvature.GaussNewton(), got {curvature!r}")
+    objective = as_scores(fit.objective, f"the curvature {curvature.name}")
+    expansion = curvature.at(objective, fit.flat, _damping(fit, curvature))
+    if objective.p > DENSE:
+        return End(_with(fit, None), expansion)
+    factor, good = _factor(expansion)
+    if not bool(to_host(good)):
+        raise SolveError(
+            f"the curvature {curvature.name} is not positive definite at this theta: use "
+            "lo.curvature.GaussNewton(), a larger damping, or more l2"
+        )
+    return End(_with(fit, factor), expansion)
+
+
+def _with(fit: Fit, factor: Factor | None) -> Fit:
+    return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
+
+
+def refuse_settings(**settings: bool) -> None:
+    """Refuse settings that a method with a curvature does not look at.
+
+    Raises:
+        ValueError: with their names.
+    """
+    given = [name for name, set_ in settings.items() if set_]
+    if given:
+        raise ValueError(
+            f"{' and '.join(given)} is for fits and their Hessian: with a curvature, or of a Run, "
+            "one step is solved by conjugate gradients; leave it out"
+        )
+
+
+def _damping(fit: Fit, curvature: Curvature) -> float:
+    if curvature.damping is not None:
+        return float(curvature.damping)
+    return fit.recipe.damping() if isinstance(fit, Trained) else 0.0
+
+
+@eqx.filter_jit
+def _factor(expansion: AbstractExpansion):
+    return replicate(factorise(full_matrix(expansion, expansion.weights)))
+
+
+def _finished(end: End, groups: Groups, newton: bool) -> Change:
+    return Change.of(end.changes(groups, newton), end.fit.objective)
+
+
+@entry_point
+def influence_at(
+    fit: Fit, measures: Sequence[Measure], curvature: Curvature | None, at_changed: bool
+) -> Prepared:
+    """Influence with a curvature: additive where measures are, a solve a column."""
+    end = end_of(fit, curvature)
+    change = _changer(end, newton=False)
+    if at_changed:
+        return Prepared(change)
+    return Prepared(change, None, [_additive(end, measure) for measure in measures])
+
+
+@entry_point
+def newton_at(fit: Fit, curvature: Curvature | None) -> Prepared:
+    """The group Newton step with a curvature."""
+    return Prepared(_changer(end_of(fit, curvature), newton=True))
+
+
+def _changer(end: End, newton: bool) -> Callable[[Groups], Change]:
+    return lambda groups: _finished(end, groups, newton)
+
+
+def _additive(end: End, measure: Measure) -> PerPoint | None:
+    """What each point does to the columns, per unit of w; None where that does not add up."""
+    if measure.needs_w or not measure.smooth:
+        return None
+    return PerPoint(*to_host(_per_point(end.fit, end.expansion, measure)))
+
+
+@eqx.filter_jit
+def _per_point(fit: Fit, expansion: AbstractExpansion, measure: Measure):
+    gradients = measure.gradients(fit.objective, fit.flat)
+    nobody = Block(jnp.zeros((len(gradients), expansion.n), gradients.dtype))
+    found = _SOLVE.reduced(expansion, fit.metric, nobody)(gradients)
+    unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
+    psi = unit[:, None] * expansion.dots(found.value)
+    return replicate((psi, found.residual, found.steps, found.status))
+
+
+# ---- both ends of it -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Corrected(Method):
+    """The metagradient, and what a Newton step adds to influence at the end, as a method.
+
+        effect = metagradient + grad f . (d_Newton - d_influence)
+
+    The metagradient knows the training, the Newton step how strongly a group bends what is left:
+    the difference of the two steps restores the scale that a derivative lacks. For each seed.
+
+    Attributes:
+        curvature: of both steps.
+        since: as in `Metagradient`.
+        check: as in `Metagradient`.
+        exact: as in `Metagradient`.
+    """
+
+    needs: ClassVar[Collection[Need]] = (Need.trajectory,)
+
+    curvature: Curvature = GaussNewton()
+    since: int = 0
+    check: bool = True
+    exact: bool = True
+
+    @property
+    def name(self) -> str:
+        """For tables and axes."""
+        return "corrected metagradient"
+
+    @property
+    def first_order(self) -> bool:
+        """Measures are taken to first order in all three parts."""
+        return True
+
+    def prepare(self, fit: Fit, measures: Sequence[Measure]) -> Prepared:
+        """The metagradient, the curvature and the measures' gradients, once for all groups."""
+        run = as_trained(fit)
+        first = Metagradient(self.since, self.check).prepare(run, measures)
+        end = end_of(run, self.curvature)
+        parts = first.per_point
+        assert isinstance(parts, list)  # `Metagradient` gives one a measure
+        pulls = [
+            _slopes(run, measure) if isinstance(psi, PerPoint) else None
+            for psi, measure in zip(parts, measures, strict=True)
+        ]
+
+        def change(groups: Groups) -> Change:
+            along = first.change(groups)
+            assert isinstance(along, Change)
+            more = _apart(end, groups)
+            status = jnp.where(along.status == 0, more.status, along.status)
+            return dataclasses.replace(along, value=along.value + more.value, status=status)
+
+        def effects(groups: Groups) -> list[Solution | None]:
+            if all(pull is None for pull in pulls):
+                return [None] * len(pulls)
+            more = _apart(end, groups)
+            each = zip(parts, pulls, strict=True)
+            return [
+                _sum(run, groups, psi, pull, more) if isinstance(psi, PerPoint) else None
+                for psi, pull in each
+            ]
+
+        return Prepared(change, effects)
+
+
+@eqx.filter_jit
+def _slopes(run: Trained, measure: Measure) -> Float[Array, "m p"]:
+    return replicate(measure.gradients(run.objective, run.flat))
+
+
+def _apart(end: End, groups: Groups) -> Solution:
+    """d_Newton - d_influence, and the worse of the two solves."""
+    newton, influence = end.changes(groups, True), end.changes(groups, False)
+    return Solution(
+        newton.value - influence.value,
+        jnp.maximum(newton.residual, influence.residual),
+        newton.steps + influence.steps,
+        jnp.where(newton.status == 0, influence.status, newton.status),
+    )
+
+
+def _sum(run: Trained, groups: Groups, psi: PerPoint, pull, more: Solution) -> Solution:
+    """Effects of points, summed, and what the difference of the steps adds."""
+    value = group_sums(groups, w_by(run.objective, groups), psi.value) + more.value @ pull.T
+    worst = int(np.max(psi.status, initial=int(Status.converged)))
+    status = jnp.where(more.status == 0, worst, more.status).astype(jnp.int8)
+    return Solution(value, more.residual, more.steps, status)

@@ -1,0 +1,127 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import leaveout as lo
+from problems import wrong
+from test_training import FULL, KEY, RECIPE, N, X, Y, data, made
+
+GROUPS, QUERY = data(), lo.measures.loss((X[:3], Y[:3]))
+DAMPED = lo.curvature.GaussNewton(0.01)
+
+
+@pytest.fixture(scope="module")
+def run() -> lo.Run:
+    return lo.train(made(), RECIPE, key=KEY)
+
+
+def gauss_newton(objective, theta, v):
+    """sum_i v_i J_i' Q_i J_i, with Q = diag(p) - p p' written down."""
+    jacobians = np.asarray(jax.jacobian(objective.scores)(theta))
+    chances = np.asarray(jax.nn.softmax(objective.scores(theta)))
+    matrix = np.diag(np.asarray(objective.penalty))
+    for weight, jacobian, p in zip(v, jacobians, chances, strict=True):
+        matrix = matrix + weight * jacobian.T @ (np.diag(p) - np.outer(p, p)) @ jacobian
+    return matrix
+
+
+def by_hand(run, w, newton, damping=0.01):
+    objective, theta = run.objective, run.theta[0]
+    v = np.ones(N) - w if newton else np.ones(N)
+    matrix = gauss_newton(objective, theta, v) + damping * N * np.eye(objective.p)
+    pulls = np.asarray(jax.jacobian(objective.losses)(theta))
+    return np.linalg.solve(matrix, w @ pulls)
+
+
+@pytest.mark.slow
+def test_influence_and_newton_are_solves_with_gauss_newton(run):
+    w = GROUPS.dense()
+    everything = lo.measures.parameter(list(range(run.objective.p)))
+    for method in (lo.Influence(curvature=DAMPED), lo.Newton(curvature=DAMPED)):
+        found = lo.effects(run, GROUPS, everything, method)
+        newton = isinstance(method, lo.Newton)
+        expected = np.stack([by_hand(run, each, newton) for each in w])
+        np.testing.assert_allclose(found.value, expected, rtol=1e-5, atol=1e-7)
+        assert not found.status.any()
+    one = lo.effects(run, GROUPS, lo.measures.self_loss(), lo.Influence(curvature=DAMPED))
+    pulls = np.asarray(jax.jacobian(run.objective.losses)(run.theta[0]))
+    lengths = [(each @ pulls) @ by_hand(run, each, False) for each in w]
+    np.testing.assert_allclose(one.value[:, 0], lengths, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_corrected_is_metagradient_newton_and_influence_put_together(run):
+    measures = [QUERY, lo.measures.self_loss()]
+    meta = lo.effects(run, GROUPS, measures, lo.Metagradient(check=False))
+    influence = lo.effects(run, GROUPS, measures, lo.Influence(curvature=DAMPED))
+    newton = lo.effects(run, GROUPS, measures, lo.Newton(linearised=True, curvature=DAMPED))
+    found = lo.effects(run, GROUPS, measures, lo.Corrected(DAMPED, check=False))
+    expected = meta.value + newton.value - influence.value
+    np.testing.assert_allclose(found.value, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_gauss_newton_of_a_linear_model_is_its_hessian():
+    fit = lo.fit(lo.logistic(X, Y, l2=1.0))
+    query = lo.measures.loss((X[:3], Y[:3]))
+    for plain, bent in (
+        (lo.Influence(), lo.Influence(curvature=lo.curvature.GaussNewton())),
+        (lo.Newton(), lo.Newton(curvature=lo.curvature.Hessian())),
+    ):
+        expected = lo.effects(fit, GROUPS, query, plain)
+        found = lo.effects(fit, GROUPS, query, bent)
+        np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_newton_of_a_linear_network_on_squared_loss_is_retraining():
+    target = X @ np.array([1.0, -1.0, 0.5])
+
+    def init(key):
+        return eqx.nn.Linear(3, "scalar", key=key, dtype=jnp.float64)
+
+    objective = lo.network(init, lo.losses.squares, (X, target), l2=1.0)
+    recipe = FULL.but(optimiser=optax.sgd(0.3, momentum=0.9), steps=600)
+    run = lo.train(objective, recipe, key=KEY)
+    query = lo.measures.loss((X[:3], target[:3] + 1))
+    newton = lo.Newton(curvature=lo.curvature.GaussNewton(0))
+    found = lo.effects(run, GROUPS, query, newton)
+    actual = lo.effects(run, GROUPS, query, lo.Retrain())
+    np.testing.assert_allclose(found.value, actual.value, rtol=1e-4, atol=1e-7)
+
+
+def test_the_last_layer_alone_moves(run):
+    everything = lo.measures.parameter(list(range(run.objective.p)))
+    method = lo.Newton(curvature=lo.curvature.LastLayer(0.01))
+    found = lo.effects(run, GROUPS[[0]], everything, method).value[0]
+    model = run.tree(0)
+    last, _ = ravel_pytree(eqx.filter(model.layers[-1], eqx.is_inexact_array))
+    still = run.objective.p - last.size
+    np.testing.assert_array_equal(found[:still], 0.0)
+    matrix = gauss_newton(run.objective, run.theta[0], 1 - GROUPS.dense()[0])[still:, still:]
+    pulls = np.asarray(jax.jacobian(run.objective.losses)(run.theta[0]))[:3].sum(axis=0)[still:]
+    expected = np.linalg.solve(matrix + 0.01 * N * np.eye(last.size), pulls)
+    np.testing.assert_allclose(found[still:], expected, rtol=1e-5, atol=1e-8)
+
+
+def test_damping_follows_from_the_recipe():
+    assert lo.Recipe(optax.sgd(0.1), steps=50, batch=4).damping() == pytest.approx(1 / 5)
+    slower = lo.Recipe(optax.sgd(optax.linear_schedule(0.1, 0.0, 50)), steps=50, batch=4)
+    assert slower.damping() == pytest.approx(1 / 2.55)
+
+
+def test_what_is_no_curvature_is_refused(run, as_users_run_it):
+    with pytest.raises(lo.SolveError, match="Hessian is not positive definite at this theta"):
+        lo.effects(run, GROUPS, QUERY, lo.Influence(curvature=lo.curvature.Hessian(0)))
+    with pytest.raises(ValueError, match="damping >= 0"):
+        lo.curvature.GaussNewton(-1.0)
+    with pytest.raises(ValueError, match=r"expected curvature as lo.curvature"):
+        lo.effects(run, GROUPS, QUERY, lo.Influence(curvature=wrong(0.1)))
+    with pytest.raises(ValueError, match="steps is for fits and their Hessian"):
+        lo.effects(run, GROUPS, QUERY, lo.Newton(steps=2))
+    with pytest.raises(ValueError, match="rescaled and solver is for fits"):
+        lo.effects(run, GROUPS, QUERY, lo.Influence(lo.solvers.CG(), rescaled=True))

@@ -1,0 +1,80 @@
+"""Ceilings, split slopes and the LDS, on effects whose noise is drawn by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import leaveout as lo
+
+G, M, SEEDS = 400, 3, 8
+TRUTH = np.random.default_rng(0).normal(size=(G, M))
+GROUPS = lo.Groups.from_indices([[i, i + 1] for i in range(G)], n=1000)
+
+
+def effects(value, seeds=None, notes=()) -> lo.Effects:
+    zeros = np.zeros(G)
+    columns = tuple(f"loss[{j}]" for j in range(M))
+    return lo.Effects(
+        value, zeros.astype(np.int8), zeros, zeros.astype(int), columns, columns, GROUPS, "mine",
+        notes=notes, seeds=seeds,
+    )  # fmt: skip
+
+
+def noisy(noise: float) -> lo.Effects:
+    seeds = TRUTH + noise * np.random.default_rng(1).normal(size=(SEEDS, G, M))
+    return effects(seeds.mean(axis=0), seeds)
+
+
+def test_the_ceiling_is_what_the_truth_itself_reaches():
+    for noise in (0.3, 1.5):
+        report = lo.compare(effects(TRUTH), noisy(noise), resamples=0)
+        # of normal variables the correlation of truth and mean is 1 / (1 + noise^2 / s)^1/2
+        expected = (1 + noise**2 / SEEDS) ** -0.5
+        np.testing.assert_allclose(report["ceiling"], expected, atol=0.06)
+        np.testing.assert_allclose(report["share_of_ceiling"], 1.0, atol=0.07)
+
+
+def test_the_split_slope_is_free_of_noise():
+    report = lo.compare(effects(0.5 * TRUTH), noisy(3.0), resamples=0)
+    assert (report.slope < 0.3).all()
+    np.testing.assert_allclose(report["split_slope"], 0.5, atol=0.08)
+
+
+def test_the_table_shows_ceilings_and_bands_of_sizes():
+    text = str(lo.compare(effects(TRUTH), noisy(1.0), resamples=0))
+    assert "ceiling" in text
+    assert "up to 2.5 %" in text
+    assert "ceiling" not in str(lo.compare(effects(TRUTH), effects(TRUTH), resamples=0))
+
+
+def test_one_seed_is_a_question_of_its_own():
+    found = noisy(1.0)
+    assert found.seeds is not None
+    np.testing.assert_array_equal(found.of_seed(2).value, found.seeds[2])
+    with pytest.raises(ValueError, match="a seed from 0 below 8, got 8"):
+        found.of_seed(8)
+
+
+def test_effects_of_two_meanings_of_removal_are_not_compared():
+    fixed = effects(TRUTH, notes=(lo.Fixed().meaning,))
+    left = effects(TRUTH, notes=(lo.Left().meaning,))
+    with pytest.raises(ValueError, match="different things by removal"):
+        lo.compare(fixed, left)
+    with pytest.raises(ValueError, match="different things by removal"):
+        lo.lds(fixed, left)
+    lo.compare(fixed, effects(TRUTH), resamples=0)
+
+
+def test_the_lds_is_the_mean_of_rank_correlations():
+    actual = noisy(1.0)
+    found = lo.lds(effects(TRUTH), actual, resamples=50)
+    ranks = lo.compare(effects(TRUTH), actual, resamples=0).spearman
+    assert found.value == pytest.approx(ranks.mean(), abs=1e-12)
+    assert found.low < found.value < found.high + 0.05
+    assert found.ceiling == pytest.approx((1 + 1 / SEEDS) ** -0.5, abs=0.03)
+    assert found.columns == M
+    flagged = dataclasses.replace(actual, status=np.full(G, 5, np.int8))
+    flagged = dataclasses.replace(flagged, column_status=np.full((G, M), 5, np.int8))
+    with pytest.raises(ValueError, match="at least three groups that converged, got 0"):
+        lo.lds(effects(TRUTH), flagged)
