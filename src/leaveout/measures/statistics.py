@@ -9,12 +9,14 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure
 from leaveout.measures.queries import queries, subsets
 from leaveout.objectives.abstract import as_scores
 from leaveout.objectives.checks import parts
+from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.tables import Names, check_names
 
@@ -24,7 +26,7 @@ __all__ = ["accuracy", "auroc", "calibration_error"]
 class _Ranked(Measure):
     """A statistic of the scores of all query examples together, or of subsets of them."""
 
-    x: Array | np.ndarray
+    x: Array | np.ndarray | Sparse | scipy.sparse.csr_array
     y: PyTree
     offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
@@ -47,7 +49,9 @@ class _Ranked(Measure):
         check_names(self.names, objective.names, f"the inputs of {self.name}")
         x, y = objective.inputs(self.x), objective.encode(self.y)
         offset = objective.offset_of(self.offset, x.shape[0], self.name)
-        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset, bound=True)
+        return dataclasses.replace(
+            self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset, bound=True
+        )
 
     def values(self, objective, theta, w):
         scores = as_scores(objective, self.name).scores(theta, self.x)

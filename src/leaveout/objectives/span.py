@@ -72,18 +72,17 @@ class Span(eqx.Module):
         if self.lower is not None:
             weight = _solve(self.lower, weight, transposed=True)
         weight = weight @ self.rows
-        return _joined(weight if self.root is None else weight / self.root, rest)
+        return _joined(weight if self.root is None else weight / _last(self.root, weight), rest)
 
     def taken_in(self, theta: Float[Array, "... P"]) -> Float[Array, "... p"]:
         """Flat theta in these coordinates, without what it has across the span."""
         weight, rest = _cut(self.layout, theta)
-        weight = weight if self.root is None else weight * self.root
+        weight = weight if self.root is None else weight * _last(self.root, weight)
         flat = weight.reshape(-1, weight.shape[-1])
         inner = (self.rows @ flat.T).T
         if self.lower is not None:
             inner = _solve(self.lower, inner)
         return _joined(inner.reshape(*weight.shape[:-1], self.rank), rest)
-
 
     def falls(self, layout: Layout, penalised: np.ndarray) -> np.ndarray:
         """How heavily the penalty falls on each coordinate (p), from what it is in theta (P).
@@ -240,7 +239,7 @@ def _largest(products: np.ndarray) -> float:
 def _scaled(x: Sparse | Array, root: Array) -> Sparse | Array:
     """The matrix, its columns divided."""
     if not isinstance(x, Sparse):
-        return x / root
+        return x / root[None]
     each = scipy.sparse.diags_array(1 / np.asarray(root, float))
     return Sparse.of(scipy.sparse.csr_array(x.host() @ each), x.dtype)
 
@@ -257,6 +256,11 @@ def _solve(lower: Array, right: Float[Array, "... r"], transposed: bool = False)
     flat = right.reshape(-1, right.shape[-1]).T
     solved = jax.scipy.linalg.solve_triangular(lower, flat, lower=True, trans=int(transposed))
     return solved.T.reshape(right.shape)
+
+
+def _last(values: Float[Array, "d"], like: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Values along the last axis of another array."""
+    return values.reshape((1,) * (like.ndim - 1) + values.shape)
 
 
 def _cut(layout: Layout, theta: Float[Array, "... p"]):

@@ -162,7 +162,8 @@ class Sparse(eqx.Module):
         return jnp.sqrt((self**2) @ jnp.ones(self.shape[1], self.dtype))
 
 
-Design: TypeAlias = Float[Array, "n q"] | Sparse
+#: rows of a linear model (n q)
+Design: TypeAlias = Float[Array, "_ _"] | Sparse
 
 
 def as_design(x: Design) -> Sparse:
