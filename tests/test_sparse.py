@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from tests.problems import linear, mostly_slow, wrong
 
 import leaveout as lo
 from leaveout.objectives.sparse import Sparse
+from problems import linear, mostly_slow, wrong
 
 N, D = 40, 90
 METHODS = [
