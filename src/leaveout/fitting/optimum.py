@@ -87,6 +87,8 @@ def fit(
     traced = is_traced((objective, start))
     inner = objective if traced else objective.centred()
     dense = inner.p <= DENSE and not inner.sparse
+    if not traced and inner.sparse:
+        _refuse_undetermined(inner)
     if dense and traced:
         raise ValueError(
             "lo.fit chooses its steps by the numbers it meets, so it works outside jax.jit and "
@@ -112,6 +114,20 @@ def fit(
             f"{why}"
         )
     return result
+
+
+def _refuse_undetermined(objective) -> None:
+    """Refuse sparse rows that leave theta undetermined: nothing would see it on the way.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    n, p = objective.n * objective.outputs, objective.p
+    if float(objective.l2) == 0 and n < p:
+        raise ValueError(
+            f"theta is not determined: {p:,} parameters, {n:,} scores to fit them to, and no "
+            "penalty (the Hessian is singular); give l2 > 0"
+        )
 
 
 def _shown(objective, inner: Fit) -> Fit:
