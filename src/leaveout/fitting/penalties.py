@@ -100,7 +100,7 @@ def cross_validate(
     objective = objective.centred()
     if objective.sparse:
         raise ValueError(
-            f"cross_validate forms a matrix of the columns, {objective.layout.width:,} squared, and "
+            f"cross_validate forms a matrix of {objective.layout.width:,} columns squared, and "
             "these sparse rows are too many for their span; compare fits by hand"
         )
     fits = path(objective, grid, kept)
