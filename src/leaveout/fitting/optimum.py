@@ -54,7 +54,9 @@ def fit(
     """Minimise an objective to rounding, or check and polish a theta trained elsewhere.
 
     Damped Newton steps, continued until the decrement no longer falls; L-BFGS first where p is too
-    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step.
+    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step. Where a linear model has more columns
+    than examples and all weights are penalised alike, p is the rank of the rows: theta is sought in
+    their span (`Fit.centred`), once a factorisation of n^2 d has found it.
 
     Under `jax.grad` or `jax.jvp` (outside `jax.jit`) theta and the factor have the derivatives of
     the minimum in whatever the objective holds as floats, by one solve with the Hessian.
