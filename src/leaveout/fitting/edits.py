@@ -236,7 +236,7 @@ def _extended(fit: Fit, more: PyTree, count: int) -> Fit:
     changed = dataclasses.replace(fit, objective=objective, metric=metric, centred=None)
     if inner is None:
         return changed
-    if inner.objective.p != objective.p:
+    if as_linear(inner.objective).span is not None:
         return dataclasses.replace(changed, centred=_in_wider_span(changed, inner))
     design, *rest = more
     inner = _extended(inner, (as_linear(inner.objective).brought_in(design), *rest), count)

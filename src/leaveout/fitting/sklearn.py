@@ -318,7 +318,9 @@ def _least_squares(alpha, y: np.ndarray) -> _Recipe:
 
     def make(x, y, l2, **options):
         if np.ndim(l2):
-            l2 = np.broadcast_to(l2[:, None], (outputs, x.shape[1]))
+            l2 = np.broadcast_to(
+                l2[:, None], (outputs, (getattr(x, "shape", None) or np.shape(x))[1])
+            )
         several = dataclasses.replace(losses.squares, targets="any")
         return glm(several, x, y, outputs, l2, **options)
 

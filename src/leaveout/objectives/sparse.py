@@ -131,7 +131,7 @@ class Sparse(eqx.Module):
         return Sparse.of(scipy.sparse.csr_array(self.host()[rows]), self.dtype)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        return dense_copy(self.host(), "a sparse matrix").astype(dtype or float)
+        return dense_copy(self.host(), "x").astype(dtype or float)
 
     def host(self) -> scipy.sparse.csr_array:
         """As SciPy's compressed rows."""
