@@ -1,6 +1,7 @@
 """Sparse inputs, and more columns than rows: the span of the rows gives what dense columns give."""
 
 import pickle
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,8 @@ def _rows():
 X = _rows()
 Y = np.where(X.toarray() @ np.random.default_rng(1).normal(size=D) > 0, "spam", "ham")
 S = np.linspace(0.5, 1.5, N)
-Q, LABELS = _drawn(5, 7), np.array(["spam", "ham", "ham", "spam", "spam"])
+Q: Any = _drawn(5, 7)
+LABELS = np.array(["spam", "ham", "ham", "spam", "spam"])
 GROUPS = lo.Groups.from_indices([[0], [4, 5, 6], list(range(10, 18))], n=N)
 
 

@@ -110,7 +110,7 @@ def listed_gradients(
     first, design = np.asarray(expansion.first), expansion.design
     design = design.host() if isinstance(design, Sparse) else np.asarray(design)
     slopes = first[groups.indices] * taken[:, None]
-    shape = (len(groups), design.shape[0])
+    shape = (len(groups), len(first))
     parts = [
         scipy.sparse.csr_array((column, groups.indices, groups.offsets), shape) @ design
         for column in slopes.T

@@ -8,7 +8,6 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure, around, convex, sound
@@ -17,7 +16,7 @@ from leaveout.objectives.checks import leading_axes, parts
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import evaluation_error, score_error, slope_error, units_of
-from leaveout.objectives.sparse import Sparse
+from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
 from leaveout.runtime.memory import QUERY_BYTES
 from leaveout.runtime.tables import Names, as_sparse, check_names, common_rows, matrix, names_of
@@ -41,7 +40,7 @@ class _PerExample(Measure):
         labels: (l) names of the sums.
     """
 
-    x: Array | np.ndarray | Sparse | scipy.sparse.csr_array
+    x: Inputs
     y: PyTree
     offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)

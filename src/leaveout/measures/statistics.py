@@ -9,14 +9,13 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure
 from leaveout.measures.queries import queries, subsets
 from leaveout.objectives.abstract import as_scores
 from leaveout.objectives.checks import parts
-from leaveout.objectives.sparse import Sparse
+from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.tables import Names, check_names
 
@@ -26,7 +25,7 @@ __all__ = ["accuracy", "auroc", "calibration_error"]
 class _Ranked(Measure):
     """A statistic of the scores of all query examples together, or of subsets of them."""
 
-    x: Array | np.ndarray | Sparse | scipy.sparse.csr_array
+    x: Inputs
     y: PyTree
     offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)

@@ -13,7 +13,8 @@ number f_j of its own, the columns are first divided by its root.
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import equinox as eqx
 import jax
@@ -27,6 +28,7 @@ from leaveout.objectives.layout import Layout
 from leaveout.objectives.sparse import Design, Sparse
 from leaveout.runtime.memory import FACTORISED, budget
 from leaveout.runtime.sharding import replicate
+from leaveout.runtime.tables import Rows
 
 __all__ = ["Span", "Spanned", "span_of"]
 
@@ -46,7 +48,7 @@ class Span(eqx.Module):
     """
 
     layout: Layout = eqx.field(static=True)
-    rows: Sparse | Float[Array, "r d"]
+    rows: Design
     lower: Float[Array, "r r"] | None
     root: Float[Array, "d"] | None
 
@@ -60,7 +62,7 @@ class Span(eqx.Module):
         """Coordinates, r."""
         return self.rows.shape[0]
 
-    def inward(self, x: Sparse | Float[Array, "m d"]) -> Float[Array, "m r"]:
+    def inward(self, x: Design) -> Float[Array, "m r"]:
         """Inputs in these coordinates, x Q: what they have across the span meets weights of 0."""
         rows = self.rows if self.root is None else _scaled(self.rows, self.root)
         product = _product(x.host(), rows) if isinstance(x, Sparse) else (rows @ x.T).T
@@ -149,7 +151,7 @@ def _by_column(layout: Layout, penalised: np.ndarray) -> np.ndarray | None:
     return each[0] if (each == each[:1]).all() and (each > 0).all() else None
 
 
-def _serves(x: Sparse | Array, outputs: int) -> bool:
+def _serves(x: Design, outputs: int) -> bool:
     """Whether the span of the rows is the cheaper way: more columns than rows, and room for it."""
     n, d = x.shape
     room = 6 * 8 * n**2 <= budget()  # the products of rows, their factor, the design, copies
@@ -159,7 +161,7 @@ def _serves(x: Sparse | Array, outputs: int) -> bool:
 
 
 def span_of(
-    x: Sparse | Float[Array, "n d"],
+    x: Design,
     layout: Layout,
     penalised: np.ndarray,
     l2: float,
@@ -193,7 +195,7 @@ def span_of(
 def _by_qr(x: Array, root):
     """An orthonormal basis of dense rows, and these in it."""
     given = np.asarray(x, float) if root is None else np.asarray(x, float) / np.asarray(root)
-    basis, upper = scipy.linalg.qr(given.T, mode="economic", check_finite=False)
+    basis, upper = np.linalg.qr(given.T)
     return jnp.asarray(basis.T, x.dtype), None, jnp.asarray(upper.T, x.dtype)
 
 
@@ -204,9 +206,9 @@ def _by_products(x: Sparse, root, l2: float):
     if not np.finfo(float).eps * _largest(products) <= _LOST * l2:
         return None
     least = 2 * len(products) * np.finfo(float).eps * np.max(np.diagonal(products), initial=0.0)
-    factor, order, rank, _ = scipy.linalg.lapack.dpstrf(  # transposed, it overwrites them
-        products.T, tol=least, lower=1, overwrite_a=1
-    )
+    pivoted = cast(Callable, scipy.linalg.get_lapack_funcs("pstrf", dtype=float))
+    # transposed, it overwrites them
+    factor, order, rank, _ = pivoted(products.T, tol=least, lower=1, overwrite_a=1)
     del products
     lower = np.tril(factor[:, :rank]) if rank else np.zeros((len(factor), 0))
     order = order - 1
@@ -217,7 +219,7 @@ def _by_products(x: Sparse, root, l2: float):
     return Sparse.of(picked, x.dtype), lower, jnp.asarray(design, x.dtype)
 
 
-def _products(rows: scipy.sparse.csr_array) -> Float[np.ndarray, "n n"]:
+def _products(rows: Rows) -> Float[np.ndarray, "n n"]:
     """X X' written out, some rows at a time: as a sparse matrix it would take twice as much."""
     count, turned = rows.shape[0], scipy.sparse.csc_array(rows.T)
     products = np.empty((count, count))
@@ -236,7 +238,7 @@ def _largest(products: np.ndarray) -> float:
     return length
 
 
-def _scaled(x: Sparse | Array, root: Array) -> Sparse | Array:
+def _scaled(x: Design, root: Array) -> Design:
     """The matrix, its columns divided."""
     if not isinstance(x, Sparse):
         return x / root[None]
@@ -244,7 +246,7 @@ def _scaled(x: Sparse | Array, root: Array) -> Sparse | Array:
     return Sparse.of(scipy.sparse.csr_array(x.host() @ each), x.dtype)
 
 
-def _product(x: scipy.sparse.csr_array, rows: Sparse | Array) -> Array:
+def _product(x: Rows, rows: Design) -> Array:
     """X rows', written out."""
     if not isinstance(rows, Sparse):
         return jnp.asarray(x @ np.asarray(rows).T, rows.dtype)

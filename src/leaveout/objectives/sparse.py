@@ -5,7 +5,7 @@ up runs, which vectorises, and then adds the few runs of each row. Columns are k
 product from the left would otherwise scatter. 24 bytes an entry, beside what filling up takes.
 """
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,10 +15,11 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int
 
 from leaveout.runtime.memory import budget, gib
-from leaveout.runtime.tables import dense_copy
+from leaveout.runtime.tables import Rows, dense_copy
 
 __all__ = [
     "Design",
+    "Inputs",
     "Sparse",
     "as_design",
     "crossproduct",
@@ -46,7 +47,7 @@ class _Runs(eqx.Module):
     count: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, given: scipy.sparse.csr_array, dtype) -> "_Runs":
+    def of(cls, given: Rows, dtype) -> "_Runs":
         """From SciPy's compressed rows."""
         lengths = np.diff(given.indptr)
         runs = -(-lengths // _RUN)
@@ -79,7 +80,7 @@ class Sparse(eqx.Module):
     __array_priority__ = 100  # products with arrays of NumPy come here
 
     @classmethod
-    def of(cls, given: scipy.sparse.csr_array, dtype) -> "Sparse":
+    def of(cls, given: Rows, dtype) -> "Sparse":
         """From SciPy's compressed rows."""
         turned = scipy.sparse.csr_array(given.T)
         return cls(_Runs.of(given, dtype), _Runs.of(turned, dtype))
@@ -133,7 +134,7 @@ class Sparse(eqx.Module):
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return dense_copy(self.host(), "x").astype(dtype or float)
 
-    def host(self) -> scipy.sparse.csr_array:
+    def host(self) -> Rows:
         """As SciPy's compressed rows."""
         value, index = np.asarray(self.rows.value, float), np.asarray(self.rows.index)
         row = np.repeat(np.asarray(self.rows.owner), _RUN)
@@ -183,8 +184,13 @@ class Sparse(eqx.Module):
         return jnp.sqrt((self**2) @ jnp.ones(self.shape[1], self.dtype))
 
 
-#: rows of a linear model (n q)
-Design: TypeAlias = Float[Array, "_ _"] | Sparse
+#: rows of a linear model (n q), and inputs of a measure; who asks knows when they are dense
+if TYPE_CHECKING:
+    Design: TypeAlias = Any
+    Inputs: TypeAlias = Any
+else:
+    Design = Float[Array, "_ _"] | Sparse
+    Inputs = Array | np.ndarray | Sparse | Rows
 
 
 def crossproduct(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, "p q"]:

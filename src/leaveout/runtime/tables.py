@@ -7,7 +7,7 @@ is never taken for another because it stands where that stood.
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax
 import narwhals.stable.v2 as nw
@@ -23,6 +23,7 @@ from leaveout.runtime.text import shortened
 __all__ = [
     "Fingerprint",
     "Names",
+    "Rows",
     "as_columns",
     "as_sparse",
     "check_finite",
@@ -39,6 +40,11 @@ __all__ = [
 Names: TypeAlias = tuple[Hashable, ...]
 #: which rows a table has: a hash of its pandas index, and one that does not see the order
 Fingerprint: TypeAlias = UInt32[np.ndarray, "4"] | UInt32[Array, "4"]
+#: SciPy's compressed rows, whose shape its types do not know
+if TYPE_CHECKING:
+    Rows: TypeAlias = Any
+else:
+    Rows = scipy.sparse.csr_array
 
 
 # ---- columns -------------------------------------------------------------------------------------
@@ -74,7 +80,7 @@ def as_columns(given: object) -> list[Column]:
     return [Column(*pair) for pair in zip(values.T, there.T, strict=True)]
 
 
-def as_sparse(given: object, what: str = "x") -> scipy.sparse.csr_array | None:
+def as_sparse(given: object, what: str = "x") -> Rows | None:
     """Sparse inputs (n d) of any of SciPy's formats, or a pandas table all of whose columns are.
 
     Entries given twice add up, as they do for SciPy; zeros that are stored are dropped. None for
@@ -90,11 +96,12 @@ def as_sparse(given: object, what: str = "x") -> scipy.sparse.csr_array | None:
         given = given.sparse.to_coo()
     if not scipy.sparse.issparse(given):
         return None
-    if given.ndim != 2 or given.dtype.kind not in "fiub":
+    found = cast(Rows, given)
+    if found.ndim != 2 or found.dtype.kind not in "fiub":
         raise ValueError(
-            f"expected {what} as a numeric matrix (n, d), got shape {given.shape} of {given.dtype}"
+            f"expected {what} as a numeric matrix (n, d), got shape {found.shape} of {found.dtype}"
         )
-    found = scipy.sparse.csr_array(given, dtype=float, copy=True)
+    found = cast(Rows, scipy.sparse.csr_array(given, dtype=float, copy=True))
     found.sum_duplicates()
     found.eliminate_zeros()
     bad = np.flatnonzero(~np.isfinite(found.data))
@@ -126,7 +133,7 @@ def matrix(given, what: str = "x") -> np.ndarray:
     return values
 
 
-def dense_copy(sparse: scipy.sparse.csr_array, what: str) -> np.ndarray:
+def dense_copy(sparse: Rows, what: str) -> np.ndarray:
     """A sparse matrix written out.
 
     Raises:
