@@ -183,7 +183,9 @@ def plan(fit: Fit, groups: Groups) -> list[np.ndarray]:
     All of one length, give or take one, so that one shape serves them all.
     """
     objective = fit.objective
-    each = 8 * (objective.n * (objective.floats_per_example + 2) + 8 * objective.p)
+    # of theta as the user knows it a measure may make two copies
+    known = 2 * objective.known_size if objective.known_size > objective.p else 0
+    each = 8 * (objective.n * (objective.floats_per_example + 2) + 8 * objective.p + known)
     order = np.argsort(-groups.size, kind="stable")
     return np.array_split(order, len(chunks(order, each, budget(), CHUNK_GROUPS)))
 

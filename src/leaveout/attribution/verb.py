@@ -67,11 +67,11 @@ def effects(
             method, that holds it for sure, and `certificate`, which says how good it is. Both the
             retrained theta and theta_hat are enclosed, and so is what float64 rounding can do to
             scores, slopes, losses, sums and solves; `certify.balls` says how, and what is taken
-            for granted. Linear models whose loss is convex and states an envelope; predictions,
-            losses, self-loss, linear functionals. From a retrained theta about two and a half
-            products with the data a group; from an approximation, and where the penalty alone
-            proves too little, a Hessian and its factor, n p^2 + p^3, which is mostly dearer than
-            retraining.
+            for granted. Linear models whose loss is convex and states an envelope, not of sparse
+            inputs; predictions, losses, self-loss, linear functionals. From a retrained theta about
+            two and a half products with the data a group; from an approximation, and where the
+            penalty alone proves too little, a Hessian and its factor, n p^2 + p^3, which is mostly
+            dearer than retraining.
         tolerance: go on with every group until half its interval is at most this share of the root
             mean square effect of each column: the group is retrained, ever more exactly, and
             `value`, `steps` and the interval are replaced; values outside their interval are moved

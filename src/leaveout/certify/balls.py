@@ -104,10 +104,12 @@ def gradient_sizes(
 ) -> Float[Array, "p"]:
     """How wrong rounding may leave each entry of a gradient, a sum over examples and the penalty.
 
-    By the largest entry of each column (q): no further pass over the data.
+    By the largest entry of each column (q): no further pass over the data. In the span of the rows
+    each row is rounded too, by no more than a sum over its columns is.
     """
-    eps = jnp.finfo(theta.dtype).eps
-    sums = units_of(len(slopes)) * jnp.sum(jnp.abs(slopes), axis=0)[:, None] * largest[None]
+    eps, units = jnp.finfo(theta.dtype).eps, units_of(len(slopes))
+    units += units_of(objective.span.layout.features) if objective.span is not None else 0.0
+    sums = units * jnp.sum(jnp.abs(slopes), axis=0)[:, None] * largest[None]
     return eps * (objective.layout.flat(sums) + 4 * jnp.abs(objective.penalty * theta))
 
 

@@ -133,8 +133,13 @@ def _frame_within(fit: Fit, available: int) -> Frame | None:
 
 
 def _provable(objective: AbstractObjective) -> LinearObjective | None:
-    """The objective where something can be proven of it: a linear model's."""
-    return objective if isinstance(objective, LinearObjective) else None
+    """The objective where something can be proven of it: a linear model's.
+
+    Of sparse rows the span is only known to the rounding of their products, which nothing bounds.
+    """
+    if not isinstance(objective, LinearObjective) or objective.sparse:
+        return None
+    return objective if objective.span is None or objective.span.exact else None
 
 
 def _free_intercept(any_objective: AbstractObjective) -> bool | None:

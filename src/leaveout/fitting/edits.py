@@ -16,10 +16,12 @@ from jaxtyping import PyTree
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import taken_by
+from leaveout.fitting.optimum import factor_at
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.objectives.checks import check_weights, leading_axes, targets
 from leaveout.objectives.linear import LinearExpansion, as_linear
+from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.columns import Column
 from leaveout.runtime.deprecated import renamed
 from leaveout.runtime.sharding import entry_point
@@ -148,7 +150,8 @@ def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, 
         )
     else:
         raise ValueError(f"expected groups of the {count:,} new points, got groups of {groups.n:,}")
-    return _extended(fit, more), placed.with_w(-placed.w * base[placed.indices - objective.n])
+    w = -placed.w * base[placed.indices - objective.n]
+    return _extended(fit, more, count), placed.with_w(w)
 
 
 @entry_point
@@ -171,7 +174,7 @@ def relabel(fit: Fit, groups: Groups, y: PyTree) -> tuple[Fit, Groups]:
     _, groups = admit(fit, groups)
     objective = fit.objective
     touched = np.unique(groups.indices)
-    changed = _extended(fit, _relabelled(objective, touched, y))
+    changed = _extended(fit, _relabelled(objective, touched, y), touched.size)
     _warn_if_newton_is_influence(changed, touched, objective)
     points = objective.n + np.searchsorted(touched, groups.indices)
     order = np.argsort(np.concatenate([groups.lanes, groups.lanes]), kind="stable")
@@ -213,27 +216,53 @@ def _some_targets(objective: AbstractScores, touched: np.ndarray, y: PyTree) -> 
     return objective.encode(Column(values[touched], there[touched]))
 
 
-def _extended(fit: Fit, more: PyTree) -> Fit:
+def _extended(fit: Fit, more: PyTree, count: int) -> Fit:
     """The fit with further examples behind the others, which have no base weight."""
     objective = fit.objective
     if len(objective.weights.sharding.device_set) > 1:
         raise ValueError("this objective is spread over devices; change it before lo.shard")
     *old, weights = objective.examples
-    if jax.tree.structure(tuple(old)) != jax.tree.structure(tuple(more)):
+    like = (jax.tree.structure(part, is_leaf=_is_sparse) for part in (tuple(old), tuple(more)))
+    if len(set(like)) > 1:
         raise ValueError("expected examples like the data that the objective was made with")
-    joined = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), tuple(old), more)
-    count = jax.tree.leaves(more)[0].shape[0]
+    joined = jax.tree.map(_behind, tuple(old), tuple(more), is_leaf=_is_sparse)
     weights = jnp.concatenate([weights, jnp.zeros(count, weights.dtype)])
     objective = eqx.tree_at(lambda o: o.examples, objective, (*joined, weights))
     if objective.fingerprint is not None:  # the index of the data says nothing of the others
         objective = eqx.tree_at(lambda o: o.fingerprint, objective, None)
     inner, metric = fit.centred, fit.metric
-    if inner is not None:
-        design, *rest = more
-        inner = _extended(inner, (as_linear(inner.objective).brought_in(design), *rest))
     if metric is not None:
         metric = dataclasses.replace(metric, rows=None, gram=None)
-    return dataclasses.replace(fit, objective=objective, metric=metric, centred=inner)
+    changed = dataclasses.replace(fit, objective=objective, metric=metric, centred=None)
+    if inner is None:
+        return changed
+    if as_linear(inner.objective).span is not None:
+        return dataclasses.replace(changed, centred=_in_wider_span(changed, inner))
+    design, *rest = more
+    inner = _extended(inner, (as_linear(inner.objective).brought_in(design), *rest), count)
+    return dataclasses.replace(changed, centred=inner)
+
+
+def _in_wider_span(fit: Fit, inner: Fit) -> Fit:
+    """The fit in the span of its rows, of which there are more now: theta can move along them."""
+    objective = as_linear(fit.objective).spanned(always=True)
+    if objective.span is None:
+        raise ValueError(
+            "the rows of this model and the new points together are too ill-conditioned for their "
+            "span; raise l2, or fit to all of them and remove the new ones"
+        )
+    flat = objective.taken_in(fit.flat)
+    metric = None if inner.metric is None else factor_at(objective, flat)
+    return dataclasses.replace(inner, objective=objective, flat=flat, metric=metric)
+
+
+def _is_sparse(leaf: object) -> bool:
+    return isinstance(leaf, Sparse)
+
+
+def _behind(old, more):
+    """Rows, then more of them."""
+    return old.above(more) if _is_sparse(old) else jnp.concatenate([old, more.astype(old.dtype)])
 
 
 def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -> None:

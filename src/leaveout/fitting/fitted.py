@@ -10,6 +10,7 @@ from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.checks import check_pickled
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.deprecated import instead
+from leaveout.runtime.memory import budget, gib
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.solution import Solution
 from leaveout.runtime.text import warn
@@ -32,7 +33,8 @@ class Fit(eqx.Module):
     Attributes:
         objective: what was minimised.
         flat: (p) theta as a flat vector; `theta` is the PyTree.
-        metric: the Cholesky factor of the Hessian at theta, or None where p is too large for it.
+        metric: the Cholesky factor of the Hessian at theta, or None where p is too large for it
+            (that of `centred` can be there all the same).
         residual: how far theta is from the minimum, in the norm of H: the Newton decrement
             (g' H^-1 g)^1/2.
         sandwich: how far the minimum itself moves when the sample is drawn again, in the same norm:
@@ -103,9 +105,20 @@ class Change(eqx.Module):
         return cls(solution.value, solution.residual, solution.steps, solution.status, objective)
 
     def shown(self, fit: Fit) -> "Change":
-        """The change in the coordinates of a fit, where it was found for `fit.centred`."""
+        """The change in the coordinates of a fit, where it was found for `fit.centred`.
+
+        Raises:
+            ValueError: where that is more than fits: all of theta, for every group.
+        """
         if self.objective is fit.objective:
             return self
+        size = self.value.dtype.itemsize * len(self.value) * fit.objective.p
+        if fit.objective.p > self.objective.p and size > budget():
+            raise ValueError(
+                f"the changes of {len(self.value):,} groups in {fit.objective.p:,} parameters take "
+                f"{gib(size)}, where {gib(budget())} are there; ask lo.effects, which needs none "
+                "of them, or for fewer groups at once"
+            )
         value = self.objective.shown(self.value)
         return Change(value, self.residual, self.steps, self.status, fit.objective)
 

@@ -62,15 +62,14 @@ def admit(
         raise ValueError(
             f"this method needs {Need.trajectory.value}, which a Fit does not keep; use lo.Newton()"
         )
+    fit = inside(known(fit))
     if Need.curvature in needs and fit.metric is None:
         raise ValueError(
             f"this method needs {Need.curvature.value}, and p = {fit.objective.p:,} is too large "
             "for one; use lo.Influence(lo.solvers.CG()) or lo.Retrain()"
         )
-    fit = known(fit)
     if is_traced(fit):
         return fit, groups
-    fit = inside(fit)
     if Need.optimum in needs or Need.curvature in needs:
         check_own(fit)
     groups = _acting_on(fit.objective, groups)

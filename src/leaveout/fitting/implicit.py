@@ -19,12 +19,13 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
+from leaveout.runtime.memory import FACTORISED
 from leaveout.runtime.sharding import is_traced
 from leaveout.solvers import CG, factorise, full_matrix
 
 __all__ = ["DENSE", "attached", "following", "known", "like", "minima", "refuse_own_l2", "solve_at"]
 
-DENSE = 12_000  # parameters up to which a Hessian is formed and factorised (1.2 GB at most)
+DENSE = FACTORISED  # parameters up to which a Hessian is formed and factorised
 _T = TypeVar("_T")
 _STALE = (
     "the objective of this fit is not the one that its theta and factor belong to: it moves while "

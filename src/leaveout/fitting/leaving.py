@@ -13,6 +13,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.memory import bucket
 from leaveout.runtime.sharding import devices, is_traced, on_host, place, to_host
 from leaveout.solvers import Block
@@ -106,11 +107,13 @@ def listed_gradients(
     expansion: LinearExpansion, groups: Groups, taken: Float[np.ndarray, "nnz"]
 ) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
-    first, design = np.asarray(expansion.first), np.asarray(expansion.design)
+    first, design = np.asarray(expansion.first), expansion.design
+    design = design.host() if isinstance(design, Sparse) else np.asarray(design)
     slopes = first[groups.indices] * taken[:, None]
-    shape = (len(groups), design.shape[0])
+    shape = (len(groups), len(first))
     parts = [
-        scipy.sparse.csr_matrix((column, groups.indices, groups.offsets), shape) @ design
+        scipy.sparse.csr_array((column, groups.indices, groups.offsets), shape) @ design
         for column in slopes.T
     ]
+    parts = [part.toarray() if scipy.sparse.issparse(part) else part for part in parts]
     return jax.vmap(expansion.layout.flat)(jnp.asarray(np.stack(parts, axis=1), first.dtype))

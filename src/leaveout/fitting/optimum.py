@@ -26,7 +26,7 @@ from leaveout.runtime.solution import SolveError, Status
 from leaveout.runtime.text import warn
 from leaveout.solvers import CG, Factor, Lift, factorise, full_matrix, lifted, scale_of
 
-__all__ = ["backtrack", "fit"]
+__all__ = ["backtrack", "factor_at", "fit"]
 
 _FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
 #: what to do about a fit, where that differs from what to do about a group
@@ -54,7 +54,9 @@ def fit(
     """Minimise an objective to rounding, or check and polish a theta trained elsewhere.
 
     Damped Newton steps, continued until the decrement no longer falls; L-BFGS first where p is too
-    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step.
+    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step. Where a linear model has more columns
+    than examples and all weights are penalised alike, p is the rank of the rows: theta is sought in
+    their span (`Fit.centred`), once a factorisation of n^2 d has found it.
 
     Under `jax.grad` or `jax.jvp` (outside `jax.jit`) theta and the factor have the derivatives of
     the minimum in whatever the objective holds as floats, by one solve with the Hessian.
@@ -84,13 +86,16 @@ def fit(
     elsewhere = theta is not None
     tolerance = max(tolerance, _ROUNDING * float(jnp.finfo(objective.weights.dtype).eps))
     start = objective.initial() if theta is None else _as_flat(objective, theta)
-    dense = objective.p <= DENSE
-    if dense and is_traced((objective, start)):
+    traced = is_traced((objective, start))
+    inner = objective if traced else objective.centred()
+    dense = inner.p <= DENSE and not inner.sparse
+    if not traced and inner.sparse:
+        _refuse_undetermined(inner)
+    if dense and traced:
         raise ValueError(
             "lo.fit chooses its steps by the numbers it meets, so it works outside jax.jit and "
             "jax.vmap only: call it before them (jax.grad and jax.jvp on their own are fine)"
         )
-    inner = objective.centred()
     search = _newton if dense else _large
     result = search(inner, inner.taken_in(start), tolerance, max_steps, elsewhere)
     if inner is not objective:
@@ -113,12 +118,28 @@ def fit(
     return result
 
 
+def _refuse_undetermined(objective) -> None:
+    """Refuse sparse rows that leave theta undetermined: nothing would see it on the way.
+
+    Raises:
+        ValueError: with what to do.
+    """
+    n, p = objective.n * objective.outputs, objective.p
+    if float(objective.l2) == 0 and n < p:
+        raise ValueError(
+            f"theta is not determined: {p:,} parameters, {n:,} scores to fit them to, and no "
+            "penalty (the Hessian is singular); give l2 > 0"
+        )
+
+
 def _shown(objective, inner: Fit) -> Fit:
     """The optimum in the user's coordinates, from that of the centred objective."""
-    metric = inner.metric
-    if metric is not None:
+    flat, metric = inner.objective.shown(inner.flat), inner.metric
+    if inner.objective.p != objective.p:  # theta in the span of the rows
+        dense = objective.p <= DENSE and not objective.sparse
+        metric = factor_at(objective, flat) if dense else None
+    elif metric is not None:
         metric = Factor(_turned(inner.objective, metric.lower))
-    flat = inner.objective.shown(inner.flat)
     return dataclasses.replace(inner, objective=objective, flat=flat, metric=metric, centred=inner)
 
 
@@ -173,6 +194,12 @@ def _assess(objective, theta) -> _Place:
     gradient = objective.gradient(theta)
     decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
     return replicate(_Place(theta, gradient, factor, definite, decrement))
+
+
+@eqx.filter_jit
+def factor_at(objective: AbstractObjective, theta: Float[Array, "p"]) -> Factor:
+    """The factor of the Hessian at theta (p)."""
+    return replicate(factorise(full_matrix(objective.at(theta)))[0])
 
 
 @eqx.filter_jit

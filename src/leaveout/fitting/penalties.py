@@ -95,7 +95,8 @@ def cross_validate(
         criterion: `Criterion.accuracy` (default where the targets are labels) or `Criterion.loss`.
 
     Raises:
-        ValueError: for an empty or negative grid, or folds that hold everything.
+        ValueError: for an empty or negative grid, folds that hold everything, or sparse inputs that
+            are too many for the span of their rows.
     """
     if not isinstance(objective, LinearObjective):
         raise ValueError("cross_validate scores held-out examples of linear models (lo.glm)")
@@ -109,6 +110,11 @@ def cross_validate(
     held = held[held.any(axis=1)]
     kept = (~held).astype(objective.weights.dtype) * to_host(objective.weights)[None]
     objective = objective.centred()
+    if objective.sparse:
+        raise ValueError(
+            f"cross_validate forms a matrix of {objective.layout.width:,} columns squared, and "
+            "these sparse rows are too many for their span; compare fits by hand"
+        )
     fits = path(objective, grid, kept)
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))
     accuracy = np.asarray(accuracy) if objective.labelled else None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import ArrayLike
 
 from leaveout.fitting.fitted import Fit
@@ -144,8 +143,8 @@ def from_sklearn(
     bare = _bare(estimator, x)
     if bare.name not in _RECIPES:
         raise ValueError(_refusal(bare.estimator))
-    recipe, inputs = _RECIPES[bare.name], _dense(bare.x)
-    base = np.ones(len(inputs)) if weights is None else np.asarray(weights, float)
+    recipe, inputs = _RECIPES[bare.name], bare.x
+    base = np.ones(len(y)) if weights is None else np.asarray(weights, float)
     found = recipe(bare.estimator, np.asarray(y), base)
     intercept = bool(bare.estimator.get_params().get("fit_intercept", True))
     options = {"intercept": intercept, "penalised": found.penalised}
@@ -212,10 +211,6 @@ def _fitted(estimator: object) -> bool:
         return _fitted(estimator.steps[-1][1])
     names = vars(estimator) if hasattr(estimator, "__dict__") else ()
     return any(name.endswith("_") and not name.startswith("_") for name in names)
-
-
-def _dense(x):
-    return x.toarray() if scipy.sparse.issparse(x) else x
 
 
 def _flat(estimator: _Linear, intercept: bool) -> np.ndarray:
@@ -326,7 +321,9 @@ def _least_squares(alpha, y: np.ndarray) -> _Recipe:
 
     def make(x, y, l2, **options):
         if np.ndim(l2):
-            l2 = np.broadcast_to(l2[:, None], (outputs, np.shape(x)[1]))
+            l2 = np.broadcast_to(
+                l2[:, None], (outputs, (getattr(x, "shape", None) or np.shape(x))[1])
+            )
         several = dataclasses.replace(losses.squares, targets="any")
         return glm(several, x, y, outputs, l2, **options)
 

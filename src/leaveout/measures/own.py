@@ -106,8 +106,9 @@ class _Parameter(Measure):
         return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
 
     def columns(self, objective):
-        if max(self.index) >= objective.p or min(self.index) < -objective.p:
-            raise ValueError(f"theta has {objective.p} entries, but entry {self.index} was asked")
+        size = objective.known_size
+        if max(self.index) >= size or min(self.index) < -size:
+            raise ValueError(f"theta has {size} entries, but entry {self.index} was asked")
         labels = self.index if self.labels is None else self.labels
         return tuple(f"{self.name}[{label}]" for label in labels)
 
@@ -123,7 +124,7 @@ def _coefficients(
             f"expected the name of one column of x, got {feature!r}, which is that of "
             f"{names.count(feature)}; there are {known}"
         )
-    layout = objective.layout
+    layout = objective.known_layout
     column = names.index(feature) if objective.names else layout.features
     at = np.argsort(layout.order()).reshape(layout.outputs, layout.width)[:, column]
     scores = objective.classes or range(objective.outputs)
@@ -178,9 +179,10 @@ class _Linear(Measure):
         return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
 
     def columns(self, objective):
-        if self.vectors.shape[1] != objective.p:
+        if self.vectors.shape[1] != objective.known_size:
             raise ValueError(
-                f"theta has {objective.p} entries, the vectors have {self.vectors.shape[1]}"
+                f"theta has {objective.known_size} entries, the vectors have "
+                f"{self.vectors.shape[1]}"
             )
         return tuple(f"{self.name}[{i}]" for i in range(len(self.vectors)))
 

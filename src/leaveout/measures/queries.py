@@ -16,9 +16,10 @@ from leaveout.objectives.checks import leading_axes, parts
 from leaveout.objectives.layout import widest
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import evaluation_error, score_error, slope_error, units_of
+from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
 from leaveout.runtime.memory import QUERY_BYTES
-from leaveout.runtime.tables import Names, check_names, common_rows, matrix, names_of
+from leaveout.runtime.tables import Names, as_sparse, check_names, common_rows, matrix, names_of
 
 __all__ = ["loss", "loss_error", "margin", "prediction", "queries", "subsets"]
 
@@ -33,12 +34,13 @@ class _PerExample(Measure):
             as much with it as without.
         name: of a column an example.
         names: of the columns of x, where it was a table.
+        bound: whether the examples are as an objective takes them.
         function: of the objective, the scores (K) and the target of one example.
         pool: (l m) weights of the l sums over examples, or None for a column an example.
         labels: (l) names of the sums.
     """
 
-    x: Array | np.ndarray
+    x: Inputs
     y: PyTree
     offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
@@ -47,8 +49,11 @@ class _PerExample(Measure):
     labels: tuple[str, ...] = eqx.field(static=True, default=())
     names: Names | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
+    bound: bool = eqx.field(static=True, default=False)
 
     def bind(self, objective):
+        if self.bound:  # its examples are coded already
+            return self
         objective = as_scores(objective, self.name)
         check_names(self.names, objective.names, f"the inputs of {self.name}")
         x = objective.inputs(self.x)
@@ -57,7 +62,7 @@ class _PerExample(Measure):
         offset = None
         if self.function is not _score:
             offset = objective.offset_of(self.offset, x.shape[0], self.name)
-        return dataclasses.replace(self, x=x, y=y, offset=offset, pool=pool)
+        return dataclasses.replace(self, x=x, y=y, offset=offset, pool=pool, bound=True)
 
     def _scores(self, objective: AbstractScores, theta) -> Float[Array, "m K"]:
         """Scores of the examples at theta."""
@@ -155,9 +160,9 @@ def _per_example(examples, name, reduce, by, function):
         return each
     reduce = reduce or "sum"
     title = f"{reduce} of {name}"
-    pool, labels = np.ones((1, len(x))), (title,)
+    pool, labels = np.ones((1, x.shape[0])), (title,)
     if by is not None:
-        pool, titles = subsets(by, len(x))
+        pool, titles = subsets(by, x.shape[0])
         labels = tuple(f"{title}[{label}]" for label in titles)
     if reduce == "mean":
         pool = pool / pool.sum(axis=1, keepdims=True)
@@ -171,8 +176,10 @@ def queries(x, y, name, by=None):
         ValueError: for another shape, entries that are no finite numbers, or where two of x, y and
             `by` have a pandas index and they differ.
     """
-    given, names = x, names_of(x)
-    if not isinstance(x, jax.core.Tracer):
+    given, names, sparse = x, names_of(x), as_sparse(x, f"the inputs of {name}")
+    if sparse is not None:
+        x = sparse
+    elif not isinstance(x, jax.core.Tracer):
         if names is None and np.ndim(x) < 2:
             raise ValueError(
                 f"expected query inputs of shape (m, d) with m >= 1, got {np.shape(x)}; "

@@ -15,6 +15,7 @@ from leaveout.measures.container import Measure
 from leaveout.measures.queries import queries, subsets
 from leaveout.objectives.abstract import as_scores
 from leaveout.objectives.checks import parts
+from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.tables import Names, check_names
 
@@ -24,7 +25,7 @@ __all__ = ["accuracy", "auroc", "calibration_error"]
 class _Ranked(Measure):
     """A statistic of the scores of all query examples together, or of subsets of them."""
 
-    x: Array | np.ndarray
+    x: Inputs
     y: PyTree
     offset: Array | np.ndarray | None
     name: str = eqx.field(static=True)
@@ -33,9 +34,12 @@ class _Ranked(Measure):
     labels: tuple[str, ...] = eqx.field(static=True)
     names: Names | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
+    bound: bool = eqx.field(static=True, default=False)
     smooth: ClassVar[bool] = False
 
     def bind(self, objective):
+        if self.bound:  # its examples are coded already
+            return self
         objective = as_scores(objective, self.name)
         if not objective.labelled:
             raise ValueError(f"{self.name} needs a classifier (lo.logistic, lo.softmax)")
@@ -44,7 +48,9 @@ class _Ranked(Measure):
         check_names(self.names, objective.names, f"the inputs of {self.name}")
         x, y = objective.inputs(self.x), objective.encode(self.y)
         offset = objective.offset_of(self.offset, x.shape[0], self.name)
-        return dataclasses.replace(self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset)
+        return dataclasses.replace(
+            self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset, bound=True
+        )
 
     def values(self, objective, theta, w):
         scores = as_scores(objective, self.name).scores(theta, self.x)
@@ -60,9 +66,9 @@ class _Ranked(Measure):
 def _ranked(examples, name, by, function) -> Measure:
     x, y, offset = parts(examples, name)
     x, names = queries(x, y, name, by)
-    members, labels = np.ones((1, len(x))), (name,)
+    members, labels = np.ones((1, x.shape[0])), (name,)
     if by is not None:
-        members, titles = subsets(by, len(x))
+        members, titles = subsets(by, x.shape[0])
         labels = tuple(f"{name}[{label}]" for label in titles)
     return _Ranked(
         x=x,

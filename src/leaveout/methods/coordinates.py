@@ -218,7 +218,8 @@ class Plain(eqx.Module):
 
     def _sum(self, term, v):
         """Sum of term(objective of a block without penalty, what its examples get (b l))."""
-        bare, count = self.fit.objective.with_l2(0.0), _count_blocks(self.fit.objective.n)
+        bare = self.fit.objective.with_l2(0.0)
+        count = 1 if bare.sparse else _count_blocks(bare.n)  # sparse rows are not cut
         length = -(-bare.n // count)
 
         def of(block):

@@ -28,6 +28,7 @@ from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import judged, marked, reach_of, shortened
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, weigh
 from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
 from leaveout.runtime.options import check_integer
@@ -363,9 +364,8 @@ def _listed(fit: Fit, groups: Groups, rows, width: int | None) -> tuple[Array, A
 
 def _by_rows(expansion, width: int) -> bool:
     """Whether gathered rows are cheaper than a product of dense weights with all the data."""
-    return (
-        isinstance(expansion, LinearExpansion) and LISTED * width < expansion.n and devices() == 1
-    )
+    dense = isinstance(expansion, LinearExpansion) and not isinstance(expansion.design, Sparse)
+    return dense and LISTED * width < expansion.n and devices() == 1
 
 
 def _gradients(expansion: AbstractExpansion, block: Block):

@@ -66,7 +66,7 @@ def _reach(fit: Fit) -> Reach:
     if factor is not None and factor.rows is not None:
         rows, lower = factor.rows, factor.lower
     pair = 1.0 if objective.outputs == 1 else 2.0  # the difference of two scores
-    longest = jnp.sqrt(pair * jnp.max(jnp.sum(rows**2, axis=1)))
+    longest = jnp.sqrt(pair * jnp.max(rows**2 @ jnp.ones(rows.shape[1], rows.dtype)))
     return replicate(Reach(jnp.where(known, longest, jnp.inf), lower))
 
 

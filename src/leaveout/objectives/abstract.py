@@ -171,6 +171,16 @@ class AbstractObjective(eqx.Module):
         return self.penalised.shape[0]
 
     @property
+    def known_size(self) -> int:
+        """Number of parameters that the user knows; other than p only if `centred` made it."""
+        return self.p
+
+    @property
+    def sparse(self) -> bool:
+        """Whether its data is sparse, so that nothing dense is made of it."""
+        return False
+
+    @property
     def outputs(self) -> int:
         """Scores of an example, 1 where there is no such thing."""
         return 1
@@ -212,9 +222,9 @@ class AbstractObjective(eqx.Module):
     def flat(self, theta: PyTree) -> Float[Array, "p"]:
         """A PyTree of parameters as the flat vector."""
         flat, _ = ravel_pytree(eqx.filter(theta, is_parameter))
-        if flat.shape != (self.p,):
+        if flat.shape != (self.known_size,):
             raise ValueError(
-                f"expected a theta of {self.p} parameters shaped like "
+                f"expected a theta of {self.known_size} parameters shaped like "
                 f"{jax.tree.map(jnp.shape, self.tree(self.initial()))}, got {flat.size}; "
                 "pass the parameters of this very model"
             )

@@ -15,6 +15,7 @@ from jaxtyping import PyTree
 
 from leaveout.objectives.layout import Linear
 from leaveout.objectives.losses import Loss
+from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.columns import (
     Column,
     as_numbers,
@@ -23,8 +24,9 @@ from leaveout.runtime.columns import (
     distinct,
     refuse_text_of_missing,
 )
+from leaveout.runtime.memory import DENSE_COPY
 from leaveout.runtime.sharding import is_traced
-from leaveout.runtime.tables import as_columns, check_finite, is_table, matrix
+from leaveout.runtime.tables import as_columns, as_sparse, check_finite, is_table, matrix
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -57,7 +59,7 @@ def check_data(loss: Loss, x, y, outputs):
         y = jax.tree.map(jnp.asarray, y)
         wide = outputs == 0 and loss.targets == "real" and y.ndim == 2
         return jnp.asarray(x), y, None, y.shape[1] if wide else max(outputs, 1)
-    x = matrix(x)
+    x = _inputs(x)
     if x.shape[0] < 2:
         raise ValueError(f"expected at least 2 examples, got x of shape {x.shape}")
     classes = None
@@ -81,7 +83,18 @@ def check_data(loss: Loss, x, y, outputs):
             outputs = len(classes) if classes else math.prod(shape[1:])
     if outputs < 1:
         raise ValueError(f"outputs must be at least 1, got {outputs}")
-    return jnp.asarray(x, float_type()), coded, classes, outputs
+    x = x if isinstance(x, Sparse) else jnp.asarray(x, float_type())
+    return x, coded, classes, outputs
+
+
+def _inputs(x) -> np.ndarray | Sparse:
+    """Inputs (n d), sparse where they come so and have more columns than rows, or are large."""
+    sparse = as_sparse(x)
+    if sparse is None:
+        return matrix(x)
+    n, d = sparse.shape
+    small = d <= n and 8 * n * d <= DENSE_COPY
+    return sparse.toarray() if small else Sparse.of(sparse, float_type())
 
 
 def targets(y) -> Column:

@@ -11,22 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from leaveout.objectives.abstract import (
-    AbstractExpansion,
-    AbstractObjective,
-    AbstractScores,
-    weigh,
-)
-from leaveout.objectives.checks import (
-    encode,
-    parts,
-)
+from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, AbstractScores, weigh
+from leaveout.objectives.centre import far_centre, measured_from, shifted
+from leaveout.objectives.checks import encode, parts
 from leaveout.objectives.layout import Layout, pairs
 from leaveout.objectives.losses import Loss
-from leaveout.runtime.sharding import is_traced, replicate, to_host
+from leaveout.objectives.span import Span, span_of
+from leaveout.objectives.sparse import (
+    Design,
+    Sparse,
+    as_design,
+    crossproduct,
+    curved,
+    some_columns,
+    widened,
+)
+from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.tables import (
     Fingerprint,
     Names,
+    as_sparse,
     check_names,
     common_rows,
     is_table,
@@ -42,11 +46,6 @@ __all__ = [
 ]
 
 
-def crossproduct(x: Float[Array, "n p"], y: Float[Array, "n q"]) -> Float[Array, "p q"]:
-    """X' Y, X written down transposed first: products on a processor run up to twice as fast so."""
-    return jax.lax.optimization_barrier(x.T) @ y
-
-
 class LinearExpansion(AbstractExpansion):
     """Second-order expansion of losses of linear scores; one matrix product per contraction.
 
@@ -60,7 +59,7 @@ class LinearExpansion(AbstractExpansion):
         shift_invariant: as of `Loss`.
     """
 
-    design: Float[Array, "n q"]
+    design: Design
     first: Float[Array, "n K"]
     second: Float[Array, "n K K"]
     weights: Float[Array, "n"]
@@ -92,8 +91,7 @@ class LinearExpansion(AbstractExpansion):
         rows, columns, place = pairs(outputs)
 
         def block(pair):
-            scale = weigh(v, self.second[:, pair[0], pair[1]])
-            return crossproduct(scale[:, None] * self.design, self.design)
+            return curved(self.design, weigh(v, self.second[:, pair[0], pair[1]]))
 
         each = jnp.stack([jnp.asarray(rows), jnp.asarray(columns)], 1)
         upper = block(each[0])[None] if outputs == 1 else jax.lax.map(block, each)
@@ -113,11 +111,12 @@ class LinearExpansion(AbstractExpansion):
         array of either size an output is in memory.
         """
         parts = jax.vmap(self.layout.matrix)(vectors)  # (m K q)
+        design = self.design
         before = len(vectors) > self.layout.width
         terms = [
-            (slope * self.design) @ parts[:, k].T
-            if before
-            else slope * (self.design @ parts[:, k].T)
+            (slope * design) @ parts[:, k].T
+            if before and not isinstance(design, Sparse)
+            else slope * (design @ parts[:, k].T)
             for k, slope in enumerate(jnp.split(self.first, self.layout.outputs, axis=1))
         ]
         return sum(terms[1:], terms[0])
@@ -156,7 +155,8 @@ class LinearObjective(AbstractScores):
     """Losses of the scores of a linear model; made by `glm`, `logistic`, `softmax`, ...
 
     Attributes:
-        design: (n q) inputs with a last column of ones if there is an intercept.
+        design: (n q) inputs with a last column of ones if there is an intercept; sparse where they
+            came so and are kept so (`models.glm` says when).
         y: (n ...) coded targets.
         offset: (n K) known amounts that are added to the scores, or None.
         weights: (n) base weights s.
@@ -171,9 +171,10 @@ class LinearObjective(AbstractScores):
         fingerprint: which rows the examples are, where x, y or weights had a pandas index.
         centre: (d) what the user's inputs are measured from here, or None (`centred`). The flat
             theta then holds the scores at the centre in the place of the intercepts.
+        span: coordinates of the weights in the span of the rows, or None (`centred`).
     """
 
-    design: Float[Array, "n q"]
+    design: Design
     y: PyTree
     offset: Float[Array, "n K"] | None
     weights: Float[Array, "n"]
@@ -186,6 +187,7 @@ class LinearObjective(AbstractScores):
     targets: Names | None = eqx.field(static=True, default=None)
     fingerprint: Fingerprint | None = None
     centre: Float[Array, "d"] | None = None
+    span: Span | None = None
 
     @property
     def outputs(self) -> int:
@@ -205,7 +207,23 @@ class LinearObjective(AbstractScores):
     @property
     def rows(self):
         """The design of a model of one output."""
-        return self.design if self.layout.outputs == 1 else None
+        dense = not isinstance(self.design, Sparse)
+        return self.design if self.layout.outputs == 1 and dense else None
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the design is sparse: nothing dense is then made of it."""
+        return isinstance(self.design, Sparse)
+
+    @property
+    def known_layout(self) -> Layout:
+        """Where weight and bias lie in theta as the user knows it."""
+        return self.layout if self.span is None else self.span.layout
+
+    @property
+    def known_size(self) -> int:
+        """Parameters that the user knows."""
+        return self.known_layout.size
 
     @property
     def examples(self):
@@ -219,8 +237,10 @@ class LinearObjective(AbstractScores):
         return self.offset is not None
 
     @property
-    def x(self) -> Float[Array, "n d"]:
+    def x(self) -> Design:
         """Inputs without the intercept's column."""
+        if isinstance(self.design, Sparse):
+            return self.design.leading(self.layout.features)
         return self.design[:, : self.layout.features]
 
     @property
@@ -234,7 +254,7 @@ class LinearObjective(AbstractScores):
 
     def tree(self, theta):
         """Flat theta as `Linear(weight, bias)`."""
-        return self.layout.tree(self.shown(jnp.asarray(theta)), self.names or ())
+        return self.known_layout.tree(self.shown(jnp.asarray(theta)), self.names or ())
 
     parameters = tree
 
@@ -243,48 +263,79 @@ class LinearObjective(AbstractScores):
         return self.taken_in(super().flat(theta))
 
     def centred(self) -> "LinearObjective":
+        """Columns measured from their means, or rows in their span, where one serves."""
+        return self._around_means().spanned()
+
+    def spanned(self, *, always: bool = False) -> "LinearObjective":
+        """The weights in coordinates of the span of the rows, where these are fewer, or always."""
+        if is_traced(self) or self.span is not None or self.centre is not None:
+            return self
+        falls = np.asarray(self.penalised)
+        found = span_of(self.x, self.layout, falls, float(self.l2), always=always)
+        if found is None:
+            return self
+        return dataclasses.replace(
+            self,
+            design=widened(found.design, self.layout.intercept),
+            layout=found.layout,
+            penalised=jnp.asarray(found.span.falls(found.layout, falls)),
+            span=found.span,
+        )
+
+    def _around_means(self) -> "LinearObjective":
         """Columns measured from their means, where the intercept is free and a mean is far out.
 
         A column of mean m and variance s^2 costs m^2 / (s^2 + l2 / n) units of rounding in H. With
         an intercept that nothing penalises the model, its weights and the penalty stay the same.
         """
         biases = self.layout.size - self.layout.outputs
-        if not self.layout.intercept or is_traced(self):
+        if not self.layout.intercept or is_traced(self) or isinstance(self.design, Sparse):
             return self
         if np.asarray(self.penalised)[biases:].any():
             return self
-        means, variances, held = (np.asarray(part)[:-1] for part in _moments(self))
-        eps = float(jnp.finfo(self.design.dtype).eps)
-        far = means**2 > eps**-0.25 * (variances + held)
-        if not far.any():
-            return self
-        constant = variances <= (1e2 * eps * means) ** 2
-        centre = jnp.asarray(np.where(far, means, 0.0), self.design.dtype)
-        kept = np.append(~(far & constant), True)  # of a constant column all else is rounding
-        return self._measured_from(centre, jnp.asarray(kept))
+        least = jnp.min(self.layout.matrix(self.penalty), axis=0)
+        found = far_centre(self.design, self.weights, least)
+        return self if found is None else self._measured_from(*found)
 
     def measured_as(self, other):
-        """Columns measured from the centre of another."""
-        centre = as_linear(other).centre
-        if centre is None:
+        """Columns measured from the centre of another, or rows in its span.
+
+        Raises:
+            ValueError: where other rows than those of that span are there now.
+        """
+        other = as_linear(other)
+        if other.span is not None:
+            return self._spanned_as(other.span, other)
+        if other.centre is None:
             return self
-        return self._measured_from(centre, jnp.any(as_linear(other).design != 0, axis=0))
+        return self._measured_from(other.centre, jnp.any(other.design != 0, axis=0))
+
+    def _spanned_as(self, span: Span, other: "LinearObjective") -> "LinearObjective":
+        penalised = np.asarray(self.penalised)
+        span.check(self.design, penalised, other.layout, other.design)
+        mine = {name: getattr(self, name) for name in ("y", "offset", "weights", "l2", "loss")}
+        falls = jnp.asarray(span.falls(other.layout, penalised))
+        return dataclasses.replace(other, penalised=falls, **mine)
 
     def _measured_from(self, centre, kept) -> "LinearObjective":
-        design = jnp.where(kept[None], _measured_from(centre, self.design), 0.0)
+        design = jnp.where(kept[None], measured_from(centre, self.design), 0.0)
         return dataclasses.replace(self, design=design, centre=centre)
 
     def brought_in(self, design: Float[Array, "m q"]) -> Float[Array, "m q"]:
         """Rows of a design in the user's coordinates, measured from the centre."""
-        return design if self.centre is None else _measured_from(self.centre, design)
+        return design if self.centre is None else measured_from(self.centre, design)
 
     def shown(self, theta):
-        """Flat theta with intercepts that are scores at the origin of the user's inputs."""
-        return theta if self.centre is None else _shifted(self.layout, theta, -self.centre)
+        """Flat theta of the user's columns, with intercepts that are scores at their origin."""
+        if self.span is not None:
+            return self.span.shown(self.layout, theta)
+        return theta if self.centre is None else shifted(self.layout, theta, -self.centre)
 
     def taken_in(self, theta):
-        """Flat theta with intercepts that are scores at the centre."""
-        return theta if self.centre is None else _shifted(self.layout, theta, self.centre)
+        """Flat theta in the span of the rows, or with intercepts that are scores at the centre."""
+        if self.span is not None:
+            return self.span.taken_in(theta)
+        return theta if self.centre is None else shifted(self.layout, theta, self.centre)
 
     def inputs(self, x):
         """Inputs (m d), one row an example, measured as the model measures them.
@@ -293,25 +344,28 @@ class LinearObjective(AbstractScores):
             ValueError: for another number of columns, or a table with others than those of x.
         """
         check_names(names_of(x), self.names, "these inputs")
-        x = self._rows(matrix(x, "inputs") if is_table(x) else x)
-        return x if self.centre is None else x - self.centre[None]
+        sparse = as_sparse(x, "inputs")
+        if sparse is not None and (self.sparse or self.span is not None):
+            x = Sparse.of(sparse, self.design.dtype)
+        elif sparse is not None or is_table(x):
+            x = matrix(x, "inputs")
+        x = self._rows(x, self.known_layout.features)
+        x = x if self.centre is None else x - self.centre[None]
+        return x if self.span is None else self.span.inward(x)
 
-    def _rows(self, x) -> Float[Array, "m d"]:
+    def _rows(self, x, features: int) -> Design:
         """Inputs in the precision of the model, as they are."""
-        x = jnp.asarray(x, self.design.dtype)
-        if x.ndim != 2 or x.shape[1] != self.layout.features:
+        x = x if isinstance(x, Sparse) else jnp.asarray(x, self.design.dtype)
+        if x.ndim != 2 or x.shape[1] != features:
             raise ValueError(
-                f"expected inputs of shape (m, {self.layout.features}), got {x.shape}; "
+                f"expected inputs of shape (m, {features}), got {x.shape}; "
                 "give one row per example with the columns the model was fitted on"
             )
         return x
 
-    def widen(self, x) -> Float[Array, "m q"]:
+    def widen(self, x) -> Design:
         """What `inputs` gave, with the intercept's column of ones if the model has one."""
-        x = self._rows(x)
-        if not self.layout.intercept:
-            return x
-        return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+        return widened(self._rows(x, self.layout.features), self.layout.intercept)
 
     def scores(self, theta, x=None):
         """Scores of what `inputs` gave (m d), a column an output; of the training data by default.
@@ -322,9 +376,13 @@ class LinearObjective(AbstractScores):
         if x is None:
             scores = self.moves(theta)
             return scores if self.offset is None else scores + self.offset
-        x = self.inputs(x) if is_table(x) else x
+        x = self.inputs(x) if is_table(x) or as_sparse(x) is not None else x
+        matrix = self.layout.matrix(theta).T
+        if isinstance(x, Sparse):  # without a column of ones
+            scores = x @ matrix[: x.shape[1]]
+            return scores + matrix[-1:] if self.layout.intercept else scores
         whole = np.shape(x)[1:] == (self.layout.width,)
-        return (jnp.asarray(x) if whole else self.widen(x)) @ self.layout.matrix(theta).T
+        return (jnp.asarray(x) if whole else self.widen(x)) @ matrix
 
     def moves(self, change: Float[Array | np.ndarray, "p"]) -> Float[Array, "n K"]:
         """How far the scores of the training data move with theta: linear, without the offset."""
@@ -341,10 +399,12 @@ class LinearObjective(AbstractScores):
         """New examples `(x (m d), y (m))`, or `(x, y, offset)`, as `examples`, and how many."""
         x, y, offset = parts(examples, "lo.add")
         check_names(names_of(x), self.names, "the new examples")
-        design, targets = self.widen(self.inputs(matrix(x))), self.encode(y)
+        given = x if self.sparse and as_sparse(x) is not None else matrix(x)
+        design, targets = self.widen(self.inputs(given)), self.encode(y)
+        design = as_design(design) if self.sparse else design
         if {leaf.shape[:1] for leaf in jax.tree.leaves(targets)} != {design.shape[:1]}:
             raise ValueError(
-                f"expected as many targets as inputs, got inputs of shape {np.shape(x)} and "
+                f"expected as many targets as inputs, got {design.shape[0]} inputs and "
                 f"targets of {jax.tree.map(np.shape, targets)}"
             )
         common_rows(x=x, y=y)
@@ -372,7 +432,10 @@ class LinearObjective(AbstractScores):
     def score_gradients(self, theta, x, function, y):
         """As of any scores: a derivative at the scores an example, then its product with inputs."""
         slopes = jax.vmap(jax.jacrev(function))(self.scores(theta, x), y)
-        matrix = jnp.einsum("mck,mq->mckq", slopes, self.widen(x))
+        if isinstance(x, Sparse):
+            x = x.written_out(slopes.shape[1] * slopes.shape[2])
+        rows = self.widen(x)
+        matrix = jnp.einsum("mck,mq->mckq", slopes, rows)
         return jax.vmap(jax.vmap(self.layout.flat))(matrix)
 
     def value_and_gradient(self, theta, v=None):
@@ -423,29 +486,8 @@ class LinearObjective(AbstractScores):
             return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
 
         whole, own = jax.vmap(point)(scores, moved, self.y)
-        squares = self.design[:, np.array(columns, int)] ** 2
+        squares = some_columns(self.design, np.array(columns, int)) ** 2
         return jnp.sum(weigh(v, whole)), (weigh(v, own).T @ squares).ravel()
-
-
-@eqx.filter_jit
-def _moments(objective: LinearObjective):
-    """Weighted means and variances (q) of the columns, and the least penalty over the weight."""
-    weights, design = objective.weights, objective.design
-    total = jnp.sum(weights)
-    means = weights @ design / total
-    held = jnp.min(objective.layout.matrix(objective.penalty), axis=0) / total
-    return replicate((means, weights @ (design - means[None]) ** 2 / total, held))
-
-
-def _measured_from(centre: Float[Array, "d"], design: Float[Array, "m q"]) -> Float[Array, "m q"]:
-    return design - jnp.append(centre, 0.0)[None]
-
-
-def _shifted(layout: Layout, theta, centre):
-    """Flat theta (... p), each intercept with weight @ centre added."""
-    cut = layout.outputs * layout.features
-    weight = theta[..., :cut].reshape(*theta.shape[:-1], layout.outputs, layout.features)
-    return theta.at[..., cut:].add(weight @ centre)
 
 
 def as_linear(objective: AbstractObjective, what: str = "this") -> LinearObjective:

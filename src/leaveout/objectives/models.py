@@ -18,6 +18,7 @@ from leaveout.objectives.checks import (
 from leaveout.objectives.layout import Layout, Linear
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.losses import Loss
+from leaveout.objectives.sparse import widened
 from leaveout.runtime.sharding import in_jax
 from leaveout.runtime.tables import common_rows, names_of
 
@@ -54,7 +55,9 @@ def glm(
             it is convex: then retraining needs gradients only, which is up to twice as fast.
         x: (n d) inputs: an array, lists, or a table of pandas, polars or pyarrow, whose names are
             kept: a table of queries has to have the same columns in the same order. Columns of
-            booleans are 0 and 1. d = 0 fits the intercept alone.
+            booleans are 0 and 1. d = 0 fits the intercept alone. Sparse matrices of SciPy, and
+            tables of pandas whose columns are all sparse, stay sparse where they have more columns
+            than rows or a dense copy would take more than 256 MiB; others are written out.
         y: (n ...) targets, or a PyTree of them, passed to the loss one by one. What else an example
             has goes in here: `y={"time": time, "censored": censored}`.
         outputs: K, scores per example.
@@ -79,8 +82,7 @@ def glm(
     layout = Layout(x.shape[1], outputs, bool(intercept))
     if layout.size == 0:
         raise ValueError("x has no columns and there is no intercept: there is nothing to fit")
-    if intercept:
-        x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+    x = widened(x, layout.intercept)
     theta, usual = layout.tree(jnp.zeros(layout.size)), layout.penalised()
     l2, penalised = check_penalty(l2, penalised, theta, usual, x.dtype)
     objective = LinearObjective(

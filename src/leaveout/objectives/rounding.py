@@ -40,7 +40,14 @@ def score_error(objective: LinearObjective, theta: Float[Array, "p"], x=None):
     sizes = jnp.abs(objective.layout.matrix(theta))  # (K q)
     unit = units_of(objective.layout.width) * jnp.finfo(theta.dtype).eps
     rows = jnp.max(jnp.abs(objective.design), axis=0) if x is None else jnp.abs(objective.widen(x))
-    return unit * jnp.max(rows @ sizes.T, axis=-1)
+    error = unit * jnp.max(rows @ sizes.T, axis=-1)
+    if objective.span is None:
+        return error
+    # the rows themselves are rounded in the coordinates of their span
+    lengths = jnp.linalg.norm(objective.design if x is None else rows, axis=1)
+    lengths = jnp.max(lengths) if x is None else lengths
+    unit = units_of(objective.span.layout.features) * jnp.finfo(theta.dtype).eps
+    return error + unit * lengths * jnp.max(jnp.linalg.norm(sizes, axis=1))
 
 
 def steepness(objective: LinearObjective, scores: Float[Array, "m K"], y, off):

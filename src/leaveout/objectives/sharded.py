@@ -39,12 +39,18 @@ def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
         an objective with the same J.
 
     Raises:
-        ValueError: if it is not an objective, or for a mesh of other axes.
+        ValueError: if it is not an objective, if its inputs are sparse, or for a mesh of other
+            axes.
     """
     if not isinstance(objective, AbstractObjective):
         raise ValueError(
             f"expected an objective such as lo.logistic(x, y, l2=1.0), got "
             f"{type(objective).__name__}; shard it first, then fit"
+        )
+    if objective.sparse:
+        raise ValueError(
+            "sparse inputs are not spread over devices; give x.toarray() where there is room for "
+            "it, or fit on one device"
         )
     mesh = _checked(mesh)
     parts = mesh.shape.get("data", 1)

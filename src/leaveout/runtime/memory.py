@@ -17,6 +17,8 @@ __all__ = [
     "ACCELERATOR",
     "CACHED_EXAMPLES",
     "CHUNK_GROUPS",
+    "DENSE_COPY",
+    "FACTORISED",
     "GRADIENT_BYTES",
     "LISTED_GROUPS",
     "NEWTON_LANES",
@@ -29,6 +31,7 @@ __all__ = [
     "budget",
     "chunks",
     "exhausted",
+    "gib",
     "give_back",
     "limited",
     "longest",
@@ -51,6 +54,8 @@ PATH_BYTES = 2**29  # of their working arrays
 CACHED_EXAMPLES = 1024  # examples in a block: all lanes' scores of it stay in the cache
 QUERY_BYTES = 2**20  # of queries of several outputs whose reach is found together
 GRADIENT_BYTES = 2**27  # of gradients up to which they are clustered as they are
+FACTORISED = 12_000  # parameters up to which a Hessian is formed and factorised (1.2 GB at most)
+DENSE_COPY = 2**28  # of a sparse matrix up to which it is written out unasked
 
 _limit: contextvars.ContextVar[int | None] = contextvars.ContextVar("limit", default=None)
 
@@ -93,6 +98,11 @@ def _free_on_host() -> int:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") // share
     return 2**31
+
+
+def gib(size: float | int) -> str:
+    """Bytes in words, for messages."""
+    return f"{size / 2**30:,.2f} GiB"
 
 
 def bucket(length: int | np.integer, least: int = 1) -> int:

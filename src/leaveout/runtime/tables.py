@@ -7,7 +7,7 @@ is never taken for another because it stands where that stood.
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax
 import narwhals.stable.v2 as nw
@@ -16,17 +16,21 @@ import scipy.sparse
 from jaxtyping import Array, UInt32
 
 from leaveout.runtime.columns import Column, as_numbers, column
+from leaveout.runtime.memory import DENSE_COPY, gib
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.text import shortened
 
 __all__ = [
     "Fingerprint",
     "Names",
+    "Rows",
     "as_columns",
+    "as_sparse",
     "check_finite",
     "check_names",
     "check_rows",
     "common_rows",
+    "dense_copy",
     "fingerprint",
     "is_table",
     "matrix",
@@ -36,6 +40,11 @@ __all__ = [
 Names: TypeAlias = tuple[Hashable, ...]
 #: which rows a table has: a hash of its pandas index, and one that does not see the order
 Fingerprint: TypeAlias = UInt32[np.ndarray, "4"] | UInt32[Array, "4"]
+#: SciPy's compressed rows, whose shape its types do not know
+if TYPE_CHECKING:
+    Rows: TypeAlias = Any
+else:
+    Rows = scipy.sparse.csr_array
 
 
 # ---- columns -------------------------------------------------------------------------------------
@@ -71,23 +80,73 @@ def as_columns(given: object) -> list[Column]:
     return [Column(*pair) for pair in zip(values.T, there.T, strict=True)]
 
 
+def as_sparse(given: object, what: str = "x") -> Rows | None:
+    """Sparse inputs (n d) of any of SciPy's formats, or a pandas table all of whose columns are.
+
+    Entries given twice add up, as they do for SciPy; zeros that are stored are dropped. None for
+    what is not sparse.
+
+    Raises:
+        ValueError: for another shape, anything but real numbers, or entries that are not finite.
+    """
+    if nw.dependencies.is_pandas_dataframe(given):
+        kinds = set(given.dtypes)
+        if not kinds or not all(getattr(kind, "fill_value", None) == 0 for kind in kinds):
+            return None
+        given = given.sparse.to_coo()
+    if not scipy.sparse.issparse(given):
+        return None
+    found = cast(Rows, given)
+    if found.ndim != 2 or found.dtype.kind not in "fiub":
+        raise ValueError(
+            f"expected {what} as a numeric matrix (n, d), got shape {found.shape} of {found.dtype}"
+        )
+    found = cast(Rows, scipy.sparse.csr_array(given, dtype=float, copy=True))
+    found.sum_duplicates()
+    found.eliminate_zeros()
+    bad = np.flatnonzero(~np.isfinite(found.data))
+    if bad.size:
+        row = int(np.searchsorted(found.indptr, bad[0], side="right")) - 1
+        raise ValueError(
+            f"{what} must be finite, but {what}{[row, int(found.indices[bad[0]])]} is "
+            f"{found.data[bad[0]]} ({bad.size:,} such entries); impute or drop them first"
+        )
+    return found
+
+
 def matrix(given, what: str = "x") -> np.ndarray:
     """Inputs (n d) as finite numbers, from an array, lists or a table; booleans are 0 and 1.
 
+    Sparse ones are copied where the copy is small.
+
     Raises:
         ValueError: for another shape, anything but numbers, or entries that are missing, with their
-            place.
+            place; for a sparse matrix whose dense copy is too large to be made in silence.
     """
-    if scipy.sparse.issparse(given):
-        raise ValueError(
-            f"{what} is a sparse matrix {given.shape}; this library works on dense ones: "
-            f"give {what}.toarray()"
-        )
+    sparse = as_sparse(given, what)
+    if sparse is not None:
+        return dense_copy(sparse, what)
     names = names_of(given)
     values = _array(given, what) if names is None else _of_table(given, names, what)
     if values.dtype.kind not in "iub":
         check_finite(values, what, names)
     return values
+
+
+def dense_copy(sparse: Rows, what: str) -> np.ndarray:
+    """A sparse matrix written out.
+
+    Raises:
+        ValueError: for one that takes more than `DENSE_COPY` bytes, with how many.
+    """
+    size = 8 * sparse.shape[0] * sparse.shape[1]
+    if size > DENSE_COPY:
+        raise ValueError(
+            f"{what} is a sparse matrix {sparse.shape}, of which a dense copy is needed here: that "
+            f"takes {gib(size)}, and more than {gib(DENSE_COPY)} is not copied unasked; give "
+            f"{what}.toarray() where there is room for it, or fewer rows at once"
+        )
+    return sparse.toarray()
 
 
 def _array(given, what: str) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find, member
 
-__all__ = ["ORIGINS", "diabetes", "enron", "fishdog", "mnist", "mnist_small"]
+__all__ = ["ORIGINS", "diabetes", "enron", "enron_texts", "fishdog", "mnist", "mnist_small"]
 
 _MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -234,6 +234,23 @@ def enron() -> Dataset:
 def _parse_enron():
     from sklearn.feature_extraction.text import CountVectorizer
 
+    texts, months, spam, held = _emails()
+    words = CountVectorizer(min_df=5, token_pattern=_WORD, stop_words="english")
+    words.fit(texts[:held])
+    counts: Any = words.transform(texts)
+    x, y = counts.toarray().astype(np.uint16), spam.astype(np.int8)
+    return {
+        "x": x[:held],
+        "y": y[:held],
+        "x_query": x[held:],
+        "y_query": y[held:],
+        "features": words.get_feature_names_out().astype(str),
+        "labels_month": months[:held],
+    }
+
+
+def _emails() -> tuple[list[str], np.ndarray, np.ndarray, int]:
+    """Texts, class and month, whether spam, and how many of them are for training."""
     path = find(_ENRON, "enron1.tar.gz")
     texts: dict[str, str] = {}
     with tarfile.open(path) as archive:
@@ -244,21 +261,15 @@ def _parse_enron():
                 texts["/".join(parts[1:])] = "" if stream is None else stream.read().decode("latin")
     names = sorted(texts, key=lambda name: (name.startswith("ham"), name))
     np.random.RandomState(0).shuffle(names)
-    held = int(0.8 * len(names))
-    words = CountVectorizer(min_df=5, token_pattern=_WORD, stop_words="english")
-    words.fit([texts[name] for name in names[:held]])
-    counts: Any = words.transform([texts[name] for name in names])
-    x = counts.toarray().astype(np.uint16)
-    y = np.array([name.startswith("spam") for name in names], np.int8)
-    month = np.array([re.sub(r"^(\w+)/\d+\.(\d+-\d+).*", r"\1 \2", name) for name in names])
-    return {
-        "x": x[:held],
-        "y": y[:held],
-        "x_query": x[held:],
-        "y_query": y[held:],
-        "features": words.get_feature_names_out().astype(str),
-        "labels_month": month[:held],
-    }
+    spam = np.array([name.startswith("spam") for name in names])
+    months = np.array([re.sub(r"^(\w+)/\d+\.(\d+-\d+).*", r"\1 \2", name) for name in names])
+    return [texts[name] for name in names], months, spam, int(0.8 * len(names))
+
+
+def enron_texts() -> tuple[list[str], np.ndarray, int]:
+    """The e-mails of `enron` as they are, whether each is spam, and how many are for training."""
+    texts, _, spam, held = _emails()
+    return texts, spam, held
 
 
 # ---- fish and dogs -------------------------------------------------------------------------------

@@ -1,0 +1,299 @@
+"""Sparse inputs, and more columns than rows: the span of the rows gives what dense columns give."""
+
+import pickle
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+
+import leaveout as lo
+from leaveout.objectives.sparse import Sparse
+from problems import linear, mostly_slow, wrong
+
+N, D = 40, 90
+METHODS = [
+    lo.Influence(),
+    lo.SecondOrder(),
+    lo.Krylov(),
+    lo.Newton(),
+    lo.NewtonChebyshev(),
+    lo.Retrain(),
+]
+
+
+def _drawn(count: int, seed: int = 0):
+    return scipy.sparse.random_array(
+        (count, D), density=0.1, rng=np.random.default_rng(seed), format="csr"
+    )
+
+
+def _rows():
+    """Rows of which two are there twice, one is empty, and two entries are given in two parts."""
+    x = _drawn(N).tolil()
+    x[1], x[2], x[3] = x[0], x[0], 0.0
+    x = x.tocoo()
+    twice = (np.repeat(x.data / 2, 2), (np.repeat(x.row, 2), np.repeat(x.col, 2)))
+    return scipy.sparse.coo_array(twice, x.shape)
+
+
+X = _rows()
+Y = np.where(X.toarray() @ np.random.default_rng(1).normal(size=D) > 0, "spam", "ham")
+S = np.linspace(0.5, 1.5, N)
+Q: Any = _drawn(5, 7)
+LABELS = np.array(["spam", "ham", "ham", "spam", "spam"])
+GROUPS = lo.Groups.from_indices([[0], [4, 5, 6], list(range(10, 18))], n=N)
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[lo.Fit, lo.Fit]:
+    """The fit of sparse rows, and that of the same written out."""
+    return tuple(lo.fit(lo.logistic(x, Y, l2=0.5, weights=S)) for x in (X, X.toarray()))  # pyright: ignore[reportReturnType]
+
+
+def _measures(x):
+    return [
+        lo.measures.prediction(x, by=["a", "a", "b", "b", "b"]),
+        lo.measures.loss((x, LABELS)),
+        lo.measures.margin((x, LABELS), reduce="mean"),
+        lo.measures.accuracy((x, LABELS)),
+        lo.measures.auroc((x, LABELS)),
+        lo.measures.calibration_error((x, LABELS)),
+        lo.measures.self_loss(),
+        lo.measures.parameter([0, -1]),
+        lo.measures.linear(np.ones((1, D + 1))),
+        lambda theta: jnp.sum(theta.weight**2) + theta.bias,
+    ]
+
+
+def _alike(one, two, within=1e-9):
+    scale = np.abs(two).max()
+    np.testing.assert_allclose(one, two, rtol=0, atol=within * scale)
+
+
+def test_the_rows_span_is_where_theta_is_sought(both):
+    sparse, dense = both
+    assert linear(sparse).sparse
+    assert isinstance(linear(sparse).design, Sparse)
+    inner = sparse.centred.objective
+    assert inner.p == N - 3 + 1  # a row three times, an empty one, and the intercept
+    _alike(sparse.flat, dense.flat)
+    _alike(linear(sparse).losses(sparse.flat), linear(dense).losses(dense.flat))
+    assert float(sparse.sandwich) == pytest.approx(float(dense.sandwich), rel=1e-9)
+    assert sparse.theta.weight.shape == (D,)
+
+
+@pytest.mark.parametrize("method", mostly_slow(METHODS, METHODS[3]), ids=lambda method: method.name)
+def test_effects_are_those_of_the_rows_written_out(both, method):
+    sparse, dense = both
+    found = lo.effects(sparse, GROUPS, _measures(Q), method)
+    known = lo.effects(dense, GROUPS, _measures(Q.toarray()), method)
+    assert found.columns == known.columns
+    assert not found.status.any()
+    _alike(found.value, known.value)
+    change = method.change(sparse, GROUPS)
+    assert change.value.shape == (3, D + 1)
+    _alike(change.value, method.change(dense, GROUPS).value)
+
+
+def test_sparse_and_dense_queries_serve_either_model(both):
+    sparse, dense = both
+    known = linear(dense).scores(dense.flat, Q.toarray())[:, 0]
+    for fit in both:
+        inner = fit.centred or fit
+        theta, objective = inner.flat, inner.objective
+        for x in (Q, Q.tocoo(), Q.toarray()):
+            measure = lo.measures.prediction(x).bind(objective)
+            _alike(measure.values(objective, theta, None), known)
+    _alike(linear(sparse).scores(sparse.flat, Q)[:, 0], known)
+
+
+@pytest.mark.slow
+def test_points_outside_the_span_are_added(both):
+    new = _drawn(3, 11)
+    values = []
+    for fit, x in zip(both, (new, new.toarray()), strict=True):
+        more, groups = lo.add(fit, (x, ["ham", "spam", "spam"]), ["one", "two", "two"])
+        query = lo.measures.prediction(x)
+        values.append(lo.effects(more, groups, query, lo.Retrain()).value)
+    _alike(*values)
+    y = np.concatenate([Y, ["ham"]])  # and fitted anew with the first of them
+    x = scipy.sparse.vstack([X, new[:1]]).toarray()
+    anew = lo.fit(lo.logistic(x, y, l2=0.5, weights=np.append(S, 1.0)))
+    dense = both[1]
+    gained = x[N:] @ (anew.theta.weight - dense.theta.weight) + anew.theta.bias - dense.theta.bias
+    _alike(values[0][0, 0], gained[0])
+
+
+@pytest.mark.slow
+def test_relabelled_points_come_back(both):
+    flipped, values = np.where(Y == "ham", "spam", "ham"), []
+    for fit in both:
+        with pytest.warns(UserWarning, match="does not depend on the target"):
+            changed, groups = lo.relabel(fit, GROUPS, flipped)
+        values.append(
+            lo.effects(changed, groups, lo.measures.parameter([0, -1]), lo.Retrain()).value
+        )
+    _alike(*values)
+
+
+CASES = {
+    "softmax": ("softmax", {}),
+    "squares": ("squares", {"intercept": False}),
+    "poisson": ("poisson", {"offset": np.linspace(0, 1, N)}),
+    "an l2 for each": ("logistic", {"l2": np.linspace(0.5, 2, D)}),
+    "a penalised intercept": ("logistic", {"penalised": np.append(np.ones(D), 2.0)}),
+}
+
+
+@pytest.mark.parametrize("case", mostly_slow(CASES, "an l2 for each"))
+def test_every_loss_and_penalty(case):
+    make, options = CASES[case]
+    rng = np.random.default_rng(3)
+    y = {"softmax": rng.integers(0, 3, N), "squares": rng.normal(size=N)}
+    y |= {"poisson": rng.poisson(1.0, N), "logistic": Y}
+    found = []
+    for x, query in ((X, Q), (X.toarray(), Q.toarray())):
+        fit = lo.fit(getattr(lo, make)(x, y[make], **{"l2": 0.7, "weights": S, **options}))
+        measures = [lo.measures.prediction(query), lo.measures.self_loss()]
+        found.append(lo.effects(fit, GROUPS, measures, lo.Retrain()).value)
+    _alike(*found)
+
+
+def test_a_fit_is_kept_and_read_again(both, tmp_path):
+    sparse = both[0]
+    again = pickle.loads(pickle.dumps(sparse))
+    measure = lo.measures.prediction(Q)
+    known = lo.effects(sparse, GROUPS, measure, lo.Newton())
+    assert (lo.effects(again, GROUPS, measure, lo.Newton()).value == known.value).all()
+    known.save(tmp_path / "effects.npz")
+    assert (lo.load(tmp_path / "effects.npz").value == known.value).all()
+
+
+def test_trained_by_scikit_learn(both):
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=2.0, tol=1e-10, max_iter=10_000).fit(X.tocsr(), Y, S)
+    fit = lo.from_sklearn(model, X.tocsr(), Y, weights=S)
+    assert linear(fit).sparse
+    _alike(fit.flat, both[0].flat)
+
+
+def test_a_sparse_table_keeps_its_names(both):
+    pd = pytest.importorskip("pandas")
+    names = [f"word {j}" for j in range(D)]
+    table = pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_matrix(X), columns=names)
+    fit = lo.fit(lo.logistic(table, Y, l2=0.5, weights=S))
+    assert linear(fit).sparse
+    _alike(fit.flat, both[0].flat)
+    measures = [lo.measures.parameter(["word 3", "intercept"]), lo.measures.prediction(table[:2])]
+    found = lo.effects(fit, GROUPS, measures, lo.Newton())
+    assert found.columns[:2] == ("parameter[word 3]", "parameter[intercept]")
+    turned = table[names[::-1]]
+    with pytest.raises(ValueError, match="another order"):
+        lo.effects(fit, GROUPS, lo.measures.prediction(turned), lo.Newton())
+
+
+def test_rows_that_were_replaced_are_refused(both):
+    sparse = both[0]
+    other = linear(lo.fit(lo.logistic(_drawn(N, 5), Y, l2=0.5, weights=S)))
+    swapped = jax.tree_util.tree_map(lambda leaf: leaf, sparse)
+    swapped = type(sparse)(**{**vars(sparse), "objective": other})
+    with pytest.raises(ValueError, match="inputs were replaced"):
+        lo.influence(swapped, GROUPS)
+    assert swapped is not sparse
+
+
+def test_nothing_is_proven_of_sparse_rows(both):
+    found = lo.effects(both[0], GROUPS, lo.measures.prediction(Q), lo.Retrain(), certify=True)
+    assert np.isinf(found.width).all()
+
+
+def test_a_large_matrix_is_not_written_out_in_silence():
+    wide = scipy.sparse.random_array((30, 2_000_000), density=1e-6, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"0\.45 GiB, and more than 0\.25 GiB is not copied"):
+        np.asarray(Sparse.of(scipy.sparse.csr_array(wide), float))
+    dense = lo.fit(lo.logistic(np.eye(4)[:, :2], [0, 1, 0, 1]))
+    with pytest.raises(ValueError, match="expected inputs of shape"):
+        lo.effects(dense, lo.Groups.from_indices([[0]], n=4), lo.measures.prediction(Q))
+
+
+def test_entries_that_are_no_numbers_are_refused():
+    bad = X.tocsr()
+    bad.data[5] = np.nan
+    with pytest.raises(ValueError, match=r"x\[\d+, \d+\] is nan"):
+        lo.logistic(bad, Y)
+    with pytest.raises(ValueError, match="expected x as a numeric matrix"):
+        lo.logistic(wrong(X.astype(complex)), Y)
+
+
+@pytest.mark.parametrize("product", ["forward", "backward", "square"])
+def test_products_are_those_of_the_matrix_written_out(product):
+    dense, given = X.toarray(), Sparse.of(scipy.sparse.csr_array(X), float)
+    rng = np.random.default_rng(0)
+    right, left = rng.normal(size=(D, 3)), jnp.asarray(rng.normal(size=(2, N)))
+    pairs = {
+        "forward": (given @ right, dense @ right),
+        "backward": (left @ given, np.asarray(left) @ dense),
+        "square": (given.gram(left[0]), (dense * np.asarray(left)[0][:, None]).T @ dense),
+    }
+    _alike(*pairs[product])
+
+
+def test_bound_examples_are_not_coded_again(both):
+    """Retraining what is too wide binds measures that are bound already."""
+    objective = both[0].centred.objective
+    for measure in (lo.measures.loss((Q, LABELS)), lo.measures.accuracy((Q, LABELS))):
+        once = measure.bind(objective)
+        assert once.bind(objective) is once
+
+
+@pytest.mark.slow
+def test_intervals_are_narrowed_where_columns_are_far_out():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2)) + np.array([0.0, 1e5])
+    y = np.where(x[:, 0] + rng.normal(size=30) > 0, "yes", "no")
+    fit = lo.fit(lo.logistic(x, y, l2=1.0))
+    groups = lo.Groups.from_indices([[0, 1, 2], [5]], n=30)
+    measure = lo.measures.loss((x[:2], y[:2]))
+    found = lo.effects(fit, groups, measure, lo.Influence(), tolerance=1e-4)
+    _alike(found.value, lo.effects(fit, groups, measure, lo.Retrain(1e-12)).value, 1e-4)
+
+
+@pytest.mark.slow
+def test_products_serve_where_the_span_does_not(both, monkeypatch):
+    monkeypatch.setattr("leaveout.objectives.span._serves", lambda x, outputs: False)
+    fit = lo.fit(lo.logistic(X, Y, l2=0.5, weights=S))
+    assert fit.centred is None
+    _alike(fit.flat, both[1].flat, 1e-7)
+    for method in (lo.Influence(), lo.Newton(), lo.Retrain()):
+        found = lo.effects(fit, GROUPS, _measures(Q), method)
+        known = lo.effects(both[1], GROUPS, _measures(Q.toarray()), method)
+        assert not found.status.any()
+        _alike(found.value, known.value, 1e-7)
+    with pytest.raises(ValueError, match="theta is not determined"):
+        lo.fit(lo.logistic(X, Y, l2=0.0))
+
+
+@pytest.mark.slow
+def test_dense_rows_go_into_their_span_too():
+    rng = np.random.default_rng(0)
+    x, q = rng.normal(size=(50, 1200)), rng.normal(size=(3, 1200))
+    y = x[:, 0] + 0.5 * rng.normal(size=50) > 0
+    fit = lo.fit(lo.logistic(x, y, l2=5.0))
+    assert fit.centred is not None
+    assert fit.centred.flat.size == 51
+    assert fit.metric is not None  # of all p parameters, as ever
+    whole = type(fit)(**{**vars(fit), "centred": None})
+    groups = lo.Groups.from_indices([[0], [3, 4, 5], list(range(20))], n=50)
+    for method in (lo.Influence(), lo.Newton(), lo.Retrain()):
+        one, two = (
+            lo.effects(each, groups, lo.measures.prediction(q), method).value
+            for each in (fit, whole)
+        )
+        _alike(one, two, 1e-8)
+    proven = lo.effects(fit, groups, lo.measures.prediction(q), lo.Retrain(), certify=True)
+    assert (proven.certificate == 0).all()
+    assert ((proven.lower <= two) & (two <= proven.upper)).all()
