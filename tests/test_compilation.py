@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.monitoring
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -59,6 +60,34 @@ def test_a_study_compiles_each_program_a_handful_of_times_and_another_one_nothin
     compiled.clear()
     study(ragged(1))
     assert not compiled
+
+
+def calls_of(objective, theta):
+    """What a user calls of an objective and its expansion, with numbers."""
+    v, expansion = 0.5 * objective.weights, objective.at(theta)
+    return {
+        "value": lambda: objective.value(theta, v),
+        "gradient": lambda: objective.gradient(theta, v),
+        "hvp": lambda: objective.hvp(theta, theta, v),
+        "hessian": lambda: objective.hessian(theta, v),
+        "third_derivative": lambda: objective.third_derivative(theta, theta, v),
+        "expansion.gradient": lambda: expansion.gradient(v),
+        "expansion.hessian": lambda: expansion.hessian(v),
+    }
+
+
+def test_each_call_of_an_objective_is_one_program_and_the_same_inside_another(compiled):
+    objective = problem("softmax", n=N)
+    calls = calls_of(objective, jnp.linspace(-1.0, 1.0, objective.p))
+    for name, call in calls.items():
+        compiled.clear()
+        call()
+        assert compiled.total() == 1, (name, compiled)
+        compiled.clear()
+        call()  # its loop over pairs of classes too
+        assert not compiled, name
+    inside = jax.jit(calls["hessian"])()
+    np.testing.assert_allclose(inside, calls["hessian"](), rtol=1e-12, atol=1e-12)
 
 
 _START = """
