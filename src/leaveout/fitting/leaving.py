@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float, Int
 
 from leaveout.fitting.fitted import Fit
@@ -90,8 +89,10 @@ def group_sums(
     if is_traced(values):
         terms = values[groups.indices] * jnp.asarray(amounts, values.dtype)[:, None]
         return jax.ops.segment_sum(terms, groups.lanes, len(groups))
+    from scipy.sparse import csr_matrix
+
     shape = (len(groups), len(values))
-    table = scipy.sparse.csr_matrix((amounts, groups.indices, groups.offsets), shape)
+    table = csr_matrix((amounts, groups.indices, groups.offsets), shape)
     return jnp.asarray(table @ to_host(values), values.dtype)
 
 
@@ -106,11 +107,12 @@ def listed_gradients(
     expansion: LinearExpansion, groups: Groups, taken: Float[np.ndarray, "nnz"]
 ) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
+    from scipy.sparse import csr_matrix
+
     first, design = np.asarray(expansion.first), np.asarray(expansion.design)
     slopes = first[groups.indices] * taken[:, None]
     shape = (len(groups), design.shape[0])
     parts = [
-        scipy.sparse.csr_matrix((column, groups.indices, groups.offsets), shape) @ design
-        for column in slopes.T
+        csr_matrix((column, groups.indices, groups.offsets), shape) @ design for column in slopes.T
     ]
     return jax.vmap(expansion.layout.flat)(jnp.asarray(np.stack(parts, axis=1), first.dtype))

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import ArrayLike
 
 from leaveout.fitting.fitted import Fit
@@ -18,6 +17,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.objectives import losses
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
+from leaveout.runtime.tables import is_sparse
 from leaveout.runtime.text import shortened, warn
 
 __all__ = ["from_sklearn"]
@@ -212,7 +212,7 @@ def _fitted(estimator: object) -> bool:
 
 
 def _dense(x):
-    return x.toarray() if scipy.sparse.issparse(x) else x
+    return x.toarray() if is_sparse(x) else x
 
 
 def _flat(estimator: _Linear, intercept: bool) -> np.ndarray:

@@ -6,13 +6,12 @@ is never taken for another because it stands where that stood.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TypeAlias, cast
 
 import jax
-import narwhals.stable.v2 as nw
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, UInt32
 
 from leaveout.runtime.columns import Column, as_numbers, column
@@ -28,6 +27,7 @@ __all__ = [
     "check_rows",
     "common_rows",
     "fingerprint",
+    "is_sparse",
     "is_table",
     "matrix",
     "names_of",
@@ -48,14 +48,24 @@ def is_table(given: object) -> bool:
 
 def names_of(given: object) -> Names | None:
     """The names of a table's columns; None of an array."""
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(given):
         return tuple(given.columns)
     frame = nw.from_native(given, eager_only=True, pass_through=True)
     return tuple(frame.columns) if isinstance(frame, nw.DataFrame) else None
 
 
+def is_sparse(given: object) -> bool:
+    """Whether it is one of SciPy's sparse matrices or arrays; there are none until it is loaded."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and sparse.issparse(given)
+
+
 def _columns(table) -> Iterator:
     """The columns of a table one by one, whatever their names: they may repeat."""
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(table):
         return (table.iloc[:, j] for j in range(table.shape[1]))
     return (series.to_native() for series in nw.from_native(table, eager_only=True).iter_columns())
@@ -78,7 +88,7 @@ def matrix(given, what: str = "x") -> np.ndarray:
         ValueError: for another shape, anything but numbers, or entries that are missing, with their
             place.
     """
-    if scipy.sparse.issparse(given):
+    if is_sparse(given):
         raise ValueError(
             f"{what} is a sparse matrix {given.shape}; this library works on dense ones: "
             f"give {what}.toarray()"
@@ -106,6 +116,8 @@ def _array(given, what: str) -> np.ndarray:
 
 
 def _of_table(table, names: Names, what: str) -> np.ndarray:
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(table):
         kinds = set(table.dtypes)
         if kinds and all(isinstance(kind, np.dtype) and kind.kind in "fiub" for kind in kinds):
@@ -124,11 +136,15 @@ def _of_table(table, names: Names, what: str) -> np.ndarray:
 
 
 def _kind(part) -> str:
+    import narwhals.stable.v2 as nw
+
     return str(nw.from_native(part, series_only=True).dtype)
 
 
 def _is_categorical(part) -> bool:
     """Categories that are numbers are names all the same."""
+    import narwhals.stable.v2 as nw
+
     return isinstance(nw.from_native(part, series_only=True).dtype, nw.Categorical | nw.Enum)
 
 
@@ -194,6 +210,8 @@ def fingerprint(index) -> Fingerprint:
 
 def _indices(given) -> Iterator:
     """The pandas index of a table or a column, or of each in a dictionary or a tuple of them."""
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(given) or nw.dependencies.is_pandas_series(given):
         yield given.index
     elif isinstance(given, Mapping):
