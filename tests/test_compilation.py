@@ -91,9 +91,11 @@ def test_each_call_of_an_objective_is_one_program_and_the_same_inside_another(co
 
 
 _START = """
-import jax
-from leaveout.studies.cli.main import keep_compiled
-keep_compiled()
+import jax, sys, leaveout as lo
+unwanted = "scipy.sparse scipy.stats lineax narwhals pandas sklearn matplotlib pyarrow rich pooch"
+assert not set(unwanted.split()) & set(sys.modules), set(unwanted.split()) & set(sys.modules)
+jax.jit(lambda x: x + 7)(1.0)  # before: JAX has looked for a folder, and found none
+assert lo.keep_compiled(*sys.argv[1:]) == lo.keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.split("/")[-1]))
 jax.jit(lambda x: x * 3 + 1)(2.0)
@@ -101,16 +103,27 @@ print(hits.count("cache_hits"), hits.count("cache_misses"))
 """
 
 
-def test_a_second_start_takes_what_the_first_one_compiled(tmp_path):
+def test_a_start_loads_no_more_than_it_needs_and_takes_what_an_earlier_one_compiled(tmp_path):
     environment = os.environ | {"LEAVEOUT_CACHE": str(tmp_path)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
 
-    def start():
-        ran = subprocess.run([sys.executable, "-c", _START], env=environment, check=True,
+    def start(*folder):
+        ran = subprocess.run([sys.executable, "-c", _START, *folder], env=environment, check=True,
                              capture_output=True, text=True)  # fmt: skip
-        return [int(number) for number in ran.stdout.split()]
+        return [int(number) for number in ran.stdout.split()], ran.stderr
 
-    hits, misses = start()
+    (hits, misses), _ = start()
     assert misses > 0
-    assert start() == [hits + misses, 0]
-    assert list((tmp_path / "compiled").iterdir())
+    kept = sorted((tmp_path / "compiled").iterdir())
+    assert start(str(tmp_path / "compiled"))[0] == [hits + misses, 0]
+    for path in kept:  # as if another process were writing them
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (hits, _), said = start()
+    assert hits == 0
+    assert "Error reading persistent compilation cache" in said
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file.* cannot be made .*; give another folder"):
+        lo.keep_compiled(tmp_path / "file" / "below")
