@@ -20,6 +20,7 @@ __all__ = [
     "Comparison",
     "Pair",
     "check_column",
+    "comparable",
     "compare",
     "left_out",
     "paired",
@@ -172,6 +173,24 @@ def compare(
         ValueError: for NaN or infinite effects that are not flagged (named), other groups or
             columns, or fewer than two groups that are not flagged in any column.
     """
+    pair = comparable(predicted, actual)
+    seed = jax.random.key_data(jax.random.key(0) if key is None else key)
+    seed = np.asarray(seed).reshape(-1).tolist()
+    rows = []
+    for (by, level), members in _slices(pair.groups, len(pair.predicted)).items():
+        found = _of_slice(pair, members, seed, resamples if by == "all" else resamples // 5)
+        for j, (count, *statistics) in sorted(found.items()):
+            if count < 2 and by != "all":
+                continue
+            head = {"column": pair.columns[j], "measure": pair.measure[j], "by": by, "level": level}
+            rows += _rows(head | {"count": count}, *statistics)
+    known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
+    notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
+    return Comparison(rows, pair.columns, notes)
+
+
+def comparable(predicted, actual) -> "Pair":
+    """Two sides as `compare` takes them, refused where it would refuse them."""
     pair = paired(predicted, actual)
     if len(pair.predicted) < 2:
         raise ValueError("expected at least two groups to compare, got one")
@@ -183,19 +202,7 @@ def compare(
     names = [str(i) for i in range(len(p))] if groups is None else groups.names
     _refuse_non_finite(np.where(good, p, 0.0), "predicted", names, pair.columns)
     _refuse_non_finite(np.where(good, a, 0.0), "actual", names, pair.columns)
-    seed = jax.random.key_data(jax.random.key(0) if key is None else key)
-    seed = np.asarray(seed).reshape(-1).tolist()
-    rows = []
-    for (by, level), members in _slices(groups, len(p)).items():
-        found = _of_slice(pair, members, seed, resamples if by == "all" else resamples // 5)
-        for j, (count, *statistics) in sorted(found.items()):
-            if count < 2 and by != "all":
-                continue
-            head = {"column": pair.columns[j], "measure": pair.measure[j], "by": by, "level": level}
-            rows += _rows(head | {"count": count}, *statistics)
-    known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
-    notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
-    return Comparison(rows, pair.columns, notes)
+    return pair
 
 
 def left_out(pair: "Pair") -> list[str]:
