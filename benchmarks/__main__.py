@@ -13,7 +13,7 @@ import jax
 
 from benchmarks.peers import environments
 from benchmarks.plots import draw
-from leaveout.studies.cli.main import keep_compiled
+from leaveout.runtime.compilation import keep_compiled
 
 jax.config.update("jax_enable_x64", True)
 _KINDS = ("accuracy_", "memory_", "reliability", "speed_")

@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.monitoring
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -77,10 +78,40 @@ def test_another_number_of_groups_compiles_nothing(compiled):
     assert not compiled, compiled
 
 
+def calls_of(objective, theta):
+    """What a user calls of an objective and its expansion, with numbers."""
+    v, expansion = 0.5 * objective.weights, objective.at(theta)
+    return {
+        "value": lambda: objective.value(theta, v),
+        "gradient": lambda: objective.gradient(theta, v),
+        "hvp": lambda: objective.hvp(theta, theta, v),
+        "hessian": lambda: objective.hessian(theta, v),
+        "third_derivative": lambda: objective.third_derivative(theta, theta, v),
+        "expansion.gradient": lambda: expansion.gradient(v),
+        "expansion.hessian": lambda: expansion.hessian(v),
+    }
+
+
+def test_each_call_of_an_objective_is_one_program_and_the_same_inside_another(compiled):
+    objective = problem("softmax", n=N)
+    calls = calls_of(objective, jnp.linspace(-1.0, 1.0, objective.p))
+    for name, call in calls.items():
+        compiled.clear()
+        call()
+        assert compiled.total() == 1, (name, compiled)
+        compiled.clear()
+        call()  # its loop over pairs of classes too
+        assert not compiled, name
+    inside = jax.jit(calls["hessian"])()
+    np.testing.assert_allclose(inside, calls["hessian"](), rtol=1e-12, atol=1e-12)
+
+
 _START = """
-import jax
-from leaveout.studies.cli.main import keep_compiled
-keep_compiled()
+import jax, sys, leaveout as lo
+unwanted = "scipy.sparse scipy.stats lineax narwhals pandas sklearn matplotlib pyarrow rich pooch"
+assert not set(unwanted.split()) & set(sys.modules), set(unwanted.split()) & set(sys.modules)
+jax.jit(lambda x: x + 7)(1.0)  # before: JAX has looked for a folder, and found none
+assert lo.keep_compiled(*sys.argv[1:]) == lo.keep_compiled()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event.split("/")[-1]))
 jax.jit(lambda x: x * 3 + 1)(2.0)
@@ -88,16 +119,27 @@ print(hits.count("cache_hits"), hits.count("cache_misses"))
 """
 
 
-def test_a_second_start_takes_what_the_first_one_compiled(tmp_path):
+def test_a_start_loads_no_more_than_it_needs_and_takes_what_an_earlier_one_compiled(tmp_path):
     environment = os.environ | {"LEAVEOUT_CACHE": str(tmp_path)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
 
-    def start():
-        ran = subprocess.run([sys.executable, "-c", _START], env=environment, check=True,
+    def start(*folder):
+        ran = subprocess.run([sys.executable, "-c", _START, *folder], env=environment, check=True,
                              capture_output=True, text=True)  # fmt: skip
-        return [int(number) for number in ran.stdout.split()]
+        return [int(number) for number in ran.stdout.split()], ran.stderr
 
-    hits, misses = start()
+    (hits, misses), _ = start()
     assert misses > 0
-    assert start() == [hits + misses, 0]
-    assert list((tmp_path / "compiled").iterdir())
+    kept = sorted((tmp_path / "compiled").iterdir())
+    assert start(str(tmp_path / "compiled"))[0] == [hits + misses, 0]
+    for path in kept:  # as if another process were writing them
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (hits, _), said = start()
+    assert hits == 0
+    assert "Error reading persistent compilation cache" in said
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file.* cannot be made .*; give another folder"):
+        lo.keep_compiled(tmp_path / "file" / "below")

@@ -6,7 +6,6 @@ compares effects.
 """
 
 import importlib as _importlib
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from leaveout import curvature, groups, measures, plot, solvers
@@ -52,6 +51,7 @@ from leaveout.objectives.layout import Linear
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
 from leaveout.objectives.networks import network
 from leaveout.objectives.sharded import shard
+from leaveout.runtime.compilation import keep_compiled
 from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
 from leaveout.runtime.solution import Certificate, SolveError, Status
 from leaveout.training.recipe import Fixed, Left, LeftKeepingPenalty, Order, Recipe
@@ -143,12 +143,12 @@ __all__ = [
     "lds",
     "plot",
     "trust",
+    # what is compiled, kept for another start
+    "keep_compiled",
     # data, and where influence fails: loaded when they are asked for
     "counterexamples",
     "datasets",
 ]
-
-__version__ = _version("leaveout")
 
 _LAZY = {
     "counterexamples": "leaveout.studies.koh2019.counterexamples",
@@ -188,6 +188,8 @@ _moved = _found_elsewhere(
 def __getattr__(name: str) -> object:
     if name in _LAZY:
         return _importlib.import_module(_LAZY[name])
+    if name == "__version__":
+        return _importlib.import_module("importlib.metadata").version("leaveout")
     return _moved(name)
 
 

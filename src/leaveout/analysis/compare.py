@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 from jaxtyping import Array
 
+from leaveout.analysis.agreement import STATISTICS, with_intervals
 from leaveout.analysis.seeds import SEEDED, Noise, noise_of, refuse_other_question
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
-from leaveout.runtime.options import check_integer, generator
+from leaveout.runtime.options import check_integer, seed_of
 from leaveout.runtime.solution import flagged_in_words
 from leaveout.runtime.text import aligned, shortened
 
@@ -22,21 +22,11 @@ __all__ = [
     "Comparison",
     "Pair",
     "check_column",
+    "comparable",
     "compare",
     "left_out",
     "paired",
 ]
-
-#: what is computed for each column, in this order
-STATISTICS = (
-    "spearman",
-    "pearson",
-    "slope",
-    "sign_agreement",
-    "underestimated",
-    "median_relative_error",
-    "max_relative_error",
-)
 
 #: shares of the training data at which size bands end
 _BANDS = ((0.025, "up to 2.5 %"), (0.1, "2.5 to 10 %"), (0.25, "10 to 25 %"), (np.inf, "above"))
@@ -195,7 +185,8 @@ def compare(
     Args:
         predicted: `Effects`, or an array (g m) or (g).
         actual: likewise, of the same groups and columns.
-        key: random key of the bootstrap; default `jax.random.key(0)`.
+        key: random key of the bootstrap; default `jax.random.key(0)`. All columns, and other calls
+            about as many groups, share its resamples.
         resamples: bootstrap resamples of the groups for the overall rows, a fifth of them for rows
             by kind and size.
 
@@ -205,7 +196,29 @@ def compare(
     """
     check_integer(resamples, "resamples", least=0)
     refuse_other_question(predicted, actual)
-    pair, seeds = paired(predicted, actual), getattr(actual, "seeds", None)
+    seed = seed_of(jax.random.key(0) if key is None else key)
+    pair, seeds = comparable(predicted, actual), getattr(actual, "seeds", None)
+    rng = np.random.default_rng(seed)
+    rows = []
+    for (by, level), members in _slices(pair.groups, len(pair.predicted)).items():
+        found = _of_slice(pair, members, seed, resamples if by == "all" else resamples // 5)
+        for j, (count, *statistics) in sorted(found.items()):
+            if count < 2 and by != "all":
+                continue
+            head = {"column": pair.columns[j], "measure": pair.measure[j], "by": by, "level": level}
+            rows += _rows(head | {"count": count}, *statistics)
+            if seeds is not None and len(seeds) > 1:
+                mine = members[pair.status[members, j] == 0]
+                noise = noise_of(pair.predicted[mine, j], np.asarray(seeds[:, mine, j], float), rng)
+                rows += _noise_rows(head | {"count": count}, noise)
+    known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
+    notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
+    return Comparison(rows, pair.columns, notes)
+
+
+def comparable(predicted, actual) -> "Pair":
+    """Two sides as `compare` takes them, refused where it would refuse them."""
+    pair = paired(predicted, actual)
     if len(pair.predicted) < 2:
         raise ValueError("expected at least two groups to compare, got one")
     p, a, groups, good = pair.predicted, pair.actual, pair.groups, pair.status == 0
@@ -216,23 +229,7 @@ def compare(
     names = [str(i) for i in range(len(p))] if groups is None else groups.names
     _refuse_non_finite(np.where(good, p, 0.0), "predicted", names, pair.columns)
     _refuse_non_finite(np.where(good, a, 0.0), "actual", names, pair.columns)
-    rng = generator(jax.random.key(0) if key is None else key)
-    rows = []
-    for (by, level), members in _slices(groups, len(p)).items():
-        count = resamples if by == "all" else resamples // 5
-        for j, column in enumerate(pair.columns):
-            mine = members[good[members, j]]
-            if len(mine) < 2 and by != "all":
-                continue
-            head = {"column": column, "measure": pair.measure[j], "by": by, "level": level}
-            found = _with_interval(p[mine, j], a[mine, j], rng, count)
-            rows += _rows(head | {"count": len(mine)}, *found)
-            if seeds is not None and len(seeds) > 1:
-                noise = noise_of(p[mine, j], np.asarray(seeds[:, mine, j], float), rng)
-                rows += _noise_rows(head | {"count": len(mine)}, noise)
-    known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
-    notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
-    return Comparison(rows, pair.columns, notes)
+    return pair
 
 
 def left_out(pair: "Pair") -> list[str]:
@@ -381,6 +378,20 @@ def _slices(groups, count: int) -> dict[tuple[str, str], np.ndarray]:
     return {name: members for name, members in slices.items() if len(members) > 1}
 
 
+def _of_slice(pair: "Pair", members: np.ndarray, seed: list[int], resamples: int):
+    """Column to how many of these groups are not flagged in it, and `with_intervals` of those."""
+    good, alike = pair.status[members] == 0, {}
+    for j in range(good.shape[1]):
+        alike.setdefault(good[:, j].tobytes(), []).append(j)
+    found = {}
+    for columns in alike.values():
+        mine = members[good[:, columns[0]]]
+        sides = [(pair.predicted[mine, j], pair.actual[mine, j]) for j in columns]
+        for j, each in zip(columns, with_intervals(sides, seed, resamples), strict=True):
+            found[j] = (len(mine), *each)
+    return found
+
+
 def _rows(head, value, low, high) -> list[dict[str, Any]]:
     """A row for each statistic (s), None where it is undefined; `head` says of what."""
 
@@ -401,65 +412,3 @@ def _noise_rows(head, noise: Noise) -> list[dict[str, Any]]:
         | {"high": None}
         for name, value in zip(SEEDED, noise, strict=True)
     ]
-
-
-def _with_interval(p, a, rng, resamples):
-    """Statistics (s), and their bootstrap 2.5 and 97.5 % points; NaN of fewer than two groups."""
-    none = np.full(len(STATISTICS), np.nan)
-    if len(p) < 2:
-        return none, none, none
-    value = _statistics(p[None], a[None])[0]
-    if resamples == 0:
-        return value, none, none
-    draws = rng.integers(0, len(p), (resamples, len(p)))
-    many = np.concatenate(
-        [_statistics(p[part], a[part]) for part in np.array_split(draws, -(-draws.size // 10**6))]
-    )
-    many = np.where(np.isfinite(many), many, np.nan)  # a resample that has no such statistic
-    defined = np.isfinite(many).mean(axis=0) > 0.9
-    low, high = np.full(value.shape, np.nan), np.full(value.shape, np.nan)
-    if defined.any():
-        low[defined], high[defined] = np.nanquantile(many[:, defined], [0.025, 0.975], axis=0)
-    return value, low, high
-
-
-def _statistics(p, a) -> np.ndarray:
-    """(b s) statistics of b samples of effects (b g), in the order of STATISTICS."""
-    error, size = np.abs(p - a), np.abs(a)
-    largest = size.max(axis=1)
-    ratio = np.where(size > 0, error / np.where(size > 0, size, 1), np.nan)
-    some = np.any(size > 0, axis=1)
-    median = np.full(len(p), np.nan)
-    median[some] = np.nanmedian(ratio[some], axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.stack(
-            [
-                _correlation(scipy.stats.rankdata(p, axis=1), scipy.stats.rankdata(a, axis=1)),
-                _correlation(p, a),
-                np.sum(p * a, axis=1) / np.sum(a * a, axis=1),
-                np.mean(np.sign(p) == np.sign(a), axis=1),
-                np.mean(np.abs(p) < size, axis=1),
-                median,
-                error.max(axis=1) / largest,
-            ],
-            axis=1,
-        )
-
-
-def _correlation(p, a) -> np.ndarray:
-    """Pearson correlation of the rows; NaN where either does not vary beyond rounding."""
-    p, p_varies = _centred(p)
-    a, a_varies = _centred(a)
-    scale = np.sqrt(np.sum(p * p, axis=1) * np.sum(a * a, axis=1))
-    varies = p_varies & a_varies
-    return np.where(varies, np.sum(p * a, axis=1) / np.where(varies, scale, 1), np.nan)
-
-
-def _centred(rows) -> tuple[np.ndarray, np.ndarray]:
-    """Rows minus their means, scaled to a largest entry of 1, and whether they vary at all."""
-    largest = np.abs(rows).max(axis=1, keepdims=True)
-    rows = rows / np.where(largest > 0, largest, 1)
-    rows = rows - rows.mean(axis=1, keepdims=True)
-    spread = np.abs(rows).max(axis=1, keepdims=True)
-    varies = spread > 4 * rows.shape[1] * np.finfo(float).eps  # the rounding of a mean of g terms
-    return rows / np.where(varies, spread, 1), varies[:, 0]

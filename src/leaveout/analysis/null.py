@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.stats
 from jaxtyping import Array
 
 from leaveout.attribution.stream import gathered, pose
@@ -168,10 +167,12 @@ def _placed(own, known, values, flagged) -> dict[str, np.ndarray]:
 
 def _false_discovery_rate(p: np.ndarray) -> np.ndarray:
     """Benjamini and Hochberg's q over the groups of each column whose p is known."""
+    from scipy.stats import false_discovery_control
+
     q = np.full(p.shape, np.nan)
     for j, known in enumerate(np.isfinite(p).T):
         if known.any():
-            q[known, j] = scipy.stats.false_discovery_control(p[known, j])
+            q[known, j] = false_discovery_control(p[known, j])
     return q
 
 

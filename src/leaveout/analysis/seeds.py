@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 __all__ = ["SEEDED", "Noise", "noise_of", "ranked", "refuse_other_question"]
@@ -54,6 +53,8 @@ def noise_of(
 
 def ranked(one, other) -> float:
     """Spearman's correlation; NaN where either does not vary."""
+    import scipy.stats
+
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         return np.nan
     one, other = scipy.stats.rankdata(one), scipy.stats.rankdata(other)

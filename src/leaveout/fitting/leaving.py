@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float, Int
 
 from leaveout.fitting.fitted import Fit
@@ -91,8 +90,10 @@ def group_sums(
     if is_traced(values):
         terms = values[groups.indices] * jnp.asarray(amounts, values.dtype)[:, None]
         return jax.ops.segment_sum(terms, groups.lanes, len(groups))
+    from scipy.sparse import csr_matrix
+
     shape = (len(groups), len(values))
-    table = scipy.sparse.csr_matrix((amounts, groups.indices, groups.offsets), shape)
+    table = csr_matrix((amounts, groups.indices, groups.offsets), shape)
     return jnp.asarray(table @ to_host(values), values.dtype)
 
 
@@ -107,13 +108,14 @@ def listed_gradients(
     expansion: LinearExpansion, groups: Groups, taken: Float[np.ndarray, "nnz"]
 ) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
+    from scipy.sparse import csr_array, issparse
+
     first, design = np.asarray(expansion.first), expansion.design
     design = design.host() if isinstance(design, Sparse) else np.asarray(design)
     slopes = first[groups.indices] * taken[:, None]
     shape = (len(groups), len(first))
     parts = [
-        scipy.sparse.csr_array((column, groups.indices, groups.offsets), shape) @ design
-        for column in slopes.T
+        csr_array((column, groups.indices, groups.offsets), shape) @ design for column in slopes.T
     ]
-    parts = [part.toarray() if scipy.sparse.issparse(part) else part for part in parts]
+    parts = [part.toarray() if issparse(part) else part for part in parts]
     return jax.vmap(expansion.layout.flat)(jnp.asarray(np.stack(parts, axis=1), first.dtype))

@@ -3,7 +3,6 @@
 from collections import Counter
 from typing import NamedTuple
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
 from leaveout.runtime.columns import Column, distinct, refuse_text_of_missing
@@ -131,6 +130,8 @@ def _left_out(kind: str, present: int, n: int) -> tuple[str, ...]:
 
 def index_of(lists: list, n: int) -> Fingerprint | None:
     """Rows numbered from 0, where labels of a pandas index were given for positions."""
+    import narwhals.stable.v2 as nw
+
     if not any(nw.dependencies.is_pandas_index(one) for one in lists):
         return None
     return fingerprint(nw.dependencies.get_pandas().RangeIndex(n))
@@ -138,6 +139,8 @@ def index_of(lists: list, n: int) -> Fingerprint | None:
 
 def masks_of(given) -> Fingerprint | None:
     """The rows that the columns of a table (g n) are named by, or those of a list of columns."""
+    import narwhals.stable.v2 as nw
+
     if not nw.dependencies.is_pandas_dataframe(given):
         return common_rows(masks=given)
     names = given.columns

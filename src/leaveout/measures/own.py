@@ -6,7 +6,6 @@ from typing import ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
@@ -15,6 +14,7 @@ from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.objectives.rounding import score_error, units_of
 from leaveout.runtime.sharding import is_traced
+from leaveout.runtime.tables import is_sparse
 from leaveout.runtime.text import shortened
 
 __all__ = ["linear", "parameter", "self_loss"]
@@ -206,7 +206,7 @@ def linear(vectors, *, name: str = "linear") -> Measure:
 
 def _numbers(vectors) -> np.ndarray:
     """Vectors as finite real numbers."""
-    if scipy.sparse.issparse(vectors):
+    if is_sparse(vectors):
         raise ValueError(f"vectors are a sparse matrix {vectors.shape}; give .toarray() of it")
     try:
         vectors = np.asarray(vectors)

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from leaveout.objectives.checks import check_offset
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.compilation import compiled
 from leaveout.runtime.tables import Fingerprint, Names
 
 __all__ = [
@@ -95,6 +96,7 @@ class AbstractExpansion(eqx.Module):
         """The same for several vectors."""
         return jax.vmap(self.dot, out_axes=1)(vectors)
 
+    @compiled
     def scatter(self) -> Float[Array, "p p"]:
         """sum_i g_i g_i', g_i = s_i grad loss_i."""
         eye = jnp.eye(self.penalty.size, dtype=self.penalty.dtype)
@@ -230,24 +232,29 @@ class AbstractObjective(eqx.Module):
             )
         return flat.astype(self.weights.dtype)
 
+    @compiled
     def value(self, theta: Float[Array | np.ndarray, "p"], v: Float[Array, "n"] | None = None):
         """J(theta; v): the sum of losses plus the penalty."""
         return self.value_and_gradient(theta, v)[0]
 
+    @compiled
     def gradient(self, theta: Float[Array | np.ndarray, "p"], v: Float[Array, "n"] | None = None):
         """The gradient (p) of J(.; v) at theta."""
         return self.value_and_gradient(theta, v)[1]
 
+    @compiled
     def hvp(self, theta, vector, v=None) -> Float[Array, "p"]:
         """The Hessian of J(.; v) at theta times a vector."""
         v = self.weights if v is None else v
         return self.at(theta).hvp(v, vector) + self.penalty * vector
 
+    @compiled
     def hessian(self, theta, v=None) -> Float[Array, "p p"]:
         """The Hessian of J(.; v) at theta; costs n p^2 for a linear model, p HVPs otherwise."""
         v = self.weights if v is None else v
         return self.at(theta).hessian(v) + jnp.diag(self.penalty)
 
+    @compiled
     def third_derivative(self, theta, vector, v=None) -> Float[Array, "p"]:
         """The third derivative of J(.; v) at theta, contracted twice with a vector.
 

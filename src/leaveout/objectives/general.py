@@ -17,6 +17,7 @@ from leaveout.objectives.checks import (
     check_weights,
     float_type,
 )
+from leaveout.runtime.compilation import compiled
 from leaveout.runtime.sharding import in_jax
 from leaveout.runtime.tables import Fingerprint, common_rows
 
@@ -94,6 +95,7 @@ class Objective(AbstractObjective):
         """Flat theta as the PyTree given at construction."""
         return eqx.combine(self.unravel(theta), self.frozen)
 
+    @compiled
     def losses(self, theta):
         """Each example's loss, without base weights."""
         tree = self.tree(theta)
@@ -108,6 +110,7 @@ class Objective(AbstractObjective):
         data, count = check_tree(examples)
         return (data,), count
 
+    @compiled
     def value_and_gradient(self, theta, v=None):
         """J(theta; v) and its gradient by reverse mode over the whole sum."""
         v, penalty = self.weights if v is None else v, self.penalty
@@ -132,20 +135,24 @@ class GeneralExpansion(AbstractExpansion):
     def _sum(self, theta, v):
         return jnp.sum(v * self.objective.losses(theta))
 
+    @compiled
     def gradient(self, v):
         """sum_i v_i grad loss_i, by reverse mode."""
         return jax.grad(self._sum)(self.theta, v)
 
+    @compiled
     def hvp(self, v, vector):
         """sum_i v_i hess loss_i vector, forward over reverse."""
         gradient = jax.grad(lambda theta: self._sum(theta, v))
         return jax.jvp(gradient, (self.theta,), (vector,))[1]
 
+    @compiled
     def hessian(self, v):
         """sum_i v_i hess loss_i, by p Hessian-vector products."""
         eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
         return jax.vmap(lambda vector: self.hvp(v, vector))(eye)
 
+    @compiled
     def dot(self, vector):
         """Grad loss_i . vector, by forward mode."""
         return jax.jvp(self.objective.losses, (self.theta,), (vector,))[1]

@@ -26,6 +26,7 @@ from leaveout.objectives.sparse import (
     some_columns,
     widened,
 )
+from leaveout.runtime.compilation import compiled
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.tables import (
     Fingerprint,
@@ -72,6 +73,7 @@ class LinearExpansion(AbstractExpansion):
         """Second derivatives times base weights: what each example adds to H, at its scores."""
         return weigh(self.weights, self.second)
 
+    @compiled
     def gradient(self, v):
         """sum_i v_i grad loss_i."""
         return self.layout.flat(weigh(v, self.first).T @ self.design)
@@ -80,11 +82,13 @@ class LinearExpansion(AbstractExpansion):
         """The change in scores when theta changes by `vector`."""
         return self.design @ self.layout.matrix(vector).T
 
+    @compiled
     def hvp(self, v, vector):
         """sum_i v_i hess loss_i vector."""
         moved = jnp.einsum("nkl,nl->nk", self.second, self.scores(vector))
         return self.layout.flat(weigh(v, moved).T @ self.design)
 
+    @compiled
     def hessian(self, v):
         """sum_i v_i hess loss_i: K (K + 1) / 2 products of q x n by n x q."""
         outputs, width = self.layout.outputs, self.layout.width
@@ -100,10 +104,12 @@ class LinearExpansion(AbstractExpansion):
         order = self.layout.order()
         return matrix if outputs == 1 else matrix[order][:, order]
 
+    @compiled
     def dot(self, vector):
         """Grad loss_i . vector, for every example."""
         return jnp.sum(self.first * self.scores(vector), axis=1)
 
+    @compiled
     def dots(self, vectors):
         """The same for several vectors: one matrix product an output.
 
@@ -121,6 +127,7 @@ class LinearExpansion(AbstractExpansion):
         ]
         return sum(terms[1:], terms[0])
 
+    @compiled
     def scatter(self):
         """sum_i g_i g_i': as costly as a Hessian, without an n x p array."""
         own = weigh(self.weights, self.first)
@@ -134,11 +141,13 @@ class LinearExpansion(AbstractExpansion):
         }
         return dataclasses.replace(self, **some)
 
+    @compiled
     def diagonal(self, v) -> Float[Array, "p"]:
         """The diagonal of `hessian`, at the cost of one product."""
         curvature = jnp.diagonal(self.second, axis1=1, axis2=2)
         return self.layout.flat(weigh(v, curvature).T @ self.design**2)
 
+    @compiled
     def gauge(self):
         """Pins the common shift of all classes wherever nothing penalises it (see `Layout`)."""
         if not self.shift_invariant:
@@ -416,6 +425,7 @@ class LinearObjective(AbstractScores):
         more = () if offset is None else (offset,)
         return (design, targets, *more), len(design)
 
+    @compiled
     def losses(self, theta):
         """Each example's loss, without base weights."""
         return jax.vmap(self.point_loss)(self.scores(theta), self.y)
@@ -438,6 +448,7 @@ class LinearObjective(AbstractScores):
         matrix = jnp.einsum("mck,mq->mckq", slopes, rows)
         return jax.vmap(jax.vmap(self.layout.flat))(matrix)
 
+    @compiled
     def value_and_gradient(self, theta, v=None):
         """J(theta; v) and its gradient: two matrix products and autodiff at the score."""
         values, slopes = self.weighted(self.scores(theta), self.weights if v is None else v)
@@ -447,16 +458,23 @@ class LinearObjective(AbstractScores):
 
     def at(self, theta) -> LinearExpansion:
         """Every loss to second order around theta."""
-        scores = self.scores(theta)
+        first, second = self._derivatives(theta)
         return LinearExpansion(
             design=self.design,
-            first=jax.vmap(jax.grad(self.point_loss))(scores, self.y),
-            second=jax.vmap(jax.hessian(self.point_loss))(scores, self.y),
+            first=first,
+            second=second,
             weights=self.weights,
             penalty=self.penalty,
             layout=self.layout,
             shift_invariant=self.loss.shift_invariant,
         )
+
+    @compiled
+    def _derivatives(self, theta) -> tuple[Float[Array, "n K"], Float[Array, "n K K"]]:
+        """First and second derivatives of each loss at its scores."""
+        scores, point = self.scores(theta), self.point_loss
+        first = jax.vmap(jax.grad(point))(scores, self.y)
+        return first, jax.vmap(jax.hessian(point))(scores, self.y)
 
     def free_columns(self):
         """Columns of the design of which a parameter has no penalty; all where that is traced."""

@@ -20,8 +20,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.sparse
 from jaxtyping import Array, Float
 
 from leaveout.objectives.layout import Layout
@@ -201,6 +199,9 @@ def _by_qr(x: Array, root):
 
 def _by_products(x: Sparse, root, l2: float):
     """The same of sparse rows from their products, by a Cholesky factorisation with pivots."""
+    import scipy.linalg
+    import scipy.sparse
+
     rows = x.host() if root is None else _scaled(x, root).host()
     products = _products(rows)
     if not np.finfo(float).eps * _largest(products) <= _LOST * l2:
@@ -221,6 +222,8 @@ def _by_products(x: Sparse, root, l2: float):
 
 def _products(rows: Rows) -> Float[np.ndarray, "n n"]:
     """X X' written out, some rows at a time: as a sparse matrix it would take twice as much."""
+    import scipy.sparse
+
     count, turned = rows.shape[0], scipy.sparse.csc_array(rows.T)
     products = np.empty((count, count))
     for at in range(0, count, _BLOCK):
@@ -240,6 +243,8 @@ def _largest(products: np.ndarray) -> float:
 
 def _scaled(x: Design, root: Array) -> Design:
     """The matrix, its columns divided."""
+    import scipy.sparse
+
     if not isinstance(x, Sparse):
         return x / root[None]
     each = scipy.sparse.diags_array(1 / np.asarray(root, float))

@@ -11,7 +11,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, Float, Int
 
 from leaveout.runtime.memory import budget, gib
@@ -82,6 +81,8 @@ class Sparse(eqx.Module):
     @classmethod
     def of(cls, given: Rows, dtype) -> "Sparse":
         """From SciPy's compressed rows."""
+        import scipy.sparse
+
         turned = scipy.sparse.csr_array(given.T)
         return cls(_Runs.of(given, dtype), _Runs.of(turned, dtype))
 
@@ -129,6 +130,8 @@ class Sparse(eqx.Module):
 
     def __getitem__(self, rows) -> "Sparse":
         """Some of the rows, outside `jax.jit`."""
+        import scipy.sparse
+
         return Sparse.of(scipy.sparse.csr_array(self.host()[rows]), self.dtype)
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -136,6 +139,8 @@ class Sparse(eqx.Module):
 
     def host(self) -> Rows:
         """As SciPy's compressed rows."""
+        import scipy.sparse
+
         value, index = np.asarray(self.rows.value, float), np.asarray(self.rows.index)
         row = np.repeat(np.asarray(self.rows.owner), _RUN)
         found = scipy.sparse.csr_array((value.ravel(), (row, index.ravel())), self.shape)
@@ -144,6 +149,8 @@ class Sparse(eqx.Module):
 
     def leading(self, count: int) -> "Sparse":
         """The first columns, outside `jax.jit`."""
+        import scipy.sparse
+
         return Sparse.of(scipy.sparse.csr_array(self.host()[:, :count]), self.dtype)
 
     def written_out(self, copies: int = 1) -> Float[Array, "n q"]:
@@ -176,6 +183,8 @@ class Sparse(eqx.Module):
 
     def above(self, other: "Sparse") -> "Sparse":
         """These rows, then those of another."""
+        import scipy.sparse
+
         both = scipy.sparse.vstack([self.host(), other.host()], format="csr")
         return Sparse.of(scipy.sparse.csr_array(both), self.dtype)
 
@@ -210,6 +219,8 @@ def some_columns(x: Design, at: np.ndarray) -> Float[Array, "n f"]:
 
 def as_design(x: Design) -> Sparse:
     """Rows as a sparse matrix, which they may be already."""
+    import scipy.sparse
+
     if isinstance(x, Sparse):
         return x
     return Sparse.of(scipy.sparse.csr_array(np.asarray(x, float)), x.dtype)
@@ -217,6 +228,8 @@ def as_design(x: Design) -> Sparse:
 
 def widened(x: Design, intercept: bool) -> Design:
     """Inputs, with a column of ones if there is an intercept; sparse ones outside `jax.jit`."""
+    import scipy.sparse
+
     if not intercept:
         return x
     if not isinstance(x, Sparse):

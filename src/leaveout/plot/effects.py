@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from leaveout.analysis.compare import check_column, compare, paired
+from leaveout.analysis.agreement import with_intervals
+from leaveout.analysis.compare import check_column, comparable, paired
 from leaveout.attribution.container import Effects
 from leaveout.plot.style import Axes, Paths, count_in_red, need_matplotlib, styles, write
 from leaveout.runtime.solution import flagged_in_words
@@ -44,8 +45,7 @@ def scatter(
         from matplotlib import figure as drawn
 
         ax = drawn.Figure(figsize=(4, 4), layout="constrained").add_subplot()
-    report = compare(predicted, actual, resamples=0)  # refuses other groups or columns
-    pair = paired(predicted, actual)
+    pair = comparable(predicted, actual)
     j = pair.columns.index(column) if isinstance(column, str) else column
     good = pair.status[:, j] == 0
     if not good.any():
@@ -64,9 +64,8 @@ def scatter(
         ax.set_title(title)
     hidden = _say_hidden(ax, x, y, limits)
     count_in_red(ax, hidden=hidden, flagged=int((~good).sum()))
-    rank, slope = (
-        "undefined" if np.isnan(v) else f"{v:.3f}" for v in (report.spearman[j], report.slope[j])
-    )
+    value = with_intervals([(y, x)], (), 0)[0][0]
+    rank, _, slope, *_ = ("undefined" if not np.isfinite(v) else f"{v:.3f}" for v in value)
     ax.text(
         0.03, 0.97, f"Spearman {rank}\nslope {slope}", va="top", transform=ax.transAxes, fontsize=9,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},

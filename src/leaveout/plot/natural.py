@@ -1,7 +1,6 @@
 """Natural groups: what they are, what they do, and where they stand."""
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from leaveout.analysis.credit import Credit
 from leaveout.plot.style import FOUR, Axes, Paths, count_in_red, need_matplotlib, write
@@ -36,6 +35,8 @@ def against(
         status: (g) `Status` codes of the effects, a column of `Effects.column_status`: those that
             are not 0 are left out, of the correlations too, and their number stands in red.
     """
+    from scipy.stats import spearmanr
+
     x, y = np.asarray(x, float), np.asarray(y, float)
     kinds = np.full(x.size, "") if kinds is None else np.asarray(kinds)
     good = np.ones(x.size, bool) if status is None else np.asarray(status) == 0

@@ -9,7 +9,6 @@ import numbers
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import narwhals.stable.v2 as nw
 import numpy as np
 
 __all__ = [
@@ -43,6 +42,8 @@ def column(given: object) -> Column:
     """A column of any library, a list or an array, read without changing what it means."""
     if isinstance(given, Column):
         return given
+    import narwhals.stable.v2 as nw
+
     series = nw.from_native(given, series_only=True, pass_through=True)
     if isinstance(series, nw.Series):
         return _of_series(series)
@@ -55,8 +56,10 @@ def column(given: object) -> Column:
     return Column(values, _there(values))
 
 
-def _of_series(series: nw.Series) -> Column:
+def _of_series(series) -> Column:
     """Numbers as numbers, dates as dates, everything else as the objects that it holds."""
+    import narwhals.stable.v2 as nw
+
     kind, there = series.dtype, ~series.is_null().to_numpy().astype(bool)
     if kind.is_integer() or kind == nw.Boolean:
         values = series.fill_null(False if kind == nw.Boolean else 0).to_numpy()

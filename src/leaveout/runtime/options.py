@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_integer", "check_key", "check_positive", "generator", "is_positive"]
+__all__ = ["check_integer", "check_key", "check_positive", "generator", "is_positive", "seed_of"]
 
 
 def check_integer(value, name: str, least: int = 1) -> None:
@@ -47,15 +47,24 @@ def check_key(key) -> None:
         raise ValueError(f"expected a random key such as jax.random.key(0), got {given:.100}")
 
 
-def generator(key) -> np.random.Generator:
-    """NumPy's random numbers from a key of JAX's.
+def seed_of(key) -> list[int]:
+    """A key of JAX's as a seed of NumPy's random numbers.
 
     Raises:
         ValueError: for what is no key.
     """
     check_key(key)
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    return np.random.default_rng(np.asarray(data).astype(np.uint32).reshape(-1).tolist())
+    return np.asarray(data).astype(np.uint32).reshape(-1).tolist()
+
+
+def generator(key) -> np.random.Generator:
+    """NumPy's random numbers from a key of JAX's.
+
+    Raises:
+        ValueError: for what is no key.
+    """
+    return np.random.default_rng(seed_of(key))
 
 
 def _is_key(key: jax.Array | np.ndarray) -> bool:

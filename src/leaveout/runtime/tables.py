@@ -6,13 +6,12 @@ is never taken for another because it stands where that stood.
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax
-import narwhals.stable.v2 as nw
 import numpy as np
-import scipy.sparse
 from jaxtyping import Array, UInt32
 
 from leaveout.runtime.columns import Column, as_numbers, column
@@ -32,6 +31,7 @@ __all__ = [
     "common_rows",
     "dense_copy",
     "fingerprint",
+    "is_sparse",
     "is_table",
     "matrix",
     "names_of",
@@ -44,7 +44,7 @@ Fingerprint: TypeAlias = UInt32[np.ndarray, "4"] | UInt32[Array, "4"]
 if TYPE_CHECKING:
     Rows: TypeAlias = Any
 else:
-    Rows = scipy.sparse.csr_array
+    Rows = object
 
 
 # ---- columns -------------------------------------------------------------------------------------
@@ -57,14 +57,24 @@ def is_table(given: object) -> bool:
 
 def names_of(given: object) -> Names | None:
     """The names of a table's columns; None of an array."""
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(given):
         return tuple(given.columns)
     frame = nw.from_native(given, eager_only=True, pass_through=True)
     return tuple(frame.columns) if isinstance(frame, nw.DataFrame) else None
 
 
+def is_sparse(given: object) -> bool:
+    """Whether it is one of SciPy's sparse matrices or arrays; there are none until it is loaded."""
+    sparse = sys.modules.get("scipy.sparse")
+    return sparse is not None and sparse.issparse(given)
+
+
 def _columns(table) -> Iterator:
     """The columns of a table one by one, whatever their names: they may repeat."""
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(table):
         return (table.iloc[:, j] for j in range(table.shape[1]))
     return (series.to_native() for series in nw.from_native(table, eager_only=True).iter_columns())
@@ -89,19 +99,23 @@ def as_sparse(given: object, what: str = "x") -> Rows | None:
     Raises:
         ValueError: for another shape, anything but real numbers, or entries that are not finite.
     """
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(given):
         kinds = set(given.dtypes)
         if not kinds or not all(getattr(kind, "fill_value", None) == 0 for kind in kinds):
             return None
         given = given.sparse.to_coo()
-    if not scipy.sparse.issparse(given):
+    if not is_sparse(given):
         return None
+    from scipy.sparse import csr_array
+
     found = cast(Rows, given)
     if found.ndim != 2 or found.dtype.kind not in "fiub":
         raise ValueError(
             f"expected {what} as a numeric matrix (n, d), got shape {found.shape} of {found.dtype}"
         )
-    found = cast(Rows, scipy.sparse.csr_array(given, dtype=float, copy=True))
+    found = cast(Rows, csr_array(given, dtype=float, copy=True))
     found.sum_duplicates()
     found.eliminate_zeros()
     bad = np.flatnonzero(~np.isfinite(found.data))
@@ -165,6 +179,8 @@ def _array(given, what: str) -> np.ndarray:
 
 
 def _of_table(table, names: Names, what: str) -> np.ndarray:
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(table):
         kinds = set(table.dtypes)
         if kinds and all(isinstance(kind, np.dtype) and kind.kind in "fiub" for kind in kinds):
@@ -183,11 +199,15 @@ def _of_table(table, names: Names, what: str) -> np.ndarray:
 
 
 def _kind(part) -> str:
+    import narwhals.stable.v2 as nw
+
     return str(nw.from_native(part, series_only=True).dtype)
 
 
 def _is_categorical(part) -> bool:
     """Categories that are numbers are names all the same."""
+    import narwhals.stable.v2 as nw
+
     return isinstance(nw.from_native(part, series_only=True).dtype, nw.Categorical | nw.Enum)
 
 
@@ -253,6 +273,8 @@ def fingerprint(index) -> Fingerprint:
 
 def _indices(given) -> Iterator:
     """The pandas index of a table or a column, or of each in a dictionary or a tuple of them."""
+    import narwhals.stable.v2 as nw
+
     if nw.dependencies.is_pandas_dataframe(given) or nw.dependencies.is_pandas_series(given):
         yield given.index
     elif isinstance(given, Mapping):

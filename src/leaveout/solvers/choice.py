@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-import lineax as lx
-
 from leaveout.objectives.abstract import AbstractExpansion
 from leaveout.objectives.linear import LinearExpansion
 from leaveout.solvers.direct import Cholesky, LowRank
@@ -17,6 +15,8 @@ __all__ = ["AnySolver", "Auto", "as_solver", "tolerance_of"]
 #: what verbs take: a member of the shelf, one of your own, or a lineax linear solver; what is none
 #: of these reaches `as_solver`, which says so in a sentence
 if TYPE_CHECKING:
+    import lineax as lx
+
     AnySolver: TypeAlias = Solver | lx.AbstractLinearSolver
 else:
     AnySolver = object
@@ -84,10 +84,12 @@ def as_solver(solver: AnySolver) -> Solver:
     Raises:
         ValueError: for anything else.
     """
-    if isinstance(solver, lx.AbstractLinearSolver):
-        return Lineax(solver)
     if isinstance(solver, Solver) and not isinstance(solver, type):
         return solver
+    import lineax as lx
+
+    if isinstance(solver, lx.AbstractLinearSolver):
+        return Lineax(solver)
     raise ValueError(
         f"expected a solver such as lo.solvers.Cholesky(), lo.solvers.CG(rtol=1e-10) or a lineax "
         f"solver, got {solver!r}; solvers are values, never strings or classes"

@@ -1,15 +1,22 @@
 """Solvers of another library."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax.numpy as jnp
-import lineax as lx
 
 from leaveout.runtime.sharding import over_lanes
 from leaveout.runtime.solution import Status
 from leaveout.solvers.factor import full_matrix, judge, reachable, relative
 
 __all__ = ["Lineax"]
+
+if TYPE_CHECKING:
+    import lineax as lx
+
+    _Solver: TypeAlias = lx.AbstractLinearSolver
+else:
+    _Solver = object  # lineax is loaded where one of its solvers is used
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Lineax:
         rtol: residual above which a solution is called `inaccurate`.
     """
 
-    solver: lx.AbstractLinearSolver
+    solver: _Solver
     rtol: float = 1e-8
 
     def full(self, expansion, factor, b):
@@ -37,6 +44,8 @@ class Lineax:
         return lambda b: self._solve(lambda v: full_matrix(expansion, v), left, b)
 
     def _solve(self, matrix, lanes, b):
+        import lineax as lx
+
         def solve(lane):
             left, right = lane
             diagonal = jnp.diagonal(left)

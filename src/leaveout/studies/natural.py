@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 from leaveout import measures
 from leaveout.analysis.compare import compare
@@ -334,6 +333,8 @@ def _comparisons(found: Credit) -> list[dict[str, Any]]:
 
 def _claims(found: Credit, table) -> list[dict[str, Any]]:
     """Rank correlations of what groups are with what they do, over all and within each class."""
+    from scipy.stats import spearmanr
+
     rows = []
     kinds, first = {"all": np.ones(len(table), bool)}, next(iter(found.effects.values()))
     if "majority" in table and _of_one_class(found):
@@ -347,7 +348,7 @@ def _claims(found: Credit, table) -> list[dict[str, Any]]:
                 mine = those & good
                 x, y = table[trait].to_numpy()[mine], effect[mine]
                 if mine.sum() > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
-                    value = float(np.asarray(scipy.stats.spearmanr(x, y))[0])
+                    value = float(np.asarray(spearmanr(x, y))[0])
                     rows.append({"column": column, "trait": trait, "groups of": kind,
                                  "count": int(mine.sum()), "spearman": value})  # fmt: skip
     return rows

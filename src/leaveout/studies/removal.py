@@ -157,6 +157,7 @@ class Configuration(Experiment[Study]):
             f"Newton decrement {float(fitted.residual):.1e}"
         )
         query, losses = _query_points(fitted, data, self)
+        space.clock.lap("queries")
         wanted = _measures(data, query)
         return _Setting(self, data, objective, choice, fitted, accuracy, query, losses, wanted)
 
@@ -261,8 +262,10 @@ class _Setting(Setting[Study]):
         """Compare with the actual effects; write the table, a figure and the summary."""
         folder, results = space.folder, _labelled(found.effects)
         comparisons = _comparisons(results)
-        summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
+        space.clock.lap("compare")
         _write_table_and_figure(folder, results)
+        space.clock.lap("table and figure")
+        summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
         write_json(folder / "summary.json", summary)
         return Study(folder, results, comparisons, summary, found.resumed)
 

@@ -2,13 +2,11 @@
 
 import argparse
 import contextlib
-import os
 import sys
-from typing import Any
 
 import jax
 
-from leaveout.runtime.files import cache
+from leaveout.runtime.compilation import keep_compiled
 from leaveout.runtime.solution import SolveError
 
 __all__ = ["keep_compiled", "main"]
@@ -20,7 +18,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
     if arguments is None:
-        keep_compiled()
+        with contextlib.suppress(ValueError):  # compiling again is only slower
+            keep_compiled()
     try:
         return options.run(options)
     except (ValueError, OSError, ImportError, SolveError) as error:
@@ -29,22 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("leaveout: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
-
-
-def keep_compiled() -> None:
-    """Have JAX keep what it compiles in the user's cache: another start need not compile it again.
-
-    A folder chosen with JAX_COMPILATION_CACHE_DIR stands.
-    """
-    settings: Any = jax.config  # its names are made when JAX starts
-    if settings.jax_compilation_cache_dir:
-        return
-    folder = cache() / "compiled"
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if os.access(folder, os.W_OK):  # compiling again is only slower
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -80,7 +80,9 @@ def run(options: argparse.Namespace) -> int:
                 f"\n{name}: {len(failed):,} of {len(effects.groups):,} groups did not converge, "
                 f"the first of them {str(failed[0])!r}: {Status(code).name}: {Status(code).advice}"
             )
-    seconds = result.summary["seconds"]["total"]
-    print(f"\n{len(result.effects['actual'].groups):,} groups in {seconds:.0f} s", end="; ")
+    seconds = dict(result.summary["seconds"])
+    count, total = len(result.effects["actual"].groups), seconds.pop("total")
+    parts = ", ".join(f"{part} {spent:.1f}" for part, spent in seconds.items())
+    print(f"\n{count:,} groups in {total:.0f} s ({parts})", end="; ")
     names = ("effects.parquet", "summary.json", "figure.png", "groups.npz")
     return wrote(result.folder / name for name in names)
