@@ -237,7 +237,7 @@ def _extended(fit: Fit, more: PyTree) -> Fit:
 
 
 def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -> None:
-    expansion = fit.expansion()
+    expansion = fit.objective.at(fit.flat)
     if not isinstance(expansion, LinearExpansion) or not isinstance(before, AbstractScores):
         return
     old, new = np.asarray(expansion.second)[touched], np.asarray(expansion.second)[before.n :]

@@ -335,7 +335,7 @@ def _by_rows(expansion, width: int) -> bool:
 
 def _gradients(expansion: AbstractExpansion, block: Block):
     if block.indices is None or not _by_rows(expansion, block.indices.shape[1]):
-        return jax.vmap(expansion.gradient)(block.dense(expansion.n))
+        return expansion.gradients(block.dense(expansion.n))
     own = jax.vmap(lambda rows, taken: expansion.restrict(rows).gradient(taken))
     return own(block.indices, block.taken)
 

@@ -146,7 +146,7 @@ class LinearExpansion(AbstractExpansion):
             return None
         outputs, order = self.layout.outputs, self.layout.order()
         trace = weigh(self.weights, jnp.trace(self.second, axis1=1, axis2=2))
-        free = self.layout.matrix(self.penalty)[0] == 0
+        free = jnp.all(self.layout.matrix(self.penalty) == 0, axis=0)
         scale = jnp.where(free, trace @ self.design**2 / outputs, 0.0)
         matrix = jnp.kron(jnp.full((outputs, outputs), 1 / outputs), jnp.diag(scale))
         return matrix[order][:, order]
@@ -395,6 +395,15 @@ class LinearObjective(AbstractScores):
             shift_invariant=self.loss.shift_invariant,
         )
 
+    def own_curvature(self, scores: Float[Array, "K"], y) -> Float[Array, "K"]:
+        """One example's second derivative by each of its scores alone."""
+        if self.loss.diagonal is not None:
+            return self.loss.diagonal(scores, y)
+        _, curvature = jax.linearize(lambda s: jax.grad(self.point_loss)(s, y), scores)
+        eye = jnp.eye(scores.size, dtype=scores.dtype)
+        # K at once would be K x K an example
+        return jax.lax.map(lambda unit: jnp.sum(unit * curvature(unit)), eye)
+
     def free_columns(self):
         """Columns of the design of which a parameter has no penalty; all where that is traced."""
         if is_traced(self.penalty):
@@ -409,15 +418,11 @@ class LinearObjective(AbstractScores):
     def curvature_along(self, theta, change, v, columns):
         """As of any objective, the diagonal by one product with the squared columns."""
         scores, moved = self.scores(theta), self.moves(change)
-        eye = jnp.eye(scores.shape[1], dtype=scores.dtype)
 
         def point(scores, moved, y):
-            _, curvature = jax.linearize(lambda s: jax.grad(self.point_loss)(s, y), scores)
-
-            def along(direction):
-                return jnp.sum(direction * curvature(direction))
-
-            return along(moved), jax.lax.map(along, eye)  # K at once would be K x K an example
+            slopes = jax.grad(self.point_loss)
+            bent = jax.jvp(lambda s: slopes(s, y), (scores,), (moved,))[1]
+            return jnp.sum(moved * bent), self.own_curvature(scores, y)
 
         whole, own = jax.vmap(point)(scores, moved, self.y)
         squares = self.design[:, np.array(columns, int)] ** 2
