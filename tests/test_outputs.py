@@ -84,7 +84,9 @@ def test_blocks_of_outputs_that_do_not_meet_are_the_hessian():
 
 
 def test_along_common_shifts_blocks_are_exact(wide):
-    factor, objective = wide.blocks, wide.objective
+    objective = wide.objective
+    factor = factorise_outputs(objective, wide.flat)  # that of the fit is a step older
+    assert factor is not None
     matrix = full_matrix(objective.at(wide.flat))
     shifts = jax.vmap(objective.layout.flat)(
         jnp.repeat(jnp.eye(D + 1)[:, None], K, axis=1)
@@ -108,9 +110,9 @@ def test_an_expansion_by_scores_is_the_one_that_is_stored(wide):
     assert ours is not None
     theirs = objective.at(wide.flat)
     rng = np.random.default_rng(2)
-    v, x = rng.random((3, N)), jnp.asarray(rng.normal(size=(3, objective.p)))
-    np.testing.assert_allclose(ours.hvps(jnp.asarray(v), x), theirs.hvps(v, x), atol=1e-10)
-    np.testing.assert_allclose(ours.gradients(jnp.asarray(v)), theirs.gradients(v), atol=1e-10)
+    v, x = jnp.asarray(rng.random((3, N))), jnp.asarray(rng.normal(size=(3, objective.p)))
+    np.testing.assert_allclose(ours.hvps(v, x), theirs.hvps(v, x), atol=1e-10)
+    np.testing.assert_allclose(ours.gradients(v), theirs.gradients(v), atol=1e-10)
     np.testing.assert_allclose(ours.dots(x), theirs.dots(x), atol=1e-10)
     np.testing.assert_allclose(np.asarray(ours.pinned(x)), np.asarray(theirs.pinned(x)), atol=1e-10)
     assert eqx.tree_equal(stored(ours), theirs, rtol=1e-9, atol=1e-12)
@@ -143,3 +145,19 @@ def test_a_column_that_some_classes_are_penalised_on_needs_no_gauge():
     exact = np.linalg.solve(np.asarray(objective.hessian(objective.initial())), gradient)
     found = np.linalg.solve(np.asarray(full_matrix(expansion)), gradient)
     np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.slow  # a pool of its own for either fit, and hundreds of evaluations
+@pytest.mark.parametrize("verb", [lo.newton, lo.retrain])
+def test_a_group_that_holds_a_whole_class_ends_as_it_does_densely(verb, wide, dense):
+    whole = np.flatnonzero(np.asarray(wide.objective.y) == 2)
+    groups = lo.Groups.from_indices([whole], n=N)
+    assert int(verb(wide, groups).status[0]) == int(verb(dense, groups).status[0])
+
+
+@pytest.mark.slow
+def test_classes_that_can_be_separated_have_no_optimum(monkeypatch):
+    monkeypatch.setattr(optimum, "DENSE", 0)
+    y = np.arange(60) % 3
+    objective = lo.softmax(np.eye(3)[y] + 0.01 * np.arange(60)[:, None], y, l2=0.0)
+    assert lo.fit(objective, throw=False).status != lo.Status.converged

@@ -20,7 +20,7 @@ from leaveout.runtime.memory import CACHED_EXAMPLES
 
 __all__ = ["Metric", "ScoredExpansion", "scored", "stored"]
 
-_TOGETHER = 2**23  # scores of all lanes that are in flight together
+_TOGETHER = 2**21  # scores of all lanes that are in flight together
 
 
 @runtime_checkable
@@ -102,7 +102,7 @@ class ScoredExpansion(AbstractExpansion):
     def _sum(self, term: Callable, lanes: int) -> Float[Array, "b K q"]:
         """The sum of `term` over blocks of examples; it is given what cuts a block out of n."""
         n, outputs = self.scores.shape
-        length = min(n, max(_TOGETHER // (lanes * outputs), 32), 4 * CACHED_EXAMPLES)
+        length = min(n, max(_TOGETHER // (lanes * outputs), 32), CACHED_EXAMPLES)
         count = -(-n // length)
         if count == 1:
             return term(lambda leaf, axis=0: leaf)

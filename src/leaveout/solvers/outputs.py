@@ -16,13 +16,11 @@ from leaveout.objectives.layout import Layout
 from leaveout.objectives.linear import crossproduct
 from leaveout.objectives.scored import ScoredExpansion, scored
 from leaveout.runtime.sharding import devices, replicate
-from leaveout.solvers.direct import together
 from leaveout.solvers.factor import unit_diagonal
 
 __all__ = ["OutputFactor", "factorise_outputs"]
 
 _OWN = 4  # times an equal share of the examples that an output's block looks at one by one
-_ROOM = 2**27  # bytes of blocks that are factorised together
 
 
 class OutputFactor(eqx.Module):
@@ -138,9 +136,7 @@ def _blocks(
         more = crossproduct(jnp.maximum(own[rows] - rest, 0.0)[:, None] * some, some)
         return _inverted(more + rest * gram + jnp.diag(penalty))
 
-    width = design.shape[1]
-    some = together(len(curvature), 8 * width * (seen + 4 * width), _ROOM)
-    return jax.lax.map(one, (curvature, penalty), batch_size=some)
+    return jax.lax.map(one, (curvature, penalty))  # products of several at once are slower
 
 
 def _inverted(matrix: Float[Array, "q q"]) -> Float[Array, "q q"]:
