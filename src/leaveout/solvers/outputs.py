@@ -124,7 +124,8 @@ def _blocks(
     design, n = expansion.design, expansion.n
     seen = min(n, max(_OWN * n // len(curvature), design.shape[1]))
     count = jnp.sum(expansion.weights > 0)
-    gram = crossproduct(weigh((expansion.weights > 0) * 1.0, design), design)
+    felt = (expansion.weights > 0).astype(design.dtype)
+    gram = crossproduct(felt[:, None] * design, design)
 
     def one(output):
         own, penalty = output
