@@ -53,7 +53,7 @@ def test_the_optimum_is_the_one_of_dense_newton_steps(wide, dense):
     assert int(wide.steps) < 60  # without blocks: hundreds
 
 
-@pytest.mark.parametrize("verb", [lo.influence, lo.newton])
+@pytest.mark.parametrize("verb", [pytest.param(lo.influence, marks=pytest.mark.slow), lo.newton])
 def test_steps_by_blocks_are_those_of_the_dense_factor(verb, wide, dense, groups):
     ours, theirs = verb(wide, groups), verb(dense, groups)
     assert not np.any(ours.status)
@@ -72,6 +72,7 @@ def test_retraining_by_blocks_is_a_fit_without_the_group(wide, dense, groups):
         np.testing.assert_allclose(value, there.flat - dense.flat, atol=1e-7)  # asked: 1e-8
 
 
+@pytest.mark.slow
 def test_blocks_of_outputs_that_do_not_meet_are_the_hessian():
     rng = np.random.default_rng(1)
     objective = lo.squares(rng.normal(size=(400, 3)), rng.normal(size=(400, 4)), l2=2.0)
@@ -83,6 +84,7 @@ def test_blocks_of_outputs_that_do_not_meet_are_the_hessian():
     np.testing.assert_allclose(factor.unwhiten(factor.push(b)), b, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_along_common_shifts_blocks_are_exact(wide):
     objective = wide.objective
     factor = factorise_outputs(objective, wide.flat)  # that of the fit is a step older
