@@ -41,7 +41,8 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Newton, Retrain, as_change
 from leaveout.objectives.abstract import weigh
-from leaveout.objectives.linear import LinearExpansion, LinearObjective, as_linear
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.runtime.deprecated import found_elsewhere, instead, option
 from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import entry_point

@@ -16,8 +16,9 @@ from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import weigh
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import widest
-from leaveout.objectives.linear import LinearExpansion, LinearObjective
+from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.sharding import entry_point
 from leaveout.solvers import Factor, leverage, together
 

@@ -22,8 +22,8 @@ from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import weigh
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import spread
-from leaveout.objectives.linear import LinearExpansion
 from leaveout.runtime.sharding import entry_point
 
 __all__ = [

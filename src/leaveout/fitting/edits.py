@@ -20,7 +20,8 @@ from leaveout.fitting.optimum import factor_at
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.objectives.checks import check_weights, leading_axes, targets
-from leaveout.objectives.linear import LinearExpansion, as_linear
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.linear import as_linear
 from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.columns import Column
 from leaveout.runtime.deprecated import renamed
@@ -266,7 +267,7 @@ def _behind(old, more):
 
 
 def _warn_if_newton_is_influence(fit: Fit, touched, before: AbstractObjective) -> None:
-    expansion = fit.expansion()
+    expansion = fit.objective.at(fit.flat)
     if not isinstance(expansion, LinearExpansion) or not isinstance(before, AbstractScores):
         return
     old, new = np.asarray(expansion.second)[touched], np.asarray(expansion.second)[before.n :]

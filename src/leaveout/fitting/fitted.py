@@ -9,12 +9,13 @@ from jaxtyping import Array, Float, Int, Int8, PyTree
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.checks import check_pickled
 from leaveout.objectives.losses import Loss
+from leaveout.objectives.scored import scored
 from leaveout.runtime.deprecated import instead
 from leaveout.runtime.memory import budget, gib
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.solution import Solution
 from leaveout.runtime.text import warn
-from leaveout.solvers import Factor, attach_rows, reachable
+from leaveout.solvers import Factor, OutputFactor, attach_rows, reachable
 
 __all__ = [
     "Change",
@@ -43,6 +44,8 @@ class Fit(eqx.Module):
         status: how it ended.
         centred: the same optimum of `objective.centred()`, which is what verbs compute with, or
             None where that is the objective itself.
+        blocks: where there is no metric, what is near it: a factor for each output of a linear
+            model, or None.
     """
 
     objective: AbstractObjective
@@ -53,6 +56,7 @@ class Fit(eqx.Module):
     steps: Int[Array, ""]
     status: Int8[Array, ""]
     centred: "Fit | None" = None
+    blocks: OutputFactor | None = None
 
     def __reduce_ex__(self, protocol):
         """Pickled whole; a loss that pickle would not find again is refused in a sentence."""
@@ -67,7 +71,13 @@ class Fit(eqx.Module):
 
     def expansion(self) -> AbstractExpansion:
         """Every loss to second order around theta."""
-        return self.objective.at(self.flat)
+        found = None if self.blocks is None else scored(self.objective, self.flat, self.blocks)
+        return self.objective.at(self.flat) if found is None else found
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing is known of the shape of H."""
+        return self.metric is None and self.blocks is None
 
     @property
     def factor(self) -> Factor | None:

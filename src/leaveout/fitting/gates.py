@@ -16,7 +16,7 @@ from leaveout.fitting.implicit import known
 from leaveout.fitting.leaving import leaving, listed_gradients, taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host, tracing
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.tables import check_rows

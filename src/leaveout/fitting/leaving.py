@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.scored import ScoredExpansion
 from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.memory import bucket
 from leaveout.runtime.sharding import devices, is_traced, on_host, place, to_host
@@ -100,12 +101,12 @@ def group_sums(
 def worth_listing(fit: Fit, expansion: AbstractExpansion, groups: Groups) -> bool:
     """Whether the groups together are so small that their points are best looked at one by one."""
     alone = on_host() and devices() == 1 and not is_traced(fit)
-    linear = isinstance(expansion, LinearExpansion)
+    linear = isinstance(expansion, LinearExpansion | ScoredExpansion)
     return alone and linear and LISTED * groups.indices.size < len(groups) * fit.objective.n
 
 
 def listed_gradients(
-    expansion: LinearExpansion, groups: Groups, taken: Float[np.ndarray, "nnz"]
+    expansion: LinearExpansion | ScoredExpansion, groups: Groups, taken: Float[np.ndarray, "nnz"]
 ) -> Float[Array, "g p"]:
     """g(w) of every group by a sparse product on the host: |w| K q multiplications each."""
     from scipy.sparse import csr_array, issparse

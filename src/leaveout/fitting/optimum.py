@@ -16,15 +16,27 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting import lbfgs
+from leaveout.fitting.descent import descended
 from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.implicit import DENSE, attached, known
 from leaveout.fitting.paths import path
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearObjective
+from leaveout.objectives.scored import scored
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError, Status
 from leaveout.runtime.text import warn
-from leaveout.solvers import CG, Factor, Lift, factorise, full_matrix, lifted, scale_of
+from leaveout.solvers import (
+    CG,
+    Factor,
+    Lift,
+    OutputFactor,
+    factorise,
+    factorise_outputs,
+    full_matrix,
+    lifted,
+    scale_of,
+)
 
 __all__ = ["backtrack", "factor_at", "fit"]
 
@@ -53,10 +65,12 @@ def fit(
 ) -> Fit:
     """Minimise an objective to rounding, or check and polish a theta trained elsewhere.
 
-    Damped Newton steps, continued until the decrement no longer falls; L-BFGS first where p is too
-    large for a dense Hessian. Costs n p^2 + p^3 / 3 a step. Where a linear model has more columns
-    than examples and all weights are penalised alike, p is the rank of the rows: theta is sought in
-    their span (`Fit.centred`), once a factorisation of n^2 d has found it.
+    Damped Newton steps, continued until the decrement no longer falls; n p^2 + p^3 / 3 a step.
+    L-BFGS where p is too large for a dense Hessian; of linear models of K > 1 outputs in the metric
+    of K factors of q x q, q columns of the design, which influence, Newton steps and retraining
+    then work in too. Residuals are in its norm, which is near that of H. Where a linear model has
+    more columns than examples and all weights are penalised alike, p is the rank of the rows: theta
+    is sought in their span (`Fit.centred`), once a factorisation of n^2 d has found it.
 
     Under `jax.grad` or `jax.jvp` (outside `jax.jit`) theta and the factor have the derivatives of
     the minimum in whatever the objective holds as floats, by one solve with the Hessian.
@@ -140,7 +154,9 @@ def _shown(objective, inner: Fit) -> Fit:
         metric = factor_at(objective, flat) if dense else None
     elif metric is not None:
         metric = Factor(_turned(inner.objective, metric.lower))
-    return dataclasses.replace(inner, objective=objective, flat=flat, metric=metric, centred=inner)
+    return dataclasses.replace(
+        inner, objective=objective, flat=flat, metric=metric, centred=inner, blocks=None
+    )
 
 
 @eqx.filter_jit
@@ -367,8 +383,8 @@ def _goal(best: _Place, sandwich, tolerance):
 def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
     """How a fit ended."""
     step, theta = np.asarray(_step(best)), np.asarray(best.theta)
-    still = max(1e-5, 30 * float(np.finfo(step.dtype).eps) ** 0.5)
-    moving = np.linalg.norm(step) > still * np.linalg.norm(theta - np.asarray(begin))
+    far = _still(step.dtype) * np.linalg.norm(theta - np.asarray(begin))
+    moving = np.linalg.norm(step) > far
     if not np.isfinite(best.decrement):
         return Status.singular
     if not bool(best.definite):
@@ -380,6 +396,11 @@ def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Stat
     if moving and not elsewhere and bool(jnp.any(best.theta != begin)):
         return Status.no_minimum
     return Status.converged
+
+
+def _still(dtype) -> float:
+    """The share of its way from which on theta still moves, where another step is as long."""
+    return max(1e-5, 30 * float(jnp.finfo(dtype).eps) ** 0.5)
 
 
 def _apart(decrement, sandwich) -> str:
@@ -407,32 +428,49 @@ def _refuse_far(objective, definite: bool, decrement: float, sandwich: float) ->
 
 
 def _large(objective, theta, tolerance, max_steps, elsewhere) -> Fit:
-    """L-BFGS where a dense Hessian is too large, the decrement by conjugate gradients."""
+    """L-BFGS where a dense Hessian is too large, the decrement by conjugate gradients.
 
-    @eqx.filter_jit
-    def assess(objective, theta):
-        gradient = objective.gradient(theta)
-        step = CG(1e-6).full(objective.at(theta), None, gradient[None]).value[0]
-        return jnp.sqrt(jnp.maximum(gradient @ step, 0.0))
-
-    @eqx.filter_jit
-    def minimise(objective, theta, goal):
-        def function(points):
-            return jax.vmap(objective.value_and_gradient)(points)
-
-        return lbfgs.minimise(function, theta[None], goal[None], max_steps=100 * max_steps)
-
-    scale = jnp.linalg.norm(objective.gradient(jnp.zeros_like(theta)))
+    Of linear models of many outputs in the metric of their blocks.
+    """
     sandwich = jnp.sqrt(jnp.asarray(float(objective.p)))  # the sandwich length of a true model
     if elsewhere:
-        _refuse_far(objective, True, float(assess(objective, theta)), float(sandwich))
-    solution = minimise(objective, theta, 1e-12 * scale)
-    theta = solution.value[0]
-    decrement = assess(objective, theta)
+        blocks = None if is_traced((objective, theta)) else factorise_outputs(objective, theta)
+        _refuse_far(objective, True, float(_left(objective, theta, blocks)[0]), float(sandwich))
+    begin, descent = theta, descended(objective, theta, 100 * max_steps)
+    if descent is None:
+        scale = jnp.linalg.norm(objective.gradient(jnp.zeros_like(theta)))
+        solution = _minimised(objective, theta, 1e-12 * scale, 100 * max_steps)
+        theta, blocks = solution.value[0], None
+        steps, code = solution.steps[0], solution.status[0]
+    else:
+        theta, blocks = descent.theta, descent.factor
+        steps, code = jnp.int32(descent.steps), jnp.int8(descent.status)
+    decrement, step = _left(objective, theta, blocks)
     reached = decrement <= tolerance * sandwich
-    status = jnp.where(reached, Status.converged, solution.status[0])
-    status = jnp.where(~reached & (status == 0), Status.inaccurate, status).astype(jnp.int8)
-    return Fit(objective, theta, None, decrement, sandwich, solution.steps[0], status)
+    status = jnp.where(reached, Status.converged, code)
+    status = jnp.where(~reached & (status == 0), Status.inaccurate, status)
+    if blocks is not None and not elsewhere:
+        far = jnp.linalg.norm(step) > _still(step.dtype) * jnp.linalg.norm(theta - begin)
+        status = jnp.where(reached & far & jnp.any(theta != begin), Status.no_minimum, status)
+    status = status.astype(jnp.int8)
+    return Fit(objective, theta, None, decrement, sandwich, steps, status, blocks=blocks)
+
+
+@eqx.filter_jit
+def _left(objective, theta, blocks: OutputFactor | None):
+    """The decrement, and the Newton step that is left."""
+    gradient = objective.gradient(theta)
+    expansion = objective.at(theta) if blocks is None else scored(objective, theta, blocks)
+    step = CG(1e-6).full(expansion, None, gradient[None]).value[0]
+    return replicate((jnp.sqrt(jnp.maximum(gradient @ step, 0.0)), step))
+
+
+@eqx.filter_jit
+def _minimised(objective, theta, goal, max_steps: int):
+    def function(points):
+        return jax.vmap(objective.value_and_gradient)(points)
+
+    return lbfgs.minimise(function, theta[None], goal[None], max_steps=max_steps)
 
 
 def _warn_precision(result: Fit) -> None:

@@ -103,8 +103,8 @@ def _minimise(problem, theta, v, tolerance, running) -> Solution:
 
 def _basis(problem, theta, v):
     """(q q) B with B B' the inverse of the curvature of one output, averaged over outputs."""
-    expansion = problem.at(theta)
-    curvature = jnp.mean(jnp.diagonal(expansion.second, axis1=1, axis2=2), axis=1)
+    own = jax.vmap(problem.own_curvature)(problem.scores(theta), problem.y)
+    curvature = jnp.mean(own, axis=1)
     curvature = jnp.maximum(weigh(v, curvature), 0.0)
     penalty = jnp.mean(problem.layout.matrix(problem.penalty), axis=0)
     matrix = crossproduct(curvature[:, None] * problem.design, problem.design) + jnp.diag(penalty)

@@ -11,8 +11,9 @@ from jaxtyping import Array
 
 from leaveout.fitting.paths import path
 from leaveout.objectives.abstract import weigh
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import spread
-from leaveout.objectives.linear import LinearExpansion, LinearObjective
+from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
 from leaveout.runtime.options import check_key

@@ -15,8 +15,8 @@ from leaveout.fitting.fitted import Fit
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.memory import CACHED_EXAMPLES
-from leaveout.runtime.sharding import devices, on_host
-from leaveout.solvers import Factor, full_matrix, lifted, scale_of
+from leaveout.runtime.sharding import devices, is_traced, on_host
+from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
 
 __all__ = [
     "Coordinates",
@@ -174,13 +174,14 @@ class Plain(eqx.Module):
     """Any objective: theta = theta_hat + basis @ (scale * u).
 
     scale is 1 / sqrt(1 + (l2 - l2_hat) eigenvalues) in the directions `basis`, so that a lane with
-    its own l2 is as well conditioned as the others. `free` are the columns of a linear model's
+    its own l2 is as well conditioned as the others. Of a linear model of many outputs, past the
+    dense limit, the basis is a factor for each output. `free` are the columns of a linear model's
     design of which a parameter has no penalty. `rest` is what is left of the gradient at theta_hat
     where that is rounding (float32), and is taken off: theta_hat then is as good as exact.
     """
 
     fit: Fit
-    basis: Float[Array, "p p"] | None
+    basis: Float[Array, "p p"] | OutputFactor | None
     eigenvalues: Float[Array, "p"] | None
     rest: Float[Array, "p"] | None
     free: tuple[int, ...] = eqx.field(static=True)
@@ -196,6 +197,8 @@ class Plain(eqx.Module):
         """Coordinates (b p) to changes in theta."""
         scale = self._scale(l2)
         u = u if scale is None else u * scale
+        if isinstance(self.basis, OutputFactor):
+            return self.basis.unwhiten(u)
         return u if self.basis is None else u @ self.basis.T
 
     def theta(self, u, l2):
@@ -207,6 +210,8 @@ class Plain(eqx.Module):
         delta = theta - self.fit.flat[None]
         if self.basis is None:
             return delta
+        if isinstance(self.basis, OutputFactor):
+            return self.basis.push(delta)
         u, scale = jnp.linalg.solve(self.basis, delta.T).T, self._scale(l2)
         return u if scale is None else u / scale
 
@@ -249,7 +254,10 @@ class Plain(eqx.Module):
             if self.rest is not None:
                 value = None if value is None else value - theta @ self.rest
                 pull = pull - self.rest[None]
-            pull = pull if self.basis is None else pull @ self.basis
+            if isinstance(self.basis, OutputFactor):
+                pull = self.basis.whiten(pull)
+            elif self.basis is not None:
+                pull = pull @ self.basis
             return value, pull if scale is None else pull * scale
 
         return function
@@ -291,10 +299,17 @@ def around(fit: Fit, own_l2: bool) -> Coordinates:
     factor = fit.metric
     free = fit.objective.free_columns()
     if factor is None:
-        return Plain(fit, None, None, _rest(fit), free)
+        return Plain(fit, _blocks(fit), None, _rest(fit), free)
     if factor.rows is None or own_l2:
         return _whole_basis(fit, factor, free, own_l2)
     return _in_blocks(fit, factor, free, _count_blocks(fit.objective.n))
+
+
+def _blocks(fit: Fit) -> OutputFactor | None:
+    """The factor of each output, where it is that of this objective: else it would hide a shift."""
+    if fit.blocks is None or is_traced(fit) or not fit.blocks.serves(fit.objective):
+        return None
+    return fit.blocks
 
 
 @eqx.filter_jit

@@ -24,7 +24,8 @@ from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods.end_point import influence_at, refuse_settings
 from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, budget, longest, rung
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
@@ -202,7 +203,7 @@ def over_chunks(
     def answer(rows: np.ndarray):
         some = groups[rows]
         if listed:
-            assert isinstance(expansion, LinearExpansion)  # worth_listing
+            assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
             found = listed_gradients(expansion, some, taken_by(objective, some))
             return call(found if more is None else found + more[rows])
         w = leaving(fit, some)
@@ -227,7 +228,7 @@ def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:
 
 @eqx.filter_jit
 def _pulled(expansion, w):
-    return jax.vmap(lambda one: expansion.gradient(taken_of(expansion.weights, one)))(w)
+    return expansion.gradients(taken_of(expansion.weights[None], w))
 
 
 def _formula(objective: AbstractObjective, theta, w: Float[Array, "n"]) -> Float[Array, "p"]:

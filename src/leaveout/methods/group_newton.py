@@ -27,7 +27,7 @@ from leaveout.methods.first_order import force_of
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import judged, marked, reach_of, shortened
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, weigh
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.batches import joined
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
@@ -370,7 +370,7 @@ def _by_rows(expansion, width: int) -> bool:
 
 def _gradients(expansion: AbstractExpansion, block: Block):
     if block.indices is None or not _by_rows(expansion, block.indices.shape[1]):
-        return jax.vmap(expansion.gradient)(block.dense(expansion.n))
+        return expansion.gradients(block.dense(expansion.n))
     own = jax.vmap(lambda rows, taken: expansion.restrict(rows).gradient(taken))
     return own(block.indices, block.taken)
 

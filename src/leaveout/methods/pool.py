@@ -255,7 +255,7 @@ def _begin(problem: Coordinates, w, start, l2, effort: Effort) -> _Lanes:
     """Lanes before any evaluation; those that do not start at theta_hat spend one on it."""
     fit, v = problem.fit, problem.lay(problem.fit.objective.stays(w))
     origin = jnp.zeros((len(w), fit.flat.size), fit.flat.dtype)
-    if start is None and fit.metric is not None:
+    if start is None and not fit.is_bare:
         state = lbfgs.initialise(origin, history=effort.history)
         return _laid(_Lanes(state, v, l2, jnp.full(len(origin), jnp.nan, origin.dtype)))
     _, gradient = problem.function(v, l2)(origin)
@@ -263,7 +263,7 @@ def _begin(problem: Coordinates, w, start, l2, effort: Effort) -> _Lanes:
     goal = jnp.maximum(effort.tolerance * force, _floor(fit))
     u = origin if start is None else problem.push(start, l2)
     # bare coordinates: the first step must find its own length
-    first = 1 / jnp.maximum(force, 1.0) if fit.metric is None else None
+    first = 1 / jnp.maximum(force, 1.0) if fit.is_bare else None
     state = lbfgs.initialise(u, goal, history=effort.history, first_step=first)
     return _laid(_Lanes(state, v, l2, force))
 

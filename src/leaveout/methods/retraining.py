@@ -5,7 +5,9 @@ there the Hessian of what is left is I - S with 0 <= S < 1, so that few steps ar
 length of the gradient is the Newton decrement (in the metric of H). For linear models of one
 output the design itself is brought into these coordinates, and an evaluation is two products with
 it and nothing else. The lanes of a pool are kept full (`pool`); one that does not converge in a few
-dozen evaluations goes on alone, in the metric of its own Hessian.
+dozen evaluations goes on alone, in the metric of its own Hessian. Past the dense limit a linear
+model of many outputs is retrained in the coordinates of a factor for each output, which make the
+Hessian near enough to the identity.
 """
 
 import functools

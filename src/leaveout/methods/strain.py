@@ -24,6 +24,7 @@ __all__ = ["Reach", "judged", "marked", "reach_of", "shortened"]
 
 _GROWTH = 2.0  # of the curvature along a Newton step, below which J falls whatever else
 _TOGETHER = 16  # lanes whose losses are in memory at once
+_SCORES = 512  # of one example, of all these lanes
 
 
 class Reach(eqx.Module):
@@ -118,15 +119,14 @@ def _moves_far(fit: Fit, change) -> Bool[Array, ""]:
         apart = jnp.ptp(moved, axis=1) if moved.shape[1] > 1 else jnp.abs(moved)
         return jnp.any(~(apart <= 1.0))
 
-    return jnp.any(_over_lanes(far, constrain(change, "groups")))
+    return jnp.any(_over_lanes(fit.objective, far, constrain(change, "groups")))
 
 
-def _over_lanes(function: Callable, lanes: PyTree) -> Array:
+def _over_lanes(objective: AbstractObjective, function: Callable, lanes: PyTree) -> Array:
     """A function of every lane, a few lanes at a time; over several devices of all at once."""
     count = len(jax.tree.leaves(lanes)[0])
-    return jax.lax.map(
-        function, lanes, batch_size=count if devices() > 1 else min(_TOGETHER, count)
-    )
+    some = max(min(_TOGETHER, _SCORES // objective.outputs, count), 1)
+    return jax.lax.map(function, lanes, batch_size=count if devices() > 1 else some)
 
 
 @eqx.filter_jit
@@ -139,9 +139,9 @@ def _judged(fit: Fit, found: Solution, left) -> Solution:
         return ~_falls(objective, theta, change, v, before)
 
     lanes = constrain(found.value, "groups"), left
-    found = marked(found, _over_lanes(rises, lanes))
+    found = marked(found, _over_lanes(objective, rises, lanes))
     if not objective.convex:
-        bent = _over_lanes(lambda lane: _bends_down(objective, theta, *lane), lanes)
+        bent = _over_lanes(objective, lambda lane: _bends_down(objective, theta, *lane), lanes)
         found = marked(found, bent, Status.not_positive_definite)
     return replicate(found)
 

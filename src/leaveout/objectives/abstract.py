@@ -107,6 +107,19 @@ class AbstractExpansion(eqx.Module):
     def restrict(self, rows: Int[Array, "k"]) -> "AbstractExpansion":
         """The expansion of the examples `rows` only."""
 
+    def gradients(self, v: Float[Array, "b n"]) -> Float[Array, "b p"]:
+        """`gradient` of several weightings."""
+        return jax.vmap(self.gradient)(v)
+
+    def hvps(self, v: Float[Array, "b n"], vectors: Float[Array, "b p"]) -> Float[Array, "b p"]:
+        """`hvp` of several weightings, each with a vector of its own."""
+        return jax.vmap(self.hvp)(v, vectors)
+
+    def pinned(self, vectors: Float[Array, "b p"]) -> Float[Array, "b p"] | None:
+        """Rows times the gauge, or None without one."""
+        gauge = self.gauge()
+        return None if gauge is None else vectors @ gauge
+
     def gauge(self) -> Float[Array, "p p"] | None:
         """A matrix that pins the directions in which the loss cannot change, or None."""
         return None

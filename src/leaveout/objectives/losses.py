@@ -46,6 +46,8 @@ class Loss:
             displacements whose entries differ by at most `radius`. None: no certificates.
         slope: the largest length its gradient by the scores can have, anywhere.
         third: the largest third derivative by the scores, anywhere, as a multilinear form.
+        diagonal: `diagonal(scores (K), y)`, the second derivative by each score alone, of losses of
+            several scores; None leaves it to K products with the Hessian.
     """
 
     value: Callable
@@ -57,6 +59,7 @@ class Loss:
     envelope: Callable | None = None
     slope: float = math.inf
     third: float = math.inf
+    diagonal: Callable | None = None
 
     def __post_init__(self):
         if not callable(self.value):
@@ -110,6 +113,11 @@ def _softmax(scores, y):
     return jax.nn.logsumexp(scores) - jnp.sum(jax.nn.one_hot(y, scores.size) * scores)
 
 
+def _softmax_diagonal(scores, y):
+    share = jax.nn.softmax(scores)
+    return share * (1 - share)
+
+
 def _softmax_envelope(scores, y, radius):
     # the third cumulant of the scores' displacement is at most its range times its variance
     return _falling(radius), _rising(radius)
@@ -156,6 +164,7 @@ softmax = Loss(
     envelope=_softmax_envelope,
     slope=math.sqrt(2),
     third=math.sqrt(2) / (3 * math.sqrt(3)),
+    diagonal=_softmax_diagonal,
 )
 
 #: |s - y|^2 / 2: least squares, of one score or of several.
@@ -166,6 +175,7 @@ squares = Loss(
     convex=True,
     envelope=_squares_envelope,
     third=0.0,
+    diagonal=lambda scores, y: jnp.ones_like(scores),
 )
 
 #: exp(s) - y s: Poisson regression with the log link, without the constant log(y!).

@@ -33,6 +33,7 @@ from leaveout.solvers.factor import (
 )
 from leaveout.solvers.foreign import Lineax
 from leaveout.solvers.iterative import CG
+from leaveout.solvers.outputs import OutputFactor, factorise_outputs
 from leaveout.solvers.refined import Refined
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Lift",
     "Lineax",
     "LowRank",
+    "OutputFactor",
     "Refined",
     "Solver",
     "apply_reduced",
@@ -52,6 +54,7 @@ __all__ = [
     "attach_rows",
     "corrected",
     "factorise",
+    "factorise_outputs",
     "full_matrix",
     "judge",
     "leverage",

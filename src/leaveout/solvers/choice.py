@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from leaveout.objectives.abstract import AbstractExpansion
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.solvers.direct import Cholesky, LowRank
 from leaveout.solvers.factor import Block, Factor, Solver
 from leaveout.solvers.foreign import Lineax

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.scored import stored
 from leaveout.runtime.sharding import devices, on_host, over_lanes
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
@@ -185,6 +186,7 @@ class LowRank:
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b, for b = g(w) or any other right-hand side."""
+        expansion = stored(expansion)
         if not isinstance(expansion, LinearExpansion):
             raise ValueError(
                 "LowRank needs a linear model (lo.glm and its kin); use Cholesky() or CG()"

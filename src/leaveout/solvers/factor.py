@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from leaveout.objectives.abstract import AbstractExpansion
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
 from leaveout.runtime.sharding import constrain, devices, on_host, rowwise, to_host
 from leaveout.runtime.solution import Solution, Status
 
@@ -296,18 +296,22 @@ class Solver(Protocol):
 def apply_full(expansion: AbstractExpansion):
     """X (k p) to H x, matrix-free."""
     s = expansion.weights
-    return lambda x: _with_penalty(expansion, jax.vmap(lambda one: expansion.hvp(s, one))(x), x)
+
+    def apply(x):
+        return _with_penalty(expansion, expansion.hvps(jnp.tile(s[None], (len(x), 1)), x), x)
+
+    return apply
 
 
 def apply_reduced(expansion: AbstractExpansion, v: Float[Array, "b n"]):
     """X (b p) to rows of the Hessian of J(.; v) times x, matrix-free over the whole data."""
-    return lambda x: _with_penalty(expansion, jax.vmap(expansion.hvp)(v, x), x)
+    return lambda x: _with_penalty(expansion, expansion.hvps(v, x), x)
 
 
 def _with_penalty(expansion, product, x):
     product = product + expansion.penalty[None] * x
-    gauge = expansion.gauge()
-    return product if gauge is None else product + x @ gauge
+    pinned = expansion.pinned(x)
+    return product if pinned is None else product + pinned
 
 
 def relative(residual, b, preconditioner):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from leaveout.objectives.linear import LinearExpansion
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
     apply_full,
@@ -26,9 +27,10 @@ class CG:
 
     `full` is preconditioned by the diagonal of H (linear models; else not at all), `reduced` by the
     factor of H where the fit has one: its spectrum is then within [1 - mu, 1], mu the largest share
-    of the curvature that a group takes away in any direction. Two matrix products a step, for all
-    groups together. A singular Hessian is noticed only if b does not lie in its range; the smallest
-    solution (in the preconditioner's metric) is returned otherwise.
+    of the curvature that a group takes away in any direction. Of linear models of many outputs past
+    the dense limit, both are by a factor for each output (`OutputFactor`). Two matrix products a
+    step, for all groups together. A singular Hessian is noticed only if b does not lie in its
+    range; the smallest solution (in the preconditioner's metric) is returned otherwise.
 
     Attributes:
         rtol: residual at which a lane is done.
@@ -42,7 +44,7 @@ class CG:
 
     def full(self, expansion, factor, b):
         """Rows of H^-1 b."""
-        return self.solve(apply_full(expansion), _jacobi(expansion), b)
+        return self.solve(apply_full(expansion), _near(expansion), b)
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
@@ -54,7 +56,7 @@ class CG:
 
     def near(self, expansion, factor, apply):
         """The map b to rows of A^-1 b, in the metric of H; `apply` is A, a map of rows."""
-        precondition = _jacobi(expansion) if factor is None else factor.solve
+        precondition = _near(expansion) if factor is None else factor.solve
         return lambda b: self.solve(apply, precondition, b)
 
     def by_rows(self, factor, taken):
@@ -122,8 +124,10 @@ class CG:
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
 
 
-def _jacobi(expansion):
-    """The inverse diagonal of H where it is cheap, else the identity."""
+def _near(expansion):
+    """What is near H^-1: the metric that an expansion holds, the inverse diagonal, the identity."""
+    if isinstance(expansion, ScoredExpansion) and expansion.metric is not None:
+        return expansion.metric.solve
     if not isinstance(expansion, LinearExpansion):
         return lambda b: b
     diagonal = expansion.diagonal(expansion.weights) + expansion.penalty
