@@ -319,6 +319,8 @@ def _plan(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> It
         most = NEWTON_LANES if fit.objective.p < _LARGE else NEWTON_LANES // 4
         most = most if on_host() else ACCELERATOR * most
         lanes = longest(held, budget(), most)
+        if devices() > 1:  # what fills up would be sent around
+            lanes = min(lanes, bucket(len(rows)))
         for at in range(0, len(rows), lanes):
             yield _Batch(rows[at : at + lanes], lanes, width, chosen)
 
