@@ -24,7 +24,7 @@ _MEMORY = 2**29  # bytes of working arrays
 def main(folder: Path, size: str) -> None:
     """Six groups, two minutes; full 24; a smoke run has random words."""
     x, y, query, name = _drawn() if size == "smoke" else _enron()
-    rng, n = np.random.default_rng(0), x.shape[0]
+    rng, n = np.random.default_rng(0), len(y)
     most = max(n // 10, 2)
     sizes = np.geomspace(1, most, 24 if size == "full" else 6).astype(int)
     groups = lo.Groups.from_indices([rng.choice(n, k, replace=False) for k in sizes], n=n)
