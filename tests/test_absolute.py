@@ -273,6 +273,7 @@ def test_of_the_empty_coalition_of_several_outputs_only_the_penalty_is_left():
         np.testing.assert_allclose(change.value[0], -fit.flat, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_effects_of_coalitions_are_certified(squared):
     """At the model of nobody, theta = 0, as at others."""
     groups = lo.Groups.from_indices([range(N), [], [1, 2]], n=N, coalitions=True)

@@ -20,6 +20,7 @@ def accelerator(monkeypatch):
     return lambda: monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "solver"),
     [

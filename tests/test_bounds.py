@@ -25,6 +25,7 @@ def balanced_copies(count, l2):
     return fit, lo.Groups.from_indices([np.arange(count)], n=count + 1)
 
 
+@pytest.mark.slow
 def test_the_printed_proposition_1_is_violated_and_the_safe_form_is_not():
     fit, groups = balanced_copies(100, 1e-3)
     f = lo.measures.prediction(np.ones((1, 1)))
@@ -263,6 +264,7 @@ def test_krylov_steps_reach_the_newton_step_once_they_span_what_leaves():
     assert errors[2] < 1e-10 * np.linalg.norm(newton)
 
 
+@pytest.mark.slow
 def test_chebyshev_is_exact_for_squares_and_takes_any_objective():
     fit, groups = penalised("squares"), groups_of(60)
     plain, bent = lo.newton(fit, groups).value, lo.newton(fit, groups, chebyshev=True).value
@@ -290,6 +292,7 @@ def test_relabelling_leaves_the_hessian_alone_so_that_newton_is_influence():
     )
 
 
+@pytest.mark.slow
 def test_the_span_of_the_data_is_all_that_predictions_see():
     wide = problem("logistic", n=20, d=50, l2=0.5, intercept=False)
     x = np.asarray(wide.x)

@@ -79,6 +79,7 @@ def test_envelopes_stand_at_no_and_at_any_distance():
             assert not jnp.isnan(low + high).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape",
     [pytest.param(s, marks=[] if i == 0 else pytest.mark.slow) for i, s in enumerate(SHAPES)],
@@ -155,6 +156,7 @@ def test_what_cannot_be_proven_is_said_not_to_be():
     assert (codes(effects) == lo.Certificate.uncertified).all()
 
 
+@pytest.mark.slow
 def test_a_users_loss_with_an_envelope_is_certified():
     def huber(score, y):
         residual = jnp.abs(score - y)
@@ -190,6 +192,7 @@ def test_categorical_losses_have_the_curvature_of_one():
         lo.losses.Loss(lambda s, y: 0.0, categorical=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [slow(2), 3, slow(6)])
 def test_the_penaltys_metric_is_below_the_curvature_of_what_stays(outputs):
     objective, rng = problem("softmax", outputs=outputs, l2=0.3), np.random.default_rng(outputs)
@@ -205,6 +208,7 @@ def test_the_penaltys_metric_is_below_the_curvature_of_what_stays(outputs):
     assert (sizes > 0.1 * curvature).any()
 
 
+@pytest.mark.slow
 def test_other_losses_of_several_outputs_prove_predictions_only():
     softmax = dataclasses.replace(lo.losses.softmax, categorical=False)
     some, groups = problem("softmax"), groups_of(60, 3)
@@ -241,6 +245,7 @@ def test_certified_effects_survive_saving_and_tables(tmp_path):
     np.testing.assert_array_equal(effects[1:2].lower, effects.lower[1:2])
 
 
+@pytest.mark.slow
 def test_linear_functionals_are_certified_like_predictions():
     objective = problem("logistic", n=40)
     fit, groups = lo.fit(objective), groups_of(40, 4)
@@ -256,6 +261,7 @@ def test_linear_functionals_are_certified_like_predictions():
         lo.effects(fit, groups, lo.measures.linear(np.ones((1, 3))))
 
 
+@pytest.mark.slow
 def test_the_loss_of_added_points_is_bounded_from_below():
     """It is minus a convex function of theta, so that it bends down away from the centre."""
     fit = lo.fit(problem("logistic", n=40, intercept=False))

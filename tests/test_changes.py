@@ -94,6 +94,7 @@ def test_relabelled_groups_are_as_if_labelled_so(name):
     np.testing.assert_allclose(one_step, first, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_influence_overestimates_what_adding_does_and_underestimates_removal():
     data = lo.datasets.breast_cancer()
     fit = lo.fit(lo.logistic(data.x, data.y, l2=2e-3 * data.n))

@@ -86,6 +86,7 @@ def test_the_band_is_that_of_groups_made_anew_within_classes(case):
     np.testing.assert_allclose(null.q[:, 0], scipy.stats.false_discovery_control(p))
 
 
+@pytest.mark.slow
 def test_random_groups_are_false_alarms_as_often_as_they_may_be(case):
     fit, _, (measure, _) = case
     y = np.asarray(fit.objective.y)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from problems import mostly_slow
 
 N, SITES = 160, 8
 SITE = np.arange(N) % SITES
@@ -18,7 +19,7 @@ def targets(name, scores, rng):
     return (scores + rng.logistic(size=len(scores)) > 0).astype(int)
 
 
-@pytest.fixture(scope="module", params=["squares", "logistic", "poisson"])
+@pytest.fixture(scope="module", params=mostly_slow(["squares", "logistic", "poisson"], "logistic"))
 def sites(request):
     """A dummy for each site, without penalty, and what the slopes are without each site."""
     rng = np.random.default_rng(0)

@@ -63,6 +63,7 @@ def test_effects_do_not_see_where_columns_are_measured_from(kind, offset):
         close(found[0].value, found[1].value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", mostly_slow(["logistic", "softmax"], "softmax"))
 def test_parameters_and_changes_are_those_of_the_inputs_as_given(kind):
     offset = 1e5

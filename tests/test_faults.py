@@ -35,6 +35,7 @@ X = np.random.default_rng(0).normal(size=(N, 3))
 Y = (X[:, 0] + np.random.default_rng(1).normal(size=N) > 0).astype(int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "count"),
     [
@@ -147,6 +148,7 @@ def test_a_fit_that_fails_says_why(make, sentence):
         lo.fit(make())
 
 
+@pytest.mark.slow
 def test_one_feature_many_queries_two_labels_and_chunks_of_one_group_work():
     fit = fitted(X[:, :1])
     groups = lo.Groups.from_indices([[0], [1, 2]], n=N)  # one feature, a chunk of one
@@ -284,6 +286,7 @@ def test_float32_asks_what_it_can_reach():
     np.testing.assert_allclose(found.value, exact, atol=1e-5 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 def test_float32_says_what_it_did_not_reach():
     x = np.c_[X, X[:, 0] + 1e-3 * np.random.default_rng(0).normal(size=N)]
     groups, measure = lo.groups.singles(fitted().objective), lo.measures.prediction(x[:2])

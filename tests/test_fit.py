@@ -17,7 +17,7 @@ from sklearn.model_selection import KFold
 
 import leaveout as lo
 from leaveout.fitting.paths import path
-from problems import LOSSES, problem, wrong
+from problems import LOSSES, mostly_slow, problem, wrong
 
 
 def table(load) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +150,7 @@ def test_estimators_that_cannot_be_converted_are_refused():
         lo.from_sklearn(rough, x, y > 0)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", mostly_slow(LOSSES, "logistic", "squares"))
 def test_a_path_is_a_fit_for_every_penalty_and_weighting(name):
     objective, grid = problem(name, d=5), np.array([0.05, 20.0, 1.0])  # in any order
     stays = np.stack([np.ones(60), np.arange(60) % 5 != 0, np.linspace(0.2, 1.0, 60)])

@@ -109,6 +109,7 @@ class After:
 # ---- going on ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_interrupted_credit_goes_on_bit_for_bit(whole, tmp_path):
     folder = tmp_path / "study"
     with pytest.raises(KeyboardInterrupt):
@@ -200,6 +201,7 @@ def test_a_folder_of_the_other_kind_is_refused(whole, tmp_path):
         natural.run(dataclasses.replace(QUESTION, null=30), whole.folder)
 
 
+@pytest.mark.slow
 def test_both_commands_list_both_kinds(whole, own, tmp_path, monkeypatch, capsys):
     shutil.copytree(whole.folder, tmp_path / "natural")
     unfinished(own[1], tmp_path / "removal")

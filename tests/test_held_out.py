@@ -37,6 +37,7 @@ def test_one_newton_step_is_the_ridge_press_statistic():
     np.testing.assert_allclose(found.loss, press, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_influence_is_biased_downward_and_the_more_the_larger_the_group():
     objective = problem("logistic", n=N, d=8)
     fit, short = lo.fit(objective), []

@@ -95,6 +95,7 @@ def test_errors_of_influence_and_newton_are_of_second_order():
     assert np.median(errors["newton"][0]) < np.median(errors["influence"][0])
 
 
+@pytest.mark.slow
 def test_copies_of_one_point_follow_proposition_four():
     """Newton / influence = 1 / (1 - k phi'' x' H^-1 x) for k copies of one point."""
     rng = np.random.default_rng(0)

@@ -107,6 +107,7 @@ def test_further_newton_steps_of_any_objective_are_those_of_the_linear_model(gro
     np.testing.assert_allclose(theirs.value, ours.value, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_further_newton_steps_are_damped():
     # the first example holds theta where the next twenty are wrong and as good as straight
     x, y = np.repeat([[1.0], [5.0], [3.0]], [1, 20, 5], axis=0), np.repeat([1, 0, 1], [1, 20, 5])
@@ -147,6 +148,7 @@ def test_batched_factorisations_leave_no_remainder(lanes, most):
     assert lanes % int(batches[0]) == 0
 
 
+@pytest.mark.slow
 def test_the_gram_matrix_of_all_points_gives_the_dense_step():
     fitted = lo.fit(problem("logistic", n=40, d=70, weights=np.ones(40)))
     groups = groups_of(40, 40)
@@ -297,6 +299,7 @@ def test_groups_with_their_own_penalty_and_start_reach_their_own_minimum(fitted,
         np.testing.assert_allclose(gradient, 0.0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_own_penalties_stay_well_conditioned():
     fitted = lo.fit(problem("logistic", n=200, d=12, l2=1.0))
     groups = groups_of(200, 8)
@@ -535,7 +538,7 @@ def test_the_verbs_refuse_groups_of_other_data_wrong_types_and_wrong_shapes(call
     ("name", "weights"),
     [
         ("logistic", None),
-        ("softmax", "fractional"),
+        pytest.param("softmax", "fractional", marks=pytest.mark.slow),
         pytest.param("logistic", "fractional", marks=pytest.mark.slow),
         pytest.param("softmax", None, marks=pytest.mark.slow),
     ],
@@ -579,6 +582,7 @@ def test_curvature_at_the_end_is_that_of_the_hessian():
     np.testing.assert_allclose(whole, np.diagonal(before)[-3:], rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_penalty_of_its_own_holds_what_a_group_leaves_bare():
     rng = np.random.default_rng(0)
     x = np.c_[rng.normal(size=80), np.arange(80) < 10]  # only the group has the second feature

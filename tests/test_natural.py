@@ -18,6 +18,7 @@ def heart(real_data, tmp_path_factory):
     return natural.run(natural.Question("heart", l2_over_n=0.01, null=200), folder)
 
 
+@pytest.mark.slow
 def test_a_study_says_what_each_hospital_does_to_each_part(heart):
     assert heart.table["group"].tolist() == ["cleveland", "hungarian", "switzerland", "va"]
     values = heart.effects["actual"].value

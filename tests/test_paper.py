@@ -31,6 +31,7 @@ def made(tmp_path_factory):
     patch.undo()
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn_with_its_numbers(made):
     folder, written = made
     assert [path.name for path in written] == ["figure_1.png", "figure_1.pdf", "figure_1.json"]
@@ -63,6 +64,7 @@ def test_a_second_figure_takes_the_same_study(made):
     assert all("is finished" in sentence for sentence in said)
 
 
+@pytest.mark.slow
 def test_the_sweep_is_a_study_for_each_penalty(made, monkeypatch, tmp_path):
     monkeypatch.setattr(published, "SWEEP", (1e-3, 1e-1))
     *pictures, numbers = paper.figure(

@@ -159,7 +159,9 @@ def test_a_retrained_theta_that_is_as_far_as_theta_hat_itself_is_flagged():
 # ---- rounding ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", [lo.NewtonChebyshev(), lo.Retrain(1e-12)])
+@pytest.mark.parametrize(
+    "method", mostly_slow([lo.NewtonChebyshev(), lo.Retrain(1e-12)], lo.Retrain(1e-12))
+)
 def test_raw_years_are_allowed_for_in_losses_and_self_loss(method):
     x = np.c_[1990.0 + np.arange(N) % 30, X[:, 1:]]
     fit = lo.fit(lo.logistic(x, Y, l2=1e-3))
@@ -208,6 +210,7 @@ def test_a_hessian_that_rounding_makes_definite_is_never_certified():
         assert not jnp.isfinite(ball.radius)
 
 
+@pytest.mark.slow
 def test_negative_weights_are_never_certified():
     objective = lo.logistic(X, Y, l2=0.5)
     fit = lo.fit(objective)

@@ -18,6 +18,7 @@ def diabetes(real_data):
     return lo.datasets.diabetes()
 
 
+@pytest.mark.slow
 def test_default_retraining_agrees_with_newton_cholesky(diabetes):
     l2 = L2_OVER_N * diabetes.n
     fitted = lo.fit(lo.logistic(diabetes.x, diabetes.y, l2=l2))

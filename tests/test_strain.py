@@ -143,6 +143,7 @@ def network(seed=0):
     return lo.Objective(loss, (x, y), model, l2=0.1)
 
 
+@pytest.mark.slow
 def test_effects_of_a_network_say_that_they_are_of_a_local_minimum(tmp_path):
     fitted = lo.fit(network(), throw=False)
     groups = groups_of(50, 5)

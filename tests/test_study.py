@@ -24,6 +24,7 @@ def finished(tmp_path_factory):
     return configuration, folder, study.run(configuration, folder)
 
 
+@pytest.mark.slow
 def test_a_study_leaves_everything_needed_to_repeat_it(finished):
     _, folder, result = finished
     groups = lo.Groups.load(folder / "groups.npz")
@@ -56,6 +57,7 @@ def test_an_interrupted_study_goes_on_bit_for_bit(finished):
         np.testing.assert_array_equal(resumed.effects[name].value, effects.value)
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_is_computed_again_and_the_same(finished, tmp_path):
     configuration, folder, whole = finished
     shutil.copytree(folder, tmp_path / "study")
@@ -72,6 +74,7 @@ def test_a_damaged_chunk_is_computed_again_and_the_same(finished, tmp_path):
         study.run(configuration, tmp_path / "study")
 
 
+@pytest.mark.slow
 def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
     configuration = study.Configuration("wine", per_family=8, l2_over_n=1e-2)
     memory = 8e6  # small: many chunks

@@ -26,6 +26,7 @@ def test_figures_are_drawn_from_studies(tmp_path, monkeypatch):
             assert path.stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_newton_lies_in_the_drawn_cone():
     data = lo.datasets.wine()
     fit = lo.fit(lo.softmax(data.x, data.y, l2=1.0))
