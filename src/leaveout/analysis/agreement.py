@@ -178,7 +178,7 @@ def _rank_correlation(p, a, counts) -> Float[np.ndarray, "b"]:
     """Correlation of the ranks: sums of whole numbers, exact; NaN where either does not vary."""
     own = counts * p
     cross, square = np.einsum("gb,gb->b", own, a), np.einsum("gb,gb->b", own, p)
-    scale = np.sqrt(square) * np.sqrt(np.einsum("gb,gb->b", counts * a, a))
+    scale = np.sqrt(square * np.einsum("gb,gb->b", counts * a, a))  # of equal ranks their square
     return np.where(scale > 0, cross / np.where(scale > 0, scale, 1), np.nan)
 
 

@@ -196,4 +196,6 @@ def _replace(effects: Effects, rows: np.ndarray, part: Effects) -> None:
     """Write the part over these rows; the steps that both took add up."""
     for name in ROWS:
         new, old = getattr(part, name), getattr(effects, name)
+        if old is None:  # of a run only
+            continue
         old[rows] = new + old[rows] if name == "steps" else new
