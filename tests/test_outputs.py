@@ -11,8 +11,9 @@ import pytest
 
 import leaveout as lo
 from leaveout.fitting import optimum
+from leaveout.fitting.fitted import expansion_of
 from leaveout.objectives.linear import LinearObjective
-from leaveout.objectives.scored import scored, stored
+from leaveout.objectives.scored import ScoredExpansion, scored, stored
 from leaveout.solvers import factorise_outputs, full_matrix
 
 K, D, N = 5, 3, 150
@@ -104,6 +105,11 @@ def test_the_spectrum_in_the_metric_of_blocks_is_narrow(wide):
     values = np.linalg.eigvals(np.asarray(wide.blocks.solve(matrix))).real
     assert values.min() > 0.1
     assert values.max() < 5.0
+
+
+def test_methods_expand_losses_by_scores_where_there_are_blocks(wide, dense):
+    assert isinstance(expansion_of(wide), ScoredExpansion)
+    assert not isinstance(expansion_of(dense), ScoredExpansion)
 
 
 def test_an_expansion_by_scores_is_the_one_that_is_stored(wide):

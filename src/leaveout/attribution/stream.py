@@ -23,7 +23,7 @@ from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks, rung
 from leaveout.runtime.sharding import constrain, entry_point, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
-__all__ = ["Question", "gathered", "plan", "pose", "stream"]
+__all__ = ["Question", "first_failure", "gathered", "plan", "pose", "stream"]
 
 _LOCAL = (
     "the loss is not known to be convex: what is left out changes theta to a local minimum, "
@@ -98,7 +98,7 @@ class Question:
         pairs = zip(self.measures, self.columns, strict=True)
         return Effects(
             value=value,
-            status=_first_failure(each),
+            status=first_failure(each),
             residual=np.max([part.residual for part in parts], axis=0),
             steps=np.max([part.steps for part in parts], axis=0),
             columns=tuple(column for part in self.columns for column in part),
@@ -108,12 +108,12 @@ class Question:
             column_status=each,
             notes=() if self.fit.objective.convex else (_LOCAL,),
             weight=groups.sums(np.abs(taken_by(self.fit.objective, groups))),
-            theta_status=_first_failure(thetas),
+            theta_status=first_failure(thetas),
             **bounds,
         )
 
 
-def _first_failure(codes: np.ndarray) -> np.ndarray:
+def first_failure(codes: np.ndarray) -> np.ndarray:
     """(g) the first code of every row that is not 0, or 0."""
     return codes[np.arange(len(codes)), np.argmax(codes != 0, axis=1)]
 
@@ -331,7 +331,7 @@ def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> _Part:
     value = np.asarray(group_sums(groups, w_by(fit.objective, groups), psi.value))
     status = np.repeat(np.asarray(psi.status)[None], count, axis=0)
     residual, steps = np.full(count, psi.residual.max()), np.full(count, psi.steps.max())
-    return _Part(value, residual, steps, status, _first_failure(status))
+    return _Part(value, residual, steps, status, first_failure(status))
 
 
 def _evaluate(fit: Fit, groups: Groups, measure: Measure, change: Change, first_order: bool):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from leaveout.attribution.container import Effects
-from leaveout.attribution.stream import gathered, pose
+from leaveout.attribution.stream import first_failure, gathered, pose
 from leaveout.fitting.gates import Need, admit
 from leaveout.groups import Groups
 from leaveout.measures import Measures
@@ -88,7 +88,8 @@ def _over_seeds(found: list[Effects], notes: tuple[str, ...]) -> Effects:
     return dataclasses.replace(
         found[0],
         value=seeds.mean(axis=0),
-        status=worst[np.arange(len(worst)), np.argmax(worst != 0, axis=1)],
+        status=first_failure(worst),
+        theta_status=first_failure(np.stack([each.theta_status for each in found], axis=1)),
         column_status=worst,
         residual=np.max([each.residual for each in found], axis=0),
         steps=np.sum([each.steps for each in found], axis=0),

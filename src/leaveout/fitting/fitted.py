@@ -71,8 +71,7 @@ class Fit(eqx.Module):
 
     def expansion(self) -> AbstractExpansion:
         """Every loss to second order around theta."""
-        found = None if self.blocks is None else scored(self.objective, self.flat, self.blocks)
-        return self.objective.at(self.flat) if found is None else found
+        return _expanded(self.objective, self.flat, self.blocks)
 
     @property
     def is_bare(self) -> bool:
@@ -144,12 +143,18 @@ class Change(eqx.Module):
 
 def expansion_of(fit: Fit) -> AbstractExpansion:
     """Every loss to second order around theta, compiled."""
-    return _expansion(fit.objective, fit.flat)
+    return _compiled_expansion(fit.objective, fit.flat, fit.blocks)
 
 
-@eqx.filter_jit
-def _expansion(objective: AbstractObjective, flat: Float[Array, "p"]) -> AbstractExpansion:
-    return objective.at(flat)
+def _expanded(
+    objective: AbstractObjective, flat: Float[Array, "p"], blocks: OutputFactor | None
+) -> AbstractExpansion:
+    """Every loss to second order; of many outputs without K x K numbers an example."""
+    found = None if blocks is None else scored(objective, flat, blocks)
+    return objective.at(flat) if found is None else found
+
+
+_compiled_expansion = eqx.filter_jit(_expanded)  # of these alone: attached rows are no new shape
 
 
 def rounding(

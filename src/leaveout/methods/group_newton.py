@@ -250,9 +250,12 @@ class _Way:
                 how = batch.solver, self.chebyshev, self.steps, careful
                 if l2 is None:
                     part, left = _stepped(seen, expansion, *listed, *how)
-                    parts.append(part if self.steps > 1 else judged(seen, reach, part, left))
+                    part = part if self.steps > 1 else judged(seen, reach, part, left)
                 else:
-                    parts.append(_solve_under(seen, expansion, *listed, l2[rows], *how))
+                    part = _solve_under(seen, expansion, *listed, l2[rows], *how)
+                if not is_traced(part):
+                    jax.block_until_ready(part)  # its memory, and see `solvers.together`
+                parts.append(part)
             back = np.argsort(np.concatenate([batch.rows for batch in plan]))
             solution = joined(parts, [len(batch.rows) for batch in plan], back=back)
             if is_traced((given, l2)):
@@ -385,7 +388,7 @@ def _stepped(
     if is_traced((fit, w)):
         return _solve_block(fit, expansion, w, indices, *how)
     quick, left = _solve_block(fit, expansion, w, indices, *how, quick=True)
-    if not to_host(quick.status).any():
+    if not to_host(quick.status).any():  # which waits for it: see `solvers.together`
         return quick, left
     return _solve_block(fit, expansion, w, indices, *how)
 
