@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["STATISTICS", "Agreement", "samples", "with_intervals"]
+__all__ = ["STATISTICS", "Agreement", "samples", "spearman", "with_intervals"]
 
 #: what is computed for each column, in this order
 STATISTICS = (
@@ -52,6 +52,12 @@ def with_intervals(
     many = [[each(drawn) for each in found] for drawn in samples(count, seed, resamples)]
     every = (np.concatenate(parts) for parts in zip(*many, strict=True))
     return [(value, *_interval(one)) for value, one in zip(values, every, strict=True)]
+
+
+def spearman(p: Float[np.ndarray, "g"], a: Float[np.ndarray, "g"]) -> float:
+    """Spearman's correlation of two columns; NaN where either does not vary."""
+    once = np.ones((len(p), 1))
+    return float(_rank_correlation(_Places.of(p).ranks(once), _Places.of(a).ranks(once), once)[0])
 
 
 def samples(count: int, seed: Sequence[int], resamples: int) -> Iterator[Float[np.ndarray, "g b"]]:

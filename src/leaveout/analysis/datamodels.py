@@ -6,9 +6,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from leaveout.analysis.agreement import spearman
 from leaveout.analysis.compare import paired
-from leaveout.analysis.seeds import noise_of, ranked, refuse_other_question
+from leaveout.analysis.seeds import noise_of, refuse_other_question
 from leaveout.attribution.container import Effects
+from leaveout.runtime.options import generator
 
 __all__ = ["LDS", "lds"]
 
@@ -62,8 +64,7 @@ def lds(
         raise ValueError(f"expected at least three groups that converged, got {int(good.sum())}")
     given = actual.value[None] if actual.seeds is None else actual.seeds
     p, a = pair.predicted[good], np.asarray(given, float)[:, good]
-    seed = jax.random.key_data(jax.random.key(0) if key is None else key)
-    rng = np.random.default_rng(np.asarray(seed).reshape(-1).tolist())
+    rng = generator(jax.random.key(0) if key is None else key)
     each = _scores(p, a)
     many = []
     for _ in range(resamples):
@@ -82,4 +83,4 @@ def lds(
 def _scores(p: Float[np.ndarray, "g m"], a: Float[np.ndarray, "s g m"]) -> np.ndarray:
     """(m) rank correlations of the columns; NaN where one does not vary."""
     mean = a.mean(axis=0)
-    return np.array([ranked(p[:, j], mean[:, j]) for j in range(p.shape[1])])
+    return np.array([spearman(p[:, j], mean[:, j]) for j in range(p.shape[1])])

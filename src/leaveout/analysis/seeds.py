@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["SEEDED", "Noise", "noise_of", "ranked", "refuse_other_question"]
+from leaveout.analysis.agreement import spearman
+
+__all__ = ["SEEDED", "Noise", "noise_of", "refuse_other_question"]
 
 #: what is computed besides where the actual effects come from several seeds
 SEEDED = ("ceiling", "share_of_ceiling", "split_slope")
@@ -43,22 +45,12 @@ def noise_of(
         one, other = (
             seeds[part].mean(axis=0) for part in np.array_split(order[: count // 2 * 2], 2)
         )
-        reliable.append(ranked(one, other))
+        reliable.append(spearman(one, other))
         slopes.append((predicted @ (one + other) / 2, one @ other))
     r, (above, below) = np.mean(reliable), np.sum(slopes, axis=0)
     ceiling = np.sqrt(2 * r / (1 + r)) if r > 0 else np.nan
-    share = ranked(predicted, seeds.mean(axis=0)) / ceiling
+    share = spearman(predicted, seeds.mean(axis=0)) / ceiling
     return Noise(float(ceiling), float(share), float(above / below) if below > 0 else np.nan)
-
-
-def ranked(one, other) -> float:
-    """Spearman's correlation; NaN where either does not vary."""
-    import scipy.stats
-
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return np.nan
-    one, other = scipy.stats.rankdata(one), scipy.stats.rankdata(other)
-    return float(np.corrcoef(one, other)[0, 1])
 
 
 def refuse_other_question(predicted, actual) -> None:

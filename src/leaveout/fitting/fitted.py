@@ -10,6 +10,7 @@ from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.checks import check_pickled
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.scored import scored
+from leaveout.runtime.compilation import compiled
 from leaveout.runtime.deprecated import instead
 from leaveout.runtime.memory import budget, gib
 from leaveout.runtime.sharding import is_traced, to_host
@@ -157,6 +158,7 @@ def _expanded(
 _compiled_expansion = eqx.filter_jit(_expanded)  # of these alone: attached rows are no new shape
 
 
+@compiled
 def rounding(
     flat: Float[Array, "p"], metric: Factor | None, sandwich: Float[Array, ""]
 ) -> Float[Array, ""]:

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from leaveout.fitting.fitted import Fit, expansion_of, rounding
 from leaveout.fitting.implicit import known
@@ -215,18 +215,13 @@ def doubtful(fit: Fit, groups: Groups) -> np.ndarray:
     return (lengths > 0) & (float(to_host(fit.residual)) > _HUNDREDTH * lengths)
 
 
-@eqx.filter_jit
-def _rounding(fit: Fit) -> Float[Array, ""]:
-    return rounding(fit.flat, fit.metric, fit.sandwich)
-
-
 def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
     """|g(w)| in the norm of H^-1, of every group; None where theta is beyond doubt.
 
     Of other objectives than linear models, where g(w) of a group is a pass over the data, of a few
     groups that stand for all.
     """
-    sandwich, floor = to_host((fit.sandwich, _rounding(fit)))
+    sandwich, floor = to_host((fit.sandwich, rounding(fit.flat, fit.metric, fit.sandwich)))
     if float(to_host(fit.residual)) <= max(_SURE * float(sandwich), float(floor)):
         return None
     if fit.metric is None:  # as of groups drawn at random

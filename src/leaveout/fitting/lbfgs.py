@@ -221,13 +221,11 @@ def _shrinking(function: Callable, widths: tuple[int, ...]) -> Callable:
             if width == len(trial):
                 return function(trial, None)
             rows = order[:width]
-            found = function(trial[rows], rows)
-            return jax.tree.map(
-                lambda leaf: (
-                    jnp.zeros((len(trial), *leaf.shape[1:]), leaf.dtype).at[rows].set(leaf)
-                ),
-                found,
-            )
+
+            def spread(leaf):
+                return jnp.zeros((len(trial), *leaf.shape[1:]), leaf.dtype).at[rows].set(leaf)
+
+            return jax.tree.map(spread, function(trial[rows], rows))
 
         return call
 
@@ -341,13 +339,12 @@ def _apply_inverse(state: State, gradient):
         """Newest first; and back, as the order is its own inverse."""
         return jnp.take(products, order, axis)
 
-    curvature = aged(state.curvature)
-    newer = curvature[:, :, None] * jnp.tril(aged(aged(state.across), 2), -1)
-    older = curvature[:, :, None] * jnp.tril(aged(aged(state.across), 2), -1).mT
-    first = _triangular(newer, curvature * aged(state.along), lower=True)
+    curvature, across = aged(state.curvature), jnp.tril(aged(aged(state.across), 2), -1)
+    rows = curvature[:, :, None]
+    first = _triangular(rows * across, curvature * aged(state.along), lower=True)
     turns = jnp.einsum("bij,bj->bi", state.between, aged(first))
     seen = state.scale[:, None] * (state.against - turns)
-    change = _triangular(older, first - curvature * aged(seen), lower=False)
+    change = _triangular(rows * across.mT, first - curvature * aged(seen), lower=False)
     turned = gradient - jnp.einsum("bm,bmp->bp", aged(first), state.turns)
     return state.scale[:, None] * turned + jnp.einsum("bm,bmp->bp", aged(change), state.moves)
 

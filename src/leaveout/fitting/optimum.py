@@ -303,7 +303,8 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
     search, over = _Search(place, place, None), False
     if elsewhere:
         sandwich = _sandwich(objective, place)
-        near = bool(place.decrement <= _goal(place, sandwich, np.float64(0.0)))
+        floor = rounding(begin, place.factor, sandwich)
+        near = float(place.decrement) <= float(floor)
         decrement = 0.0 if near else float(place.decrement)
         _refuse_far(objective, bool(place.definite), decrement, float(sandwich))
         search = dataclasses.replace(search, sandwich=sandwich)

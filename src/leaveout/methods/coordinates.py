@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from leaveout.fitting.fitted import Fit
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
+from leaveout.runtime.batches import cut_out
 from leaveout.runtime.memory import CACHED_EXAMPLES
 from leaveout.runtime.sharding import devices, is_traced, on_host
 from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
@@ -228,15 +229,9 @@ class Plain(eqx.Module):
         length = -(-bare.n // count)
 
         def of(block):
-            # the last block begins early enough to be full: what it has seen before stays out
-            start = jnp.minimum(block * length, bare.n - length)
-
-            def cut(leaf, axis=0):
-                return jax.lax.dynamic_slice_in_dim(leaf, start, length, axis)
-
+            cut = cut_out(block, length, bare.n)
             some = eqx.tree_at(lambda o: o.examples, bare, jax.tree.map(cut, bare.examples))
-            new = start + jnp.arange(length) >= block * length
-            return term(some, jnp.where(new[None], cut(v, 1), 0.0))
+            return term(some, cut(v, 1))
 
         return term(bare, v) if count == 1 else _added(of, jnp.arange(count))
 

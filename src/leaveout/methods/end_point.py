@@ -18,7 +18,7 @@ from leaveout.fitting.implicit import DENSE
 from leaveout.fitting.leaving import group_sums, leaving, w_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.methods.protocol import Method, PerPoint, Prepared
+from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.methods.trajectory import Metagradient, as_trained
 from leaveout.objectives.abstract import AbstractExpansion, as_scores
 from leaveout.runtime.batches import in_runs
@@ -165,7 +165,7 @@ def _additive(end: End, measure: Measure) -> PerPoint | None:
 
 @eqx.filter_jit
 def _per_point(fit: Fit, expansion: AbstractExpansion, measure: Measure):
-    gradients = measure.gradients(fit.objective, fit.flat)
+    gradients = gradients_of(fit, measure)
     nobody = Block(jnp.zeros((len(gradients), expansion.n), gradients.dtype))
     found = _SOLVE.reduced(expansion, fit.metric, nobody)(gradients)
     unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
@@ -217,7 +217,7 @@ class Corrected(Method):
         parts = first.per_point
         assert isinstance(parts, list)  # `Metagradient` gives one a measure
         pulls = [
-            _slopes(run, measure) if isinstance(psi, PerPoint) else None
+            gradients_of(run, measure) if isinstance(psi, PerPoint) else None
             for psi, measure in zip(parts, measures, strict=True)
         ]
 
@@ -239,11 +239,6 @@ class Corrected(Method):
             ]
 
         return Prepared(change, effects)
-
-
-@eqx.filter_jit
-def _slopes(run: Trained, measure: Measure) -> Float[Array, "m p"]:
-    return replicate(measure.gradients(run.objective, run.flat))
 
 
 def _apart(end: End, groups: Groups) -> Solution:

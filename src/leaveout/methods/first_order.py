@@ -22,11 +22,11 @@ from leaveout.fitting.leaving import leaving, listed_gradients, taken_by, worth_
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods.end_point import influence_at, refuse_settings
-from leaveout.methods.protocol import Method, PerPoint, Prepared, asked
+from leaveout.methods.protocol import Method, PerPoint, Prepared, asked, gradients_of
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
-from leaveout.runtime.batches import in_runs
+from leaveout.runtime.batches import in_runs, runs_of
 from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, budget, longest, rung
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
@@ -214,8 +214,7 @@ def over_chunks(
 
     most = LISTED_GROUPS if listed else CHUNK_GROUPS
     most = longest(8 * 6 * objective.p + held, budget(), most)
-    runs = (np.arange(at, min(at + most, len(groups))) for at in range(0, len(groups), most))
-    return in_runs(runs, answer, lambda rows: min(rung(len(rows)), most))
+    return in_runs(runs_of(len(groups), most), answer, lambda rows: min(rung(len(rows)), most))
 
 
 def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:
@@ -287,15 +286,10 @@ def adjoint(fit: Fit, expansion: AbstractExpansion, measure: Measure, solver) ->
         measure: bound to the objective, smooth, and without need of w.
         solver: a member of `solvers`.
     """
-    gradients = _gradients(fit, measure)
+    gradients = gradients_of(fit, measure)
     found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver, np.asarray(1.0))))
     warn_if_float32_stalled(fit, found.residual, tolerance_of(solver))
     return found
-
-
-@eqx.filter_jit
-def _gradients(fit: Fit, measure):
-    return replicate(measure.gradients(fit.objective, fit.flat))
 
 
 @eqx.filter_jit
@@ -338,7 +332,7 @@ def per_point(
     for measure in bound:
         _check_additive(measure)
     solver, expansion = as_solver(solver), _expansion(fit, rescaled)
-    gradients = jnp.concatenate([_gradients(fit, measure) for measure in bound])
+    gradients = jnp.concatenate([gradients_of(fit, measure) for measure in bound])
     psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver, np.asarray(0.0))
     warn_if_float32_stalled(fit, residual, tolerance_of(solver))
     if throw and not is_traced(fit):

@@ -18,7 +18,7 @@ from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.coordinates import Coordinates, Plain, renewed
-from leaveout.runtime.batches import in_runs
+from leaveout.runtime.batches import in_runs, runs_of
 from leaveout.runtime.memory import ACCELERATOR, POOL_BYTES, POOL_LANES, budget, longest, rung
 from leaveout.runtime.sharding import constrain, devices, on_host, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
@@ -81,8 +81,7 @@ def straight(task: Task, lanes: int) -> Solution:
         pool = _advance(task.problem, task.begun(rows), effort.max_steps, 0, effort.tolerance)
         return _finish(task.problem, pool, np.arange(len(rows)), effort.tolerance)
 
-    starts = range(0, count, lanes)
-    return in_runs((np.arange(at, min(at + lanes, count)) for at in starts), to_the_end)
+    return in_runs(runs_of(count, lanes), to_the_end)
 
 
 def pooled(task: Task, lanes: int) -> Solution:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
@@ -20,10 +21,19 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import limited
-from leaveout.runtime.sharding import is_traced
+from leaveout.runtime.sharding import is_traced, replicate
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 
-__all__ = ["Method", "PerPoint", "Prepared", "as_change", "as_solution", "asked", "l2_of_groups"]
+__all__ = [
+    "Method",
+    "PerPoint",
+    "Prepared",
+    "as_change",
+    "as_solution",
+    "asked",
+    "gradients_of",
+    "l2_of_groups",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,3 +219,9 @@ def as_solution(given: Solution | Array | np.ndarray) -> Solution:
     count = len(value)
     steps, status = jnp.zeros(count, jnp.int32), jnp.zeros(count, jnp.int8)
     return Solution(value, jnp.zeros(count, value.dtype), steps, status)
+
+
+@eqx.filter_jit
+def gradients_of(fit: Fit, measure: Measure) -> Float[Array, "m p"]:
+    """The gradient of every column of a measure at theta."""
+    return replicate(measure.gradients(fit.objective, fit.flat))

@@ -33,10 +33,10 @@ from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import marked
 from leaveout.methods.trajectory import retrained
 from leaveout.objectives.abstract import AbstractScores
-from leaveout.runtime.batches import in_runs
+from leaveout.runtime.batches import in_runs, runs_of
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer, check_positive
-from leaveout.runtime.sharding import entry_point, is_traced, place, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers import factorise, full_matrix, reachable, scale_of
 from leaveout.training.run import Trained
@@ -169,24 +169,17 @@ def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
         solution = (straight if traced else pooled)(task, lanes)
         if not traced and _may_be_flat(here, own):
             flat = _flat(here, groups, solution.value, own, lanes)
-            solution = _flagged(solution, flat, Status.singular)
+            solution = marked(solution, flat, Status.singular)
         if not traced and not here.objective.convex:
             solution = _judged(here, groups, solution, own, lanes)
         if not traced and own is None:  # a change from theta, not from its optimum
-            solution = _flagged(solution, doubtful(here, groups), Status.inaccurate)
+            solution = marked(solution, doubtful(here, groups), Status.inaccurate)
         if is_traced((fit, l2)):
             theta = minima(fit, groups, here.flat[None] + solution.value, l2)
             solution = eqx.tree_at(lambda s: s.value, solution, theta - fit.flat[None])
         return Change.of(solution, fit.objective).finished(fit, asked)
 
     return change
-
-
-def _flagged(solution: Solution, where, status: Status) -> Solution:
-    """The solution with a status for some rows that converged."""
-    before = to_host(solution.status)
-    code = np.where((before == 0) & to_host(where), status, before).astype(np.int8)
-    return eqx.tree_at(lambda s: s.status, solution, place(code, np.int8))
 
 
 def _start(values, shape):
@@ -222,15 +215,13 @@ def _looked_at(look, fit: Fit, groups: Groups, value, l2, lanes: int):
         own = None if l2 is None else l2[rows]
         return look(fit, leaving(fit, groups, rows), value[rows], own)
 
-    count = len(groups)
-    starts = range(0, count, lanes)
-    return in_runs((np.arange(at, min(at + lanes, count)) for at in starts), some, lambda _: lanes)
+    return in_runs(runs_of(len(groups), lanes), some, lambda _: lanes)
 
 
 def _judged(fit: Fit, groups: Groups, solution: Solution, l2, lanes: int) -> Solution:
     """Where J is not known to be convex: lanes that end where it bends down marked."""
     bent = _looked_at(_bends_down, fit, groups, solution.value, l2, lanes)
-    return marked(solution, jnp.asarray(bent), Status.not_positive_definite)
+    return marked(solution, bent, Status.not_positive_definite)
 
 
 @eqx.filter_jit

@@ -11,13 +11,14 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import backtrack
 from leaveout.objectives.abstract import AbstractObjective, weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
-from leaveout.runtime.sharding import constrain, devices, is_traced, replicate
+from leaveout.runtime.sharding import constrain, devices, is_traced, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Reach", "judged", "marked", "reach_of", "shortened"]
@@ -165,10 +166,16 @@ def _falls(objective: AbstractObjective, theta, change, v, before) -> Bool[Array
     return rise <= 1e2 * jnp.finfo(theta.dtype).eps * scale
 
 
-def marked(found: Solution, bad: Bool[Array, "b"], code: Status = Status.too_far) -> Solution:
+def marked(
+    found: Solution, bad: Bool[Array | np.ndarray, "b"], code: Status = Status.too_far
+) -> Solution:
     """The solution, its `bad` lanes that have no other failure marked as `too_far`, or as told."""
-    status = jnp.where(bad & (found.status == Status.converged), code, found.status)
-    return eqx.tree_at(lambda s: s.status, found, status.astype(jnp.int8))
+    if is_traced((found, bad)):
+        status = jnp.where(bad & (found.status == Status.converged), code, found.status)
+        return eqx.tree_at(lambda s: s.status, found, status.astype(jnp.int8))
+    before, bad = to_host((found.status, bad))  # where no program is compiled for their number
+    status = np.where(bad & (before == Status.converged), code, before)
+    return eqx.tree_at(lambda s: s.status, found, place(status, np.int8))
 
 
 def shortened(fit: Fit, found: Solution, v: Float[Array, "b n"]) -> tuple[Solution, Array]:

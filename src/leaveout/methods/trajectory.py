@@ -16,7 +16,7 @@ from leaveout.fitting.gates import Need
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.methods.protocol import Method, PerPoint, Prepared
+from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer
@@ -154,7 +154,7 @@ class Metagradient(Method):
 def _per_points(run: Trained, measures: Sequence[Measure], since: int) -> list[PerPoint | None]:
     """For each measure what every point does to it; None where that does not add up."""
     adds = [not m.needs_w and m.smooth for m in measures]
-    pulls = [_pulls(run, m) for m, good in zip(measures, adds, strict=True) if good]
+    pulls = [gradients_of(run, m) for m, good in zip(measures, adds, strict=True) if good]
     if not pulls:
         return [None] * len(adds)
     found = _reversed(run, jnp.concatenate(pulls), since)
@@ -163,11 +163,6 @@ def _per_points(run: Trained, measures: Sequence[Measure], since: int) -> list[P
     columns = zip(*(np.split(np.asarray(part), cuts) for part in fields), strict=True)
     parts = (PerPoint(value.T, *rest) for value, *rest in columns)
     return [next(parts) if good else None for good in adds]
-
-
-@eqx.filter_jit
-def _pulls(run: Trained, measure: Measure) -> Float[Array, "m p"]:
-    return replicate(measure.gradients(run.objective, run.flat))
 
 
 @entry_point

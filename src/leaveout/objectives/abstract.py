@@ -161,11 +161,17 @@ class AbstractObjective(eqx.Module):
     def initial(self) -> Float[Array, "p"]:
         """Where a fit starts from."""
 
-    @abc.abstractmethod
+    @compiled
     def value_and_gradient(
         self, theta: Float[Array | np.ndarray, "p"], v: Float[Array, "n"] | None = None
     ) -> tuple[Float[Array, ""], Float[Array, "p"]]:
-        """J(theta; v) and its gradient; v is by default the base weights."""
+        """J(theta; v) and its gradient; v is by default the base weights.
+
+        By reverse mode over the whole sum, where an objective knows no better.
+        """
+        v, penalty = self.weights if v is None else v, self.penalty
+        value, gradient = jax.value_and_grad(lambda t: jnp.sum(v * self.losses(t)))(theta)
+        return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
 
     @abc.abstractmethod
     def encoded(self, examples: PyTree) -> tuple[PyTree, int]:

@@ -51,6 +51,5 @@ def shifted(
     layout: Layout, theta: Float[Array, "... p"], centre: Float[Array, "d"]
 ) -> Float[Array, "... p"]:
     """Flat theta, each intercept with weight @ centre added."""
-    cut = layout.outputs * layout.features
-    weight = theta[..., :cut].reshape(*theta.shape[:-1], layout.outputs, layout.features)
-    return theta.at[..., cut:].add(weight @ centre)
+    weight, _ = layout.split(theta)
+    return theta.at[..., layout.outputs * layout.features :].add(weight @ centre)

@@ -110,13 +110,6 @@ class Objective(AbstractObjective):
         data, count = check_tree(examples)
         return (data,), count
 
-    @compiled
-    def value_and_gradient(self, theta, v=None):
-        """J(theta; v) and its gradient by reverse mode over the whole sum."""
-        v, penalty = self.weights if v is None else v, self.penalty
-        value, gradient = jax.value_and_grad(lambda t: jnp.sum(v * self.losses(t)))(theta)
-        return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
-
     def at(self, theta):
         """Every loss to second order around theta (differentiated when asked)."""
         return GeneralExpansion(

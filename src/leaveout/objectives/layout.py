@@ -96,6 +96,12 @@ class Layout:
         weight = theta[:cut].reshape(self.outputs, self.features)
         return jnp.concatenate([weight, theta[cut:, None]], 1) if self.intercept else weight
 
+    def split(self, theta: Float[Array, "... p"]) -> tuple[Array, Array]:
+        """Weights (... K d) of flat theta, and what is behind them: the biases."""
+        cut = self.outputs * self.features
+        weight = theta[..., :cut].reshape(*theta.shape[:-1], self.outputs, self.features)
+        return weight, theta[..., cut:]
+
     def flat(self, matrix: Float[Array | np.ndarray, "K q"]) -> Float[Array, "p"]:
         """The inverse of `matrix`."""
         matrix = jnp.asarray(matrix)

@@ -34,6 +34,7 @@ from leaveout.runtime.tables import (
     as_sparse,
     check_names,
     common_rows,
+    is_sparse,
     is_table,
     matrix,
     names_of,
@@ -271,7 +272,7 @@ class LinearObjective(AbstractScores):
         if x is None:
             scores = self.moves(theta)
             return scores if self.offset is None else scores + self.offset
-        x = self.inputs(x) if is_table(x) or as_sparse(x) is not None else x
+        x = self.inputs(x) if is_table(x) or is_sparse(x) else x
         matrix = self.layout.matrix(theta).T
         if isinstance(x, Sparse):  # without a column of ones
             scores = x @ matrix[: x.shape[1]]

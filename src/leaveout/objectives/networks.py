@@ -1,6 +1,5 @@
 """Networks: any model of one example's input, with the loss of its scores."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -231,23 +230,12 @@ class Network(AbstractScores):
         inputs = self.inputs(x)
         return (inputs, self.encode(y)), len(inputs)
 
-    def value_and_gradient(self, theta, v=None):
-        """J(theta; v) and its gradient by reverse mode over the whole sum."""
-        v, penalty = self.weights if v is None else v, self.penalty
-        value, gradient = jax.value_and_grad(lambda t: jnp.sum(v * self.losses(t)))(theta)
-        return value + 0.5 * jnp.sum(penalty * theta**2), gradient + penalty * theta
-
     def at(self, theta):
         """Every loss to second order around theta (differentiated when asked)."""
         theta = jnp.asarray(theta)
         return GeneralExpansion(
             objective=self, theta=theta, weights=self.weights, penalty=self.penalty
         )
-
-    def rows_of(self, rows) -> "Network":
-        """The objective of some examples only."""
-        some = jax.tree.map(lambda leaf: leaf[rows], self.examples)
-        return dataclasses.replace(self, x=some[0], y=some[1], weights=some[2], fingerprint=None)
 
 
 def _called(model, x):

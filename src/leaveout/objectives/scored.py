@@ -17,6 +17,7 @@ from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import Layout
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.batches import cut_out
 from leaveout.runtime.memory import CACHED_EXAMPLES
 
 __all__ = ["Metric", "ScoredExpansion", "scored", "stored"]
@@ -109,15 +110,7 @@ class ScoredExpansion(AbstractExpansion):
             return term(lambda leaf, axis=0: leaf)
 
         def add(total, block):
-            # the last block begins early enough to be full: what it has seen before stays out
-            start = jnp.minimum(block * length, n - length)
-
-            def cut(leaf, axis=0):
-                part = jax.lax.dynamic_slice_in_dim(leaf, start, length, axis)
-                new = start + jnp.arange(length) >= block * length
-                return jnp.where(new[None], part, 0.0) if axis else part
-
-            return total + term(cut), None
+            return total + term(cut_out(block, length, n)), None
 
         zeros = jnp.zeros((lanes, outputs, self.design.shape[1]), self.design.dtype)
         return jax.lax.scan(add, zeros, jnp.arange(count))[0]

@@ -68,7 +68,7 @@ class Span(eqx.Module):
 
     def shown(self, layout: Layout, theta: Float[Array, "... p"]) -> Float[Array, "... P"]:
         """Flat theta in the user's columns."""
-        weight, rest = _cut(layout, theta)
+        weight, rest = layout.split(theta)
         if self.lower is not None:
             weight = _solve(self.lower, weight, transposed=True)
         weight = weight @ self.rows
@@ -76,7 +76,7 @@ class Span(eqx.Module):
 
     def taken_in(self, theta: Float[Array, "... P"]) -> Float[Array, "... p"]:
         """Flat theta in these coordinates, without what it has across the span."""
-        weight, rest = _cut(self.layout, theta)
+        weight, rest = self.layout.split(theta)
         weight = weight if self.root is None else weight * _last(self.root, weight)
         flat = weight.reshape(-1, weight.shape[-1])
         inner = (self.rows @ flat.T).T
@@ -243,10 +243,10 @@ def _largest(products: np.ndarray) -> float:
 
 def _scaled(x: Design, root: Array) -> Design:
     """The matrix, its columns divided."""
-    import scipy.sparse
-
     if not isinstance(x, Sparse):
         return x / root[None]
+    import scipy.sparse
+
     each = scipy.sparse.diags_array(1 / np.asarray(root, float))
     return Sparse.of(scipy.sparse.csr_array(x.host() @ each), x.dtype)
 
@@ -268,13 +268,6 @@ def _solve(lower: Array, right: Float[Array, "... r"], transposed: bool = False)
 def _last(values: Float[Array, "d"], like: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Values along the last axis of another array."""
     return values.reshape((1,) * (like.ndim - 1) + values.shape)
-
-
-def _cut(layout: Layout, theta: Float[Array, "... p"]):
-    """Weights (... K d) of flat theta, and what is behind them."""
-    cut = layout.outputs * layout.features
-    weight = theta[..., :cut].reshape(*theta.shape[:-1], layout.outputs, layout.features)
-    return weight, theta[..., cut:]
 
 
 def _joined(weight: Float[Array, "... K d"], rest: Float[Array, "... b"]) -> Float[Array, "... p"]:

@@ -219,21 +219,21 @@ def some_columns(x: Design, at: np.ndarray) -> Float[Array, "n f"]:
 
 def as_design(x: Design) -> Sparse:
     """Rows as a sparse matrix, which they may be already."""
-    import scipy.sparse
-
     if isinstance(x, Sparse):
         return x
+    import scipy.sparse
+
     return Sparse.of(scipy.sparse.csr_array(np.asarray(x, float)), x.dtype)
 
 
 def widened(x: Design, intercept: bool) -> Design:
     """Inputs, with a column of ones if there is an intercept; sparse ones outside `jax.jit`."""
-    import scipy.sparse
-
     if not intercept:
         return x
     if not isinstance(x, Sparse):
         return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], 1)
+    import scipy.sparse
+
     ones = scipy.sparse.csr_array(np.ones((len(x), 1)))
     both = scipy.sparse.hstack([x.host(), ones], format="csr")
     return Sparse.of(scipy.sparse.csr_array(both), x.dtype)

@@ -6,13 +6,13 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 from leaveout.runtime.memory import budget, exhausted, limited
 from leaveout.runtime.sharding import is_traced, place, to_host
 from leaveout.runtime.text import warn
 
-__all__ = ["halving", "in_runs", "joined"]
+__all__ = ["cut_out", "halving", "in_runs", "joined", "runs_of"]
 
 _T = TypeVar("_T")
 
@@ -36,6 +36,27 @@ def in_runs(
         parts.append(call(np.resize(rows, lanes(rows))))
         counts.append(len(rows))
     return joined(parts, counts, axis)
+
+
+def runs_of(count: int, length: int) -> Iterator[np.ndarray]:
+    """Rows 0 to count - 1 in runs of this length, the last as short as it is."""
+    return (np.arange(at, min(at + length, count)) for at in range(0, count, length))
+
+
+def cut_out(block: Int[Array, ""], length: int, n: int) -> Callable[..., Array]:
+    """What cuts a block of examples out of n, inside `jit`: of a leaf, along its axis 0 or 1.
+
+    The last block begins early enough to be full. Along axis 1 lies what the examples get: of those
+    that the block before has seen it is 0.
+    """
+    start = jnp.minimum(block * length, n - length)
+
+    def cut(leaf, axis: int = 0):
+        part = jax.lax.dynamic_slice_in_dim(leaf, start, length, axis)
+        new = start + jnp.arange(length) >= block * length
+        return jnp.where(new[None], part, 0.0) if axis else part
+
+    return cut
 
 
 def joined(parts: list, counts: list[int], axis: int = 0, back: np.ndarray | None = None) -> PyTree:

@@ -42,11 +42,12 @@ def column(given: object) -> Column:
     """A column of any library, a list or an array, read without changing what it means."""
     if isinstance(given, Column):
         return given
-    import narwhals.stable.v2 as nw
+    if not isinstance(given, np.ndarray):  # for which nothing is loaded
+        import narwhals.stable.v2 as nw
 
-    series = nw.from_native(given, series_only=True, pass_through=True)
-    if isinstance(series, nw.Series):
-        return _of_series(series)
+        series = nw.from_native(given, series_only=True, pass_through=True)
+        if isinstance(series, nw.Series):
+            return _of_series(series)
     if isinstance(given, np.ma.MaskedArray):
         values = np.asarray(given.data)
         return Column(values, _there(values) & ~np.ma.getmaskarray(given))

@@ -57,6 +57,8 @@ def is_table(given: object) -> bool:
 
 def names_of(given: object) -> Names | None:
     """The names of a table's columns; None of an array."""
+    if isinstance(given, np.ndarray | jax.Array):  # for which nothing is loaded
+        return None
     import narwhals.stable.v2 as nw
 
     if nw.dependencies.is_pandas_dataframe(given):
@@ -99,6 +101,8 @@ def as_sparse(given: object, what: str = "x") -> Rows | None:
     Raises:
         ValueError: for another shape, anything but real numbers, or entries that are not finite.
     """
+    if isinstance(given, np.ndarray | jax.Array):
+        return None
     import narwhals.stable.v2 as nw
 
     if nw.dependencies.is_pandas_dataframe(given):
@@ -273,6 +277,8 @@ def fingerprint(index) -> Fingerprint:
 
 def _indices(given) -> Iterator:
     """The pandas index of a table or a column, or of each in a dictionary or a tuple of them."""
+    if given is None or isinstance(given, np.ndarray | jax.Array):
+        return
     import narwhals.stable.v2 as nw
 
     if nw.dependencies.is_pandas_dataframe(given) or nw.dependencies.is_pandas_series(given):

@@ -11,6 +11,7 @@ from leaveout.objectives.scored import stored
 from leaveout.runtime.sharding import devices, on_host, over_lanes
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
+    PIECE,
     Block,
     apply_full,
     factorise,
@@ -103,7 +104,7 @@ def _together(expansion, block: Block) -> int:
     p = expansion.penalty.size
     row = expansion.design.shape[1] if isinstance(expansion, LinearExpansion) else p
     lanes, k = block.taken.shape
-    return together(lanes, 8 * (4 * p * p + 3 * min(k, 256) * row))
+    return together(lanes, 8 * (4 * p * p + 3 * min(k, PIECE) * row))
 
 
 def together(lanes: int, bytes_each: int, room: int = 2**23) -> int:

@@ -15,6 +15,7 @@ from leaveout.runtime.sharding import constrain, devices, on_host, rowwise, to_h
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = [
+    "PIECE",
     "Block",
     "Factor",
     "Lift",
@@ -38,7 +39,7 @@ __all__ = [
     "white_rows",
 ]
 
-_PIECE = 256  # points of a list that are looked at together
+PIECE = 256  # points of a list that are looked at together
 
 
 class Block(eqx.Module):
@@ -80,18 +81,18 @@ def hessian_of_lists(expansion: AbstractExpansion, block: Block) -> Callable:
         return expansion.restrict(indices).hessian(taken)
 
     length = block.taken.shape[1]
-    if length <= _PIECE or devices() > 1:
+    if length <= PIECE or devices() > 1:
         return own
     used = jnp.max(jnp.where(block.taken != 0, jnp.arange(1, length + 1)[None], 0))
-    pieces, more = (used + _PIECE - 1) // _PIECE, -length % _PIECE
+    pieces, more = (used + PIECE - 1) // PIECE, -length % PIECE
     p = expansion.penalty.size
 
     def whole(indices, taken):
         indices, taken = jnp.pad(indices, (0, more)), jnp.pad(taken, (0, more))
 
         def add(piece, total):
-            start = piece * _PIECE
-            some = (jax.lax.dynamic_slice_in_dim(part, start, _PIECE) for part in (indices, taken))
+            start = piece * PIECE
+            some = (jax.lax.dynamic_slice_in_dim(part, start, PIECE) for part in (indices, taken))
             return total + own(*some)
 
         return jax.lax.fori_loop(0, pieces, add, jnp.zeros((p, p), taken.dtype))
