@@ -18,8 +18,8 @@ from leaveout.fitting.leaving import group_sums, leaving, taken_by, w_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
-from leaveout.runtime.batches import halving
-from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks, rung
+from leaveout.runtime.batches import halving, in_rungs
+from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks
 from leaveout.runtime.sharding import constrain, entry_point, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
@@ -335,12 +335,15 @@ def _summed(fit: Fit, groups: Groups, psi: PerPoint) -> _Part:
 
 
 def _evaluate(fit: Fit, groups: Groups, measure: Measure, change: Change, first_order: bool):
-    count = len(groups)
-    rows = np.resize(np.arange(count), rung(count))
-    w = leaving(fit, groups, rows) if measure.needs_w else None
     how = _linearised if first_order and measure.smooth else _difference
-    value = place(to_host(change.value)[rows], change.value.dtype, "groups")
-    return to_host(how(fit, measure, value, w))[:count]
+    changes = to_host(change.value)
+
+    def some(rows: np.ndarray) -> np.ndarray:
+        w = leaving(fit, groups, rows) if measure.needs_w else None
+        value = place(changes[rows], change.value.dtype, "groups")
+        return to_host(how(fit, measure, value, w))
+
+    return to_host(in_rungs(len(groups), CHUNK_GROUPS, some))
 
 
 @eqx.filter_jit

@@ -136,7 +136,7 @@ class _PerExample(Measure):
 
     def columns(self, objective):
         theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
-        count = jax.eval_shape(lambda t: self.values(objective, t, None), theta).shape[0]
+        count = len(eqx.filter_eval_shape(_values, self, objective, theta))
         if self.pool is not None:
             each = count // len(self.labels)
             return tuple(
@@ -148,6 +148,12 @@ class _PerExample(Measure):
         if each == 1:
             return tuple(f"{self.name}[{i}]" for i in range(count))
         return tuple(f"{self.name}[{i // each}, score {i % each}]" for i in range(count))
+
+
+@eqx.filter_jit
+def _values(measure: _PerExample, objective, theta):
+    """Its values: JAX keeps the trace, which `columns` asks for at every call."""
+    return measure.values(objective, theta, None)
 
 
 def _per_example(examples, name, reduce, by, function):

@@ -26,8 +26,8 @@ from leaveout.methods.protocol import Method, PerPoint, Prepared, asked, gradien
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
-from leaveout.runtime.batches import in_runs, runs_of
-from leaveout.runtime.memory import CHUNK_GROUPS, LISTED_GROUPS, budget, longest, rung
+from leaveout.runtime.batches import in_rungs
+from leaveout.runtime.memory import CHUNK_GROUPS, MANY_GROUPS, budget, longest
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import (
@@ -212,9 +212,8 @@ def over_chunks(
         found = _pulled(expansion, w)
         return call(found if more is None else found + more[rows])
 
-    most = LISTED_GROUPS if listed else CHUNK_GROUPS
-    most = longest(8 * 6 * objective.p + held, budget(), most)
-    return in_runs(runs_of(len(groups), most), answer, lambda rows: min(rung(len(rows)), most))
+    most = longest(8 * 6 * objective.p + held, budget(), CHUNK_GROUPS)
+    return in_rungs(len(groups), most, answer, CHUNK_GROUPS if listed else MANY_GROUPS)
 
 
 def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:

@@ -58,12 +58,7 @@ from leaveout.solvers import (
 )
 from leaveout.training.run import Trained
 
-__all__ = [
-    "Krylov",
-    "Newton",
-    "NewtonChebyshev",
-    "newton",
-]
+__all__ = ["Krylov", "Newton", "NewtonChebyshev", "newton"]
 
 _NARROWEST, _COARSE = 64, 512  # points to which lists are padded at least; where that is free
 _LARGE = 64  # parameters from which on fewer groups together do as well
@@ -246,7 +241,7 @@ class _Way:
             plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
             for batch in plan:
                 rows = np.resize(batch.rows, batch.lanes)
-                listed = _listed(seen, groups, rows, batch.width)
+                listed = _listed(seen, groups, rows, batch)
                 how = batch.solver, self.chebyshev, self.steps, careful
                 if l2 is None:
                     part, left = _stepped(seen, expansion, *listed, *how)
@@ -312,7 +307,7 @@ def _plan(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> It
     Their shapes are the problem's, whatever the number of groups: a ragged end is filled up.
     """
     n, size = fit.objective.n, groups.size
-    lengths = [None if k > n // 2 else min(bucket(k, _NARROWEST), n) for k in size]
+    lengths = [None if k > n // 2 else min(_length(k), n) for k in size]
     routes = {length: _route(fit, expansion, solver, length) for length in set(lengths)}
     each = [routes[length] for length in lengths]
     for width, chosen in dict.fromkeys(each):
@@ -320,12 +315,17 @@ def _plan(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> It
         rows = rows[np.argsort(size[rows], kind="stable")]
         held = _bytes(fit, expansion, width, chosen, steps)
         most = NEWTON_LANES if fit.objective.p < _LARGE else NEWTON_LANES // 4
-        most = most if on_host() else ACCELERATOR * most
-        lanes = longest(held, budget(), most)
+        lanes = longest(held, budget(), most if on_host() else ACCELERATOR * most)
         if devices() > 1:  # what fills up would be sent around
             lanes = min(lanes, bucket(len(rows)))
         for at in range(0, len(rows), lanes):
             yield _Batch(rows[at : at + lanes], lanes, width, chosen)
+
+
+def _length(size: int | np.integer) -> int:
+    """Points of a group, rounded up by a quarter at most, so that few are looked at."""
+    eighth = max(bucket(size) // 8, 1)
+    return max(-(-int(size) // eighth) * eighth, _NARROWEST)
 
 
 def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int | None, Solver]:
@@ -359,11 +359,12 @@ def _bytes(fit: Fit, expansion, width: int | None, solver: Solver, steps: int) -
     return held + 8 * n * floats * (steps > 1)
 
 
-def _listed(fit: Fit, groups: Groups, rows, width: int | None) -> tuple[Array, Array | None]:
-    """W of some groups, and the points it is of; of every point without a width."""
-    if width is None:
+def _listed(fit: Fit, groups: Groups, rows, batch: _Batch) -> tuple[Array, Array | None]:
+    """W of a batch's groups, and the points it is of; of every point without a width."""
+    if batch.width is None:
         return leaving(fit, groups, rows), None
-    indices, w = groups.padded(rows, width)
+    indices, w = groups.padded(rows, batch.width)
+    w[len(batch.rows) :] = 0.0  # lanes that fill up have nothing to look at
     return place(w, fit.objective.weights.dtype), place(indices, indices.dtype)
 
 

@@ -127,7 +127,9 @@ def _over_lanes(objective: AbstractObjective, function: Callable, lanes: PyTree)
     """A function of every lane, a few lanes at a time; over several devices of all at once."""
     count = len(jax.tree.leaves(lanes)[0])
     some = max(min(_TOGETHER, _SCORES // objective.outputs, count), 1)
-    return jax.lax.map(function, lanes, batch_size=count if devices() > 1 else some)
+    if count <= some or devices() > 1:
+        return jax.vmap(function)(lanes)
+    return jax.lax.map(function, lanes, batch_size=some)
 
 
 @eqx.filter_jit

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from leaveout.runtime.memory import budget, exhausted, limited
-from leaveout.runtime.sharding import is_traced, place, to_host
+from leaveout.runtime.memory import ACCELERATOR, FEW_GROUPS, MANY_GROUPS, budget, exhausted, limited
+from leaveout.runtime.sharding import is_traced, on_host, place, to_host
 from leaveout.runtime.text import warn
 
-__all__ = ["cut_out", "halving", "in_runs", "joined", "runs_of"]
+__all__ = ["cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of"]
 
 _T = TypeVar("_T")
 
@@ -36,6 +36,26 @@ def in_runs(
         parts.append(call(np.resize(rows, lanes(rows))))
         counts.append(len(rows))
     return joined(parts, counts, axis)
+
+
+def in_rungs(
+    count: int, most: int, call: Callable[[np.ndarray], PyTree], many: int = MANY_GROUPS
+) -> PyTree:
+    """The answers of `call` to rows 0 to count - 1, many at a time and at the end a few.
+
+    Two shapes serve any number of rows; of the last few some may be computed in vain.
+
+    Args:
+        count: how many rows.
+        most: rows that fit in memory at once.
+        call: of rows to a PyTree of arrays, an entry a row.
+        many: rows that are best taken at once, on a processor.
+    """
+    times = 1 if on_host() else ACCELERATOR
+    many, few = min(times * many, most), min(times * FEW_GROUPS, most)
+    whole = count // many * many
+    runs = [*runs_of(whole, many), *(whole + rows for rows in runs_of(count - whole, few))]
+    return in_runs(runs, call, lambda rows: many if len(rows) == many else few)
 
 
 def runs_of(count: int, length: int) -> Iterator[np.ndarray]:

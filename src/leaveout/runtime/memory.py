@@ -19,8 +19,9 @@ __all__ = [
     "CHUNK_GROUPS",
     "DENSE_COPY",
     "FACTORISED",
+    "FEW_GROUPS",
     "GRADIENT_BYTES",
-    "LISTED_GROUPS",
+    "MANY_GROUPS",
     "NEWTON_LANES",
     "PATH_BYTES",
     "PATH_LANES",
@@ -44,8 +45,8 @@ __all__ = [
 # ---- limits: what is in flight together, on a processor ------------------------------------------
 
 ACCELERATOR = 4  # times as many lanes on an accelerator, which waits longer for each kernel
-CHUNK_GROUPS = 1024  # groups of a chunk whose dense weights are in flight
-LISTED_GROUPS = 8192  # the same where their points are looked at one by one
+CHUNK_GROUPS = 1024  # groups of a chunk, and those whose points are looked at one by one
+MANY_GROUPS, FEW_GROUPS = 256, 64  # groups summed or evaluated together; what is left over
 NEWTON_LANES = 64  # groups solved together
 POOL_LANES = 128  # groups retrained together: products are wide enough to run nearly at full speed
 POOL_BYTES = 2**30  # of the lanes of a pool; more would only be slower

@@ -39,7 +39,7 @@ __all__ = [
     "white_rows",
 ]
 
-PIECE = 256  # points of a list that are looked at together
+PIECE = 1024
 
 
 class Block(eqx.Module):
@@ -73,8 +73,8 @@ class Block(eqx.Module):
 def hessian_of_lists(expansion: AbstractExpansion, block: Block) -> Callable:
     """The map from the points (k) and what they lose (k) of a group to H(w) (p p).
 
-    Lists are looked at a few hundred points at a time, and only as far as the longest of the block
-    goes: one program serves lists of any length, and padding costs nothing.
+    Lists are looked at some points at a time, and only as far as they go: one program serves lists
+    of any length, and padding costs nothing.
     """
 
     def own(indices, taken):
@@ -83,11 +83,10 @@ def hessian_of_lists(expansion: AbstractExpansion, block: Block) -> Callable:
     length = block.taken.shape[1]
     if length <= PIECE or devices() > 1:
         return own
-    used = jnp.max(jnp.where(block.taken != 0, jnp.arange(1, length + 1)[None], 0))
-    pieces, more = (used + PIECE - 1) // PIECE, -length % PIECE
-    p = expansion.penalty.size
+    more, p = -length % PIECE, expansion.penalty.size
 
     def whole(indices, taken):
+        used = jnp.max(jnp.where(taken != 0, jnp.arange(1, length + 1), 0))
         indices, taken = jnp.pad(indices, (0, more)), jnp.pad(taken, (0, more))
 
         def add(piece, total):
@@ -95,7 +94,9 @@ def hessian_of_lists(expansion: AbstractExpansion, block: Block) -> Callable:
             some = (jax.lax.dynamic_slice_in_dim(part, start, PIECE) for part in (indices, taken))
             return total + own(*some)
 
-        return jax.lax.fori_loop(0, pieces, add, jnp.zeros((p, p), taken.dtype))
+        return jax.lax.fori_loop(
+            0, (used + PIECE - 1) // PIECE, add, jnp.zeros((p, p), taken.dtype)
+        )
 
     return whole
 
