@@ -82,7 +82,11 @@ def scatter(objective: AbstractObjective, theta: Float[Array, "p"]) -> Float[Arr
     return _summed(objective, term)
 
 
-def _summed(objective: AbstractObjective, term: Callable[[AbstractObjective], _T], every=1) -> _T:
+def _summed(
+    objective: AbstractObjective,
+    term: Callable[[AbstractObjective], _T],
+    every: int | Int[Array, ""] = 1,
+) -> _T:
     """The sum over blocks of what `term` makes of the objective of a block's examples."""
     if count_blocks(objective) == 1:
         return term(objective)

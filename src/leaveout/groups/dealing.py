@@ -74,7 +74,11 @@ def dealt_sums(
     if not all(stratum.serves for stratum in strata):
         return None
     rng = generator(key)
-    return (sum(stratum.dealt(rng) for stratum in strata)[:-1] for _ in range(draws))
+    return (_dealt(strata, rng) for _ in range(draws))
+
+
+def _dealt(strata: "list[_Stratum]", rng: np.random.Generator) -> Float[np.ndarray, "g m"]:
+    return np.sum([stratum.dealt(rng) for stratum in strata], axis=0)[:-1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

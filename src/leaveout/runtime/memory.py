@@ -139,7 +139,7 @@ def longest(bytes_each: float | int, available: int, most: int) -> int:
     return 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
 
 
-def zeros(shape: tuple[int, ...], dtype=float) -> np.ndarray:
+def zeros(shape: tuple[int, ...], dtype: np.dtype | type = float) -> np.ndarray:
     """NumPy's zeros, at an address (64 bytes) of which JAX on a processor need not copy them."""
     size, each = int(np.prod(shape)), np.dtype(dtype).itemsize
     room = np.zeros(size + 64 // each - 1, dtype)

@@ -54,7 +54,7 @@ class Clock:
 
     def __init__(self, folder: Path, begun: float | None = None):
         self.path = folder / "seconds.json"
-        self.seconds = read_json(self.path) if self.path.exists() else {}
+        self.seconds: dict[str, float] = read_json(self.path) if self.path.exists() else {}
         self.last = time.perf_counter() if begun is None else begun
         if begun is not None:
             self.lap("start")
@@ -68,7 +68,7 @@ class Clock:
 
     def total(self) -> dict[str, float]:
         """The seconds of each stage, and their sum as "total"."""
-        return self.seconds | {"total": sum(self.seconds.values())}
+        return self.seconds | {"total": sum(self.seconds.values(), 0.0)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
