@@ -103,10 +103,11 @@ def _timed(job: _Job, cache: Path, where: Path) -> dict[str, Any]:
         arguments = [part.format(folder=Path(folder) / "study") for part in job.arguments]
         before, begin = _spent(), time.perf_counter()
         ran = subprocess.run(
-            [sys.executable, *arguments], env=environment, check=True, capture_output=True,
-            text=True,
-        )  # fmt: skip
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True
+        )
         taken = {"seconds": time.perf_counter() - begin, "processor": _spent() - before}
+        if ran.returncode:
+            raise RuntimeError(f"{job.what} ended with {ran.returncode}: {ran.stderr[-2_000:]}")
     return taken | (json.loads(ran.stdout.splitlines()[-1]) if job.counts else {})
 
 
