@@ -64,12 +64,16 @@ def assess(
 
 
 def moved(objective: AbstractObjective, place: Place, move, every: int = 1) -> Place:
-    """The place at the first of 1, 1/2, 1/4, ... of a move that lowers J enough."""
+    """The place at the first of 1, 1/2, 1/4, ... of a move that lowers J enough.
+
+    Of a convex loss the whole move mostly does: it is tried by a pass that finds all of the place.
+    """
     share = np.int32(every)
     where = place.theta, place.value, place.gradient
-    there = _found(objective, *where, move, share)
-    if bool(there.fell):
-        return there
+    if objective.convex:
+        there = _found(objective, *where, move, share)
+        if bool(there.fell):
+            return there
     return _found(objective, *where, _damped(objective, *where, move, share), share)
 
 
