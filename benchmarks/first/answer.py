@@ -17,10 +17,10 @@ jax.config.update("jax_enable_x64", True)
 programs: list[float] = []
 
 
-def listen(event: str, seconds: float, **about: str | int) -> None:
+def listen(event: str, duration_secs: float, **about: str | int) -> None:
     """Counts programs."""
     if event.endswith("backend_compile_duration"):
-        programs.append(seconds)
+        programs.append(duration_secs)
 
 
 def ask(count: int) -> list[np.ndarray]:

@@ -10,10 +10,10 @@ from leaveout.studies.cli.main import main
 programs: list[float] = []
 
 
-def listen(event: str, seconds: float, **about: str | int) -> None:
+def listen(event: str, duration_secs: float, **about: str | int) -> None:
     """Counts programs."""
     if event.endswith("backend_compile_duration"):
-        programs.append(seconds)
+        programs.append(duration_secs)
 
 
 jax.monitoring.register_event_duration_secs_listener(listen)
