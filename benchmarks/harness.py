@@ -18,7 +18,17 @@ import numpy as np
 import leaveout as lo
 from leaveout.runtime.files import write_text
 
-__all__ = ["cores", "drawn", "environment", "fit_of", "penalty", "record", "timed"]
+__all__ = [
+    "cores",
+    "drawn",
+    "environment",
+    "fit_of",
+    "penalty",
+    "record",
+    "stop_after",
+    "time_left",
+    "timed",
+]
 
 #: data set to l2 / n: the choice of cross-validation, where there is one
 _L2_OVER_N = {
@@ -72,6 +82,22 @@ def timed(call: Callable[[], Any], repeats: int = 5) -> tuple[Any, dict[str, flo
         "least": min(seconds),
         "most": max(seconds),
     }
+
+
+_end: list[float] = []  # when no other case is begun
+
+
+def stop_after(minutes: float | None) -> None:
+    """From now, how long cases may be begun; None for ever."""
+    _end[:] = [] if minutes is None else [time.monotonic() + 60 * minutes]
+
+
+def time_left(what: str) -> bool:
+    """Whether a case may still be begun; said where not."""
+    left = not _end or time.monotonic() < _end[0]
+    if not left:
+        print(f"left out, as the time is up: {what}", flush=True)
+    return left
 
 
 def cores() -> int:

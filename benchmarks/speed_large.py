@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from benchmarks.harness import penalty, record, timed
+from benchmarks.harness import penalty, record, time_left, timed
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.sharding import on_host
 
@@ -36,6 +36,8 @@ def main(folder: Path, size: str) -> None:
     """Time fits, influence, Newton and retraining."""
     rows = []
     for name in _CASES[size]:
+        if not time_left(f"speed_large, {name}"):
+            break
         rows += _measure(name, _SHARE if size == "full" and on_host() else 1)
         record(folder, "speed_large", rows)  # so far: the next one takes long
 

@@ -62,6 +62,17 @@ def test_a_study_compiles_each_program_a_handful_of_times_and_another_one_nothin
     assert not compiled
 
 
+def test_an_objective_is_made_without_a_program_and_fitted_with_a_handful(compiled):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 7))
+    compiled.clear()
+    objective = lo.logistic(x, rng.random(N) < 0.5, l2=1.0)
+    assert not compiled, compiled
+    lo.fit(objective)
+    # moments of the columns, a pass, the sandwich length, what counts as an optimum, losses
+    assert compiled.total() <= 5, compiled
+
+
 def test_another_number_of_groups_compiles_nothing(compiled):
     fitted = lo.fit(problem(n=N, d=6))
     measure = measures_of(fitted.objective)[0]

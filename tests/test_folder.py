@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -18,8 +19,9 @@ import leaveout as lo
 from leaveout.runtime.files import cache
 from leaveout.studies import datasets, natural, removal
 from leaveout.studies.cli import main as cli
-from leaveout.studies.cli.progress import Bars
+from leaveout.studies.cli.progress import Bars, begun, took
 from leaveout.studies.configured import Recorded
+from leaveout.studies.folder import Clock
 
 STUDY = removal.Configuration("crowd", per_family=3, l2_over_n=1e-2)
 QUESTION = natural.Question("crowd", by="worker", l2_over_n=1e-2, null=20)
@@ -348,3 +350,21 @@ def test_the_cache_is_the_systems_unless_it_is_chosen(tmp_path, monkeypatch):
         assert cache() == tmp_path / "leaveout"
     monkeypatch.setenv("LEAVEOUT_CACHE", str(tmp_path / "mine"))
     assert cache() == tmp_path / "mine"
+
+
+def test_the_clock_counts_from_where_waiting_began(tmp_path):
+    clock = Clock(tmp_path, time.perf_counter() - 5.0)
+    clock.lap("fit")
+    first = clock.total()
+    assert 5.0 <= first["start"] < 6.0
+    assert first["total"] == first["start"] + first["fit"]
+    again = Clock(tmp_path, time.perf_counter() - 2.0)  # another process goes on
+    assert 7.0 <= again.total()["start"] < 8.0
+    assert "start" not in Clock(tmp_path / "none").total()
+    assert begun() < time.perf_counter()
+
+
+def test_what_groups_took_is_told_part_by_part():
+    seconds = {"start": 1.26, "fit": 3.0, "total": 4.26}
+    assert took(1_700, seconds) == "1,700 groups in 4 s (start 1.3, fit 3.0)"
+    assert took(12, 7.3) == "12 groups in 7 s"  # as an older folder says

@@ -12,12 +12,13 @@ from jaxtyping import Array
 from leaveout.attribution.stream import gathered, pose
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import group_sums, w_by
-from leaveout.groups import Groups, shuffles
+from leaveout.groups import Groups, dealt_sums, shuffles
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, PerPoint
 from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
 from leaveout.runtime.memory import budget
+from leaveout.runtime.sharding import to_host
 from leaveout.runtime.tables import check_rows, common_rows
 
 __all__ = ["Null", "Standing", "Within", "standing"]
@@ -246,17 +247,27 @@ def _dealt(like: Groups, draws: list[np.ndarray]) -> Groups:
 
 
 def _by_influence(fit: Fit, groups: Groups, measures: Measures, null: Null, strata, key) -> _Sample:
-    """By influence, where a draw costs a sum; NaN where it does not add up over points."""
+    """By influence, where a draw costs a sum; NaN where it does not add up over points.
+
+    Of many points those of a draw are not listed (`dealt_sums`).
+    """
     psi, status = _per_point(fit, groups, measures)
 
     def sums(groups: Groups) -> np.ndarray:
         return np.asarray(group_sums(groups, w_by(fit.objective, groups), psi))
 
-    def drawn(rows: np.ndarray):
+    def listed(rows: np.ndarray) -> Iterator[np.ndarray]:
         some, points = groups[rows], _seats(groups, rows)
+        for every in shuffles(key, groups, strata, null.draws):
+            yield sums(dataclasses.replace(some, indices=every[points]))
+
+    def drawn(rows: np.ndarray):
+        there = np.asarray(to_host(fit.objective.weights))[: groups.n, None] > 0
+        dealt = dealt_sums(key, groups, strata, null.draws, np.where(there, psi, 0.0))
         values = np.empty((null.draws, len(rows), psi.shape[1]))
-        for i, every in enumerate(shuffles(key, groups, strata, null.draws)):
-            values[i] = sums(dataclasses.replace(some, indices=every[points]))
+        each = listed(rows) if dealt is None else (every[rows] for every in dealt)
+        for i, draw in enumerate(each):
+            values[i] = draw
         return values, None
 
     codes = np.repeat(status[None], len(groups), axis=0)

@@ -7,19 +7,28 @@ itself moves when the sample is drawn again, in the same norm.
 """
 
 import dataclasses
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from leaveout.fitting import lbfgs
 from leaveout.fitting.descent import descended
 from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.implicit import DENSE, attached, known
+from leaveout.fitting.passes import count_blocks, second_order
 from leaveout.fitting.paths import path
+from leaveout.fitting.places import (
+    FAR,
+    Place,
+    assess,
+    lifted_step,
+    moved,
+    sampled,
+    sandwich_at,
+)
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.scored import scored
@@ -29,18 +38,13 @@ from leaveout.runtime.text import warn
 from leaveout.solvers import (
     CG,
     Factor,
-    Lift,
     OutputFactor,
     factorise,
     factorise_outputs,
-    full_matrix,
-    lifted,
-    scale_of,
 )
 
-__all__ = ["backtrack", "factor_at", "fit"]
+__all__ = ["factor_at", "fit"]
 
-_FAR = 1_000  # parameters above which Newton steps start from an L-BFGS solution
 #: what to do about a fit, where that differs from what to do about a group
 _ADVICE = {
     Status.singular: "the Hessian is singular (columns that add up to others, or a constant one "
@@ -50,6 +54,7 @@ _ADVICE = {
     "away, which has no penalty, fit without it (intercept=False) or penalise it (penalised=)",
 }
 _ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
+_ALMOST = 1e-6  # sandwich lengths from where the next Newton step, or the one after, is the last
 _ROUNDING = 256  # units of rounding in a decrement, in sandwich lengths, that are an optimum
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
 
@@ -65,7 +70,9 @@ def fit(
 ) -> Fit:
     """Minimise an objective to rounding, or check and polish a theta trained elsewhere.
 
-    Damped Newton steps, continued until the decrement no longer falls; n p^2 + p^3 / 3 a step.
+    Damped Newton steps, continued until the decrement no longer falls; n p^2 + p^3 / 3 a step. On a
+    processor more than 65,536 examples are looked at in blocks, of a convex loss a few blocks
+    first: beside the data nothing is then held that has an entry an example and parameter.
     L-BFGS where p is too large for a dense Hessian; of linear models of K > 1 outputs in the metric
     of K factors of q x q, q columns of the design, which influence, Newton steps and retraining
     then work in too. Residuals are in its norm, which is near that of H. Where a linear model has
@@ -194,82 +201,10 @@ def _as_flat(objective, theta):
     return flat
 
 
-class _Place(NamedTuple):
-    """A theta, and what was found there: the gradient, the factor of H, whether H is definite."""
-
-    theta: Float[Array, "p"]
-    gradient: Float[Array, "p"]
-    factor: Factor
-    definite: Bool[Array, ""]
-    decrement: Float[Array, ""]
-
-
-@eqx.filter_jit
-def _assess(objective, theta) -> _Place:
-    factor, definite = factorise(full_matrix(objective.at(theta)))
-    gradient = objective.gradient(theta)
-    decrement = jnp.linalg.norm(factor.whiten(gradient[None]))
-    return replicate(_Place(theta, gradient, factor, definite, decrement))
-
-
 @eqx.filter_jit
 def factor_at(objective: AbstractObjective, theta: Float[Array, "p"]) -> Factor:
     """The factor of the Hessian at theta (p)."""
-    return replicate(factorise(full_matrix(objective.at(theta)))[0])
-
-
-@eqx.filter_jit
-def _sandwich(objective, place: _Place):
-    """The sandwich length (sum_i |g_i|^2 in H^-1)^1/2, without an n x p array.
-
-    The trace of H^-1 sum_i g_i g_i' costs as much as a Hessian and a full inverse; where p is large
-    it is the mean of |sum_i z_i g_i|^2 over random signs z, good to a few per cent: it only says
-    what is small.
-    """
-    expansion = objective.at(place.theta)
-    if objective.p <= _FAR:
-        trace = jnp.trace(place.factor.solve(expansion.scatter()))
-    else:
-        signs = jax.random.rademacher(jax.random.key(0), (64, objective.n), place.theta.dtype)
-        sums = jax.lax.map(lambda z: expansion.gradient(z * objective.weights), signs, batch_size=8)
-        trace = jnp.sum(place.factor.whiten(sums) ** 2) / len(signs)
-    return jnp.sqrt(jnp.maximum(trace, 0.0))
-
-
-@eqx.filter_jit
-def _shifted(objective, theta, shift):
-    """The factor of H shifted by a multiple of its diagonal until it is positive definite."""
-    matrix = full_matrix(objective.at(theta))
-    return lifted(matrix, scale_of(matrix), shift, Lift(1e-8, 10.0, 1e12))
-
-
-@eqx.filter_jit
-def _line_search(objective, theta, gradient, factor):
-    """One damped Newton step."""
-    direction = -factor.solve(gradient[None])[0]
-    length = backtrack(objective, theta, direction, objective.value(theta), gradient @ direction)
-    return theta + length * direction
-
-
-def backtrack(objective, theta, direction, value, slope, v=None):
-    """The first of 1, 1/2, 1/4, ... by which a direction lowers J(.; v) enough.
-
-    Args:
-        objective: J.
-        theta: (p) where the direction begins.
-        direction: (p).
-        value: J at theta.
-        slope: of J along the direction there.
-        v: (n) what each example gets; default its base weight.
-    """
-    slack = 1e2 * jnp.finfo(theta.dtype).eps * jnp.abs(value)
-
-    def too_long(length):
-        new = objective.value(theta + length * direction, v)
-        enough = new <= value + 1e-4 * length * slope + slack
-        return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
-
-    return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
+    return replicate(factorise(second_order(objective, theta).matrix)[0])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -285,8 +220,8 @@ class _Search:
         waiting: steps since the decrement last halved.
     """
 
-    place: _Place
-    best: _Place
+    place: Place
+    best: Place
     sandwich: Float[Array, ""] | None
     shift: float = 0.0
     steps: int = 0
@@ -299,15 +234,14 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
     Every step forms one Hessian; the sandwich length, as costly, is measured when the decrement
     first stops falling, which is when it is needed.
     """
-    place = _assess(objective, begin if elsewhere else _beginning(objective, begin))
+    place = assess(objective, begin if elsewhere else _beginning(objective, begin))
     search, over = _Search(place, place, None), False
     if elsewhere:
-        sandwich = _sandwich(objective, place)
+        sandwich = sandwich_at(objective, place)
         floor = rounding(begin, place.factor, sandwich)
         near = float(place.decrement) <= float(floor)
         decrement = 0.0 if near else float(place.decrement)
         _refuse_far(objective, bool(place.definite), decrement, float(sandwich))
-        search = dataclasses.replace(search, sandwich=sandwich)
     while search.steps < max_steps and not over:
         search = _descend(objective, search)
         lost = not (np.isfinite(search.place.decrement) and search.place.definite)
@@ -315,31 +249,30 @@ def _newton(objective, begin, tolerance, max_steps, elsewhere) -> Fit:
             over = not np.isfinite(search.place.theta).all()
             continue
         search = _ranked(search)
-        if search.waiting:
+        if search.waiting or _seems_there(objective, search):
             search, over = _settle(objective, search, tolerance)
     best, sandwich = search.best, search.sandwich
-    sandwich = _sandwich(objective, best) if sandwich is None else sandwich
+    sandwich = sandwich_at(objective, best) if sandwich is None else sandwich
     status = _verdict(best, begin, sandwich, tolerance, search.steps >= max_steps, elsewhere)
-    counts = jnp.asarray(np.array(search.steps, np.int32)), jnp.asarray(np.array(status, np.int8))
+    counts = jax.device_put((np.array(search.steps, np.int32), np.array(status, np.int8)))
     return Fit(objective, best.theta, best.factor, best.decrement, sandwich, *counts)
 
 
 def _beginning(objective, begin):
     """Where Newton starts: where p is large, from the end of a path that needs no p x p."""
-    if objective.p <= _FAR or not isinstance(objective, LinearObjective):
-        return begin
+    if objective.p <= FAR or not isinstance(objective, LinearObjective):
+        return sampled(objective, begin)
     return path(objective, np.asarray(objective.l2)[None], objective.weights[None]).value[0, 0]
 
 
 def _descend(objective, search: _Search) -> _Search:
     """A damped Newton step, the Hessian lifted where it is not definite."""
     place, shift = search.place, search.shift
-    factor = place.factor
+    step = place.step
     if not bool(place.definite) or shift >= 1e-12:
-        factor, used = _shifted(objective, place.theta, shift)
+        step, used = lifted_step(objective, place, np.asarray(shift, step.dtype))
         shift = 0.1 * float(used)
-    theta = _line_search(objective, place.theta, place.gradient, factor)
-    place = _assess(objective, theta)
+    place = moved(objective, place, -np.asarray(step))
     return dataclasses.replace(search, place=place, shift=shift, steps=search.steps + 1)
 
 
@@ -353,37 +286,40 @@ def _ranked(search: _Search) -> _Search:
     return dataclasses.replace(search, best=best, waiting=0 if better else search.waiting + 1)
 
 
+def _seems_there(objective, search: _Search) -> bool:
+    """Whether to ask before the decrement stops falling: another pass over the data costs as much.
+
+    The sandwich length of a true model is p^1/2.
+    """
+    near = float(search.best.decrement) <= _ALMOST * objective.p**0.5
+    return near and count_blocks(objective) > 1
+
+
 def _settle(objective, search: _Search, tolerance) -> tuple[_Search, bool]:
     """What to do where the decrement no longer falls: stop, or once step without looking at J."""
-    best, sandwich = search.best, _sandwich(objective, search.best)
-    search = dataclasses.replace(search, sandwich=sandwich)
-    reached = float(best.decrement)
+    best, sandwich, reached = search.best, search.sandwich, float(search.best.decrement)
+    sandwich = sandwich_at(objective, best) if sandwich is None else sandwich
     small = reached <= float(_goal(best, sandwich, np.float64(tolerance)))
+    search = dataclasses.replace(search, sandwich=sandwich if small else None)
     done = search.waiting > 1 or reached <= _ROUNDED * float(sandwich)
     if search.waiting >= 20 or (small and done):
         return search, True
-    if small:  # J itself may be too flat for its rounding
-        undamped = _assess(objective, best.theta - _step(best))
+    if small and search.waiting:  # J itself may be too flat for its rounding
+        undamped = assess(objective, best.theta, -np.asarray(best.step))
         best = undamped if float(undamped.decrement) < reached else best
         search = dataclasses.replace(search, place=best, best=best, steps=search.steps + 1)
     return search, False
 
 
 @eqx.filter_jit
-def _step(place: _Place) -> Float[Array, "p"]:
-    """H^-1 times the gradient."""
-    return place.factor.solve(place.gradient[None])[0]
-
-
-@eqx.filter_jit
-def _goal(best: _Place, sandwich, tolerance):
+def _goal(best: Place, sandwich, tolerance):
     """The decrement that counts as an optimum; of a model that fits exactly that of rounding."""
     return jnp.maximum(tolerance * sandwich, rounding(best.theta, best.factor, sandwich))
 
 
-def _verdict(best: _Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
+def _verdict(best: Place, begin, sandwich, tolerance, spent, elsewhere) -> Status:
     """How a fit ended."""
-    step, theta = np.asarray(_step(best)), np.asarray(best.theta)
+    step, theta = np.asarray(best.step), np.asarray(best.theta)
     far = _still(step.dtype) * np.linalg.norm(theta - np.asarray(begin))
     moving = np.linalg.norm(step) > far
     if not np.isfinite(best.decrement):

@@ -1,6 +1,7 @@
 """Groups of training points, and the shelf of families that make them."""
 
 from leaveout.groups.container import Groups
+from leaveout.groups.dealing import dealt_sums, shuffles
 from leaveout.groups.families import (
     feature_clusters,
     folds,
@@ -11,7 +12,6 @@ from leaveout.groups.families import (
     same_class,
     seven,
     shared_feature,
-    shuffles,
     singles,
     sizes,
     tails,
@@ -19,6 +19,7 @@ from leaveout.groups.families import (
 
 __all__ = [
     "Groups",
+    "dealt_sums",
     "feature_clusters",
     "folds",
     "gradient_clusters",

@@ -8,7 +8,7 @@ section 3 and their released code, with random numbers of our own.
 import dataclasses
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.groups.container import Groups
+from leaveout.groups.dealing import shuffles
 from leaveout.groups.linkage import single_linkage
-from leaveout.runtime.columns import numbered
 from leaveout.runtime.memory import GRADIENT_BYTES
 from leaveout.runtime.options import check_integer, check_key, generator
-from leaveout.runtime.tables import check_rows, common_rows
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "same_class",
     "seven",
     "shared_feature",
-    "shuffles",
     "singles",
     "sizes",
     "tails",
@@ -333,26 +331,6 @@ def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: i
         w=None if like.partial is None else np.tile(like.partial, draws),
         kind="lookalike",
     )
-
-
-def shuffles(key: Array, like: Groups, within, draws: int) -> Iterator[np.ndarray]:
-    """The points of `lookalikes`, draw by draw, in the order of `like.indices`.
-
-    In each stratum the points are permuted and dealt out to the groups in turn, from the start
-    again where groups overlap and need more than there are.
-    """
-    rng = generator(key)
-    check_rows(common_rows(within=within), like.fingerprint, "within", "the groups' data")
-    code = np.zeros(like.n, int) if within is None else numbered(within, "stratum")
-    if code.shape != (like.n,):
-        raise ValueError(f"expected one stratum for each of {like.n:,} points, got {code.shape}")
-    pools = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-    seats = [np.flatnonzero(code[like.indices] == stratum) for stratum in range(len(pools))]
-    for _ in range(draws):
-        drawn = np.empty_like(like.indices)
-        for pool, seat in zip(pools, seats, strict=True):
-            drawn[seat] = rng.permutation(pool)[np.arange(seat.size) % pool.size]
-        yield drawn
 
 
 def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:

@@ -19,7 +19,7 @@ from leaveout.fitting.fitted import Change, Fit, expansion_of, ill_conditioned, 
 from leaveout.fitting.gates import Need
 from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
 from leaveout.fitting.leaving import LISTED, block_of, leaving
-from leaveout.fitting.optimum import backtrack
+from leaveout.fitting.places import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.end_point import newton_at, refuse_settings

@@ -18,8 +18,17 @@ from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.coordinates import Coordinates, Plain, renewed
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.batches import in_runs, runs_of
-from leaveout.runtime.memory import ACCELERATOR, POOL_BYTES, POOL_LANES, budget, longest, rung
+from leaveout.runtime.memory import (
+    ACCELERATOR,
+    CACHED_EXAMPLES,
+    POOL_BYTES,
+    POOL_LANES,
+    budget,
+    longest,
+    rung,
+)
 from leaveout.runtime.sharding import constrain, devices, on_host, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
@@ -67,10 +76,16 @@ class Task(NamedTuple):
 def pool_size(fit: Fit, count: int, history: int) -> int:
     """Lanes that a pool for so many groups has."""
     objective = fit.objective
-    each = 8 * (objective.n * objective.floats_per_example + objective.p * (2 * history + 16))
+    each = 8 * (objective.n * _floats_held(objective) + objective.p * (2 * history + 16))
     if on_host():  # the problem's own number: fewer lanes that run cost less (`_widths`)
         return longest(each, min(budget(), POOL_BYTES), POOL_LANES)
     return longest(each, budget(), min(rung(count), ACCELERATOR * POOL_LANES))
+
+
+def _floats_held(objective: AbstractObjective) -> int:
+    """Numbers that a lane holds for each example: in blocks what it gets, twice when filled."""
+    cut = on_host() and devices() == 1 and objective.n > CACHED_EXAMPLES and not objective.sparse
+    return 2 * objective.outputs if cut else objective.floats_per_example
 
 
 def straight(task: Task, lanes: int) -> Solution:

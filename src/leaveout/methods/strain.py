@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.optimum import backtrack
+from leaveout.fitting.places import backtrack
 from leaveout.objectives.abstract import AbstractObjective, weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.runtime.sharding import constrain, devices, is_traced, place, replicate, to_host

@@ -6,13 +6,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from leaveout.objectives.layout import Layout
+from leaveout.runtime.batches import summed
+from leaveout.runtime.memory import PASS_EXAMPLES
 from leaveout.runtime.sharding import replicate
 
 __all__ = ["far_centre", "measured_from", "shifted"]
 
 
 def far_centre(
-    design: Float[Array, "n q"], weights: Float[Array, "n"], penalty: Float[Array, "q"]
+    design: Float[Array, "n q"], weights: Float[Array, "n"], penalty: Float[np.ndarray, "q"]
 ) -> tuple[Float[Array, "d"], Bool[Array, "q"]] | None:
     """The means of the columns that are far out, 0 for others, and which columns are kept.
 
@@ -38,7 +40,11 @@ def _moments(design, weights, penalty):
     """Weighted means and variances (q) of the columns, and the penalty over the weight."""
     total = jnp.sum(weights)
     means = weights @ design / total
-    variances = weights @ (design - means[None]) ** 2 / total
+
+    def around(cut):
+        return cut(weights[None], 1)[0] @ (cut(design) - means[None]) ** 2
+
+    variances = summed(around, min(PASS_EXAMPLES, len(design)), len(design)) / total
     return replicate((means, variances, penalty / total))
 
 

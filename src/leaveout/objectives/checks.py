@@ -51,7 +51,7 @@ def float_type():
 
 
 def check_data(loss: Loss, x, y, outputs):
-    """Inputs as a matrix, targets coded, the classes, and the number of outputs.
+    """Inputs as a matrix (of NumPy, if they are numbers), targets coded, classes, outputs.
 
     Of `outputs` 0 there are as many as there are classes, or columns of real targets.
     """
@@ -83,7 +83,7 @@ def check_data(loss: Loss, x, y, outputs):
             outputs = len(classes) if classes else math.prod(shape[1:])
     if outputs < 1:
         raise ValueError(f"outputs must be at least 1, got {outputs}")
-    x = x if isinstance(x, Sparse) else jnp.asarray(x, float_type())
+    x = x if isinstance(x, Sparse) else np.asarray(x, float_type())
     return x, coded, classes, outputs
 
 
@@ -166,7 +166,8 @@ def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
                 f"{shortened(map(_plain, unknown))}; "
                 "use the labels the objective was made with"
             )
-        return jnp.asarray(code, float_type() if loss.targets == "binary" else jnp.int32)
+        kind = float_type() if loss.targets == "binary" else np.int32
+        return _placed(code, kind)
     values = as_numbers(y)
     if values is None:
         raise ValueError(f"expected numbers in y, got {y.values.dtype}")
@@ -242,7 +243,7 @@ def check_tree(data):
 def check_weights(weights, n, dtype):
     """Base weights (n), at least 0."""
     if weights is None:
-        return jnp.ones(n, dtype)
+        return _placed(np.ones(n, dtype))
     if is_traced(weights):
         return weights
     weights = np.asarray(_entries(weights, "weights"))
@@ -284,9 +285,15 @@ def check_penalty(l2, penalised, like: PyTree, default, dtype):
     if isinstance(l2, float | int | np.number) or (array and l2.ndim == 0):
         if not is_traced(l2) and not (np.isfinite(l2) and l2 >= 0):
             raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
-        return jnp.asarray(l2, dtype), jnp.asarray(default) if falls is None else falls
+        l2 = jnp.asarray(l2, dtype) if isinstance(l2, jax.Array) else _placed(l2, dtype)
+        return l2, _placed(default) if falls is None else falls
     each = _per_parameter(l2, like, "l2", dtype)
     return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls.astype(dtype))
+
+
+def _placed(given, dtype=None) -> jax.Array:
+    """Numbers of the host, without a program that converts them."""
+    return jax.device_put(np.asarray(given, dtype))
 
 
 def _per_parameter(given, like: PyTree, name: str, dtype):

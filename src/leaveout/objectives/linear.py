@@ -146,7 +146,7 @@ class LinearObjective(AbstractScores):
 
     def initial(self):
         """Zeros: a linear model has no better guess."""
-        return jnp.zeros(self.layout.size, self.design.dtype)
+        return jax.device_put(np.zeros(self.layout.size, self.design.dtype))
 
     def tree(self, theta):
         """Flat theta as `Linear(weight, bias)`."""
@@ -166,6 +166,8 @@ class LinearObjective(AbstractScores):
         """The weights in coordinates of the span of the rows, where these are fewer, or always."""
         if is_traced(self) or self.span is not None or self.centre is not None:
             return self
+        if not always and self.n >= self.layout.features:
+            return self  # without a copy of the inputs
         falls = np.asarray(self.penalised)
         found = span_of(self.x, self.layout, falls, float(self.l2), always=always)
         if found is None:
@@ -189,8 +191,10 @@ class LinearObjective(AbstractScores):
             return self
         if np.asarray(self.penalised)[biases:].any():
             return self
-        least = jnp.min(self.layout.matrix(self.penalty), axis=0)
-        found = far_centre(self.design, self.weights, least)
+        rows = np.zeros(self.p)  # one row of the design's columns an output
+        rows[self.layout.order()] = float(self.l2) * np.asarray(self.penalised, float)
+        least = rows.reshape(self.outputs, -1).min(axis=0)
+        found = far_centre(self.design, self.weights, least.astype(self.design.dtype))
         return self if found is None else self._measured_from(*found)
 
     def measured_as(self, other):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import ArrayLike
 
 from leaveout.objectives import losses as _losses
@@ -83,8 +83,9 @@ def glm(
     if layout.size == 0:
         raise ValueError("x has no columns and there is no intercept: there is nothing to fit")
     x = widened(x, layout.intercept)
-    theta, usual = layout.tree(jnp.zeros(layout.size)), layout.penalised()
-    l2, penalised = check_penalty(l2, penalised, theta, usual, x.dtype)
+    like = jax.eval_shape(layout.tree, jax.ShapeDtypeStruct((layout.size,), x.dtype))
+    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    l2, penalised = check_penalty(l2, penalised, like, layout.penalised(), x.dtype)
     objective = LinearObjective(
         design=x,
         y=y,

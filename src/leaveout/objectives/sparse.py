@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from leaveout.runtime.memory import budget, gib
+from leaveout.runtime.memory import budget, gib, zeros
 from leaveout.runtime.tables import Rows, dense_copy
 
 __all__ = [
@@ -226,8 +226,10 @@ def as_design(x: Design) -> Sparse:
     return Sparse.of(scipy.sparse.csr_array(np.asarray(x, float)), x.dtype)
 
 
-def widened(x: Design, intercept: bool) -> Design:
+def widened(x: Design | np.ndarray, intercept: bool) -> Design:
     """Inputs, with a column of ones if there is an intercept; sparse ones outside `jax.jit`."""
+    if isinstance(x, np.ndarray):
+        return _widened_on_host(x) if intercept else jnp.asarray(x)
     if not intercept:
         return x
     if not isinstance(x, Sparse):
@@ -237,3 +239,10 @@ def widened(x: Design, intercept: bool) -> Design:
     ones = scipy.sparse.csr_array(np.ones((len(x), 1)))
     both = scipy.sparse.hstack([x.host(), ones], format="csr")
     return Sparse.of(scipy.sparse.csr_array(both), x.dtype)
+
+
+def _widened_on_host(x: np.ndarray) -> Float[Array, "n q"]:
+    """The same without a program of its own, and with one copy of the inputs."""
+    wide = zeros((x.shape[0], x.shape[1] + 1), x.dtype)
+    wide[:, :-1], wide[:, -1] = x, 1
+    return jax.device_put(wide)

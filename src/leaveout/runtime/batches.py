@@ -12,9 +12,10 @@ from leaveout.runtime.memory import ACCELERATOR, FEW_GROUPS, MANY_GROUPS, budget
 from leaveout.runtime.sharding import is_traced, on_host, place, to_host
 from leaveout.runtime.text import warn
 
-__all__ = ["cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of"]
+__all__ = ["cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of", "summed"]
 
 _T = TypeVar("_T")
+_Tree = TypeVar("_Tree")
 
 
 def in_runs(
@@ -77,6 +78,29 @@ def cut_out(block: Int[Array, ""], length: int, n: int) -> Callable[..., Array]:
         return jnp.where(new[None], part, 0.0) if axis else part
 
     return cut
+
+
+def summed(
+    term: Callable[[Callable[..., Array]], _Tree], length: int, n: int, every: int | Array = 1
+) -> _Tree:
+    """The sum over blocks of examples of `term`, which is given what cuts a block out of n.
+
+    Args:
+        term: of `cut_out`'s answer to a PyTree of arrays.
+        length: of a block, at most n.
+        n: examples.
+        every: only the first of so many blocks is looked at; it may be traced.
+    """
+
+    def of(block):
+        return term(cut_out(block, length, n))
+
+    def add(number, total):
+        return jax.tree.map(jnp.add, total, of(number * every))
+
+    count = -(-n // length)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(of, 0))
+    return jax.lax.fori_loop(0, -(-count // every), add, zeros)
 
 
 def joined(parts: list, counts: list[int], axis: int = 0, back: np.ndarray | None = None) -> PyTree:

@@ -26,11 +26,11 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
     Inside another program the function is as it is written; `jax.vmap` and `jax.grad` of it outside
     any are compiled too.
     """
-    whole = eqx.filter_jit(function)
+    whole = functools.cache(lambda: eqx.filter_jit(function))  # at the first call
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return (function if tracing() else whole)(*args, **kwargs)
+        return (function if tracing() else whole())(*args, **kwargs)
 
     return call
 

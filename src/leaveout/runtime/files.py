@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import platformdirs
 
 from leaveout.runtime.text import shortened, warn
 
@@ -62,7 +61,12 @@ class _Other(ValueError):
 
 def cache() -> Path:
     """The folder of the user's cache: $LEAVEOUT_CACHE, or the system's place for caches."""
-    return Path(os.environ.get("LEAVEOUT_CACHE") or platformdirs.user_cache_dir("leaveout"))
+    given = os.environ.get("LEAVEOUT_CACHE")
+    if given:
+        return Path(given)
+    import platformdirs
+
+    return platformdirs.user_cache_path("leaveout")
 
 
 def read_npz(path: Target, kind: str, known: Collection[str]) -> dict[str, np.ndarray]:

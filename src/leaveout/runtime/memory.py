@@ -21,8 +21,10 @@ __all__ = [
     "FACTORISED",
     "FEW_GROUPS",
     "GRADIENT_BYTES",
+    "MANY_EXAMPLES",
     "MANY_GROUPS",
     "NEWTON_LANES",
+    "PASS_EXAMPLES",
     "PATH_BYTES",
     "PATH_LANES",
     "POOL_BYTES",
@@ -53,6 +55,8 @@ POOL_BYTES = 2**30  # of the lanes of a pool; more would only be slower
 PATH_LANES = 128  # weightings whose regularisation path is followed together
 PATH_BYTES = 2**29  # of their working arrays
 CACHED_EXAMPLES = 1024  # examples in a block: all lanes' scores of it stay in the cache
+MANY_EXAMPLES = 2**16  # examples up to which a fit looks at all of them together
+PASS_EXAMPLES = 2048  # of more, examples in a block: with its products it stays in the cache
 QUERY_BYTES = 2**20  # of queries of several outputs whose reach is found together
 GRADIENT_BYTES = 2**27  # of gradients up to which they are clustered as they are
 FACTORISED = 12_000  # parameters up to which a Hessian is formed and factorised (1.2 GB at most)
@@ -136,11 +140,11 @@ def longest(bytes_each: float | int, available: int, most: int) -> int:
     return 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
 
 
-def zeros(shape: tuple[int, ...]) -> np.ndarray:
+def zeros(shape: tuple[int, ...], dtype: np.dtype | type = float) -> np.ndarray:
     """NumPy's zeros, at an address (64 bytes) of which JAX on a processor need not copy them."""
-    size = int(np.prod(shape))
-    room = np.zeros(size + 7)
-    start = -room.ctypes.data % 64 // 8
+    size, each = int(np.prod(shape)), np.dtype(dtype).itemsize
+    room = np.zeros(size + 64 // each - 1, dtype)
+    start = -room.ctypes.data % 64 // each
     return room[start : start + size].reshape(shape)
 
 

@@ -44,12 +44,20 @@ Say = Callable[[str], None]
 
 
 class Clock:
-    """Seconds spent on each stage, summed over all runs of an experiment and kept in its folder."""
+    """Seconds spent on each stage, summed over all runs of an experiment and kept in its folder.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: of the experiment.
+        begun: when waiting for it began, as `time.perf_counter()` says; the time from then to now
+            is the stage "start".
+    """
+
+    def __init__(self, folder: Path, begun: float | None = None):
         self.path = folder / "seconds.json"
-        self.seconds = read_json(self.path) if self.path.exists() else {}
-        self.last = time.perf_counter()
+        self.seconds: dict[str, float] = read_json(self.path) if self.path.exists() else {}
+        self.last = time.perf_counter() if begun is None else begun
+        if begun is not None:
+            self.lap("start")
 
     def lap(self, stage: str) -> None:
         """All since the last lap was this stage."""
@@ -57,6 +65,10 @@ class Clock:
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
         self.last = now
         write_json(self.path, self.seconds, indent=None)
+
+    def total(self) -> dict[str, float]:
+        """The seconds of each stage, and their sum as "total"."""
+        return self.seconds | {"total": sum(self.seconds.values(), 0.0)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

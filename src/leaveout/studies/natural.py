@@ -132,6 +132,7 @@ def run(
     progress: Progress | None = None,
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
+    begun: float | None = None,
 ) -> Report:
     """Run a study of natural groups, go on with it, or read it if it is finished.
 
@@ -142,12 +143,14 @@ def run(
         say: called with a sentence at each stage.
         memory: bytes that working arrays may take; default a quarter of what is free. Kept with the
             plan of chunks, so that a study goes on as it began.
+        begun: when waiting for it began, as `time.perf_counter()` says: what came before this call
+            is then counted, too, as "start". The command line gives the start of its process.
 
     Raises:
         ValueError: if the data set has no such column, the folder holds another study, or another
             process is at work in it.
     """
-    return engine.run(question, out, progress, say, memory)
+    return engine.run(question, out, progress, say, memory, begun)
 
 
 def read(folder: str | os.PathLike) -> Report:
@@ -218,13 +221,15 @@ class _Setting(Setting[Report]):
         for each, values in found.effects.items():
             values.save(_effects_path(folder, each))
         write_parquet(folder / "credit.parquet", table)
-        summary = self._summary(worth, table, space)
+        summary = self._summary(worth, table)
         report = Report(folder, effects, table, summary, worth, found.resumed)
         draw(report, self.data.name)
+        space.clock.lap("table and figures")
+        summary["seconds"] = space.clock.total()
         write_json(folder / "summary.json", summary)
         return report
 
-    def _summary(self, worth: Credit, table, space: Workspace) -> dict[str, Any]:
+    def _summary(self, worth: Credit, table) -> dict[str, Any]:
         failed = {n: int(np.count_nonzero(each.status)) for n, each in worth.effects.items()}
         return {
             "question": self.question.to_json(),
@@ -235,7 +240,6 @@ class _Setting(Setting[Report]):
             "claims": _claims(worth, table),
             "stand_out": _stand_out(worth),
             "not_converged": failed,
-            "seconds": sum(space.clock.seconds.values()),
         }
 
 

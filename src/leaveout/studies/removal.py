@@ -173,6 +173,7 @@ def run(
     progress: Progress | None = None,
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
+    begun: float | None = None,
 ) -> Study:
     """Run a study, or go on with it.
 
@@ -186,12 +187,14 @@ def run(
             compiling and for what the allocator keeps.
             Default: a quarter of what is free, for working arrays. Kept with the plan of chunks, so
             that a study goes on as it began.
+        begun: when waiting for it began, as `time.perf_counter()` says: what came before this call
+            is then counted, too, as "start". The command line gives the start of its process.
 
     Raises:
         ValueError: if the folder holds a study of another configuration, or another process is at
             work in it.
     """
-    return engine.run(configuration, out, progress, say, memory)
+    return engine.run(configuration, out, progress, say, memory, begun)
 
 
 def read(folder: str | os.PathLike) -> Study:
@@ -277,7 +280,7 @@ class _Setting(Setting[Study]):
         space: Workspace,
     ) -> dict[str, Any]:
         data, l2, groups = self.data, float(self.objective.l2), found.plan.groups
-        actual, seconds = results["actual"], space.clock.seconds
+        actual = results["actual"]
         return {
             "configuration": self.configuration.to_json(),
             "data": {"source": data.source, "outputs": data.outputs} | data.fingerprint(),
@@ -291,7 +294,7 @@ class _Setting(Setting[Study]):
             "groups": {"made": len(groups), "notes": list(groups.notes)},
             "retrained_not_converged": int(np.count_nonzero(actual.status)),
             "retrain_evaluations": _quantiles(actual.steps),
-            "seconds": seconds | {"total": sum(seconds.values())},
+            "seconds": space.clock.total(),
             "resumed_chunks": found.resumed,
             "peak_memory_gib": most_resident() / 2**30,
             "versions": {

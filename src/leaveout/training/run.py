@@ -6,7 +6,6 @@ import json
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -71,6 +70,8 @@ def _in_blocks(course: Course, v: Float[Array, "g n"], width: int):
     found = [one(blocks[0])]  # compiles, once
     threads = _threads()
     if threads > 1 and len(blocks) > 2:
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(threads) as pool:
             found += pool.map(_as_here(one), blocks[1:])
     else:

@@ -6,7 +6,7 @@ from pathlib import Path
 from leaveout.methods import BY_WORD
 from leaveout.studies import natural
 from leaveout.studies.cli.listing import HELP, listed
-from leaveout.studies.cli.progress import Bars, words, wrote
+from leaveout.studies.cli.progress import Bars, took, words, wrote
 from leaveout.studies.natural import Report
 
 __all__ = ["add", "run"]
@@ -66,15 +66,16 @@ def run(options: argparse.Namespace) -> int:
     )
     with Bars() as bars:
         report = natural.run(
-            question, options.out, progress=bars.update, say=print, memory=options.memory
-        )
+            question, options.out, progress=bars.update, say=print, memory=options.memory,
+            begun=options.begun,
+        )  # fmt: skip
     if report.credit is not None:
         print(f"\n{report.credit.table()}")
     _print_comparisons(report)
     for name, count in report.summary["not_converged"].items():
         if count:
             print(f"{name}: {count:,} groups did not converge; see the status in the table")
-    print(f"\n{len(report.table):,} groups in {report.summary['seconds']:.0f} s", end="; ")
+    print(f"\n{took(len(report.table), report.summary['seconds'])}", end="; ")
     return wrote(path for path in sorted(report.folder.iterdir()) if _is_result(path))
 
 

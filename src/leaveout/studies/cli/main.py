@@ -8,6 +8,7 @@ import jax
 
 from leaveout.runtime.compilation import keep_compiled
 from leaveout.runtime.solution import SolveError
+from leaveout.studies.cli.progress import begun
 
 __all__ = ["keep_compiled", "main"]
 
@@ -16,6 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.begun = begun() if arguments is None else None
     jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
     if arguments is None:
         with contextlib.suppress(ValueError):  # compiling again is only slower

@@ -1,9 +1,41 @@
-"""What commands share: lists that are read, progress that is shown, files that are named."""
+"""What commands share: lists that are read, progress, time that is told, files that are named."""
 
+import contextlib
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Bars", "words", "wrote"]
+__all__ = ["Bars", "begun", "took", "words", "wrote"]
+
+_LOADED = time.perf_counter()
+
+
+def begun() -> float:
+    """When this process was started, as `time.perf_counter()` counts.
+
+    Where the system does not say, when this module was loaded.
+    """
+    with contextlib.suppress(AttributeError, OSError, ValueError, IndexError):
+        after_the_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        since_boot = int(after_the_name[19]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
+        if 0 <= age < 3600:  # else that clock is another one's
+            return time.perf_counter() - age
+    return _LOADED
+
+
+def took(count: int, seconds: dict[str, float] | float) -> str:
+    """How long so many groups took, in all and part by part.
+
+    Args:
+        count: groups.
+        seconds: of each part, and "total"; or that alone, as studies once kept it.
+    """
+    parts = dict(seconds) if isinstance(seconds, dict) else {"total": seconds}
+    told = f"{count:,} groups in {parts.pop('total'):.0f} s"
+    named = ", ".join(f"{part} {spent:.1f}" for part, spent in parts.items())
+    return f"{told} ({named})" if named else told
 
 
 def words(text: str) -> tuple[str, ...]:

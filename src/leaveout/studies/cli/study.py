@@ -6,7 +6,7 @@ from leaveout.methods import BY_WORD
 from leaveout.runtime.solution import Status
 from leaveout.studies import datasets, removal
 from leaveout.studies.cli.listing import HELP, listed
-from leaveout.studies.cli.progress import Bars, words, wrote
+from leaveout.studies.cli.progress import Bars, took, words, wrote
 
 __all__ = ["add", "run"]
 
@@ -67,8 +67,9 @@ def run(options: argparse.Namespace) -> int:
     )
     with Bars() as bars:
         result = removal.run(
-            configuration, options.out, progress=bars.update, say=print, memory=options.memory
-        )
+            configuration, options.out, progress=bars.update, say=print, memory=options.memory,
+            begun=options.begun,
+        )  # fmt: skip
     shown = removal.headline(result.effects["actual"])
     for name, comparison in result.comparisons.items():
         print(f"\n{result.effects[name].method} against actual effects")
@@ -80,9 +81,7 @@ def run(options: argparse.Namespace) -> int:
                 f"\n{name}: {len(failed):,} of {len(effects.groups):,} groups did not converge, "
                 f"the first of them {str(failed[0])!r}: {Status(code).name}: {Status(code).advice}"
             )
-    seconds = dict(result.summary["seconds"])
-    count, total = len(result.effects["actual"].groups), seconds.pop("total")
-    parts = ", ".join(f"{part} {spent:.1f}" for part, spent in seconds.items())
-    print(f"\n{count:,} groups in {total:.0f} s ({parts})", end="; ")
+    count = len(result.effects["actual"].groups)
+    print(f"\n{took(count, result.summary['seconds'])}", end="; ")
     names = ("effects.parquet", "summary.json", "figure.png", "groups.npz")
     return wrote(result.folder / name for name in names)
