@@ -9,7 +9,7 @@ from leaveout.studies.datasets import Dataset
 __all__ = ["Elsewhere", "Given", "from_json", "known", "loaded", "to_json"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Elsewhere:
     """A data set of one's own that a folder knows by its fingerprint, whose rows are not here.
 
@@ -20,6 +20,9 @@ class Elsewhere:
 
     name: str
     fingerprint: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Elsewhere({self.name})"
 
 
 #: what an experiment is of

@@ -24,7 +24,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods import Method
-from leaveout.runtime.columns import Column, column, distinct
+from leaveout.runtime.columns import levels_of
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, read_parquet, write_json, write_parquet
 from leaveout.runtime.memory import budget, limited
@@ -245,16 +245,12 @@ def parts(data: Dataset) -> dict[str, np.ndarray]:
     """The parts of the queries that effects are summed over: all, each class, each label."""
     found = {"all": np.ones(len(data.y_query), bool)}
     if data.labelled:
-        found |= {f"class {k}": data.y_query == k for k in distinct(data.y_query)[0]}
-    for name, (values, there) in map(_read, data.query_labels.items()):
-        levels = distinct(values[there])[0]
+        found |= {f"class {k}": data.y_query == k for k in levels_of(data.y_query)}
+    for name, labels in data.query_labels.items():
+        levels = levels_of(labels)
         if len(levels) <= _MOST:
-            found |= {f"{name} {level}": there & (values == level) for level in levels}
+            found |= {f"{name} {level}": labels == level for level in levels}
     return found
-
-
-def _read(labels: tuple[str, np.ndarray]) -> tuple[str, Column]:
-    return labels[0], column(labels[1])
 
 
 def _measures(data: Dataset) -> list[Measure]:
@@ -295,8 +291,8 @@ def _described(found: Credit, data: Dataset):
         more["precision"] = [float(data.labels["precision"][rows].mean()) for rows in lists]
     for name in data.query_labels:
         if name in data.labels:
-            mine, (asked, there) = np.asarray(data.labels[name]), column(data.query_labels[name])
-            for level in distinct(asked[there])[0]:
+            mine = np.asarray(data.labels[name])
+            for level in levels_of(data.query_labels[name]):
                 more[f"in {name} {level}"] = [int((mine[rows] == level).sum()) for rows in lists]
     return table.assign(**more)
 

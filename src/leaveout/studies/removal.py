@@ -125,7 +125,8 @@ class Configuration(Experiment[Study]):
     def in_words(self) -> str:
         """What it is, for a line of a list."""
         l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
-        return f"{known(self.dataset):<14} {self.per_family:>4} groups a family, {l2}, seed {self.seed}"
+        groups = f"{known(self.dataset):<14} {self.per_family:>4} groups a family"
+        return f"{groups}, {l2}, seed {self.seed}"
 
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays, of those for the whole process."""

@@ -196,12 +196,8 @@ class Dataset:
 
     def _of_table(self, coding: Coding) -> dict[str, Any]:
         """What tells a user's table from another besides its inputs."""
-        numbers = {
-            "weights": self.weights,
-            "offset": self.offset,
-            "offset_query": self.offset_query,
-        }
-        numbers |= {} if self.labelled else {"y_query": self.y_query}
+        names = ("weights", "offset", "offset_query", *([] if self.labelled else ["y_query"]))
+        numbers = {name: getattr(self, name) for name in names}
         columns = {"y": self.y, **self.labels} if self.labelled else self.labels
         texts = {name: list(map(repr, column.tolist())) for name, column in columns.items()}
         return {
