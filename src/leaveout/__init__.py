@@ -61,6 +61,7 @@ from leaveout.training.run import Run, train
 if _TYPE_CHECKING:  # they are loaded when they are asked for
     from leaveout.studies import datasets
     from leaveout.studies.koh2019 import counterexamples
+    from leaveout.studies.own.verb import table
 
 __all__ = [
     # what is minimised
@@ -149,14 +150,16 @@ __all__ = [
     "trust",
     # what is compiled, kept for another start
     "keep_compiled",
-    # data, and where influence fails: loaded when they are asked for
+    # data, one's own, and where influence fails: loaded when they are asked for
     "counterexamples",
     "datasets",
+    "table",
 ]
 
 _LAZY = {
     "counterexamples": "leaveout.studies.koh2019.counterexamples",
     "datasets": "leaveout.studies.datasets",
+    "table": "leaveout.studies.own.verb:table",
 }
 
 _moved = _found_elsewhere(
@@ -191,7 +194,9 @@ _moved = _found_elsewhere(
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
-        return _importlib.import_module(_LAZY[name])
+        module, _, member = _LAZY[name].partition(":")
+        found = _importlib.import_module(module)
+        return getattr(found, member) if member else found
     if name == "__version__":
         return _importlib.import_module("importlib.metadata").version("leaveout")
     return _moved(name)

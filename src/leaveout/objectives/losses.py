@@ -75,6 +75,12 @@ class Loss:
         own = next((name for name in __all__ if globals()[name] is self), None)
         return super().__reduce_ex__(protocol) if own is None else own
 
+    @property
+    def name(self) -> str:
+        """What it is called: its name on this shelf, or that of your function."""
+        own = next((name for name in __all__ if globals()[name] is self), None)
+        return own or getattr(self.value, "__name__", type(self.value).__name__)
+
     def __call__(self, scores, y):
         """The loss of one example."""
         return self.value(scores, y)
