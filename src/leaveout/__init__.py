@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from leaveout import curvature, groups, measures, plot, solvers
 from leaveout.analysis import propositions as bounds
 from leaveout.analysis.compare import Comparison, compare
+from leaveout.analysis.confidence import CRV, Confidence, confidence
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
 from leaveout.analysis.datamodels import LDS, lds
@@ -127,7 +128,9 @@ __all__ = [
     "load",
     "measures",
     # what to make of it
+    "CRV",
     "Comparison",
+    "Confidence",
     "Credit",
     "HeldOut",
     "LDS",
@@ -138,6 +141,7 @@ __all__ = [
     "Within",
     "bounds",
     "compare",
+    "confidence",
     "credit",
     "cross_validate_groups",
     "jackknife",

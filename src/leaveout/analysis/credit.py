@@ -17,7 +17,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import group_sums, taken_by
 from leaveout.groups import Groups
-from leaveout.measures import Measures
+from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Newton, Retrain, self_influence
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.deprecated import instead
@@ -45,6 +45,9 @@ class Credit:
         self_influence: (g) influence on it, g(w)' H^-1 g(w); NaN without a factor.
         leverage: (g) parameters' worth of curvature that leaves; NaN without a factor.
         null: the place among random groups, or None.
+        base: (m) the columns at theta, f(with), of which effects are changes; NaN for a column that
+            depends on who leaves.
+        fit: what the effects are of.
     """
 
     groups: Groups
@@ -56,6 +59,8 @@ class Credit:
     self_influence: np.ndarray
     leverage: np.ndarray
     null: Standing | None
+    base: np.ndarray
+    fit: Fit
 
     @property
     def best(self) -> Effects:
@@ -256,7 +261,20 @@ def credited(
         else np.asarray(self_influence(fit, groups).value)[:, 0],
         leverage=_taken(fit, groups) if has_factor(fit) else unknown,
         null=standing(fit, groups, measures, null, code) if null.draws > 0 else None,
+        base=_at_theta(fit, measures),
+        fit=fit,
     )
+
+
+def _at_theta(fit: Fit, measures: Measures) -> np.ndarray:
+    """(m) the columns at theta; NaN for those that depend on who leaves."""
+    objective, found = fit.objective, []
+    for measure in (each.bind(objective) for each in as_measures(measures)):
+        if measure.needs_w:
+            found.append(np.full(len(measure.columns(objective)), np.nan))
+        else:
+            found.append(np.asarray(measure.values(objective, fit.flat, None)).reshape(-1))
+    return np.concatenate(found)
 
 
 def _null(null: Null | int) -> Null:

@@ -56,6 +56,8 @@ class Effects:
         notes: what a reader of any of them should know.
         error: (g m) of a run of several seeds, the standard error of the mean over them, or None.
         seeds: (s g m) of a run, the effects on each seed, of which `value` is the mean, or None.
+        better: (m) 1 for a column of which more is better, -1 of which less is, 0 where that is not
+            known: `Measure.better`.
     """
 
     value: np.ndarray
@@ -75,8 +77,11 @@ class Effects:
     notes: tuple[str, ...] = ()
     error: np.ndarray | None = None
     seeds: np.ndarray | None = None
+    better: tuple[int, ...] = ()
 
     def __post_init__(self):
+        if not self.better:
+            object.__setattr__(self, "better", (0,) * len(self.columns))
         each = np.repeat(np.asarray(self.status)[:, None], self.value.shape[1], axis=1)
         if self.column_status.size:  # a group that is flagged has a column that is
             known = self.column_status.any(axis=1, keepdims=True)
@@ -191,7 +196,7 @@ class Effects:
             return
         if not path.endswith(".npz"):
             raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
-        names = ("columns", "measure", "method", "notes")
+        names = ("columns", "measure", "method", "notes", "better")
         text = json.dumps({name: getattr(self, name) for name in names})
         rows = {name: getattr(self, name) for name in ROWS}
         arrays = {
@@ -268,9 +273,17 @@ def _load_effects(path) -> Effects:
             method=text["method"],
             notes=tuple(text.get("notes", ())),
             seeds=seeds,
+            better=_senses(text.get("better", ()), len(text["columns"])),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _senses(given, count: int) -> tuple[int, ...]:
+    """What a file says of which way is better, column by column."""
+    if given and (len(given) != count or not set(given) <= {-1, 0, 1}):
+        raise ValueError(f"better is not -1, 0 or 1 for each of {count} columns")
+    return tuple(given)
 
 
 def joined(

@@ -27,6 +27,10 @@ class _SelfLoss(Measure):
     needs_w: bool = eqx.field(static=True, default=True)
     own: ClassVar[bool] = True
 
+    @property
+    def better(self):
+        return -1
+
     def values(self, objective, theta, w):
         assert w is not None  # needs_w
         return jnp.sum(weigh(objective.taken(w), objective.losses(theta)))[None]

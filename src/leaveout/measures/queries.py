@@ -64,6 +64,10 @@ class _PerExample(Measure):
             offset = objective.offset_of(self.offset, x.shape[0], self.name)
         return dataclasses.replace(self, x=x, y=y, offset=offset, pool=pool, bound=True)
 
+    @property
+    def better(self):
+        return {_loss: -1, _margin: 1}.get(self.function, 0)
+
     def _scores(self, objective: AbstractScores, theta) -> Float[Array, "m K"]:
         """Scores of the examples at theta."""
         scores = objective.scores(theta, self.x)
