@@ -89,13 +89,14 @@ def table(
     grouping = (groups,) if isinstance(groups, str) else tuple(groups or ())
     held = query if isinstance(query, str) and query in whole.columns else None
     roles = _Roles(target, grouping, weights, offset, held)
+    right = None
+    if formula is not None:
+        right = _right_side(formula, roles, features, missing, standardise)
     plan = _Plan(
         title=name or (Path(whole.title).stem if is_path(frame) else "table"),
         roles=roles,
         features=roles.features(whole, features) if formula is None else None,
-        formula=None
-        if formula is None
-        else _right_side(formula, roles, features, missing, standardise),
+        formula=right,
         positive=positive,
         missing=missing,
         standardise=standardise,
