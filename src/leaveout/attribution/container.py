@@ -6,14 +6,17 @@ from typing import Any, overload
 
 import numpy as np
 
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.saved import load_fit
 from leaveout.groups import Groups
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.networks import Network
-from leaveout.runtime.files import read_npz, write_npz, write_parquet
+from leaveout.runtime.files import kind_in, read_npz, write_npz, write_parquet
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 from leaveout.training.recipe import Recipe
 from leaveout.training.run import Run, load_run
 
-__all__ = ["ROWS", "Effects", "joined", "load"]
+__all__ = ["ROWS", "Effects", "joined", "load", "load_effects"]
 
 _OF_GROUPS = "groups_"  # before the names of what a file holds of the groups
 #: what an `Effects` holds an entry a group of
@@ -209,40 +212,47 @@ class Effects:
 
 
 @overload
-def load(path) -> Effects: ...
+def load(path) -> Any: ...
 
 
 @overload
 def load(path, *, objective: Network, recipe: Recipe, exact: bool = True) -> Run: ...
 
 
+@overload
+def load(path, *, objective: AbstractObjective) -> Fit: ...
+
+
 def load(
     path,
     *,
-    objective: Network | None = None,
+    objective: AbstractObjective | None = None,
     recipe: Recipe | None = None,
     exact: bool = True,
-) -> Effects | Run:
-    """Effects written by `Effects.save`, or a run by `Run.save`, as .npz; never unpickles.
+) -> Effects | Fit | Run:
+    """What `Effects.save`, `Fit.save` or `Run.save` wrote as .npz; never unpickles.
 
     Args:
         path: of the file.
-        objective: of a run, made again as when it was trained.
+        objective: of a run, or of a fit of your own loss, made again as it was.
         recipe: of a run, likewise; both are code, whose structure is compared with the file's.
         exact: of a run, refuse code whose structure is another.
 
     Raises:
         ValueError: if the file is not one of ours, is damaged, or lacks a part; if objective or
-            recipe are not those of the run.
+            recipe are not those of the run or fit.
     """
+    if recipe is None and kind_in(path) == "fit":
+        return load_fit(path, objective)
     if objective is None and recipe is None:
-        return _load_effects(path)
-    if objective is None or recipe is None:
+        return load_effects(path)
+    if not isinstance(objective, Network) or recipe is None:
         raise ValueError("a run is loaded with both its code: lo.load(path, objective=, recipe=)")
     return load_run(path, objective, recipe, exact=exact)
 
 
-def _load_effects(path) -> Effects:
+def load_effects(path) -> Effects:
+    """Effects written by `Effects.save` as .npz; see `load`."""
     known = ("text", "seeds", *ROWS, *(_OF_GROUPS + key for key in Groups.stored()))
     file = read_npz(path, "effects", known)
     try:
