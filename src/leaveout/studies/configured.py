@@ -153,8 +153,10 @@ class Configured(abc.ABC):
         """The fields as `json.loads` gives them back, and the names of methods of your own."""
         every = self.chosen
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
-        own = {each.text: each.name for each in every if each.text not in BY_WORD}
-        text = {"methods": [each.text for each in every]} | ({"names": own} if own else {})
+        own = fields.pop("table", None)  # studies of data sets with a name never had one
+        fields |= {} if own is None else {"table": dataclasses.asdict(own)}
+        names = {each.text: each.name for each in every if each.text not in BY_WORD}
+        text = {"methods": [each.text for each in every]} | ({"names": names} if names else {})
         return json.loads(json.dumps(fields | text))
 
     def __eq__(self, other: object) -> bool:

@@ -9,6 +9,7 @@ Source: Koh, Ang, Teo and Liang (2019), section 5.
 
 import dataclasses
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods import Method
+from leaveout.runtime.columns import distinct
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, read_parquet, write_json, write_parquet
 from leaveout.runtime.memory import budget, limited
@@ -38,7 +40,9 @@ from leaveout.studies.folder import (
     is_finished,
 )
 from leaveout.studies.natural_report import Report, draw
+from leaveout.studies.own.asked import Asked
 from leaveout.studies.penalty import penalised
+from leaveout.studies.report.of_credit import report as write_report
 
 __all__ = [
     "Question",
@@ -66,6 +70,7 @@ class Question(Experiment[Report]):
         methods: which to run, words of `methods.BY_WORD` or methods of your own, the most exact
             last.
         null: random groups for each group.
+        table: a user's own table, in the place of a data set that is known by its name.
     """
 
     dataset: str
@@ -73,8 +78,10 @@ class Question(Experiment[Report]):
     l2_over_n: float | None = None
     methods: tuple[str | Method, ...] = ("influence", "newton", "actual")
     null: int = 1000
+    table: Asked | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "table", Asked.of(self.table))
         every = chosen(self.methods)
         if not every:
             raise ValueError("expected at least one method, for example 'influence'")
@@ -107,8 +114,10 @@ class Question(Experiment[Report]):
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, its groups, and the fit."""
-        data = datasets.load(self.dataset)
-        made = _groups(data, self.by)
+        data = datasets.load(self.dataset) if self.table is None else self.table.read()
+        made = data.grouped(self.by)
+        for note in data.notes:
+            space.say(note)
         space.say(f"{data.name}: {data.n:,} training examples, {data.d:,} features; {made!r}")
         bare = objective_for(data, weights=data.weights)
         objective, _ = penalised(bare, data, self.l2_over_n, space)
@@ -123,6 +132,15 @@ class Question(Experiment[Report]):
     def opened(self, folder: Path) -> Report:
         """The finished study, from its folder."""
         return read(folder)
+
+    def command(self) -> str:
+        """The command that asks for it."""
+        words = ["--method", ",".join(each.text for each in self.chosen), "--null", str(self.null)]
+        words += [] if self.l2_over_n is None else ["--l2", repr(self.l2_over_n)]
+        if self.table is not None:
+            return self.table.command("credit", *words)
+        by = [] if self.by is None else ["--by", self.by]
+        return shlex.join(["leaveout", "credit", self.dataset, *by, *words])
 
 
 def run(
@@ -221,8 +239,19 @@ class _Setting(Setting[Report]):
         summary = self._summary(worth, table, space)
         report = Report(folder, effects, table, summary, worth, found.resumed)
         draw(report, self.data.name)
+        space.clock.lap("figures")
+        self._write_page(worth, space)
         write_json(folder / "summary.json", summary)
         return report
+
+    def _write_page(self, worth: Credit, space: Workspace) -> None:
+        """The page for those who decide; without jinja2 a sentence on how to have it."""
+        try:
+            path = space.folder / "report.html"
+            write_report(worth, path, data=self.data, command=self.question.command())
+        except ImportError as error:
+            space.say(str(error))
+        space.clock.lap("report")
 
     def _summary(self, worth: Credit, table, space: Workspace) -> dict[str, Any]:
         failed = {n: int(np.count_nonzero(each.status)) for n, each in worth.effects.items()}
@@ -239,37 +268,25 @@ class _Setting(Setting[Report]):
         }
 
 
-def _groups(data: Dataset, by: str | None) -> Groups:
-    if not data.labels:
-        raise ValueError(f"{data.name} has no column that groups its examples")
-    names = [next(iter(data.labels))] if by is None else by.split(",")
-    for name in names:
-        if name not in data.labels:
-            raise ValueError(f"{data.name} has no column {name!r}; it has {', '.join(data.labels)}")
-    columns = [np.asarray(data.labels[name]) for name in names]
-    if len(columns) == 1:
-        return Groups.from_labels(columns[0], kind=names[0])
-    table = np.stack([column.astype(object) for column in columns], axis=1)  # NaN stays no label
-    return Groups.from_labels(table, kind=", ".join(names))
-
-
 def parts(data: Dataset) -> dict[str, np.ndarray]:
     """The parts of the queries that effects are summed over: all, each class, each label."""
     found = {"all": np.ones(len(data.y_query), bool)}
     if data.labelled:
         found |= {f"class {k}": data.y_query == k for k in np.unique(data.y_query)}
     for name, column in data.query_labels.items():
-        levels = np.unique(column)
-        if levels.size <= _MOST:
+        there = np.array([level is not None and level == level for level in column.tolist()], bool)
+        levels = distinct(column[there])[0]
+        if len(levels) <= _MOST:
             found |= {f"{name} {level}": column == level for level in levels}
     return found
 
 
 def _measures(data: Dataset) -> list[Measure]:
-    query = data.x_query, data.y_query
-    wanted = [measures.loss(query, by=parts(data))]
+    wanted = [measures.loss(data.query, by=parts(data))]
     if data.labelled:
-        return [*wanted, measures.accuracy(query)]
+        return [*wanted, measures.accuracy(data.query)]
+    if data.coding is not None:  # of a user's own table no coefficient is known to matter
+        return wanted
     return [measures.parameter(0, name=f"coefficient of {data.feature_names[0]}"), *wanted]
 
 
@@ -279,7 +296,7 @@ def _measures(data: Dataset) -> list[Measure]:
 def _query_means(fitted: Fit, data: Dataset) -> dict[str, float]:
     """Mean query loss, and accuracy of a classifier, by part."""
     objective = fitted.objective
-    query, each = (data.x_query, data.y_query), parts(data)
+    query, each = data.query, parts(data)
     wanted = [measures.loss(query, reduce="mean", by=each)]
     if data.labelled:
         wanted.append(measures.accuracy(query, by=each))

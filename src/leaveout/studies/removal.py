@@ -11,6 +11,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ from leaveout.studies.folder import (
     is_finished,
     read_groups,
 )
+from leaveout.studies.own.asked import Asked
 from leaveout.studies.penalty import penalised
+from leaveout.studies.report.of_study import report_of_study
 
 __all__ = [
     "Configuration",
@@ -88,6 +91,7 @@ class Configuration(Experiment[Study]):
         l2_over_n: the penalty divided by n, or None to choose it by cross-validation.
         methods: which to run, words of `methods.BY_WORD` or methods of your own; "actual" is always
             among them.
+        table: a user's own table, in the place of a data set that is known by its name.
     """
 
     dataset: str
@@ -95,9 +99,11 @@ class Configuration(Experiment[Study]):
     seed: int = 0
     l2_over_n: float | None = None
     methods: tuple[str | Method, ...] = ("influence", "changed", "newton", "actual")
+    table: Asked | None = None
 
     def __post_init__(self):
-        if self.dataset not in datasets.available():
+        object.__setattr__(self, "table", Asked.of(self.table))
+        if self.table is None and self.dataset not in datasets.available():
             raise ValueError(
                 f"unknown dataset {self.dataset!r}; known: {', '.join(datasets.available())}"
             )
@@ -142,7 +148,7 @@ class Configuration(Experiment[Study]):
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, the fit, and the queries at which effects are measured."""
-        data = datasets.load(self.dataset)
+        data = self.data()
         space.say(
             f"{data.name}: {data.n:,} training examples, {data.d:,} features, "
             f"{data.outputs} outputs"
@@ -151,9 +157,12 @@ class Configuration(Experiment[Study]):
         space.clock.lap("l2")
         fitted = fit(objective)
         space.clock.lap("fit")
+        for note in data.notes:
+            space.say(note)
         accuracy = _accuracy(fitted, data)
+        right = "" if accuracy is None else f"test accuracy {accuracy:.1%}, "
         space.say(
-            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
+            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: {right}"
             f"Newton decrement {float(fitted.residual):.1e}"
         )
         query, losses = _query_points(fitted, data, self)
@@ -161,9 +170,27 @@ class Configuration(Experiment[Study]):
         wanted = _measures(data, query)
         return _Setting(self, data, objective, choice, fitted, accuracy, query, losses, wanted)
 
+    def data(self) -> Dataset:
+        """The data set."""
+        return datasets.load(self.dataset) if self.table is None else self.table.read()
+
     def opened(self, folder: Path) -> Study:
         """The finished study, from its folder."""
         return read(folder)
+
+    def command(self) -> str:
+        """The command that asks for it."""
+        words = [
+            "--groups",
+            str(self.per_family),
+            "--method",
+            ",".join(e.text for e in self.chosen),
+        ]
+        words += ["--seed", str(self.seed)]
+        words += [] if self.l2_over_n is None else ["--l2", repr(self.l2_over_n)]
+        if self.table is not None:
+            return self.table.command("study", *words)
+        return shlex.join(["leaveout", "study", self.dataset, *words])
 
 
 def run(
@@ -231,7 +258,7 @@ class _Setting(Setting[Study]):
         objective: at its penalty.
         choice: how that was chosen, or None.
         fit: of it.
-        accuracy: on the query examples.
+        accuracy: on the query examples, of a classifier, else None.
         query: (m) rows of the query examples at which effects are measured.
         losses: (m) there.
         measures: at them.
@@ -242,7 +269,7 @@ class _Setting(Setting[Study]):
     objective: LinearObjective
     choice: dict[str, Any] | None
     fit: Fit
-    accuracy: float
+    accuracy: float | None
     query: np.ndarray
     losses: np.ndarray
     measures: list[Measure]
@@ -255,8 +282,15 @@ class _Setting(Setting[Study]):
         asked, num = self.configuration, self.configuration.per_family
         return _groups.seven(
             _key(asked.seed, 0), self.objective, residuals, np.asarray(scores), num=num,
-            first=_groups_of_data(asked.dataset, asked.seed, num),
+            first=self._first(),
         )  # fmt: skip
+
+    def _first(self) -> Groups:
+        """The families that do not look at the model."""
+        asked = self.configuration
+        if asked.table is None:
+            return _groups_of_data(asked.dataset, asked.seed, asked.per_family)
+        return _groups.of_data(_key(asked.seed, 0), _in_tenths(self.data), num=asked.per_family)
 
     def finish(self, found: Found, space: Workspace) -> Study:
         """Compare with the actual effects; write the table, a figure and the summary."""
@@ -265,9 +299,28 @@ class _Setting(Setting[Study]):
         space.clock.lap("compare")
         _write_table_and_figure(folder, results)
         space.clock.lap("table and figure")
+        self._write_page(found, results, comparisons, space)
         summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
         write_json(folder / "summary.json", summary)
         return Study(folder, results, comparisons, summary, found.resumed)
+
+    def _write_page(self, found: Found, results, comparisons, space: Workspace) -> None:
+        """The page for a reader; without jinja2 a sentence on how to have it."""
+        l2, decrement = float(self.objective.l2), float(self.fit.residual)
+        notes = [
+            f"The penalty is l2 = {l2:.4g}, and theta is {decrement:.1e} from its optimum (the "
+            "Newton decrement).",
+            *found.plan.groups.notes,
+            *self.data.notes,
+        ]
+        try:
+            report_of_study(
+                results, comparisons, headline(results["actual"]), self.data,
+                space.folder / "report.html", command=self.configuration.command(), notes=notes,
+            )  # fmt: skip
+        except ImportError as error:
+            space.say(str(error))
+        space.clock.lap("report")
 
     def _summary(
         self,
@@ -302,8 +355,10 @@ class _Setting(Setting[Study]):
         }
 
 
-def _accuracy(fitted: Fit, data: Dataset) -> float:
-    measure = measures.accuracy((data.x_query, data.y_query)).bind(fitted.objective)
+def _accuracy(fitted: Fit, data: Dataset) -> float | None:
+    if not data.labelled:
+        return None
+    measure = measures.accuracy(data.query).bind(fitted.objective)
     return float(measure.values(fitted.objective, fitted.flat, None)[0])
 
 
@@ -316,7 +371,7 @@ def _query_points(
     nearest the median of all first. So the first is the paper's "highest loss" (figures 1, 2, C.2,
     C.4) and the fourth its "median" point (figure C.1).
     """
-    measure = measures.loss((data.x_query, data.y_query)).bind(fitted.objective)
+    measure = measures.loss(data.query).bind(fitted.objective)
     losses = np.asarray(measure.values(fitted.objective, fitted.flat, None))
     if data.query_points is None:
         worst = np.argsort(-losses, kind="stable")[:3]
@@ -332,17 +387,26 @@ def _query_points(
     return query, losses[query]
 
 
-def _examples(data: Dataset, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return data.x_query[query], np.asarray(data.y_query)[query]
+def _examples(data: Dataset, query: np.ndarray) -> tuple:
+    return tuple(part[query] for part in data.query)
 
 
 def _measures(data: Dataset, query: np.ndarray) -> list[Measure]:
     examples = _examples(data, query)
+    predicted = measures.prediction(examples[0], name="test prediction")
     return [
-        measures.margin(examples, name="test prediction"),
+        measures.margin(examples, name="test prediction") if data.labelled else predicted,
         measures.loss(examples, name="test loss"),
         measures.self_loss(),
     ]
+
+
+def _in_tenths(data: Dataset) -> Dataset:
+    """The data with tenths of its target in the place of classes, where that is a number."""
+    if data.labelled:
+        return data
+    edges = np.quantile(data.y, np.linspace(0.1, 0.9, 9))
+    return dataclasses.replace(data, y=np.searchsorted(edges, data.y))
 
 
 def _key(seed: int, purpose: int):
