@@ -295,7 +295,9 @@ class _Sample:
         objective = fit.objective
         bound = [measure.bind(objective) for measure in as_measures(measures)]
         for name in (each.name for each in bound if each.needs_w):
-            raise ValueError(f"{name} depends on who leaves: there is nothing of it to estimate")
+            raise ValueError(
+                f"{name} depends on who leaves: it has no value of its own to estimate"
+            )
         ratio = np.concatenate([[each.ratio] * len(each.columns(objective)) for each in bound])
         return cls(fit, measures, estimate, ratio.astype(bool), first, variance)
 

@@ -141,17 +141,19 @@ class _PerExample(Measure):
     def columns(self, objective):
         theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
         count = jax.eval_shape(lambda t: self.values(objective, t, None), theta).shape[0]
+        scores = as_scores(objective, self.name)
+        names = [scores.score_name(k) for k in range(scores.outputs)]
         if self.pool is not None:
             each = count // len(self.labels)
             return tuple(
-                label + (f"[score {k}]" if each > 1 else "")
+                label + (f"[{names[k]}]" if each > 1 else "")
                 for label in self.labels
                 for k in range(each)
             )
         each = count // self.x.shape[0]
         if each == 1:
             return tuple(f"{self.name}[{i}]" for i in range(count))
-        return tuple(f"{self.name}[{i // each}, score {i % each}]" for i in range(count))
+        return tuple(f"{self.name}[{i // each}, {names[i % each]}]" for i in range(count))
 
 
 def _per_example(examples, name, reduce, by, function):

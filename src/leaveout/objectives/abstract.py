@@ -392,6 +392,14 @@ class AbstractScores(AbstractObjective):
         """Whether the targets are labels."""
         return self.loss.targets in ("binary", "classes")
 
+    def score_name(self, k: int) -> str:
+        """What the score of an output is called: its class, or its target."""
+        labels = self.classes or getattr(self, "targets", None) or ()
+        if len(labels) != self.outputs:
+            return f"score {k}"
+        kind = "class" if self.classes else "target"
+        return labels[k] if isinstance(labels[k], str) else f"{kind} {labels[k]}"
+
     def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
         """The loss of one example, its scores always given as (K)."""
         value = self.loss(scores[0] if self.outputs == 1 else scores, y)

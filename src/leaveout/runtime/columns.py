@@ -17,6 +17,7 @@ __all__ = [
     "codes",
     "column",
     "distinct",
+    "levels_of",
     "numbered",
     "refuse_text_of_missing",
 ]
@@ -126,6 +127,12 @@ def distinct(values: np.ndarray) -> tuple[list, np.ndarray]:
     except TypeError:
         found = sorted(found, key=lambda label: (str(label), type(label).__name__))
     return found, codes(values, found)
+
+
+def levels_of(labels: object) -> list:
+    """The distinct labels that are not missing, sorted as in `distinct`."""
+    values, there = column(labels)
+    return distinct(values[there])[0]
 
 
 def codes(values: np.ndarray, labels: Iterable[object]) -> np.ndarray:

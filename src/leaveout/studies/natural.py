@@ -9,7 +9,6 @@ Source: Koh, Ang, Teo and Liang (2019), section 5.
 
 import dataclasses
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,11 @@ from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods import Method
-from leaveout.runtime.columns import distinct
+from leaveout.runtime.columns import levels_of
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, read_parquet, write_json, write_parquet
 from leaveout.runtime.memory import budget, limited
-from leaveout.studies import datasets, engine
+from leaveout.studies import engine
 from leaveout.studies.configured import Chosen, chosen, file_name, parsed
 from leaveout.studies.datasets import Dataset, objective_for
 from leaveout.studies.engine import Experiment, Found, Setting
@@ -39,8 +38,8 @@ from leaveout.studies.folder import (
     Workspace,
     is_finished,
 )
+from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.natural_report import Report, draw
-from leaveout.studies.own.asked import Asked
 from leaveout.studies.penalty import penalised
 from leaveout.studies.report.of_credit import report as write_report
 
@@ -63,25 +62,22 @@ class Question(Experiment[Report]):
     """What determines the numbers of a study of natural groups.
 
     Attributes:
-        dataset: a name known to `datasets.load`.
+        dataset: a name known to `datasets.load`, or a data set of one's own (`lo.table`).
         by: which of its columns groups the training examples, several joined by commas (crossed);
             default its first.
         l2_over_n: the penalty divided by n; default the data set's own, or cross-validated.
         methods: which to run, words of `methods.BY_WORD` or methods of your own, the most exact
             last.
         null: random groups for each group.
-        table: a user's own table, in the place of a data set that is known by its name.
     """
 
-    dataset: str
+    dataset: Given
     by: str | None = None
     l2_over_n: float | None = None
     methods: tuple[str | Method, ...] = ("influence", "newton", "actual")
     null: int = 1000
-    table: Asked | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "table", Asked.of(self.table))
         every = chosen(self.methods)
         if not every:
             raise ValueError("expected at least one method, for example 'influence'")
@@ -100,13 +96,13 @@ class Question(Experiment[Report]):
     def folder(self) -> str:
         """The default name of the study's folder."""
         by = "" if self.by is None else "-" + self.by.replace(",", "-")
-        return f"leaveout-credit-{self.dataset}{by}"
+        return f"leaveout-credit-{self.title()}{by}"
 
     def in_words(self) -> str:
         """What it is, for a line of a list."""
         l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
         by = "its first column" if self.by is None else self.by
-        return f"{self.dataset:<14} by {by}, {l2}, {self.null:,} random groups a group"
+        return f"{known(self.dataset):<14} by {by}, {l2}, {self.null:,} random groups a group"
 
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays: those that were asked for."""
@@ -114,7 +110,7 @@ class Question(Experiment[Report]):
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, its groups, and the fit."""
-        data = datasets.load(self.dataset) if self.table is None else self.table.read()
+        data = loaded(self.dataset)
         made = data.grouped(self.by)
         for note in data.notes:
             space.say(note)
@@ -133,15 +129,6 @@ class Question(Experiment[Report]):
         """The finished study, from its folder."""
         return read(folder)
 
-    def command(self) -> str:
-        """The command that asks for it."""
-        words = ["--method", ",".join(each.text for each in self.chosen), "--null", str(self.null)]
-        words += [] if self.l2_over_n is None else ["--l2", repr(self.l2_over_n)]
-        if self.table is not None:
-            return self.table.command("credit", *words)
-        by = [] if self.by is None else ["--by", self.by]
-        return shlex.join(["leaveout", "credit", self.dataset, *by, *words])
-
 
 def run(
     question: Question,
@@ -150,6 +137,7 @@ def run(
     progress: Progress | None = None,
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
+    command: str | None = None,
 ) -> Report:
     """Run a study of natural groups, go on with it, or read it if it is finished.
 
@@ -160,12 +148,13 @@ def run(
         say: called with a sentence at each stage.
         memory: bytes that working arrays may take; default a quarter of what is free. Kept with the
             plan of chunks, so that a study goes on as it began.
+        command: what asked for it, for the report to quote.
 
     Raises:
         ValueError: if the data set has no such column, the folder holds another study, or another
             process is at work in it.
     """
-    return engine.run(question, out, progress, say, memory)
+    return engine.run(question, out, progress, say, memory, command)
 
 
 def read(folder: str | os.PathLike) -> Report:
@@ -248,7 +237,7 @@ class _Setting(Setting[Report]):
         """The page for those who decide; without jinja2 a sentence on how to have it."""
         try:
             path = space.folder / "report.html"
-            write_report(worth, path, data=self.data, command=self.question.command())
+            write_report(worth, path, data=self.data, command=space.command)
         except ImportError as error:
             space.say(str(error))
         space.clock.lap("report")
@@ -272,12 +261,11 @@ def parts(data: Dataset) -> dict[str, np.ndarray]:
     """The parts of the queries that effects are summed over: all, each class, each label."""
     found = {"all": np.ones(len(data.y_query), bool)}
     if data.labelled:
-        found |= {f"class {k}": data.y_query == k for k in np.unique(data.y_query)}
-    for name, column in data.query_labels.items():
-        there = np.array([level is not None and level == level for level in column.tolist()], bool)
-        levels = distinct(column[there])[0]
+        found |= {f"class {k}": data.y_query == k for k in levels_of(data.y_query)}
+    for name, labels in data.query_labels.items():
+        levels = levels_of(labels)
         if len(levels) <= _MOST:
-            found |= {f"{name} {level}": column == level for level in levels}
+            found |= {f"{name} {level}": labels == level for level in levels}
     return found
 
 
@@ -285,7 +273,7 @@ def _measures(data: Dataset) -> list[Measure]:
     wanted = [measures.loss(data.query, by=parts(data))]
     if data.labelled:
         return [*wanted, measures.accuracy(data.query)]
-    if data.coding is not None:  # of a user's own table no coefficient is known to matter
+    if data.coding is not None:  # which of the features matters, its owner knows
         return wanted
     return [measures.parameter(0, name=f"coefficient of {data.feature_names[0]}"), *wanted]
 
@@ -315,13 +303,13 @@ def _described(found: Credit, data: Dataset):
     more: dict[str, Any] = {"coverage": groups.size / groups.size.sum()}
     if len(found.classes):
         more["majority"] = np.asarray(found.classes)[found.balance.argmax(axis=1)]
-    if "precision" in data.labels:
+    if "precision" in data.labels and data.coding is None:
         more["precision"] = [float(data.labels["precision"][rows].mean()) for rows in lists]
     for name in data.query_labels:
         if name in data.labels:
-            column = np.asarray(data.labels[name])
-            for level in np.unique(data.query_labels[name]):
-                more[f"in {name} {level}"] = [int((column[rows] == level).sum()) for rows in lists]
+            mine = np.asarray(data.labels[name])
+            for level in levels_of(data.query_labels[name]):
+                more[f"in {name} {level}"] = [int((mine[rows] == level).sum()) for rows in lists]
     return table.assign(**more)
 
 

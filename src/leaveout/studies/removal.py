@@ -11,7 +11,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, write_json, write_parquet
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
-from leaveout.studies import datasets, engine
+from leaveout.studies import engine
 from leaveout.studies.configured import Chosen, chosen, parsed
 from leaveout.studies.datasets import Dataset, objective_for
 from leaveout.studies.engine import Experiment, Found, Setting, collected
@@ -44,7 +43,7 @@ from leaveout.studies.folder import (
     is_finished,
     read_groups,
 )
-from leaveout.studies.own.asked import Asked
+from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.penalty import penalised
 from leaveout.studies.report.of_study import report_of_study
 
@@ -85,28 +84,22 @@ class Configuration(Experiment[Study]):
     """What determines the numbers of a study; another configuration is another folder.
 
     Attributes:
-        dataset: a name known to `datasets.load`.
+        dataset: a name known to `datasets.load`, or a data set of one's own (`lo.table`).
         per_family: groups asked of each family; the paper's 100 make up to 1,700.
         seed: of groups and of the choice of query points.
         l2_over_n: the penalty divided by n, or None to choose it by cross-validation.
         methods: which to run, words of `methods.BY_WORD` or methods of your own; "actual" is always
             among them.
-        table: a user's own table, in the place of a data set that is known by its name.
     """
 
-    dataset: str
+    dataset: Given
     per_family: int = 100
     seed: int = 0
     l2_over_n: float | None = None
     methods: tuple[str | Method, ...] = ("influence", "changed", "newton", "actual")
-    table: Asked | None = None
 
     def __post_init__(self):
-        object.__setattr__(self, "table", Asked.of(self.table))
-        if self.table is None and self.dataset not in datasets.available():
-            raise ValueError(
-                f"unknown dataset {self.dataset!r}; known: {', '.join(datasets.available())}"
-            )
+        known(self.dataset)
         if self.per_family < 3:
             raise ValueError(f"expected at least 3 groups a family, got {self.per_family}")
         if self.l2_over_n is not None and not self.l2_over_n >= 0:
@@ -128,12 +121,13 @@ class Configuration(Experiment[Study]):
     def folder(self) -> str:
         """The default name of the study's folder: it changes with the configuration."""
         text = json.dumps(self.to_json(), sort_keys=True)
-        return f"leaveout-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"leaveout-{self.title()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def in_words(self) -> str:
         """What it is, for a line of a list."""
         l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
-        return f"{self.dataset:<14} {self.per_family:>4} groups a family, {l2}, seed {self.seed}"
+        groups = f"{known(self.dataset):<14} {self.per_family:>4} groups a family"
+        return f"{groups}, {l2}, seed {self.seed}"
 
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays, of those for the whole process."""
@@ -148,21 +142,23 @@ class Configuration(Experiment[Study]):
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, the fit, and the queries at which effects are measured."""
-        data = self.data()
+        data = loaded(self.dataset)
         space.say(
             f"{data.name}: {data.n:,} training examples, {data.d:,} features, "
             f"{data.outputs} outputs"
         )
-        objective, choice = penalised(objective_for(data), data, self.l2_over_n, space)
+        weights = None if data.coding is None else data.weights  # others go with natural groups
+        bare = objective_for(data, weights=weights)
+        objective, choice = penalised(bare, data, self.l2_over_n, space)
         space.clock.lap("l2")
         fitted = fit(objective)
         space.clock.lap("fit")
         for note in data.notes:
             space.say(note)
         accuracy = _accuracy(fitted, data)
-        right = "" if accuracy is None else f"test accuracy {accuracy:.1%}, "
+        tested = "" if accuracy is None else f"test accuracy {accuracy:.1%}, "
         space.say(
-            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: {right}"
+            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: {tested}"
             f"Newton decrement {float(fitted.residual):.1e}"
         )
         query, losses = _query_points(fitted, data, self)
@@ -170,27 +166,9 @@ class Configuration(Experiment[Study]):
         wanted = _measures(data, query)
         return _Setting(self, data, objective, choice, fitted, accuracy, query, losses, wanted)
 
-    def data(self) -> Dataset:
-        """The data set."""
-        return datasets.load(self.dataset) if self.table is None else self.table.read()
-
     def opened(self, folder: Path) -> Study:
         """The finished study, from its folder."""
         return read(folder)
-
-    def command(self) -> str:
-        """The command that asks for it."""
-        words = [
-            "--groups",
-            str(self.per_family),
-            "--method",
-            ",".join(e.text for e in self.chosen),
-        ]
-        words += ["--seed", str(self.seed)]
-        words += [] if self.l2_over_n is None else ["--l2", repr(self.l2_over_n)]
-        if self.table is not None:
-            return self.table.command("study", *words)
-        return shlex.join(["leaveout", "study", self.dataset, *words])
 
 
 def run(
@@ -200,6 +178,7 @@ def run(
     progress: Progress | None = None,
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
+    command: str | None = None,
 ) -> Study:
     """Run a study, or go on with it.
 
@@ -213,12 +192,13 @@ def run(
             compiling and for what the allocator keeps.
             Default: a quarter of what is free, for working arrays. Kept with the plan of chunks, so
             that a study goes on as it began.
+        command: what asked for it, for the report to quote.
 
     Raises:
         ValueError: if the folder holds a study of another configuration, or another process is at
             work in it.
     """
-    return engine.run(configuration, out, progress, say, memory)
+    return engine.run(configuration, out, progress, say, memory, command)
 
 
 def read(folder: str | os.PathLike) -> Study:
@@ -258,7 +238,7 @@ class _Setting(Setting[Study]):
         objective: at its penalty.
         choice: how that was chosen, or None.
         fit: of it.
-        accuracy: on the query examples, of a classifier, else None.
+        accuracy: on the query examples, or None of numbers.
         query: (m) rows of the query examples at which effects are measured.
         losses: (m) there.
         measures: at them.
@@ -282,15 +262,8 @@ class _Setting(Setting[Study]):
         asked, num = self.configuration, self.configuration.per_family
         return _groups.seven(
             _key(asked.seed, 0), self.objective, residuals, np.asarray(scores), num=num,
-            first=self._first(),
+            first=_groups_of_data(asked.dataset, asked.seed, num),
         )  # fmt: skip
-
-    def _first(self) -> Groups:
-        """The families that do not look at the model."""
-        asked = self.configuration
-        if asked.table is None:
-            return _groups_of_data(asked.dataset, asked.seed, asked.per_family)
-        return _groups.of_data(_key(asked.seed, 0), _in_tenths(self.data), num=asked.per_family)
 
     def finish(self, found: Found, space: Workspace) -> Study:
         """Compare with the actual effects; write the table, a figure and the summary."""
@@ -316,7 +289,7 @@ class _Setting(Setting[Study]):
         try:
             report_of_study(
                 results, comparisons, headline(results["actual"]), self.data,
-                space.folder / "report.html", command=self.configuration.command(), notes=notes,
+                space.folder / "report.html", command=space.command, notes=notes,
             )  # fmt: skip
         except ImportError as error:
             space.say(str(error))
@@ -392,13 +365,23 @@ def _examples(data: Dataset, query: np.ndarray) -> tuple:
 
 
 def _measures(data: Dataset, query: np.ndarray) -> list[Measure]:
-    examples = _examples(data, query)
-    predicted = measures.prediction(examples[0], name="test prediction")
+    examples, name = _examples(data, query), "test prediction"
+    margin = measures.margin(examples, name=name) if data.labelled else None
     return [
-        measures.margin(examples, name="test prediction") if data.labelled else predicted,
+        margin or measures.prediction(examples[0], name=name),
         measures.loss(examples, name="test loss"),
         measures.self_loss(),
     ]
+
+
+def _key(seed: int, purpose: int):
+    return jax.random.fold_in(jax.random.key(seed), purpose)
+
+
+@functools.lru_cache(maxsize=1)
+def _groups_of_data(given: Given, seed: int, num: int) -> Groups:
+    """The families that do not look at the model: the same at every l2 of a sweep."""
+    return _groups.of_data(_key(seed, 0), _in_tenths(loaded(given)), num=num)
 
 
 def _in_tenths(data: Dataset) -> Dataset:
@@ -407,16 +390,6 @@ def _in_tenths(data: Dataset) -> Dataset:
         return data
     edges = np.quantile(data.y, np.linspace(0.1, 0.9, 9))
     return dataclasses.replace(data, y=np.searchsorted(edges, data.y))
-
-
-def _key(seed: int, purpose: int):
-    return jax.random.fold_in(jax.random.key(seed), purpose)
-
-
-@functools.lru_cache(maxsize=1)
-def _groups_of_data(name: str, seed: int, num: int) -> Groups:
-    """The families that do not look at the model: the same at every l2 of a sweep."""
-    return _groups.of_data(_key(seed, 0), datasets.load(name), num=num)
 
 
 @eqx.filter_jit

@@ -11,7 +11,7 @@ from leaveout.runtime.solution import Status
 from leaveout.runtime.text import aligned
 from leaveout.studies import natural
 from leaveout.studies.cli.listing import HELP, listed
-from leaveout.studies.cli.own import asked, short_of
+from leaveout.studies.cli.own import asked
 from leaveout.studies.cli.progress import Bars, teller, words, wrote
 from leaveout.studies.cli.records import as_json, records
 from leaveout.studies.configured import chosen
@@ -78,17 +78,15 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("which data set? `leaveout data` lists them; or give a file of yours")
     say = teller(options)
     by = () if options.by is None else words(options.by)
-    own = asked(options, by)
-    if own is not None and not by:
+    given = asked(options, by)
+    if not isinstance(given, str) and not by:
         raise ValueError(f"which column of {options.dataset} groups its rows? Name it: --by COLUMN")
-    question = natural.Question(
-        short_of(own, options.dataset), options.by, options.l2, words(options.method),
-        options.null, own,
-    )  # fmt: skip
+    question = natural.Question(given, options.by, options.l2, words(options.method), options.null)
     with Bars(options.quiet) as bars:
         report = natural.run(
-            question, options.out, progress=bars.update, say=say, memory=options.memory
-        )
+            question, options.out, progress=bars.update, say=say, memory=options.memory,
+            command=options.asked,
+        )  # fmt: skip
     print(_records(report) if options.json else _in_words(report))
     for name, count in report.summary["not_converged"].items():
         if count:

@@ -5,6 +5,7 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what failed, 2 for what makes no sense."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    options.asked = shlex.join(["leaveout", *(sys.argv[1:] if arguments is None else arguments)])
     jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
     if arguments is None:
         with contextlib.suppress(ValueError):  # compiling again is only slower

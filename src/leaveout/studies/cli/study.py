@@ -6,7 +6,7 @@ from leaveout.methods import BY_WORD
 from leaveout.runtime.solution import Status
 from leaveout.studies import datasets, removal
 from leaveout.studies.cli.listing import HELP, listed
-from leaveout.studies.cli.own import asked, short_of
+from leaveout.studies.cli.own import asked
 from leaveout.studies.cli.progress import Bars, teller, words, wrote
 from leaveout.studies.cli.records import as_json, records
 
@@ -66,19 +66,19 @@ def run(options: argparse.Namespace) -> int:
         return listed()
     if options.dataset is None:
         raise ValueError("which data set? `leaveout data` lists them; or give a file of yours")
-    say, own = teller(options), asked(options)
+    say = teller(options)
     configuration = removal.Configuration(
-        dataset=short_of(own, options.dataset),
+        dataset=asked(options),
         per_family=options.groups,
         seed=options.seed,
         l2_over_n=options.l2,
         methods=words(options.method),
-        table=own,
     )
     with Bars(options.quiet) as bars:
         result = removal.run(
-            configuration, options.out, progress=bars.update, say=say, memory=options.memory
-        )
+            configuration, options.out, progress=bars.update, say=say, memory=options.memory,
+            command=options.asked,
+        )  # fmt: skip
     print(as_json(records(result.effects)) if options.json else _in_words(result))
     for sentence in _flagged(result):
         say(sentence)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -190,9 +191,20 @@ class Dataset:
             parts["classes_query"] = np.bincount(self.codes(self.y_query)).tolist()
         else:
             parts["y"] = _checksum(self.y)
-        return parts | {
-            "x": _checksum(self.x),
-            "x_query": _checksum(self.x_query),
+        parts |= {"x": _checksum(self.x), "x_query": _checksum(self.x_query)}
+        return parts if self.coding is None else parts | self._of_table(self.coding)
+
+    def _of_table(self, coding: Coding) -> dict[str, Any]:
+        """What tells a user's table from another besides its inputs."""
+        names = ("weights", "offset", "offset_query", *([] if self.labelled else ["y_query"]))
+        numbers = {name: getattr(self, name) for name in names}
+        columns = {"y": self.y, **self.labels} if self.labelled else self.labels
+        texts = {name: list(map(repr, column.tolist())) for name, column in columns.items()}
+        return {
+            "loss": self.model_loss.name,
+            "coding": _digest(coding.record()),
+            **{name: _checksum(part) for name, part in numbers.items() if part is not None},
+            "labels": {name: _digest(text) for name, text in texts.items()},
         }
 
     def codes(self, y: np.ndarray) -> np.ndarray:
@@ -212,6 +224,10 @@ def objective_for(data: Dataset, l2: Penalty = 1.0, *, weights=None) -> LinearOb
     )  # fmt: skip
     known = {"classes": data.classes} if data.classes else {}
     return dataclasses.replace(made, names=tuple(data.feature_names) or None, **known)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _checksum(values: Inputs) -> str:

@@ -11,18 +11,19 @@ missing"); a category that is missing is one of its own. Blocks of many categori
 
 import abc
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from leaveout.runtime.columns import Column, as_numbers, codes, distinct
+from leaveout.runtime.columns import Column, as_numbers, codes
 from leaveout.runtime.memory import DENSE_COPY
 from leaveout.runtime.tables import Rows, is_sparse
-from leaveout.runtime.text import shortened
-from leaveout.studies.own.frames import Frame, kind_of
+from leaveout.studies.own.frames import Frame
 
-__all__ = ["Block", "Category", "Coding", "Columns", "Number", "Part", "learnt"]
+__all__ = [
+    "MANY", "MISSING", "Block", "Category", "Coding", "Columns", "Number", "Part", "beside",
+    "finite_numbers", "written_out",
+]  # fmt: skip
 
 #: coded columns (n k), dense or sparse
 if TYPE_CHECKING:
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 else:
     Block = np.ndarray | Rows
 
-_MANY = 100  # categories from which a block is sparse
-_MISSING = "missing"  # what an absent category is called
+MANY = 100  # categories from which a block is sparse
+MISSING = "missing"  # what an absent category is called
 
 
 class Part(abc.ABC):
@@ -79,11 +80,11 @@ class Number(Part):
     @property
     def names(self) -> tuple[str, ...]:
         """The column's, and that of what is missing."""
-        return (self.source,) if self.fill is None else (self.source, f"{self.source} {_MISSING}")
+        return (self.source,) if self.fill is None else (self.source, f"{self.source} {MISSING}")
 
     def coded(self, given: Column) -> tuple[np.ndarray, np.ndarray]:
         """The number, and whether it was missing."""
-        values = _numbers(self.source, given)
+        values = finite_numbers(self.source, given)
         known = given.there | (self.fill is not None)
         values = np.where(given.there, values, 0.0 if self.fill is None else self.fill)
         columns = [(values - self.middle) / self.scale]
@@ -113,7 +114,7 @@ class Category(Part):
     @property
     def names(self) -> tuple[str, ...]:
         """column=category."""
-        said = [*(str(level) for level in self.levels[1:]), *([_MISSING] if self.absent else [])]
+        said = [*(str(level) for level in self.levels[1:]), *([MISSING] if self.absent else [])]
         return tuple(f"{self.source}={level}" for level in said)
 
     def coded(self, given: Column) -> tuple[Block, np.ndarray]:
@@ -133,7 +134,7 @@ class Category(Part):
 
 def _indicators(code: np.ndarray, count: int) -> Block:
     """(n count) 1 where the code says, nothing where it is negative."""
-    if count <= _MANY:
+    if count <= MANY:
         return (code[:, None] == np.arange(count)).astype(float)
     from scipy.sparse import csr_array
 
@@ -196,14 +197,15 @@ class Columns(Coding):
         """The blocks side by side, sparse where one is and a dense copy would be large."""
         each = [part.coded(frame[part.source]) for part in self.parts]
         known = np.logical_and.reduce([known for _, known in each])
-        return _beside([block for block, _ in each]), known
+        return beside([block for block, _ in each]), known
 
     def record(self) -> list[dict[str, Any]]:
         """Of each part."""
         return [part.record() for part in self.parts]
 
 
-def _beside(blocks: list[Block]) -> Block:
+def beside(blocks: list[Block]) -> Block:
+    """Blocks side by side: sparse where one is, and it is wide or a dense copy would be large."""
     if not any(is_sparse(block) for block in blocks):
         return np.concatenate(blocks, axis=1)
     from scipy.sparse import csr_array, hstack
@@ -213,57 +215,25 @@ def _beside(blocks: list[Block]) -> Block:
     return found.toarray() if d <= n and 8 * n * d <= DENSE_COPY else found
 
 
-# ---- learnt from training rows -------------------------------------------------------------------
+def written_out(block: Block, n: int, known: np.ndarray, columns: np.ndarray) -> Block:
+    """(n k) some columns of a block that has the known rows only; the others are zeros."""
+    if not is_sparse(block):
+        found = np.zeros((n, columns.size))
+        found[known] = np.asarray(block, float)[:, columns]
+        return found
+    from scipy.sparse import csr_array
+
+    place = csr_array((np.ones(known.sum()), (np.flatnonzero(known), np.arange(known.sum()))),
+                      shape=(n, int(known.sum())))  # fmt: skip
+    return beside([csr_array(place @ csr_array(block)[:, columns])])
 
 
-def learnt(
-    frame: Frame, features: Mapping[str, object], *, indicator: bool, standardise: bool
-) -> Columns:
-    """How these columns are coded, from the training rows.
+def finite_numbers(name: str, given: Column) -> np.ndarray:
+    """The entries as numbers, finite where there are any.
 
-    Args:
-        frame: the training rows.
-        features: column to its kind, None for what the column says, or a vectorizer.
-        indicator: whether what is missing is coded; if not, nothing is.
-        standardise: numbers in standard deviations from their mean.
+    Raises:
+        ValueError: for text, or an infinity.
     """
-    parts = [_part(frame, name, kind, indicator, standardise) for name, kind in features.items()]
-    return Columns(tuple(part for part in parts if part.names))
-
-
-def _part(frame: Frame, name: str, kind: object, indicator: bool, standardise: bool) -> Part:
-    given = frame[name]
-    found = kind_of(given) if kind is None else kind
-    if found == "nothing":
-        raise ValueError(f"column {name!r} has no entries, all are missing; leave it out")
-    if found == "date":
-        raise ValueError(
-            f"column {name!r} holds dates: give numbers, such as days since one of them, or "
-            "categories, such as the month; or leave it out"
-        )
-    if found == "mixed":
-        raise ValueError(
-            f"column {name!r} holds {_mixture(given)}; make it all numbers or all text"
-        )
-    absent = indicator and not given.there.all()
-    if found in ("number", "boolean"):
-        return _number(name, given, str(found), absent, standardise)
-    levels = frame.levels.get(name) or distinct(given.values[given.there])[0]
-    there = set(given.values[given.there].tolist())
-    return Category(name, tuple(_plain(one) for one in levels if one in there), absent)
-
-
-def _number(name: str, given: Column, kind: str, absent: bool, standardise: bool) -> Number:
-    values = _numbers(name, given)[given.there]
-    fill = float(np.median(values)) if absent else None
-    if not standardise or kind == "boolean":
-        return Number(name, kind, fill=fill)
-    whole = values if fill is None else np.append(values, np.full(int((~given.there).sum()), fill))
-    return Number(name, kind, float(whole.mean()), float(whole.std()) or 1.0, fill)
-
-
-def _numbers(name: str, given: Column) -> np.ndarray:
-    """The entries as finite numbers, where there are any."""
     values = as_numbers(given)
     if values is None:
         raise ValueError(f"column {name!r} holds text in rows to be coded, and was numbers before")
@@ -275,13 +245,3 @@ def _numbers(name: str, given: Column) -> np.ndarray:
             "make them missing, or drop these rows"
         )
     return values
-
-
-def _mixture(given: Column) -> str:
-    """What a column of several types holds, in words."""
-    types = sorted({type(value).__name__ for value in given.values[given.there].tolist()})
-    return f"entries of several types ({shortened(types)})"
-
-
-def _plain(level: object) -> object:
-    return level.item() if isinstance(level, np.generic) else level

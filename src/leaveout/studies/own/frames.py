@@ -10,7 +10,7 @@ import numpy as np
 
 from leaveout.runtime.columns import Column, as_numbers, column
 from leaveout.runtime.tables import columns_of, names_of
-from leaveout.runtime.text import shortened
+from leaveout.runtime.text import did_you_mean, shortened
 
 __all__ = ["Frame", "is_path", "kind_of", "read"]
 
@@ -46,14 +46,9 @@ class Frame:
             ValueError: where there is none of that name, with the nearest.
         """
         if name not in self.columns:
-            raise ValueError(f"{self.title} has no column {name!r}{self._instead(name)}")
+            near = did_you_mean(name, self.columns)
+            raise ValueError(f"{self.title} has no column {name!r}{near}")
         return self.columns[name]
-
-    def _instead(self, name: str) -> str:
-        import difflib
-
-        near = difflib.get_close_matches(str(name), self.columns, n=1)
-        return f"; did you mean {near[0]!r}?" if near else f"; it has {shortened(self.columns, 12)}"
 
     def rows(self, kept: np.ndarray) -> "Frame":
         """Some of the rows: positions, or booleans (n)."""

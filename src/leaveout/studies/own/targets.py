@@ -56,6 +56,10 @@ class Target:
             )
         return _array(self.classes)[code]
 
+    def coded(self, y: np.ndarray) -> np.ndarray:
+        """Labels as numbers 0..K-1; numbers as they are."""
+        return codes(y, self.classes) if self.classes else y
+
 
 def target_of(name: str, given: Column, positive: object, loss: Loss | None) -> Target:
     """The target of a column of training rows that has no missing entries.

@@ -38,7 +38,7 @@ def report_of_study(
     data: Dataset,
     path: Path,
     *,
-    command: str,
+    command: str | None,
     notes: list[str],
 ) -> Path:
     """A page on a study: the methods beside retraining, with figures.
@@ -49,7 +49,7 @@ def report_of_study(
         columns: the measures that the page shows.
         data: the data set.
         path: of the file.
-        command: that asked for the study.
+        command: that asked for the study, or None.
         notes: on its groups, and on the fit.
     """
     actual = effects["actual"]

@@ -1,0 +1,139 @@
+"""Formulas, as of R and statsmodels, read by `formulaic`."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from leaveout.runtime.text import shortened
+from leaveout.studies.own.coding import MANY, Block, Coding, written_out
+from leaveout.studies.own.frames import Frame, kind_of
+
+__all__ = ["Formula", "right_side", "sources_of"]
+
+_INTERCEPT = "Intercept"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Formula(Coding):
+    """A formula, and what it learnt from the training rows.
+
+    Attributes:
+        text: its right side.
+        spec: of formulaic, with the state of its transforms.
+        categories: source to the values of it that training rows have, where it stands for
+            categories.
+    """
+
+    text: str
+    spec: Any
+    categories: dict[str, frozenset]
+
+    @classmethod
+    def learnt(cls, text: str, frame: Frame) -> "Formula":
+        """From the training rows.
+
+        Raises:
+            ValueError: for a formula that cannot be read or evaluated.
+        """
+        from formulaic import model_matrix
+        from formulaic.errors import FormulaicError
+
+        sources = sources_of(text, frame)
+        texts = {name for name in sources if kind_of(frame[name]) == "text"}
+        seen = {name: frozenset(frame[name].values.tolist()) for name in sources}
+        sparse = any(len(seen[name]) > MANY for name in texts)
+        try:
+            found = model_matrix(
+                text, _pandas(frame, sources), output="sparse" if sparse else "numpy",
+                na_action="raise",
+            )  # fmt: skip
+        except (FormulaicError, ValueError, TypeError, NameError) as error:
+            raise ValueError(f"the formula {text!r} cannot be evaluated: {error}") from error
+        spec = found.model_spec
+        kinds = {name: kind.value for name, (kind, _) in spec.encoder_state.items()}
+        coded = {name for name in sources for term in kinds
+                 if kinds[term] == "categorical" and name in term}  # fmt: skip
+        return cls(text, spec, {name: seen[name] for name in texts | coded})
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the formula has one: it is then the model's own, and free of penalty."""
+        return _INTERCEPT in self.spec.column_names
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As formulaic calls them."""
+        return tuple(name for name in self.spec.column_names if name != _INTERCEPT)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The columns that it names."""
+        return tuple(sorted(self.spec.required_variables))
+
+    def inputs(self, frame: Frame) -> tuple[Block, np.ndarray]:
+        """The model matrix without its intercept."""
+        known = np.ones(frame.n, bool)
+        for name, values in self.categories.items():
+            known &= np.array([value in values for value in frame[name].values.tolist()], bool)
+        found = self.spec.get_model_matrix(_pandas(frame.rows(known), self.sources))
+        block = getattr(found, "__wrapped__", found)
+        kept = [name != _INTERCEPT for name in self.spec.column_names]
+        return written_out(block, frame.n, known, np.flatnonzero(kept)), known
+
+    def record(self) -> list[dict[str, Any]]:
+        """The formula, its columns, and what its transforms keep."""
+        state = repr(sorted(self.spec.transform_state.items()))
+        levels = {name: sorted(map(str, values)) for name, values in self.categories.items()}
+        return [{"kind": "formula", "text": self.text, "names": list(self.names),
+                 "levels": levels, "state": state}]  # fmt: skip
+
+
+def right_side(formula: str, target: str) -> str:
+    """The right side of a formula, whose left side, if it has one, is the target.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    left, tilde, right = formula.partition("~")
+    if tilde and left.strip().strip("`") not in ("", target):
+        raise ValueError(
+            f"the left side of the formula is {left.strip()!r}, and the target is {target!r}; "
+            "give the right side alone, or one target"
+        )
+    return right.strip() if tilde else formula.strip()
+
+
+def sources_of(text: str, frame: Frame) -> list[str]:
+    """The columns that a formula names.
+
+    Raises:
+        ImportError: without formulaic.
+        ValueError: if it cannot be read, or names a column that is not there.
+    """
+    try:
+        import formulaic
+        from formulaic.errors import FormulaicError
+    except ImportError as error:
+        raise ImportError(
+            'formulas are read by formulaic; pip install "leaveout[table]"'
+        ) from error
+    try:
+        wanted = sorted(formulaic.Formula(text).required_variables)
+    except (FormulaicError, SyntaxError) as error:
+        raise ValueError(f"the formula {text!r} cannot be read: {error}") from error
+    if not wanted:
+        raise ValueError(f"the formula {text!r} names no column; it has {shortened(frame.columns)}")
+    for name in wanted:
+        frame[name]
+    return wanted
+
+
+def _pandas(frame: Frame, names):
+    """Some columns as a pandas table; categories in the order they were declared."""
+    import pandas as pd
+
+    table = pd.DataFrame({name: frame[name].values for name in names})
+    for name in set(names) & set(frame.levels):
+        table[name] = pd.Categorical(table[name], categories=list(frame.levels[name]))
+    return table
