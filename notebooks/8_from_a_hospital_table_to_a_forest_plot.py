@@ -40,7 +40,7 @@ table.head()
 # ## Ten lines
 #
 # The CSV becomes a data set: columns coded and named, groups by hospital, nothing missing in
-# silence. The model is logistic without a penalty to speak of: its coefficients are log odds ratios.
+# silence. The model is logistic without a penalty to speak of: coefficients are log odds ratios.
 
 # %%
 columns = ["age", "sex", "trestbps", "thalach", "exang", "oldpeak"]
