@@ -62,6 +62,7 @@ if _TYPE_CHECKING:  # they are loaded when they are asked for
     from leaveout.studies import datasets
     from leaveout.studies.koh2019 import counterexamples
     from leaveout.studies.own.verb import table
+    from leaveout.studies.report.of_credit import report
 
 __all__ = [
     # what is minimised
@@ -154,11 +155,14 @@ __all__ = [
     "counterexamples",
     "datasets",
     "table",
+    # a page for those who decide
+    "report",
 ]
 
 _LAZY = {
     "counterexamples": "leaveout.studies.koh2019.counterexamples",
     "datasets": "leaveout.studies.datasets",
+    "report": "leaveout.studies.report.of_credit:report",
     "table": "leaveout.studies.own.verb:table",
 }
 
@@ -182,7 +186,6 @@ _moved = _found_elsewhere(
         "paper": "leaveout.studies.koh2019.figures",
         "path": "leaveout.fitting.paths",
         "radius": "leaveout.certify.radius",
-        "report": "leaveout.analysis.compare",
         "sharding": "leaveout.runtime.sharding",
         "solution": "leaveout.runtime.solution",
         "study": "leaveout.studies.removal",

@@ -119,14 +119,14 @@ class Credit:
 
     def order(self, column: int | str = 0) -> np.ndarray:
         """(g) the groups from the largest size of effect to the smallest."""
-        return np.argsort(-np.abs(self.best.value[:, self._at(column)]), kind="stable")
+        return np.argsort(-np.abs(self.best.value[:, self.at(column)]), kind="stable")
 
     def table(self, column: int | str = 0, most: int = 20) -> str:
         """A plain-text table of the groups with the largest effects on one column.
 
         Effects whose status is not `converged` are marked by a star.
         """
-        j = self._at(column)
+        j = self.at(column)
         head = ["group", "size", "alpha", *self.effects, "per example"]
         head += ["z", "percentile", "q"] if self.null is not None else []
         rows = [head, *(self._row(i, j) for i in self.order(j)[:most].tolist())]
@@ -160,7 +160,12 @@ class Credit:
         size = np.where(self.groups.size > 0, self.groups.size, np.nan)
         return self.best.value[:, column] / size
 
-    def _at(self, column: int | str) -> int:
+    def at(self, column: int | str) -> int:
+        """The position of a column, from itself or from its name.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
         if not isinstance(column, str):
             return int(column)
         if column not in self.columns:

@@ -1,6 +1,7 @@
-"""What every figure shares: styles, a canvas, and writing it."""
+"""What every figure shares: styles, a canvas, words for its axes, and writing it."""
 
 import os
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -8,16 +9,24 @@ from leaveout.runtime import files
 
 __all__ = [
     "FOUR",
+    "HELPS",
+    "HURTS",
     "LINES",
+    "NEUTRAL",
     "OTHER",
     "STYLE",
     "Axes",
     "Figure",
     "Paths",
     "canvas",
+    "colours",
     "count_in_red",
+    "meaning",
+    "named",
     "need_matplotlib",
+    "plain",
     "styles",
+    "wrapped",
     "write",
 ]
 
@@ -45,6 +54,8 @@ LINES = {
     "Newton": ("#0072B2", "-", None),
     "actual": ("#000000", "-", "s"),
 }
+#: groups without which the model is worse, or better, or of which that is not known
+HELPS, HURTS, NEUTRAL = "#0072B2", "#D55E00", "#555555"
 OTHER = (("#56B4E9", "v"), ("#999999", "X"), ("#117733", "p"), ("#882255", "h"), ("#332288", "d"))
 
 
@@ -71,6 +82,42 @@ def canvas(down: int, across: int):
 
     figure = drawn.Figure(figsize=(3.9 * across, 4.1 * down), layout="constrained", dpi=110)
     return figure, figure.subplots(down, across, squeeze=False)
+
+
+def meaning(better: int, what: str = "the group") -> str:
+    """What lies left and right of zero on an axis of effects, f(without) - f(with).
+
+    Args:
+        better: 1 where more of f is better, -1 where less is, 0 where that is not known.
+        what: leaves.
+    """
+    if not better:
+        return f"\u2190 lower without {what}   |   higher without {what} \u2192"
+    left, right = ("better", "worse") if better < 0 else ("worse", "better")
+    return f"\u2190 {left} without {what}   |   {right} without {what} \u2192"
+
+
+def colours(values, better: int) -> list[str]:
+    """A colour for each effect: of what helps, of what hurts, or of what is neither."""
+    if not better:
+        return [NEUTRAL] * len(values)
+    return [HURTS if better * value > 0 else HELPS for value in values]
+
+
+def plain(text: object) -> str:
+    """Text as it stands: a dollar begins no formula."""
+    return str(text).replace("$", r"\$")
+
+
+def named(names, sizes, most: int = 34) -> list[str]:
+    """What rows of groups are called: a name, cut short where it is long, and a size."""
+    cut = [name if len(name) <= most else f"{name[: most - 1]}\u2026" for name in map(str, names)]
+    return [f"{plain(name)} ({size:,})" for name, size in zip(cut, sizes, strict=True)]
+
+
+def wrapped(title: str | None, width: int) -> str | None:
+    """A title in lines of so many letters."""
+    return None if title is None else "\n".join(textwrap.wrap(plain(title), width))
 
 
 def count_in_red(ax: Axes, **counts: int) -> None:

@@ -98,6 +98,7 @@ def run(
     progress: Progress | None,
     say: Say,
     memory: float | int | None,
+    command: str | None = None,
 ) -> _Result:
     """Run an experiment, go on with it, or read it if it is finished.
 
@@ -107,6 +108,7 @@ def run(
         progress: called after each chunk.
         say: called with a sentence at each stage.
         memory: bytes, of which `experiment.room` makes those for working arrays.
+        command: what asked for it.
 
     Raises:
         ValueError: if the folder holds another experiment, or another process is at work in it.
@@ -117,7 +119,8 @@ def run(
         with alone(folder):
             if not is_finished(folder):  # by the process that held it
                 quiet = progress or (lambda stage, done, count: None)
-                return _run(experiment, Workspace(folder, say, quiet, Clock(folder), memory))
+                space = Workspace(folder, say, quiet, Clock(folder), memory, command)
+                return _run(experiment, space)
     say(f"{folder} is finished; nothing to compute")
     return experiment.opened(folder)
 

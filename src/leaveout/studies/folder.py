@@ -69,6 +69,7 @@ class Workspace:
         progress: called after each chunk.
         clock: seconds spent on each stage.
         room: bytes that may be taken: what was asked for until there is a plan, then the plan's.
+        command: what asked for the experiment, where that is known.
     """
 
     folder: Path
@@ -76,6 +77,7 @@ class Workspace:
     progress: Progress
     clock: Clock
     room: float | int | None
+    command: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

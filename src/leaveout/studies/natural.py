@@ -41,6 +41,7 @@ from leaveout.studies.folder import (
 from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.natural_report import Report, draw
 from leaveout.studies.penalty import penalised
+from leaveout.studies.report.of_credit import report as write_report
 
 __all__ = [
     "Question",
@@ -111,6 +112,8 @@ class Question(Experiment[Report]):
         """The data, its groups, and the fit."""
         data = loaded(self.dataset)
         made = data.grouped(self.by)
+        for note in data.notes:
+            space.say(note)
         space.say(f"{data.name}: {data.n:,} training examples, {data.d:,} features; {made!r}")
         bare = objective_for(data, weights=data.weights)
         objective, _ = penalised(bare, data, self.l2_over_n, space)
@@ -134,6 +137,7 @@ def run(
     progress: Progress | None = None,
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
+    command: str | None = None,
 ) -> Report:
     """Run a study of natural groups, go on with it, or read it if it is finished.
 
@@ -144,12 +148,13 @@ def run(
         say: called with a sentence at each stage.
         memory: bytes that working arrays may take; default a quarter of what is free. Kept with the
             plan of chunks, so that a study goes on as it began.
+        command: what asked for it, for the report to quote.
 
     Raises:
         ValueError: if the data set has no such column, the folder holds another study, or another
             process is at work in it.
     """
-    return engine.run(question, out, progress, say, memory)
+    return engine.run(question, out, progress, say, memory, command)
 
 
 def read(folder: str | os.PathLike) -> Report:
@@ -223,8 +228,19 @@ class _Setting(Setting[Report]):
         summary = self._summary(worth, table, space)
         report = Report(folder, effects, table, summary, worth, found.resumed)
         draw(report, self.data.name)
+        space.clock.lap("figures")
+        self._write_page(worth, space)
         write_json(folder / "summary.json", summary)
         return report
+
+    def _write_page(self, worth: Credit, space: Workspace) -> None:
+        """The page for those who decide; without jinja2 a sentence on how to have it."""
+        try:
+            path = space.folder / "report.html"
+            write_report(worth, path, data=self.data, command=space.command)
+        except ImportError as error:
+            space.say(str(error))
+        space.clock.lap("report")
 
     def _summary(self, worth: Credit, table, space: Workspace) -> dict[str, Any]:
         failed = {n: int(np.count_nonzero(each.status)) for n, each in worth.effects.items()}

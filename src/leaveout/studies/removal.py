@@ -45,6 +45,7 @@ from leaveout.studies.folder import (
 )
 from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.penalty import penalised
+from leaveout.studies.report.of_study import report_of_study
 
 __all__ = [
     "Configuration",
@@ -152,6 +153,8 @@ class Configuration(Experiment[Study]):
         space.clock.lap("l2")
         fitted = fit(objective)
         space.clock.lap("fit")
+        for note in data.notes:
+            space.say(note)
         accuracy = _accuracy(fitted, data)
         tested = "" if accuracy is None else f"test accuracy {accuracy:.1%}, "
         space.say(
@@ -175,6 +178,7 @@ def run(
     progress: Progress | None = None,
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
+    command: str | None = None,
 ) -> Study:
     """Run a study, or go on with it.
 
@@ -188,12 +192,13 @@ def run(
             compiling and for what the allocator keeps.
             Default: a quarter of what is free, for working arrays. Kept with the plan of chunks, so
             that a study goes on as it began.
+        command: what asked for it, for the report to quote.
 
     Raises:
         ValueError: if the folder holds a study of another configuration, or another process is at
             work in it.
     """
-    return engine.run(configuration, out, progress, say, memory)
+    return engine.run(configuration, out, progress, say, memory, command)
 
 
 def read(folder: str | os.PathLike) -> Study:
@@ -267,9 +272,28 @@ class _Setting(Setting[Study]):
         space.clock.lap("compare")
         _write_table_and_figure(folder, results)
         space.clock.lap("table and figure")
+        self._write_page(found, results, comparisons, space)
         summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
         write_json(folder / "summary.json", summary)
         return Study(folder, results, comparisons, summary, found.resumed)
+
+    def _write_page(self, found: Found, results, comparisons, space: Workspace) -> None:
+        """The page for a reader; without jinja2 a sentence on how to have it."""
+        l2, decrement = float(self.objective.l2), float(self.fit.residual)
+        notes = [
+            f"The penalty is l2 = {l2:.4g}, and theta is {decrement:.1e} from its optimum (the "
+            "Newton decrement).",
+            *found.plan.groups.notes,
+            *self.data.notes,
+        ]
+        try:
+            report_of_study(
+                results, comparisons, headline(results["actual"]), self.data,
+                space.folder / "report.html", command=space.command, notes=notes,
+            )  # fmt: skip
+        except ImportError as error:
+            space.say(str(error))
+        space.clock.lap("report")
 
     def _summary(
         self,
@@ -357,7 +381,15 @@ def _key(seed: int, purpose: int):
 @functools.lru_cache(maxsize=1)
 def _groups_of_data(given: Given, seed: int, num: int) -> Groups:
     """The families that do not look at the model: the same at every l2 of a sweep."""
-    return _groups.of_data(_key(seed, 0), loaded(given), num=num)
+    return _groups.of_data(_key(seed, 0), _in_tenths(loaded(given)), num=num)
+
+
+def _in_tenths(data: Dataset) -> Dataset:
+    """The data with tenths of its target in the place of classes, where that is a number."""
+    if data.labelled:
+        return data
+    edges = np.quantile(data.y, np.linspace(0.1, 0.9, 9))
+    return dataclasses.replace(data, y=np.searchsorted(edges, data.y))
 
 
 @eqx.filter_jit
