@@ -4,10 +4,13 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import (
     Lasso,
     LinearRegression,
@@ -21,7 +24,7 @@ from sklearn.linear_model import (
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 import leaveout as lo
@@ -237,3 +240,81 @@ def test_a_liblinear_intercept_is_penalised_as_its_scaling_says():
 def test_what_is_no_linear_model_of_all_the_data_is_told_why(estimator, sentence):
     with pytest.raises(ValueError, match=sentence):
         lo.from_sklearn(estimator, X, Y)
+
+
+# ---- tables ----------------------------------------------------------------------------------------
+
+FRAME = pd.DataFrame(
+    {
+        "age": X[:, 2],
+        "site": np.array(["a", "b", "c"])[LABELS % 3],
+        "note": [" ".join(RNG.choice([f"w{k}" for k in range(40)], 5)) + f" r{i % 70}"
+                 for i in range(N)],
+    }
+)  # fmt: skip
+
+
+def columns(*, words: bool) -> Any:
+    """Numbers scaled, categories one-hot, and texts as words where they are asked for."""
+    texts = [(TfidfVectorizer(), "note")] if words else []
+    return make_column_transformer(
+        (StandardScaler(), ["age"]), (OneHotEncoder(drop="first"), ["site"]), *texts,
+        sparse_threshold=1.0 if words else 0.0,
+    )  # fmt: skip
+
+
+def tables():
+    """A pipeline of each estimator, its targets, and whether it looks at words."""
+    return {
+        "LogisticRegression": (classifier(C=2), Y, False),
+        "LogisticRegressionCV": (LogisticRegressionCV(Cs=[0.1, 1], cv=3, solver="newton-cholesky",
+                                                      tol=1e-12, use_legacy_attributes=False,
+                                                      l1_ratios=(0,)), Y, False),
+        "Ridge": (Ridge(), TARGETS[:, 0], True),
+        "RidgeCV": (RidgeCV([0.5, 2]), TARGETS[:, 0], False),
+        "PoissonRegressor": (PoissonRegressor(solver="newton-cholesky", tol=1e-10), COUNTS, False),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LogisticRegression", "Ridge", *(pytest.param(n, marks=pytest.mark.slow) for n in (
+        "LogisticRegressionCV", "RidgeCV", "PoissonRegressor"))],
+)  # fmt: skip
+def test_a_pipeline_of_columns_is_refitted_behind_its_frozen_steps(name):
+    estimator, y, words = tables()[name]
+    pipe = make_pipeline(columns(words=words), estimator).fit(FRAME, y)
+    fit, sentence = said(lambda: lo.from_sklearn(pipe, FRAME, y))
+    assert sentence.count("the step 'columntransformer'") == 1
+    x = pipe[:-1].transform(FRAME)
+    names = tuple(pipe[:-1].get_feature_names_out())
+    assert linear(fit).names == names
+    found = lo.effects(
+        fit, GROUPS, lo.measures.parameter(["standardscaler__age", "onehotencoder__site_c"]), EXACT,
+    )  # fmt: skip
+    last: Any = pipe[-1]
+    if name.endswith("CV"):
+        last = classifier(C=float(last.C_)) if "Log" in name else Ridge(float(last.alpha_))
+    if name == "PoissonRegressor":  # its l2 follows n: held as it is
+        last = None
+        l2 = N * 1.0
+    at = [names.index("standardscaler__age"), names.index("onehotencoder__site_c")]
+
+    def slopes(stays):
+        model = last or PoissonRegressor(alpha=l2 / stays.sum(), **{
+            "solver": "newton-cholesky", "tol": 1e-10})  # fmt: skip
+        return np.ravel(fresh(model).fit(x[stays], y[stays]).coef_)[at]
+
+    truth = [slopes(label != LABELS) - slopes(np.ones(N, bool)) for label in range(4)]
+    np.testing.assert_allclose(found.value, truth, atol=1e-7)
+
+
+def test_words_stay_sparse_all_the_way():
+    pipe = make_pipeline(columns(words=True), classifier()).fit(FRAME[:80], Y[:80])
+    fit = lo.from_sklearn(pipe, FRAME[:80], Y[:80], frozen=True)
+    assert fit.objective.sparse
+    queries = pipe[:-1].transform(FRAME[80:90])
+    assert fit.predict(queries).tolist() == pipe.predict(FRAME[80:90]).tolist()
+    with pytest.raises(ValueError, match="LinearSVC cannot be taken over: its loss has no second"):
+        svc = make_pipeline(columns(words=True), LinearSVC()).fit(FRAME, Y)
+        lo.from_sklearn(svc, FRAME, Y)

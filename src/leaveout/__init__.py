@@ -27,6 +27,7 @@ from leaveout.fitting.gates import Need
 from leaveout.fitting.optimum import fit
 from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validate
 from leaveout.fitting.sklearn import from_sklearn
+from leaveout.fitting.statsmodels import from_statsmodels
 from leaveout.groups import Groups
 from leaveout.methods import (
     Corrected,
@@ -84,6 +85,7 @@ __all__ = [
     "cross_validate",
     "fit",
     "from_sklearn",
+    "from_statsmodels",
     "solvers",
     # a training, where there is no optimum
     "Fixed",
