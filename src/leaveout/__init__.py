@@ -19,6 +19,7 @@ from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.attribution.container import Effects, load
+from leaveout.attribution.join import concat
 from leaveout.attribution.verb import effects
 from leaveout.fitting.edits import add, rebalance, relabel, reweight
 from leaveout.fitting.fitted import Change, Fit
@@ -125,6 +126,7 @@ __all__ = [
     "Effects",
     "SolveError",
     "Status",
+    "concat",
     "effects",
     "load",
     "measures",

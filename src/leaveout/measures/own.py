@@ -127,16 +127,12 @@ def _coefficients(
     """Where theta holds the coefficient of a feature, one a score, and what each is called."""
     layout, columns = objective.known_layout, _columns(objective, feature)
     place = np.argsort(layout.order()).reshape(layout.outputs, layout.width)
-    at = place[:, list(columns)].T.reshape(-1)
-    if objective.outputs == 1:
-        return tuple(at.tolist()), tuple(columns.values())
-    scores = objective.classes or objective.targets or range(objective.outputs)
-    each = [f"{title}, {score}" for title in columns.values() for score in scores]
-    return tuple(at.tolist()), tuple(each)
+    at = place[:, columns].T.reshape(-1)
+    return tuple(at.tolist()), tuple(objective.titles[i] for i in at)
 
 
-def _columns(objective: LinearObjective, feature: str) -> dict[int, str]:
-    """Columns of the design that a name stands for, and what each is called.
+def _columns(objective: LinearObjective, feature: str) -> list[int]:
+    """Columns of the design that a name stands for.
 
     Of a category that `lo.table` coded, all of its columns, "site=va" for "site".
 
@@ -152,9 +148,7 @@ def _columns(objective: LinearObjective, feature: str) -> dict[int, str]:
     if not found:
         known = did_you_mean(feature, names) if objective.names else ": x was no table with names"
         raise ValueError(f"no column of x is called {feature!r}{known}")
-    if not objective.names:
-        found = [objective.known_layout.features]
-    return {j: str(names[j]) if objective.names else feature for j in found}
+    return found if objective.names else [objective.known_layout.features]
 
 
 def parameter(index, *, name: str = "parameter") -> Measure:
@@ -221,7 +215,7 @@ class _OddsRatio(Measure):
             return dataclasses.replace(self, index=index, labels=labels)
         count = objective.outputs
         against = tuple(index[i - i % count] for i in range(len(index)))
-        first = (objective.classes or range(count))[0]
+        first = objective.score_name(0)
         kept = [i for i in range(len(index)) if i % count]
         return dataclasses.replace(
             self,

@@ -12,6 +12,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from leaveout.runtime.text import called
+
 __all__ = [
     "Loss",
     "logistic",
@@ -79,7 +81,7 @@ class Loss:
     def name(self) -> str:
         """What it is called: its name on this shelf, or that of your function."""
         own = next((name for name in __all__ if globals()[name] is self), None)
-        return own or getattr(self.value, "__name__", type(self.value).__name__)
+        return own or called(self.value)
 
     def __call__(self, scores, y):
         """The loss of one example."""

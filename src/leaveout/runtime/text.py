@@ -5,7 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 
-__all__ = ["aligned", "did_you_mean", "shortened", "warn"]
+__all__ = ["aligned", "called", "did_you_mean", "shortened", "warn"]
 
 _OURS = ("leaveout", "equinox", "jaxtyping", "beartype", "contextlib", "functools")
 
@@ -22,6 +22,12 @@ def aligned(rows: list[list[str]], right: bool = False) -> list[str]:
         return "  ".join(cells).rstrip()
 
     return [line(row) for row in rows]
+
+
+def called(function: object) -> str:
+    """What a user's function is called; "own" where it has no name."""
+    name = getattr(function, "__name__", type(function).__name__)
+    return "own" if name == "<lambda>" else name
 
 
 def shortened(items: Iterable[object], most: int = 6) -> str:

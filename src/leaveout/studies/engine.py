@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from leaveout.attribution.container import Effects, joined, load
+from leaveout.attribution.container import Effects, joined, load_effects
 from leaveout.attribution.stream import plan, pose, stream
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
@@ -188,7 +188,7 @@ def collected(folder: Path, configured: Configured, planned: Plan) -> dict[Chose
     count, order = len(planned.chunks), planned.order
     return {
         each: joined(
-            [load(chunk_path(folder, each.word, number)) for number in range(count)],
+            [load_effects(chunk_path(folder, each.word, number)) for number in range(count)],
             planned.groups, order,
         )
         for each in configured.chosen

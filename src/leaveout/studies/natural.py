@@ -18,7 +18,7 @@ from leaveout import measures
 from leaveout.analysis.compare import compare
 from leaveout.analysis.credit import Credit, credited
 from leaveout.analysis.null import Null
-from leaveout.attribution.container import load
+from leaveout.attribution.container import load_effects
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
@@ -173,7 +173,7 @@ def read(folder: str | os.PathLike) -> Report:
     there = [each for each in every if _effects_path(folder, each).exists()]
     if not there:
         raise ValueError(f"{folder} is damaged: it has a summary, but no effects")
-    effects = {each.name: load(_effects_path(folder, each)) for each in there}
+    effects = {each.name: load_effects(_effects_path(folder, each)) for each in there}
     count = len(effects[there[0].name].groups)
     table = read_parquet(folder / "credit.parquet", count)
     return Report(folder, effects, table, summary)

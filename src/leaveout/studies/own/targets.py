@@ -100,7 +100,9 @@ def _usual(labels: bool, count: int, positive: object) -> Loss:
     return losses.logistic if count == 2 or positive is not None else losses.softmax
 
 
-def _of_labels(name: str, found: list, positive: object, loss: Loss) -> Target:
+def _of_labels(name: str, found: list, asked: object, loss: Loss) -> Target:
+    """A target of labels, of which one may be the positive one."""
+    positive = asked
     refuse_text_of_missing(found, f"the target {name!r}")
     labels = tuple(map(_plain, found))
     if len(labels) > _MOST:
@@ -115,9 +117,11 @@ def _of_labels(name: str, found: list, positive: object, loss: Loss) -> Target:
         )
     if positive is None:
         return Target(name, loss, labels)
-    if positive not in labels:
+    if positive not in labels:  # as a command line says it
+        positive = next((label for label in labels if str(label) == positive), None)
+    if positive is None:
         raise ValueError(
-            f"expected positive= as a label of {name!r}, {shortened(labels)}, got {positive!r}"
+            f"expected positive= as a label of {name!r}, {shortened(labels)}, got {asked!r}"
         )
     others = [label for label in labels if label != positive]
     if len(others) == 1:
