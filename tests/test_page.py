@@ -90,7 +90,7 @@ def test_colours_say_better_or_worse_whatever_the_sign_of_the_measure(credit, pa
     other = lo.report(credit, tmp_path / "accuracy.html", column="accuracy")
     for each in (page, other):
         row = rows(each.read_text("utf-8"), "&lt;bad&gt; &amp; $rich$")
-        assert 'class="word hurts"' in row
+        assert 'class="word hurts' in row
         assert ">helps" not in row
     assert credit.best.better == (-1, -1, -1, 1)
     loss, accuracy = credit.best.value[credit.groups.names == NAMES[2]][0, [0, 3]]

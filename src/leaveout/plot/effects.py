@@ -68,15 +68,16 @@ def scatter(
             f"there is nothing to draw: on {pair.columns[j]} {flagged_in_words(pair.status[:, j])}"
         )
     x, y = pair.actual[good, j], pair.predicted[good, j]
-    limits = _around(x, y) if limits is None else limits
+    stretched = _stretch(ax, x, y) if wide and limits is None else None
+    limits = limits or stretched or _around(x, y)
     ax.plot(limits, limits, color="0.6", linewidth=2, alpha=0.8, zorder=0)
     kind = np.full(len(good), "group") if pair.groups is None else pair.groups.kind
     _points(ax, x, y, kind[good])
-    stretched = wide and _stretch(ax, x, y)
     ax.set(xlim=limits, ylim=limits)
-    ax.set(box_aspect=1) if stretched else ax.set(aspect="equal")
-    better = actual.better[j] if isinstance(actual, Effects) else 0
-    ax.set_xlabel(f"actual effect on {plain(pair.columns[j])}\n{meaning(better, 'it')}", fontsize=9)
+    ax.set(**({"box_aspect": 1} if stretched else {"aspect": "equal"}))
+    sides = meaning(actual.better[j] if isinstance(actual, Effects) else 0, "it")
+    scale = "\n(logarithmic beyond the middle, so that all are seen)" if stretched else ""
+    ax.set_xlabel(f"actual effect on {plain(pair.columns[j])}\n{sides}{scale}", fontsize=8.5)
     ax.set_ylabel(predicted.method if isinstance(predicted, Effects) else "predicted effect")
     if title:
         ax.set_title(wrapped(title, 40))
@@ -94,15 +95,27 @@ def scatter(
     return ax
 
 
-def _stretch(ax: Axes, x: np.ndarray, y: np.ndarray) -> bool:
-    """Make axes wide where the largest effects are many times those of most groups."""
+def _stretch(ax: Axes, x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
+    """Make axes wide where the largest effects are many times those of most; their limits."""
     sizes = np.abs(np.concatenate([x, y]))
     most = float(np.quantile(sizes, 0.75))
     if len(x) < 5 or not most > 0 or sizes.max() < _DWARFED * most:
-        return False
-    for axis in (ax.set_xscale, ax.set_yscale):
-        axis("asinh", linear_width=most)
-    return True
+        return None
+    limits = most * np.sinh(_around(np.arcsinh(x / most), np.arcsinh(y / most)))
+    for scale, axis in ((ax.set_xscale, ax.xaxis), (ax.set_yscale, ax.yaxis)):
+        scale("asinh", linear_width=most)
+        ticks = _ticks(most, limits)
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_ticks([], minor=True)
+    return float(limits[0]), float(limits[1])
+
+
+def _ticks(most: float, limits: np.ndarray) -> list[float]:
+    """Zero, and at most three powers of ten on each side, beyond what is drawn as a line."""
+    first, last = np.ceil(np.log10(2 * most)), np.floor(np.log10(np.abs(limits).max()))
+    powers = np.arange(first, last + 1)[:: -max(1, int((last - first) // 3 + 1))][::-1]
+    ticks = [0.0, *(sign * 10.0**power for power in powers for sign in (-1, 1))]
+    return sorted(tick for tick in ticks if limits[0] <= tick <= limits[1])
 
 
 def _around(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -13,11 +13,12 @@ from leaveout.plot.style import (
     Paths,
     colours,
     count_in_red,
+    entitle,
+    explain,
     meaning,
     named,
     need_matplotlib,
     plain,
-    wrapped,
     write,
 )
 
@@ -110,6 +111,7 @@ def forest(
     shown = rows.some(order[good[order]])
     if not len(shown.value):
         raise ValueError(f"nothing to draw: all effects on {credit.columns[j]} are flagged")
+    own = ax is None
     if ax is None:
         from matplotlib.figure import Figure
 
@@ -120,11 +122,11 @@ def forest(
     name, better = plain(credit.columns[j]), best.better[j]
     kind = ", ".join(np.unique(credit.groups.kind).astype(str))
     label = f"{name}, without the {kind}" if whole else f"effect on {name}"
-    ax.set_xlabel(f"{label}\n{meaning(better, f'the {kind}')}")
-    ax.set_title(wrapped(title, 70))
+    ax.set_xlabel(f"{label}\n{meaning(better, f'the {kind}')}", fontsize=9)
+    entitle(ax, title, own)
     _numbers(ax, shown, texts)
     count_in_red(ax, flagged=rows.lost)
-    _explain(ax, shown, found)
+    explain(ax, _handles(shown, found), 1, own)
     write(ax.figure, path)
     return ax.figure
 
@@ -214,8 +216,8 @@ def _numbers(ax: Axes, rows: _Rows, last: list[str]) -> None:
     right.tick_params(length=0)
 
 
-def _explain(ax: Axes, rows: _Rows, found: Confidence | Credit) -> None:
-    """The legend, below the axes."""
+def _handles(rows: _Rows, found: Confidence | Credit) -> list:
+    """What the legend explains."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -236,6 +238,4 @@ def _explain(ax: Axes, rows: _Rows, found: Confidence | Credit) -> None:
         handles.append(Line2D([], [], color=NEUTRAL, marker="s", label=square))
     if rows.band is not None:
         handles.append(Patch(color="0.88", label="95 % of random groups of its size"))
-    ax.figure.legend(
-        handles=handles, loc="outside lower center", ncols=1, fontsize=8, frameon=False
-    )
+    return handles

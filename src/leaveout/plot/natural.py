@@ -12,11 +12,13 @@ from leaveout.plot.style import (
     Paths,
     colours,
     count_in_red,
+    cut,
+    entitle,
+    explain,
     meaning,
     named,
     need_matplotlib,
     plain,
-    wrapped,
     write,
 )
 
@@ -128,14 +130,11 @@ def heat(
     senses = np.broadcast_to(senses, (len(columns),))
     sided = senses.all()
     tinted, limit = _tinted(values, lost, senses if sided else np.full(len(columns), -1), apart)
-    named_rows, long = len(values) <= 40, max(map(len, map(str, columns)))
-    figure = Figure(
-        figsize=(
-            min(3.4 + 0.07 * long + 0.34 * len(values), 12),
-            2.0 + 0.34 * len(columns) + 1.2 * named_rows,
-        ),
-        layout="constrained", dpi=110,
-    )  # fmt: skip
+    named_rows, below, beside = len(values) <= 40, cut(rows), cut(columns, 40)
+    wide = 2.0 + 0.085 * max(map(len, beside)) + 0.34 * len(values)
+    high = 2.0 + 0.3 * len(columns) + 0.085 * max(map(len, below)) * named_rows
+    size = float(np.clip(wide, 6, 12)), high
+    figure = Figure(figsize=size, layout="constrained", dpi=110)
     ax = figure.add_subplot()
     ax.set_facecolor("0.6")  # seen where a value is masked
     shown = np.ma.masked_array(tinted, lost)[order].T
@@ -144,15 +143,15 @@ def heat(
         rasterized=True,
     )  # fmt: skip
     count_in_red(ax, flagged=int(lost.sum()))
-    ax.set_yticks(np.arange(len(columns)), [plain(column) for column in columns])
+    ax.set_yticks(np.arange(len(columns)), beside)
     if named_rows:
-        ax.set_xticks(np.arange(len(rows)), [plain(row) for row in rows[order]], rotation=90)
+        ax.set_xticks(np.arange(len(rows)), [below[i] for i in order], rotation=90)
     else:
         ax.set_xticks([])
         ax.set_xlabel(f"{len(rows):,} groups, those of like effects side by side")
     if values.size <= 80:
         _write_in(ax, values[order], lost[order], np.abs(tinted[order]) > 0.6 * limit)
-    ax.set_title(wrapped(title, 60))
+    entitle(ax, title, True)
     bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.7, aspect=35, pad=0.03)
     bar.set_label(_scale_in_words(bool(sided), apart))
     if apart:
@@ -249,10 +248,11 @@ def bands(
     if null is None or not placed.size:
         raise ValueError(f"{credit.columns[column]} was not compared with random groups")
     order = placed[np.argsort(-np.abs(null.z[placed, column]), kind="stable")][:most][::-1]
+    own = ax is None
     if ax is None:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 1.9 + 0.25 * len(order)), layout="constrained", dpi=110)
+        figure = Figure(figsize=(7.5, 2.2 + 0.25 * len(order)), layout="constrained", dpi=110)
         ax = figure.add_subplot()
     place, better = np.arange(len(order)), best.better[column]
     low, high = null.low[order, column], null.high[order, column]
@@ -268,16 +268,16 @@ def bands(
     ax.axvline(0, color="0.4", linewidth=0.8, zorder=0)
     ax.set_yticks(place, named(credit.groups.names[order], credit.groups.size[order]))
     ax.set(ylim=(-0.7, len(order) - 0.3))
-    ax.set_xlabel(f"effect on {plain(credit.columns[column])}\n{meaning(better)}")
-    ax.set_title(wrapped(title, 70))
-    _explain(ax, best.method, null.method, bool(better))
+    ax.set_xlabel(f"effect on {plain(credit.columns[column])}\n{meaning(better)}", fontsize=9)
+    entitle(ax, title, own)
+    explain(ax, _handles(best.method, null.method, bool(better)), 2, own)
     count_in_red(ax, flagged=len(null.z) - placed.size)
     write(ax.figure, path)
     return ax.figure
 
 
-def _explain(ax: Axes, drawn: str, compared: str, sided: bool) -> None:
-    """The legend of `bands`, below the axes."""
+def _handles(drawn: str, compared: str, sided: bool) -> list:
+    """What the legend of `bands` explains."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -297,6 +297,4 @@ def _explain(ax: Axes, drawn: str, compared: str, sided: bool) -> None:
             Line2D([], [], linestyle="", marker="|", markersize=8, color="0.45",
                    label=f"its {compared}, which the band is of")
         )  # fmt: skip
-    ax.figure.legend(
-        handles=handles, loc="outside lower center", ncols=2, fontsize=8, frameon=False
-    )
+    return handles

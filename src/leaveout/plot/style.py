@@ -2,6 +2,7 @@
 
 import os
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -21,6 +22,9 @@ __all__ = [
     "canvas",
     "colours",
     "count_in_red",
+    "cut",
+    "entitle",
+    "explain",
     "meaning",
     "named",
     "need_matplotlib",
@@ -109,10 +113,32 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def named(names, sizes, most: int = 34) -> list[str]:
+def cut(names, most: int = 28) -> list[str]:
+    """Names, those that are long cut short."""
+    short = [name if len(name) <= most else f"{name[: most - 1]}\u2026" for name in map(str, names)]
+    return [plain(name) for name in short]
+
+
+def named(names, sizes) -> list[str]:
     """What rows of groups are called: a name, cut short where it is long, and a size."""
-    cut = [name if len(name) <= most else f"{name[: most - 1]}\u2026" for name in map(str, names)]
-    return [f"{plain(name)} ({size:,})" for name, size in zip(cut, sizes, strict=True)]
+    return [f"{name} ({size:,})" for name, size in zip(cut(names), sizes, strict=True)]
+
+
+def entitle(ax: Axes, title: str | None, own: bool) -> None:
+    """A title, in lines: over the whole figure if that is the axes' own, else over the axes."""
+    if title and own:
+        ax.figure.suptitle(wrapped(title, int(11 * ax.figure.get_figwidth())), fontsize=12)
+    elif title:
+        ax.set_title(wrapped(title, 40))
+
+
+def explain(ax: Axes, handles: list, columns: int, own: bool) -> None:
+    """A legend below the axes, where it lies over nothing."""
+    options = {"handles": handles, "ncols": columns, "fontsize": 8, "frameon": False}
+    if own:
+        ax.figure.legend(loc="outside lower center", **options)
+    else:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), **options)
 
 
 def wrapped(title: str | None, width: int) -> str | None:
@@ -137,6 +163,12 @@ def write(figure: Figure, path: Paths) -> None:
     """
     if path is None:
         return
+    with warnings.catch_warnings():  # of letters that the font lacks; PDF and PNG show a box
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")
+        _write(figure, path)
+
+
+def _write(figure: Figure, path: Paths) -> None:
     for each in path if isinstance(path, list | tuple) else [path]:
         if isinstance(each, str | os.PathLike):
             kind = os.path.splitext(each)[1][1:] or need_matplotlib().rcParams["savefig.format"]

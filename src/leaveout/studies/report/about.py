@@ -16,6 +16,7 @@ from leaveout.studies.report.page import Section, number
 
 __all__ = ["about"]
 
+_SIZES = {"n": "training examples", "d": "features", "n_query": "query examples"}
 _HASHED = 2**30  # bytes of training data up to which a checksum is made of it
 
 
@@ -41,14 +42,21 @@ def about(fit: Fit | None, data: Dataset | None, command: str | None) -> Section
 
 
 def _of_data(data: Dataset) -> list[tuple[str, str]]:
-    words = {"n": "training examples", "d": "features", "n_query": "query examples"}
+    """Name, source, licence, sizes and checksums."""
     facts = [("data", f"{data.name}: {data.source}"), ("licence", data.licence)]
     for key, value in data.fingerprint().items():
-        name = words.get(key, key if key.startswith("class") else f"SHA-256 of {key}")
-        facts.append(
-            (name.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
-        )
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        facts += [_fact(f"{key} {name}".strip(), part) for name, part in inner]
     return facts
+
+
+def _fact(key: str, value: object) -> tuple[str, str]:
+    """A line of a fingerprint."""
+    if isinstance(value, int):
+        return _SIZES.get(key, key), f"{value:,}"
+    checksum = isinstance(value, str) and len(value) == 64
+    name = key.replace("_", " ")
+    return f"SHA-256 of {name}" if checksum else name, str(value)
 
 
 def _of_fit(fit: Fit, bare: bool) -> list[tuple[str, str]]:

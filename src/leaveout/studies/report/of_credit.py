@@ -96,6 +96,17 @@ _CAVEATS = (
 )
 
 
+#: what measures are, in a clause
+_SAID = {
+    "loss": ", which says how wrong the predictions for the query examples are",
+    "self_loss": ", how wrong the predictions for the group's own examples are",
+    "accuracy": ", the share of the query examples that are predicted right",
+    "AUROC": ", how often a positive query example is ranked above a negative one",
+    "calibration error": ", how far chances that are predicted are from those that come true",
+    "odds ratio": ", by how much the odds are multiplied for a unit more",
+}
+
+
 class _Told:
     """A credit in words, of one column.
 
@@ -133,8 +144,9 @@ class _Told:
             f"Each group in turn is left out, and {done}."
         )
         sense = {-1: " Less is better.", 1: " More is better.", 0: ""}[self.better]
-        now = "" if np.isnan(self.base) else f", {number(self.base)} with all groups"
-        return first, f"Measured is the {column}{now}.{sense}"
+        now = "" if np.isnan(self.base) else f": {number(self.base)} with all groups"
+        said = _SAID.get(self.credit.best.measure[self.j], "")
+        return first, f"Measured is the {column}{said}{now}.{sense}"
 
     def _actual(self) -> bool:
         return self.credit.best.method == "actual"
@@ -194,40 +206,35 @@ class _Told:
     # ---- the table ------------------------------------------------------------------------------
 
     def worth(self) -> Section:
-        """The table, a row a group."""
-        head, words, tinted = self._head()
+        """The table, a row a group; and folded away, every method's numbers."""
         rows = [self._row(i) for i in self.order.tolist()]
-        tables = [Table(head, tuple(rows[:_SHOWN]), words, tinted)]
+        head = self._head()
+        tables = [Table(head, tuple(rows[:_SHOWN]), (0, 1), (1, 3))]
         if rows[_SHOWN:]:
             rest = f"{len(rows) - _SHOWN:,} groups of smaller effect"
-            tables.append(Table(head, tuple(rows[_SHOWN:]), words, tinted, rest))
+            tables.append(Table(head, tuple(rows[_SHOWN:]), (0, 1), (1, 3), rest))
+        if len(self.credit.effects) > 1:
+            tables.append(self._methods())
         said = "Blue groups help: the model is worse without them. Orange groups hurt. "
         said = said if self.better else "The measure has no better side: effects are up or down. "
         method = self.credit.best.method
         return Section(
             "Which groups help, which hurt, by how much" if self.better else "What each group does",
-            (f"{said}The verdict is by the {method} effect, the last of the numbers.",),
+            (f"{said}The verdict is by the {method} effect on the {self.credit.columns[self.j]}.",),
             tables=tuple(tables),
         )
 
-    def _head(self) -> tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]]:
-        """Titles, which columns hold words, and which are tinted."""
-        effects = [name if name != "actual" else "actual effect" for name in self.credit.effects]
-        null = [] if self.credit.null is None else ["p", "q"]
-        head = [self.kind, "verdict", "size", "share", *effects, "of the measure", *null]
-        flags = ["status"] if not self.known.all() else []
-        sure = ["certified interval"] if self.credit.best.lower is not None else []
-        head += [*sure, *flags]
-        words = (0, 1, *([len(head) - 1] if flags else []))
-        return tuple(head), words, (1, 3 + len(effects))
+    def _head(self) -> tuple[str, ...]:
+        best = self.credit.best
+        head = [self.kind, "verdict", "size", f"{best.method} effect", "change"]
+        head += [] if self.credit.null is None else ["p", "q"]
+        head += [] if best.lower is None else ["certified interval"]
+        return (*head, *([] if self.known.all() else ["status"]))
 
     def _row(self, i: int) -> Row:
         groups, best = self.credit.groups, self.credit.best
         cells = [str(groups.names[i]), self._verdict(i), f"{groups.size[i]:,}"]
-        cells.append(f"{number(100 * groups.alpha[i], 3)} %")
-        for each in self.credit.effects.values():
-            star = "*" * bool(each.column_status[i, self.j])
-            cells.append(number(each.value[i, self.j], signed=True) + star)
+        cells.append(number(self.value[i], signed=True) + "*" * (not self.known[i]))
         cells.append(self._share(i) if self.known[i] else "")
         if self.credit.null is not None:
             cells += [number(self.credit.null.p[i, self.j], 2), number(self.q[i], 2)]
@@ -236,7 +243,23 @@ class _Told:
             cells.append(" to ".join(number(end, signed=True) for end in ends))
         if not self.known.all():
             cells.append(Status(int(best.column_status[i, self.j])).name.replace("_", " "))
-        return Row(tuple(cells), self._side(i), not self.known[i])
+        faint = " faint" if np.isfinite(self.q[i]) and not self.stands[i] else ""
+        return Row(tuple(cells), self._side(i) + faint, not self.known[i])
+
+    def _methods(self) -> Table:
+        """What every method says, a column a method."""
+        groups, effects = self.credit.groups, self.credit.effects
+        rows = []
+        for i in self.order.tolist():
+            values = [
+                number(each.value[i, self.j], signed=True)
+                + "*" * bool(each.column_status[i, self.j])
+                for each in effects.values()
+            ]
+            share = f"{number(100 * groups.alpha[i], 3)} %"
+            rows.append(Row((str(groups.names[i]), share, *values), flagged=not self.known[i]))
+        head = (self.kind, "share of the data", *effects)
+        return Table(head, tuple(rows), rest="The effects by every method (* did not converge)")
 
     def _side(self, i: int) -> str:
         if not self.known[i] or not self.better or self.value[i] == 0:
@@ -250,7 +273,7 @@ class _Told:
         side = self._side(i) or ("higher without it" if self.value[i] > 0 else "lower without it")
         if np.isnan(self.q[i]) or self.stands[i]:
             return side
-        return f"{side}, as chance would"
+        return f"{side}, no more than chance"
 
     # ---- chance ---------------------------------------------------------------------------------
 

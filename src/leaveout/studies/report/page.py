@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 import os
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -113,7 +114,8 @@ def drawn(figure: Figure, caption: str) -> Drawn:
     font = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]
     file = io.StringIO()
     options = {"svg.fonttype": "none", "svg.hashsalt": caption, "font.sans-serif": font}
-    with matplotlib.rc_context(options):
+    with matplotlib.rc_context(options), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")  # browsers have it
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     svg = file.getvalue()
     return Drawn(svg[svg.index("<svg") :], caption)
