@@ -242,7 +242,7 @@ def test_what_is_no_linear_model_of_all_the_data_is_told_why(estimator, sentence
         lo.from_sklearn(estimator, X, Y)
 
 
-# ---- tables ----------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------
 
 FRAME = pd.DataFrame(
     {
@@ -315,6 +315,6 @@ def test_words_stay_sparse_all_the_way():
     assert fit.objective.sparse
     queries = pipe[:-1].transform(FRAME[80:90])
     assert fit.predict(queries).tolist() == pipe.predict(FRAME[80:90]).tolist()
+    svc = make_pipeline(columns(words=True), LinearSVC()).fit(FRAME, Y)
     with pytest.raises(ValueError, match="LinearSVC cannot be taken over: its loss has no second"):
-        svc = make_pipeline(columns(words=True), LinearSVC()).fit(FRAME, Y)
         lo.from_sklearn(svc, FRAME, Y)

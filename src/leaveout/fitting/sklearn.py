@@ -150,7 +150,7 @@ def from_sklearn(
             weights have a pandas index and they differ.
         SolveError: if the parameters are not near the optimum of the converted objective.
     """
-    common_rows(x=x, y=y, weights=weights)
+    rows = common_rows(x=x, y=y, weights=weights)
     bare = _bare(estimator, x)
     if bare.name not in _RECIPES:
         raise ValueError(_refusal(bare.estimator))
@@ -162,6 +162,8 @@ def from_sklearn(
     objective = found.make(inputs, found.y, found.l2, weights=base * found.factor, **options)
     if bare.names is not None:
         objective = dataclasses.replace(objective, names=bare.names)
+    if objective.fingerprint is None:  # a step made an array of the table, its rows are the same
+        objective = dataclasses.replace(objective, fingerprint=rows)
     if not frozen:
         _warn_if_anew(type(estimator).__name__, bare.anew + found.anew)
     return fit(objective, theta=_flat(bare.estimator, intercept), throw=throw)

@@ -133,7 +133,7 @@ def _parquet(path: Path):
     try:
         import pyarrow.parquet
     except ImportError as error:
-        raise ImportError('Parquet is read by pyarrow; pip install "leaveout[study]"') from error
+        raise ImportError('Parquet is read by pyarrow; pip install "leaveout[table]"') from error
     try:
         return pyarrow.parquet.read_table(path)
     except (OSError, ValueError) as error:
@@ -149,7 +149,7 @@ def _csv(path: Path) -> Frame:
     try:
         import pandas as pd
     except ImportError as error:
-        raise ImportError('CSV is read by pandas; pip install "leaveout[study]"') from error
+        raise ImportError('CSV is read by pandas; pip install "leaveout[table]"') from error
     try:
         first = pd.read_csv(path, sep="\x01", header=None, nrows=1, dtype=str, encoding="utf-8-sig")
         line = str(first.iat[0, 0])

@@ -77,7 +77,7 @@ def words_of(name: str, given: Column, vectorizer: object, absent: bool) -> Word
     except ImportError as error:
         raise ImportError(
             f"the words of {name!r} are found by scikit-learn; "
-            'pip install "leaveout[study]", or leave the column out'
+            'pip install "leaveout[table]", or leave the column out'
         ) from error
     own = TfidfVectorizer() if vectorizer is None else clone(cast(Any, vectorizer))
     try:
