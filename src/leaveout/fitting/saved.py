@@ -118,12 +118,15 @@ def _objective(text, file) -> LinearObjective:
     """The linear model that the file holds."""
     features, outputs, intercept = text["layout"]
     layout = Layout(int(features), int(outputs), bool(intercept))
-    if not layout.size >= 0 or file["flat"].shape != (layout.size,):
-        raise ValueError(f"theta has shape {file['flat'].shape}, not ({layout.size},)")
-    parts = {name: jnp.asarray(file[name]) for name in _PLAIN[:-1] if name in file}
-    x = _inputs(file)
-    if x.shape != (len(file["weights"]), layout.features) or len(file["y"]) != x.shape[0]:
+    x, n = _inputs(file), len(file["weights"])
+    shapes = {"flat": (layout.size,), "penalised": (layout.size,), "weights": (n,), "l2": (),
+              "offset": (n, layout.outputs)}  # fmt: skip
+    for name, shape in shapes.items():
+        if name in file and file[name].shape != shape:
+            raise ValueError(f"{name} has shape {file[name].shape}, not {shape}")
+    if x.shape != (n, layout.features) or len(file["y"]) != n:
         raise ValueError(f"x has shape {x.shape}, y {file['y'].shape}")
+    parts = {name: jnp.asarray(file[name]) for name in _PLAIN[:-1] if name in file}
     labels = {
         name: None if text[name] is None else tuple(text[name])
         for name in ("classes", "names", "targets")

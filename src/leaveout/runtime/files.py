@@ -100,6 +100,7 @@ def read_npz(path: Target, kind: str, known: Collection[str]) -> dict[str, np.nd
 
 def kind_in(path: Target) -> str:
     """What an .npz file by `write_npz` says that it holds; nothing of any other."""
+    _check_path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo("format.npy").file_size > _WORDS:

@@ -1,6 +1,7 @@
 """Formulas, as of R and statsmodels, read by `formulaic`."""
 
 import dataclasses
+import re
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ class Formula(Coding):
             raise ValueError(f"the formula {text!r} cannot be evaluated: {error}") from error
         spec = found.model_spec
         kinds = {name: kind.value for name, (kind, _) in spec.encoder_state.items()}
-        coded = {name for name in sources for term in kinds
-                 if kinds[term] == "categorical" and name in term}  # fmt: skip
+        terms = [term for term, kind in kinds.items() if kind == "categorical"]
+        coded = {name for name in sources if any(_names(term, name) for term in terms)}
         return cls(text, spec, {name: seen[name] for name in texts | coded})
 
     @property
@@ -87,6 +88,11 @@ class Formula(Coding):
         levels = {name: sorted(map(str, values)) for name, values in self.categories.items()}
         return [{"kind": "formula", "text": self.text, "names": list(self.names),
                  "levels": levels, "state": state}]  # fmt: skip
+
+
+def _names(term: str, name: str) -> bool:
+    """Whether a term names a column, as a word of its own."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", term) is not None
 
 
 def right_side(formula: str, target: str) -> str:

@@ -94,6 +94,9 @@ def _checked(names: list[str], parts: Iterable[Column], levels, title: str) -> F
             f"{title} has more than one column named {shortened(twice)}; rename or drop them"
         )
     frame = Frame(dict(zip(names, parts, strict=True)), levels, title)
+    for name, part in frame.columns.items():
+        if part.there.ndim != 1:
+            raise ValueError(f"expected column {name!r} of {title} as one entry a row")
     lengths = {len(part.there) for part in frame.columns.values()}
     if lengths in (set(), {0}):
         raise ValueError(f"{title} is empty: it has {len(names)} columns and no rows")
@@ -103,13 +106,19 @@ def _checked(names: list[str], parts: Iterable[Column], levels, title: str) -> F
 
 
 def _declared(part: object) -> tuple:
-    """The categories that a column declares, in their order."""
+    """The categories that a column declares, in their order; sorted where that is by chance.
+
+    pandas has an order always, others where they say so (Enum): what polars and pyarrow call
+    categories besides are numbered as they come.
+    """
     import narwhals.stable.v2 as nw
 
     series = nw.from_native(part, series_only=True)
     if not isinstance(series.dtype, nw.Categorical | nw.Enum):
         return ()
-    return tuple(series.cat.get_categories().to_list())
+    found = series.cat.get_categories().to_list()
+    meant = series.implementation.is_pandas() or isinstance(series.dtype, nw.Enum)
+    return tuple(found if meant else sorted(found, key=str))
 
 
 # ---- files ---------------------------------------------------------------------------------------
