@@ -287,9 +287,10 @@ def _handles(drawn: str, compared: str, sided: bool) -> list:
 
     effect = f"{drawn} effect"
     if sided:
-        handles = [dot(HELPS, HELPS, f"{effect}, helps"), dot(HURTS, HURTS, f"{effect}, hurts")]
+        dots = [dot(HELPS, HELPS, f"{effect}, helps"), dot(HURTS, HURTS, f"{effect}, hurts")]
     else:
-        handles = [dot(NEUTRAL, NEUTRAL, effect)]
+        dots = [dot(NEUTRAL, NEUTRAL, effect)]
+    handles: list[object] = [*dots]
     handles.append(dot("white", NEUTRAL, "hollow: no more than chance (q > 0.05)"))
     handles.append(Patch(color="0.86", label=f"95 % of random groups like it, by {compared}"))
     if drawn != compared:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +24,7 @@ __all__ = ["Coding", "Dataset", "objective_for"]
 _GRID = tuple(float(value) for value in np.logspace(-4, -1, 10))
 
 
+@runtime_checkable
 class Coding(Protocol):
     """How the columns of a user's table became inputs."""
 

@@ -237,7 +237,7 @@ class _Told:
         cells.append(number(self.value[i], signed=True) + "*" * (not self.known[i]))
         cells.append(self._share(i) if self.known[i] else "")
         if self.credit.null is not None:
-            cells += [number(self.credit.null.p[i, self.j], 2), number(self.q[i], 2)]
+            cells += [number(float(each), 2) for each in (self.credit.null.p[i, self.j], self.q[i])]
         if best.lower is not None and best.upper is not None:
             ends = (best.lower[i, self.j], best.upper[i, self.j])
             cells.append(" to ".join(number(end, signed=True) for end in ends))
