@@ -21,7 +21,7 @@ def effects(value, method, groups, better=(-1, 1), **more):
 
 
 @pytest.fixture
-def credit():
+def credit(as_users_run_it):
     """Effects of six groups on a loss and an accuracy, written down; the first one hurts."""
     labels = NAMES[np.arange(60) % 6]
     groups = lo.Groups.from_labels(labels, kind="vendor")
@@ -57,7 +57,6 @@ def rgb(colour):
     return tuple(np.round(to_rgb(colour), 3))
 
 
-@pytest.mark.usefixtures("as_users_run_it")
 def test_bands_show_actual_effects_and_colour_by_better_or_worse(credit):
     for column, sides in ((LOSS, "better without the group   |   worse"), (SHARE, "worse without")):
         figure = drawn(lo.plot.bands(credit, column, title="Vendors " * 20))
@@ -118,7 +117,7 @@ def test_a_forest_of_effects_has_a_row_a_group_and_certified_intervals(credit):
     found = dataclasses.replace(credit, effects={"actual": sure})
     figure = lo.plot.forest(found, LOSS)
     ax = figure.axes[0]
-    assert [t.get_text() for t in ax.get_yticklabels()][0] == "bad (10)"  # from least to largest
+    assert ax.get_yticklabels()[0].get_text() == "bad (10)"  # from least to largest
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     assert words[0] == "actual effect, with its certified interval (numerical)"
     assert "95 % of random groups of its size" in words
