@@ -117,7 +117,10 @@ def drawn(figure: Figure, caption: str) -> Drawn:
     options: Any = {"svg.fonttype": "none", "svg.hashsalt": caption, "font.sans-serif": font}
     with matplotlib.rc_context(options), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")  # browsers have it
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Creator": None},
+            bbox_inches="tight", pad_inches=0.08,
+        )  # fmt: skip
     svg = file.getvalue()
     return Drawn(svg[svg.index("<svg") :], caption)
 
