@@ -16,8 +16,8 @@
 # odds ratio of a symptom, and does it hang on one hospital?
 #
 # The table is UCI's of four hospitals (Janosi, Steinbrunn, Pfisterer and Detrano 1988). Here it is
-# written as a CSV first, because that is how tables come. Age and the top heart rate are in standard
-# deviations.
+# written as a CSV first, because that is how tables come. Age and the top heart rate are in
+# standard deviations.
 
 # %%
 import jax

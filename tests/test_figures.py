@@ -74,7 +74,7 @@ def test_bands_show_actual_effects_and_colour_by_better_or_worse(credit):
         assert sides in ax.get_xlabel()
         legend = figure.legends[0]
         words = [text.get_text() for text in legend.get_texts()]
-        assert "hollow: no more than chance (q > 0.05)" in words
+        assert "hollow: within chance (q > 0.05)" in words
         assert not legend.get_window_extent().overlaps(ax.get_window_extent())
         whole, title = figure.bbox, figure._suptitle.get_window_extent()
         assert whole.x0 <= title.x0

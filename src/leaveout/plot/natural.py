@@ -293,7 +293,7 @@ def _handles(drawn: str, compared: str, sided: bool) -> list:
     else:
         dots = [dot(NEUTRAL, NEUTRAL, effect)]
     handles: list[object] = [*dots]
-    handles.append(dot("white", NEUTRAL, "hollow: no more than chance (q > 0.05)"))
+    handles.append(dot("white", NEUTRAL, "hollow: within chance (q > 0.05)"))
     handles.append(Patch(color="0.86", label=f"95 % of random groups like it, by {compared}"))
     if drawn != compared:
         handles.append(
