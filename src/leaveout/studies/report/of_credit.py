@@ -57,7 +57,8 @@ def report(
     Raises:
         ImportError: without jinja2 or matplotlib.
 
-    Example:
+    For example::
+
         found = lo.credit(fit, data.groups, lo.measures.loss(data.query, reduce="sum"), actual=True)
         lo.report(found, "hospitals.html", data=data)
     """
