@@ -121,8 +121,11 @@ def forest(
     texts = _estimate(ax, found, j, len(shown.value)) if whole else _zero(ax)
     name, better = plain(credit.columns[j]), best.better[j]
     kind = ", ".join(np.unique(credit.groups.kind).astype(str))
-    label = f"{name}, without the {kind}" if whole else f"effect on {name}"
-    ax.set_xlabel(f"{label}\n{meaning(better, f'the {kind}')}", fontsize=9)
+    label, sides = f"effect on {name}", meaning(better, f"the {kind}")
+    if whole:
+        label = f"{name}, without the {kind}"
+        sides = "\u2190 lower than with all (dashed)   |   higher than with all (dashed) \u2192"
+    ax.set_xlabel(f"{label}\n{sides}", fontsize=9)
     entitle(ax, title, own)
     _numbers(ax, shown, texts)
     count_in_red(ax, flagged=rows.lost)
