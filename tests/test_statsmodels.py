@@ -9,7 +9,7 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 
 import leaveout as lo
-from problems import linear, wrong
+from problems import linear, mostly_slow, wrong
 
 N = 120
 RNG = np.random.default_rng(4)
@@ -53,7 +53,7 @@ MODELS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", mostly_slow(MODELS, "Logit", "WLS"))
 def test_leaving_a_ward_out_is_fitting_again_without_it(model):
     results = MODELS[model](FRAME)
     fit = lo.from_statsmodels(results)

@@ -119,7 +119,7 @@ def _below(parts: list[Effects]) -> Effects:
     )
 
 
-def _each(parts: list[Effects], name: str, filler: float) -> list[np.ndarray] | None:
+def _each(parts: list[Effects], name: str, filler: float | int) -> list[np.ndarray] | None:
     """What each part has an entry a group of, the filler where it has none; None if none has."""
     if all(getattr(part, name) is None for part in parts):
         return None

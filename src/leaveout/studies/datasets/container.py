@@ -1,10 +1,11 @@
 """The container every data set is handed over in."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,6 +25,7 @@ __all__ = ["Coding", "Dataset", "objective_for"]
 _GRID = tuple(float(value) for value in np.logspace(-4, -1, 10))
 
 
+@runtime_checkable
 class Coding(Protocol):
     """How the columns of a user's table became inputs."""
 
@@ -127,7 +129,7 @@ class Dataset:
         offset = () if self.offset_query is None else (self.offset_query,)
         return self.x_query, self.y_query, *offset
 
-    @property
+    @functools.cached_property
     def groups(self) -> Groups:
         """The groups of its first column of labels; see `grouped`."""
         return self.grouped()
