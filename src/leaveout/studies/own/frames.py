@@ -5,6 +5,7 @@ import datetime
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Frame:
         return dataclasses.replace(self, columns=columns)
 
 
-def is_path(given: object) -> bool:
+def is_path(given: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether it names a file."""
     return isinstance(given, str | os.PathLike)
 
@@ -69,7 +70,7 @@ def read(given: object, title: str = "the table") -> Frame:
         FileNotFoundError: for a path that is none.
     """
     if is_path(given):
-        return _read_file(Path(os.fspath(given)))  # type: ignore[arg-type]
+        return _read_file(Path(given))
     if isinstance(given, Mapping):
         named = {str(name): column(part) for name, part in given.items()}
         return _checked(list(named), named.values(), {}, title)
