@@ -6,6 +6,7 @@ Never unpickled. What is read is fitted again from its theta, which proves that 
 import hashlib
 import json
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -126,8 +127,8 @@ def _objective(text, file) -> LinearObjective:
             raise ValueError(f"{name} has shape {file[name].shape}, not {shape}")
     if x.shape != (n, layout.features) or len(file["y"]) != n:
         raise ValueError(f"x has shape {x.shape}, y {file['y'].shape}")
-    parts = {name: jnp.asarray(file[name]) for name in _PLAIN[:-1] if name in file}
-    labels = {
+    parts: dict[str, Any] = {n: jnp.asarray(file[n]) for n in _PLAIN[:-1] if n in file}
+    labels: dict[str, Any] = {
         name: None if text[name] is None else tuple(text[name])
         for name in ("classes", "names", "targets")
     }

@@ -48,7 +48,7 @@ class Formula(Coding):
         seen = {name: frozenset(frame[name].values.tolist()) for name in sources}
         sparse = any(len(seen[name]) > MANY for name in texts)
         try:
-            found = model_matrix(
+            found: Any = model_matrix(
                 text, _pandas(frame, sources), output="sparse" if sparse else "numpy",
                 na_action="raise",
             )  # fmt: skip
@@ -129,7 +129,8 @@ def sources_of(text: str, frame: Frame) -> list[str]:
             'formulas are read by formulaic; pip install "leaveout[table]"'
         ) from error
     try:
-        terms = [term for product in formulaic.Formula(text) for term in product.factors]
+        read: Any = formulaic.Formula
+        terms = [term for product in read(text) for term in product.factors]
         named, used = _told({(term.expr, term.eval_method.name) for term in terms})
     except (FormulaicError, SyntaxError, AttributeError, TypeError) as error:
         first = str(error).partition("\n")[0]

@@ -5,7 +5,7 @@ import datetime
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def _checked(names: list[str], parts: Iterable[Column], levels, title: str) -> F
     return frame
 
 
-def _declared(part: object) -> tuple:
+def _declared(part: Any) -> tuple:
     """The categories that a column declares, in their order; sorted where that is by chance.
 
     pandas has an order always, others where they say so (Enum): what polars and pyarrow call
@@ -163,7 +163,7 @@ def _csv(path: Path) -> Frame:
     try:
         first = pd.read_csv(path, sep="\x01", header=None, nrows=1, dtype=str, encoding="utf-8-sig")
         line = str(first.iat[0, 0])
-        options = {"sep": max(",;\t", key=line.count), "encoding": "utf-8-sig"}
+        options: dict[str, Any] = {"sep": max(",;\t", key=line.count), "encoding": "utf-8-sig"}
         names = pd.read_csv(path, header=None, nrows=1, dtype=str, **options).iloc[0]
         table = pd.read_csv(path, low_memory=False, **options)
     except pd.errors.EmptyDataError:

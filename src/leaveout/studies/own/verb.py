@@ -142,7 +142,7 @@ class _Roles:
             frame[name]
         if asked is None:
             taken = {*self.needed, *self.groups, self.query}
-            found = {name: None for name in frame.columns if name not in taken}
+            found: dict[str, object] = {name: None for name in frame.columns if name not in taken}
         else:
             names = [asked] if isinstance(asked, str) else asked
             found = dict(asked) if isinstance(asked, Mapping) else dict.fromkeys(names)
