@@ -52,8 +52,8 @@ def test_a_table_becomes_a_folder_with_a_report(finished):
                   "--target churn --by vendor", "--weights seen"):  # fmt: skip
         assert words in text, words
     fields = json.loads((folder / "configuration.json").read_text())
-    assert fields["table"]["target"] == "churn"
-    assert len(fields["table"]["sha256"]) == 64
+    assert fields["dataset"]["name"] == "sales"
+    assert len(fields["dataset"]["x"]) == 64
 
 
 def test_results_go_to_one_place_and_notes_to_the_other(finished, capsys):

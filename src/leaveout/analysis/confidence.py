@@ -205,7 +205,7 @@ def confidence(
     clause; Cameron, Gelbach and Miller (2011).
     """
     _check(variance, level)
-    ways = (groups,) if isinstance(groups, Groups) else tuple(groups)
+    ways: tuple[Groups, ...] = (groups,) if isinstance(groups, Groups) else tuple(groups)
     if len(ways) > 2:
         raise ValueError(f"expected groups, or two ways of grouping, got {len(ways)} of them")
     method = (Influence() if variance.infinitesimal else Retrain()) if method is None else method

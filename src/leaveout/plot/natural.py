@@ -78,8 +78,10 @@ def against(
         ax.spines["right"].set(color="red", linewidth=2)
     count_in_red(ax, hidden=hide if 0 < hide < x.size else 0, flagged=flagged)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel, box_aspect=1)
+    above = {"x": 0.0, "y": 1.02, "va": "bottom"}  # over no point, where a title leaves room
     ax.text(
-        0.03, 0.97, "\n".join(words), va="top", transform=ax.transAxes, fontsize=9,
+        **(above if title is None else {"x": 0.03, "y": 0.97, "va": "top"}), s="\n".join(words),
+        transform=ax.transAxes, fontsize=9,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
     ax.locator_params(nbins=5)
@@ -287,10 +289,11 @@ def _handles(drawn: str, compared: str, sided: bool) -> list:
 
     effect = f"{drawn} effect"
     if sided:
-        handles = [dot(HELPS, HELPS, f"{effect}, helps"), dot(HURTS, HURTS, f"{effect}, hurts")]
+        dots = [dot(HELPS, HELPS, f"{effect}, helps"), dot(HURTS, HURTS, f"{effect}, hurts")]
     else:
-        handles = [dot(NEUTRAL, NEUTRAL, effect)]
-    handles.append(dot("white", NEUTRAL, "hollow: no more than chance (q > 0.05)"))
+        dots = [dot(NEUTRAL, NEUTRAL, effect)]
+    handles: list[object] = [*dots]
+    handles.append(dot("white", NEUTRAL, "hollow: within chance (q > 0.05)"))
     handles.append(Patch(color="0.86", label=f"95 % of random groups like it, by {compared}"))
     if drawn != compared:
         handles.append(

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     version = f"leaveout {importlib.metadata.version('leaveout')}"
     parser.add_argument("--version", action="version", version=version)
     with contextlib.suppress(ImportError):
-        import shtab
+        import shtab  # pyright: ignore[reportMissingImports]
 
         shtab.add_argument_to(parser, ["--print-completion"])
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)

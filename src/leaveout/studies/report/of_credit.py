@@ -57,12 +57,10 @@ def report(
     Raises:
         ImportError: without jinja2 or matplotlib.
 
-    Example:
-        >>> data = lo.datasets.heart()  # doctest: +SKIP
-        >>> fit = lo.fit(data.objective(l2=9.2))  # doctest: +SKIP
-        >>> found = lo.credit(fit, data.groups, lo.measures.loss(data.query, reduce="sum"))
-        ... # doctest: +SKIP
-        >>> lo.report(found, "hospitals.html", data=data)  # doctest: +SKIP
+    For example::
+
+        found = lo.credit(fit, data.groups, lo.measures.loss(data.query, reduce="sum"), actual=True)
+        lo.report(found, "hospitals.html", data=data)
     """
     if not isinstance(credit, Credit):
         raise ValueError(f"expected a `Credit`, from lo.credit(...), got {type(credit).__name__}")
@@ -193,7 +191,7 @@ class _Told:
     def _by_chance(self, i: int) -> str:
         if np.isnan(self.q[i]):
             return ""
-        return "; more than chance" if self.stands[i] else "; no more than chance would do"
+        return "; more than chance does" if self.stands[i] else "; within what chance does"
 
     def _count(self) -> Card:
         count = len(self.value)
@@ -237,7 +235,7 @@ class _Told:
         cells.append(number(self.value[i], signed=True) + "*" * (not self.known[i]))
         cells.append(self._share(i) if self.known[i] else "")
         if self.credit.null is not None:
-            cells += [number(self.credit.null.p[i, self.j], 2), number(self.q[i], 2)]
+            cells += [number(float(each), 2) for each in (self.credit.null.p[i, self.j], self.q[i])]
         if best.lower is not None and best.upper is not None:
             ends = (best.lower[i, self.j], best.upper[i, self.j])
             cells.append(" to ".join(number(end, signed=True) for end in ends))
@@ -273,7 +271,7 @@ class _Told:
         side = self._side(i) or ("higher without it" if self.value[i] > 0 else "lower without it")
         if np.isnan(self.q[i]) or self.stands[i]:
             return side
-        return f"{side}, no more than chance"
+        return f"{side}, within chance"
 
     # ---- chance ---------------------------------------------------------------------------------
 
@@ -287,7 +285,7 @@ class _Told:
         found = f"These do more: {listed}." if len(names) else "None does more."
         return (
             f"Each group was compared with {null.draws:,} random groups of the same size and, of "
-            f"classes, the same balance, by {null.method}. p is how often chance does as much; q "
+            f"classes, the same balance, by {null.method}: p is how often chance does as much; q "
             "allows for there being many groups: of those with q up to 0.05, at most one in twenty "
             f"is there by chance, on average. {found}",
         )

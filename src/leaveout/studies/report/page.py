@@ -6,6 +6,7 @@ import os
 import warnings
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from leaveout.plot import Figure
 from leaveout.runtime.files import write_text
@@ -113,10 +114,13 @@ def drawn(figure: Figure, caption: str) -> Drawn:
 
     font = ["DejaVu Sans", "Verdana", "Arial", "sans-serif"]
     file = io.StringIO()
-    options = {"svg.fonttype": "none", "svg.hashsalt": caption, "font.sans-serif": font}
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": caption, "font.sans-serif": font}
     with matplotlib.rc_context(options), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from")  # browsers have it
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(
+            file, format="svg", metadata={"Date": None, "Creator": None},
+            bbox_inches="tight", pad_inches=0.08,
+        )  # fmt: skip
     svg = file.getvalue()
     return Drawn(svg[svg.index("<svg") :], caption)
 
