@@ -286,7 +286,7 @@ LAST: dict[str, tuple[Any, Any, Any]] = {
 @pytest.mark.parametrize("name", mostly_slow(LAST, "LogisticRegression", "Ridge"))
 def test_a_pipeline_of_columns_is_refitted_behind_its_frozen_steps(name):
     estimator, y, again = LAST[name]
-    pipe = make_pipeline(columns(words=name == "Ridge"), estimator).fit(FRAME, y)
+    pipe: Any = make_pipeline(columns(words=name == "Ridge"), estimator).fit(FRAME, y)
     fit, sentence = said(lambda: lo.from_sklearn(pipe, FRAME, y))
     assert sentence.count("the step 'columntransformer'") == 1
     x, names = pipe[:-1].transform(FRAME), tuple(pipe[:-1].get_feature_names_out())

@@ -45,7 +45,7 @@ MODELS = {
         "falls ~ age", frame, family=sm.families.Poisson(), offset=np.log(frame["time"])
     ).fit(tol=1e-14),
     "GLM Binomial": lambda frame: sm.GLM(
-        frame["died"].to_numpy(), design(frame).to_numpy(), family=sm.families.Binomial(),
+        frame["died"].to_numpy(), np.asarray(design(frame)), family=sm.families.Binomial(),
         freq_weights=np.asarray(np.round(frame["time"])),
     ).fit(tol=1e-14),
     "GLM Gaussian": lambda frame: sm.GLM(frame["cost"], frame[["age"]]).fit(),

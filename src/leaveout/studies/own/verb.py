@@ -145,7 +145,8 @@ class _Roles:
             found: dict[str, object] = {name: None for name in frame.columns if name not in taken}
         else:
             names = [asked] if isinstance(asked, str) else asked
-            found = dict(asked) if isinstance(asked, Mapping) else dict.fromkeys(names)
+            pairs = asked.items() if isinstance(asked, Mapping) else ((n, None) for n in names)
+            found = dict(pairs)
             self.check(found)
         if not found:
             raise ValueError(f"{frame.title} has no column to predict {self.target!r} from")
