@@ -42,7 +42,7 @@ def save_fit(found: Fit, path) -> None:
         raise ValueError(f"expected a path ending in .npz, got {path}")
     objective = found.objective
     loss, flat = getattr(objective, "loss", None), np.asarray(to_host(found.flat))
-    text: dict[str, object] = {"status": int(to_host(found.status)), "dtype": str(flat.dtype)}
+    text: dict[str, object] = {"status": int(to_host(found.status))}
     if objective.linear_layout is None or not _of_shelf(loss):
         text |= {"program": _program(objective), "data": _data(objective)}
         write_npz(path, "fit", {"text": np.array(json.dumps(text)), "flat": flat})
@@ -100,19 +100,20 @@ def load_fit(path, objective: AbstractObjective | None = None) -> Fit:
         SolveError: if its theta is not the optimum of what it holds.
     """
     file = read_npz(path, "fit", _KNOWN)
-    try:
-        text, flat = json.loads(str(file["text"])), file["flat"]
-        status, dtype = int(text["status"]), str(text["dtype"])
-        kept = None if "program" in text else _objective(text, file)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
+    flat = file.get("flat")
+    if flat is not None and flat.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             f"{path} holds a fit in float64; call jax.config.update('jax_enable_x64', True) first"
         )
+    try:
+        text = json.loads(str(file["text"]))
+        good = int(text["status"]) == 0
+        kept = None if "program" in text else _objective(text, file)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     if kept is None:
         kept = _given_again(path, text, objective)
-    return fit(kept, theta=flat, throw=status == 0)
+    return fit(kept, theta=flat, throw=good)
 
 
 def _objective(text, file) -> LinearObjective:
