@@ -28,7 +28,7 @@ from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 import leaveout as lo
-from problems import linear, wrong
+from problems import linear, mostly_slow, wrong
 
 N = 150
 RNG = np.random.default_rng(5)
@@ -263,47 +263,40 @@ def columns(*, words: bool) -> Any:
     )  # fmt: skip
 
 
-def tables():
-    """A pipeline of each estimator, its targets, and whether it looks at words."""
-    return {
-        "LogisticRegression": (classifier(C=2), Y, False),
-        "LogisticRegressionCV": (LogisticRegressionCV(Cs=[0.1, 1], cv=3, solver="newton-cholesky",
-                                                      tol=1e-12, use_legacy_attributes=False,
-                                                      l1_ratios=(0,)), Y, False),
-        "Ridge": (Ridge(), TARGETS[:, 0], True),
-        "RidgeCV": (RidgeCV([0.5, 2]), TARGETS[:, 0], False),
-        "PoissonRegressor": (PoissonRegressor(solver="newton-cholesky", tol=1e-10), COUNTS, False),
-    }  # fmt: skip
+CHOOSES: dict[str, Any] = {"Cs": [0.1, 1], "cv": 3, "l1_ratios": (0,), "tol": 1e-12,
+                           "solver": "newton-cholesky", "use_legacy_attributes": False}  # fmt: skip
+COUNTING: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-10}
+#: an estimator, its targets, and what is fitted again behind the frozen steps, n of N rows
+LAST: dict[str, tuple[Any, Any, Any]] = {
+    "LogisticRegression": (classifier(C=2), Y, lambda found, n: classifier(C=2)),
+    "LogisticRegressionCV": (
+        LogisticRegressionCV(**CHOOSES), Y, lambda found, n: classifier(C=float(found.C_)),
+    ),
+    "Ridge": (Ridge(), TARGETS[:, 0], lambda found, n: Ridge()),
+    "RidgeCV": (
+        RidgeCV([0.5, 2]), TARGETS[:, 0], lambda found, n: Ridge(float(found.alpha_)),
+    ),
+    "PoissonRegressor": (
+        PoissonRegressor(**COUNTING), COUNTS,
+        lambda found, n: PoissonRegressor(alpha=N / n, **COUNTING),  # l2 = alpha n stays
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["LogisticRegression", "Ridge", *(pytest.param(n, marks=pytest.mark.slow) for n in (
-        "LogisticRegressionCV", "RidgeCV", "PoissonRegressor"))],
-)  # fmt: skip
+@pytest.mark.parametrize("name", mostly_slow(LAST, "LogisticRegression", "Ridge"))
 def test_a_pipeline_of_columns_is_refitted_behind_its_frozen_steps(name):
-    estimator, y, words = tables()[name]
-    pipe = make_pipeline(columns(words=words), estimator).fit(FRAME, y)
+    estimator, y, again = LAST[name]
+    pipe: Any = make_pipeline(columns(words=name == "Ridge"), estimator).fit(FRAME, y)
     fit, sentence = said(lambda: lo.from_sklearn(pipe, FRAME, y))
     assert sentence.count("the step 'columntransformer'") == 1
-    x = pipe[:-1].transform(FRAME)
-    names = tuple(pipe[:-1].get_feature_names_out())
+    x, names = pipe[:-1].transform(FRAME), tuple(pipe[:-1].get_feature_names_out())
     assert linear(fit).names == names
-    found = lo.effects(
-        fit, GROUPS, lo.measures.parameter(["standardscaler__age", "onehotencoder__site_c"]), EXACT,
-    )  # fmt: skip
-    last: Any = pipe[-1]
-    if name.endswith("CV"):
-        last = classifier(C=float(last.C_)) if "Log" in name else Ridge(float(last.alpha_))
-    if name == "PoissonRegressor":  # its l2 follows n: held as it is
-        last = None
-        l2 = N * 1.0
-    at = [names.index("standardscaler__age"), names.index("onehotencoder__site_c")]
+    wanted = ["standardscaler__age", "onehotencoder__site_c"]
+    found = lo.effects(fit, GROUPS, lo.measures.parameter(wanted), EXACT)
 
     def slopes(stays):
-        model = last or PoissonRegressor(alpha=l2 / stays.sum(), **{
-            "solver": "newton-cholesky", "tol": 1e-10})  # fmt: skip
-        return np.ravel(fresh(model).fit(x[stays], y[stays]).coef_)[at]
+        model = again(pipe[-1], stays.sum()).fit(x[stays], y[stays])
+        return np.ravel(model.coef_)[[names.index(one) for one in wanted]]
 
     truth = [slopes(label != LABELS) - slopes(np.ones(N, bool)) for label in range(4)]
     np.testing.assert_allclose(found.value, truth, atol=1e-7)

@@ -17,7 +17,7 @@ N = 150
 RNG = np.random.default_rng(3)
 X = pd.DataFrame({"age": RNG.normal(50, 10, N), "dose": RNG.normal(size=N)})
 WARD = RNG.integers(0, 12, N)
-Y = (RNG.random(N) < 1 / (1 + np.exp(-(X["age"] - 50) / 10 - X["dose"]))).to_numpy().astype(int)
+Y = np.asarray(RNG.random(N) < 1 / (1 + np.exp(-(X["age"] - 50) / 10 - X["dose"]))).astype(int)
 KIND = np.array(["low", "mid", "top"])[np.digitize(X["age"] + RNG.normal(0, 10, N), [45, 55])]
 COUNTS = RNG.poisson(np.exp(0.3 * X["dose"] + 0.5))
 COST = (2 * X["dose"] + 0.1 * X["age"] + RNG.normal(size=N)).to_numpy()
@@ -39,7 +39,7 @@ def fits():
 THEIRS: dict[str, Any] = {
     "logistic": sm.Logit(Y, DESIGN),
     "poisson": sm.GLM(COUNTS, DESIGN, sm.families.Poisson()),
-    "squares": sm.WLS(COST, DESIGN, weights=WEIGHTS),
+    "squares": sm.WLS(COST, DESIGN, weights=wrong(WEIGHTS)),
     "softmax": sm.MNLogit(pd.Categorical(KIND).codes, DESIGN),
 }
 
@@ -158,7 +158,7 @@ def test_what_has_no_errors_is_refused(fits):
         lo.fit(collinear, throw=False).summary()
     fit = fits["logistic"]
     with pytest.raises(ValueError, match="level between 0 and 1"):
-        fit.summary(level=95)
+        fit.summary(level=95.0)
     with pytest.raises(ValueError, match="3 of 150 points are in no cluster"):
         fit.summary([None] * 3 + list(WARD[3:].astype(str)))
     with pytest.raises(ValueError, match="the clusters overlap"):

@@ -102,12 +102,15 @@ def _beside(parts: list[Effects]) -> Effects:
 
 def _below(parts: list[Effects]) -> Effects:
     """Other groups on the same columns."""
-    joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _BELOW}
+    joined: dict[str, np.ndarray | None] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in _BELOW
+    }
     for name, filler in (("certificate", int(Certificate.uncertified)), ("weight", np.nan)):
         found = _each(parts, name, filler)
         joined[name] = None if found is None else np.concatenate(found)
-    if joined["weight"] is not None and np.isnan(joined["weight"]).any():
-        joined["weight"] = None  # of some it is not known
+    weight = joined["weight"]
+    if weight is not None and np.isnan(weight).any():  # of some it is not known
+        joined["weight"] = None
     groups = functools.reduce(operator.add, (part.groups for part in parts))
     return dataclasses.replace(
         parts[0],
@@ -119,7 +122,7 @@ def _below(parts: list[Effects]) -> Effects:
     )
 
 
-def _each(parts: list[Effects], name: str, filler: float) -> list[np.ndarray] | None:
+def _each(parts: list[Effects], name: str, filler: float | int) -> list[np.ndarray] | None:
     """What each part has an entry a group of, the filler where it has none; None if none has."""
     if all(getattr(part, name) is None for part in parts):
         return None

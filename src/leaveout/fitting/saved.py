@@ -6,6 +6,7 @@ Never unpickled. What is read is fitted again from its theta, which proves that 
 import hashlib
 import json
 import re
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -41,7 +42,7 @@ def save_fit(found: Fit, path) -> None:
         raise ValueError(f"expected a path ending in .npz, got {path}")
     objective = found.objective
     loss, flat = getattr(objective, "loss", None), np.asarray(to_host(found.flat))
-    text: dict[str, object] = {"status": int(to_host(found.status)), "dtype": str(flat.dtype)}
+    text: dict[str, object] = {"status": int(to_host(found.status))}
     if objective.linear_layout is None or not _of_shelf(loss):
         text |= {"program": _program(objective), "data": _data(objective)}
         write_npz(path, "fit", {"text": np.array(json.dumps(text)), "flat": flat})
@@ -99,19 +100,20 @@ def load_fit(path, objective: AbstractObjective | None = None) -> Fit:
         SolveError: if its theta is not the optimum of what it holds.
     """
     file = read_npz(path, "fit", _KNOWN)
-    try:
-        text, flat = json.loads(str(file["text"])), file["flat"]
-        status, dtype = int(text["status"]), str(text["dtype"])
-        kept = None if "program" in text else _objective(text, file)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if dtype == "float64" and not jax.config.read("jax_enable_x64"):
+    flat = file.get("flat")
+    if flat is not None and flat.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             f"{path} holds a fit in float64; call jax.config.update('jax_enable_x64', True) first"
         )
+    try:
+        text = json.loads(str(file["text"]))
+        good = int(text["status"]) == 0
+        kept = None if "program" in text else _objective(text, file)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
     if kept is None:
         kept = _given_again(path, text, objective)
-    return fit(kept, theta=flat, throw=status == 0)
+    return fit(kept, theta=flat, throw=good)
 
 
 def _objective(text, file) -> LinearObjective:
@@ -126,8 +128,8 @@ def _objective(text, file) -> LinearObjective:
             raise ValueError(f"{name} has shape {file[name].shape}, not {shape}")
     if x.shape != (n, layout.features) or len(file["y"]) != n:
         raise ValueError(f"x has shape {x.shape}, y {file['y'].shape}")
-    parts = {name: jnp.asarray(file[name]) for name in _PLAIN[:-1] if name in file}
-    labels = {
+    parts: dict[str, Any] = {n: jnp.asarray(file[n]) for n in _PLAIN[:-1] if n in file}
+    labels: dict[str, Any] = {
         name: None if text[name] is None else tuple(text[name])
         for name in ("classes", "names", "targets")
     }

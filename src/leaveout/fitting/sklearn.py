@@ -217,12 +217,12 @@ def _after_steps(pipeline: _Pipeline, x) -> _Bare:
     return dataclasses.replace(inner, anew=(_Anew(what), *inner.anew))
 
 
-def _names(steps: object, given: object, known: Names | None) -> Names | None:
+def _names(steps: Any, given: object, known: Names | None) -> Names | None:
     """What the steps call the columns that they give; None for those that do not say."""
     if known is not None or is_table(given):  # said by a pipeline inside, or by the table itself
         return known
     try:
-        names = steps.get_feature_names_out()  # type: ignore[attr-defined]
+        names = steps.get_feature_names_out()
     except (AttributeError, ValueError, NotImplementedError):  # a step that has no names
         return None
     return tuple(map(str, names))

@@ -103,7 +103,7 @@ def _inputs(model: _Model) -> tuple[Any, Names, int | None]:
     ones = int(same[0]) if same.size else None
     kept = [j for j in range(design.shape[1]) if j != ones]
     names = tuple(str(model.exog_names[j]) for j in kept)
-    table = getattr(model.data, "orig_exog", None)
+    table: Any = getattr(model.data, "orig_exog", None)
     if is_table(table) and len(table) == len(design):  # its index says which rows there are
         return table.iloc[:, kept], names, ones
     return design[:, kept], names, ones

@@ -268,7 +268,7 @@ def _variance(
     return _quadratic(parts.pulled, spread), degrees, f"by the model{_law(degrees)}"
 
 
-def _law(degrees: float) -> str:
+def _law(degrees: float | int) -> str:
     return "" if math.isinf(degrees) else f", t with {degrees:.6g} degrees"
 
 

@@ -247,7 +247,7 @@ class _OddsRatio(Measure):
         return tuple(f"{self.name}[{label}]" for label in self.labels)
 
 
-def odds_ratio(feature: str | Iterable[str], *, per: float = 1.0, name: str = "") -> Measure:
+def odds_ratio(feature: str | Iterable[str], *, per: float | int = 1, name: str = "") -> Measure:
     """Odds ratios of features, exp(coefficient): of `lo.logistic`, or of `lo.softmax`.
 
     By how much the odds of the positive class are multiplied where the feature is one unit larger

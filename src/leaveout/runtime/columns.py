@@ -19,6 +19,7 @@ __all__ = [
     "distinct",
     "levels_of",
     "numbered",
+    "plain",
     "refuse_text_of_missing",
 ]
 
@@ -133,6 +134,11 @@ def levels_of(labels: object) -> list:
     """The distinct labels that are not missing, sorted as in `distinct`."""
     values, there = column(labels)
     return distinct(values[there])[0]
+
+
+def plain(label: object) -> object:
+    """A label of NumPy's as Python's."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def codes(values: np.ndarray, labels: Iterable[object]) -> np.ndarray:

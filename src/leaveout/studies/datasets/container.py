@@ -1,6 +1,7 @@
 """The container every data set is handed over in."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -128,7 +129,7 @@ class Dataset:
         offset = () if self.offset_query is None else (self.offset_query,)
         return self.x_query, self.y_query, *offset
 
-    @property
+    @functools.cached_property
     def groups(self) -> Groups:
         """The groups of its first column of labels; see `grouped`."""
         return self.grouped()

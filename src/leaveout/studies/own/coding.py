@@ -11,7 +11,7 @@ missing"); a category that is missing is one of its own. Blocks of many categori
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
@@ -144,13 +144,12 @@ def _indicators(code: np.ndarray, count: int) -> Block:
 
 
 class Coding(abc.ABC):
-    """How a table becomes inputs.
+    """How a table becomes inputs."""
 
-    Attributes:
-        intercept: whether the model has one of its own.
-    """
-
-    intercept: bool
+    @property
+    def intercept(self) -> bool:
+        """Whether the model has one of its own."""
+        return True
 
     @property
     @abc.abstractmethod
@@ -177,11 +176,9 @@ class Columns(Coding):
 
     Attributes:
         parts: how each is coded.
-        intercept: whether the model has one.
     """
 
     parts: tuple[Part, ...]
-    intercept: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -210,7 +207,7 @@ def beside(blocks: list[Block]) -> Block:
         return np.concatenate(blocks, axis=1)
     from scipy.sparse import csr_array, hstack
 
-    found = csr_array(hstack([csr_array(block) for block in blocks], format="csr"))
+    found = cast(Rows, csr_array(hstack([csr_array(block) for block in blocks], format="csr")))
     n, d = found.shape
     return found.toarray() if d <= n and 8 * n * d <= DENSE_COPY else found
 

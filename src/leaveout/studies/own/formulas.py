@@ -1,5 +1,6 @@
 """Formulas, as of R and statsmodels, read by `formulaic`."""
 
+import ast
 import dataclasses
 import re
 from typing import Any
@@ -22,12 +23,14 @@ class Formula(Coding):
     Attributes:
         text: its right side.
         spec: of formulaic, with the state of its transforms.
+        named: the columns that it names.
         categories: source to the values of it that training rows have, where it stands for
             categories.
     """
 
     text: str
     spec: Any
+    named: tuple[str, ...]
     categories: dict[str, frozenset]
 
     @classmethod
@@ -45,17 +48,18 @@ class Formula(Coding):
         seen = {name: frozenset(frame[name].values.tolist()) for name in sources}
         sparse = any(len(seen[name]) > MANY for name in texts)
         try:
-            found = model_matrix(
+            found: Any = model_matrix(
                 text, _pandas(frame, sources), output="sparse" if sparse else "numpy",
                 na_action="raise",
             )  # fmt: skip
         except (FormulaicError, ValueError, TypeError, NameError) as error:
-            raise ValueError(f"the formula {text!r} cannot be evaluated: {error}") from error
+            first = str(error).partition("\n")[0]
+            raise ValueError(f"the formula {text!r} cannot be evaluated: {first}") from error
         spec = found.model_spec
         kinds = {name: kind.value for name, (kind, _) in spec.encoder_state.items()}
         terms = [term for term, kind in kinds.items() if kind == "categorical"]
         coded = {name for name in sources if any(_names(term, name) for term in terms)}
-        return cls(text, spec, {name: seen[name] for name in texts | coded})
+        return cls(text, spec, tuple(sources), {name: seen[name] for name in texts | coded})
 
     @property
     def intercept(self) -> bool:
@@ -70,7 +74,7 @@ class Formula(Coding):
     @property
     def sources(self) -> tuple[str, ...]:
         """The columns that it names."""
-        return tuple(sorted(self.spec.required_variables))
+        return self.named
 
     def inputs(self, frame: Frame) -> tuple[Block, np.ndarray]:
         """The model matrix without its intercept."""
@@ -125,14 +129,32 @@ def sources_of(text: str, frame: Frame) -> list[str]:
             'formulas are read by formulaic; pip install "leaveout[table]"'
         ) from error
     try:
-        wanted = sorted(formulaic.Formula(text).required_variables)
-    except (FormulaicError, SyntaxError) as error:
-        raise ValueError(f"the formula {text!r} cannot be read: {error}") from error
-    if not wanted:
-        raise ValueError(f"the formula {text!r} names no column; it has {shortened(frame.columns)}")
-    for name in wanted:
+        read: Any = formulaic.Formula
+        terms = [term for product in read(text) for term in product.factors]
+        named, used = _told({(term.expr, term.eval_method.name) for term in terms})
+    except (FormulaicError, SyntaxError, AttributeError, TypeError) as error:
+        first = str(error).partition("\n")[0]
+        raise ValueError(f"the formula {text!r} cannot be read: {first}") from error
+    for name in named:
         frame[name]
-    return wanted
+    wanted = named | (used & set(frame.columns))
+    if not wanted:
+        known = shortened(frame.columns)
+        raise ValueError(f"the formula {text!r} names no column; there are {known}")
+    return sorted(wanted)
+
+
+def _told(factors: set[tuple[str, str]]) -> tuple[set[str], set[str]]:
+    """Columns that factors name by themselves, and names that occur in calls such as scale(age)."""
+    named = {text for text, how in factors if how == "LOOKUP"}
+    used: set[str] = set()
+    for text in (text for text, how in factors if how == "PYTHON"):
+        named |= set(re.findall(r"`([^`]+)`", text))
+        tree = ast.parse(re.sub(r"`[^`]+`", "_", text), mode="eval")
+        calls = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+        used |= {node.id for node in names if id(node) not in calls} - {"_"}
+    return named, used
 
 
 def _pandas(frame: Frame, names):

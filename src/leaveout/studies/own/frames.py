@@ -5,6 +5,7 @@ import datetime
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class Frame:
         return dataclasses.replace(self, columns=columns)
 
 
-def is_path(given: object) -> bool:
+def is_path(given: object) -> TypeGuard[str | os.PathLike[str]]:
     """Whether it names a file."""
     return isinstance(given, str | os.PathLike)
 
@@ -69,7 +70,7 @@ def read(given: object, title: str = "the table") -> Frame:
         FileNotFoundError: for a path that is none.
     """
     if is_path(given):
-        return _read_file(Path(os.fspath(given)))  # type: ignore[arg-type]
+        return _read_file(Path(given))
     if isinstance(given, Mapping):
         named = {str(name): column(part) for name, part in given.items()}
         return _checked(list(named), named.values(), {}, title)
@@ -105,7 +106,7 @@ def _checked(names: list[str], parts: Iterable[Column], levels, title: str) -> F
     return frame
 
 
-def _declared(part: object) -> tuple:
+def _declared(part: Any) -> tuple:
     """The categories that a column declares, in their order; sorted where that is by chance.
 
     pandas has an order always, others where they say so (Enum): what polars and pyarrow call
@@ -162,7 +163,7 @@ def _csv(path: Path) -> Frame:
     try:
         first = pd.read_csv(path, sep="\x01", header=None, nrows=1, dtype=str, encoding="utf-8-sig")
         line = str(first.iat[0, 0])
-        options = {"sep": max(",;\t", key=line.count), "encoding": "utf-8-sig"}
+        options: dict[str, Any] = {"sep": max(",;\t", key=line.count), "encoding": "utf-8-sig"}
         names = pd.read_csv(path, header=None, nrows=1, dtype=str, **options).iloc[0]
         table = pd.read_csv(path, low_memory=False, **options)
     except pd.errors.EmptyDataError:

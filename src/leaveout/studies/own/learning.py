@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from leaveout.runtime.columns import Column, distinct
+from leaveout.runtime.columns import Column, distinct, plain
 from leaveout.runtime.tables import is_sparse
 from leaveout.runtime.text import shortened, warn
 from leaveout.studies.own.coding import Block, Category, Columns, Number, Part, finite_numbers
@@ -79,6 +79,8 @@ def _part(
     """How a column is coded; None for one that is the same in all rows."""
     given = frame[name]
     _check_kind(name, asked)
+    if kind_of(given) == "nothing":
+        raise ValueError(f"column {name!r} has no entries, all are missing; leave it out")
     kind = asked or _looks(frame, name)
     absent = indicator and not given.there.all()
     if kind in ("number", "boolean"):
@@ -103,14 +105,12 @@ def _check_kind(name: str, asked: object) -> None:
 
 def _looks(frame: Frame, name: str) -> str:
     """What a column looks like: text is words where it is prose, else categories."""
-    given = frame[name]
-    found = kind_of(given)
-    if found == "nothing":
-        raise ValueError(f"column {name!r} has no entries, all are missing; leave it out")
     if name in frame.levels:
         return "category"
+    values, there = frame[name]
+    found = kind_of(frame[name])
     if found == "text":
-        return "text" if is_prose(given.values[given.there]) else "category"
+        return "text" if is_prose(values[there]) else "category"
     return found
 
 
@@ -143,7 +143,7 @@ def _category(
     if declared:
         known = set(levels)
         levels = [level for level in declared if level in known]
-    part = Category(name, tuple(map(_plain, levels)), absent)
+    part = Category(name, tuple(map(plain, levels)), absent)
     return part if part.names else None
 
 
@@ -183,7 +183,3 @@ def _types(given: Column) -> str:
     """The types of a column's entries."""
     found = sorted({type(value).__name__ for value in given.values[given.there].tolist()})
     return ", ".join(found)
-
-
-def _plain(level: object) -> object:
-    return level.item() if isinstance(level, np.generic) else level

@@ -6,7 +6,14 @@ import numpy as np
 
 from leaveout.objectives import losses
 from leaveout.objectives.losses import Loss
-from leaveout.runtime.columns import Column, as_numbers, codes, distinct, refuse_text_of_missing
+from leaveout.runtime.columns import (
+    Column,
+    as_numbers,
+    codes,
+    distinct,
+    plain,
+    refuse_text_of_missing,
+)
 from leaveout.runtime.text import shortened
 from leaveout.studies.own.frames import kind_of
 
@@ -52,7 +59,7 @@ class Target:
             unknown = distinct(given.values[code < 0])[0]
             raise ValueError(
                 f"the target {self.name!r} has labels among the queries that no training row has: "
-                f"{shortened(map(_plain, unknown))}; drop these rows"
+                f"{shortened(map(plain, unknown))}; drop these rows"
             )
         return _array(self.classes)[code]
 
@@ -83,7 +90,7 @@ def target_of(name: str, given: Column, positive: object, loss: Loss | None) -> 
         raise ValueError(f"the target {name!r} holds {what}; expected labels or numbers to predict")
     if len(found) < 2:
         raise ValueError(
-            f"the target {name!r} has only one value, {shortened(map(_plain, found))}: there is "
+            f"the target {name!r} has only one value, {shortened(map(plain, found))}: there is "
             "nothing to learn"
         )
     labels = kind != "number" or len(found) == 2 or positive is not None
@@ -104,7 +111,7 @@ def _of_labels(name: str, found: list, asked: object, loss: Loss) -> Target:
     """A target of labels, of which one may be the positive one."""
     positive = asked
     refuse_text_of_missing(found, f"the target {name!r}")
-    labels = tuple(map(_plain, found))
+    labels = tuple(map(plain, found))
     if len(labels) > _MOST:
         raise ValueError(
             f"the target {name!r} has {len(labels):,} labels, more than the {_MOST:,} that are "
@@ -137,11 +144,6 @@ def _array(labels: tuple) -> np.ndarray:
     kept = np.empty(len(labels), object)
     kept[:] = labels
     return kept
-
-
-def _plain(label: object) -> object:
-    """A label of NumPy's as Python's."""
-    return label.item() if isinstance(label, np.generic) else label
 
 
 def _numbers(name: str, given: Column, loss: Loss) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.columns import as_numbers
+from leaveout.runtime.tables import dense_copy, is_sparse
 from leaveout.runtime.text import shortened, warn
 from leaveout.studies.datasets import Dataset
-from leaveout.studies.own.coding import Coding
+from leaveout.studies.own.coding import Block, Coding
 from leaveout.studies.own.formulas import Formula, right_side, sources_of
 from leaveout.studies.own.frames import Frame, is_path, read
 from leaveout.studies.own.learning import learnt, warn_of_copies
@@ -23,6 +24,7 @@ from leaveout.studies.own.targets import target_of
 __all__ = ["table"]
 
 _POLICIES = ("refuse", "drop", "indicator")
+_ENDINGS = r"(\.(csv|tsv|txt|parquet|pq))?(\.(gz|bz2|xz|zip|zst))?$"  # of files
 
 
 def table(
@@ -93,7 +95,7 @@ def table(
     if formula is not None:
         right = _right_side(formula, roles, features, missing, standardise)
     plan = _Plan(
-        title=name or (Path(whole.title).stem if is_path(frame) else "table"),
+        title=name or (re.sub(_ENDINGS, "", whole.title) if is_path(frame) else "table"),
         roles=roles,
         features=roles.features(whole, features) if formula is None else None,
         formula=right,
@@ -140,10 +142,11 @@ class _Roles:
             frame[name]
         if asked is None:
             taken = {*self.needed, *self.groups, self.query}
-            found = {name: None for name in frame.columns if name not in taken}
+            found: dict[str, object] = {name: None for name in frame.columns if name not in taken}
         else:
             names = [asked] if isinstance(asked, str) else asked
-            found = dict(asked) if isinstance(asked, Mapping) else dict.fromkeys(names)
+            pairs = asked.items() if isinstance(asked, Mapping) else ((n, None) for n in names)
+            found = dict(pairs)
             self.check(found)
         if not found:
             raise ValueError(f"{frame.title} has no column to predict {self.target!r} from")
@@ -292,9 +295,11 @@ class _Coder:
 
     Attributes:
         coding: learnt from the training rows.
+        dense: whether those are written out, and so others are.
     """
 
     coding: Coding
+    dense: bool
 
     def coded(self, frame: object) -> Inputs:
         """Inputs of other rows.
@@ -309,7 +314,11 @@ class _Coder:
                 f"{int((~known).sum()):,} of {given.n:,} rows lack something, or have a category "
                 f"that no training row has; the first is row {int(np.argmin(known))}"
             )
-        return x
+        return self.like(x)
+
+    def like(self, x: Block) -> Block:
+        """Inputs as those of the training rows are, written out or sparse."""
+        return dense_copy(x, "the rows") if self.dense and is_sparse(x) else x
 
     def record(self) -> list[dict[str, Any]]:
         """What was learnt."""
@@ -325,14 +334,14 @@ def _made(plan: _Plan, train: Frame, asked: Frame, notes: list[str]) -> Dataset:
     if not known.all():
         asked, x_query = asked.rows(known), x_query[known]
         notes = [*notes, _unknown(known)]
-    y = target.of(train[target.name])
+    y, coder = target.of(train[target.name]), _Coder(coding, not is_sparse(x))
     warn_of_copies(x, coding.names, target.coded(y), target.name)
     labelled = [name for name in roles.groups if name in asked.columns]
     return Dataset(
         name=plan.title,
         x=x,
         y=y,
-        x_query=x_query,
+        x_query=coder.like(x_query),
         y_query=target.of(asked[target.name]),
         outputs=target.outputs,
         feature_names=coding.names,
@@ -347,7 +356,7 @@ def _made(plan: _Plan, train: Frame, asked: Frame, notes: list[str]) -> Dataset:
         target=target.name,
         offset=_numbers(train, roles.offset),
         offset_query=_numbers(asked, roles.offset),
-        coding=_Coder(coding),
+        coding=coder,
         notes=(*notes, *more),
     )
 

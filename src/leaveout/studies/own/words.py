@@ -79,7 +79,7 @@ def words_of(name: str, given: Column, vectorizer: object, absent: bool) -> Word
             f"the words of {name!r} are found by scikit-learn; "
             'pip install "leaveout[table]", or leave the column out'
         ) from error
-    own = TfidfVectorizer() if vectorizer is None else clone(cast(Any, vectorizer))
+    own: Any = TfidfVectorizer() if vectorizer is None else clone(cast(Any, vectorizer))
     try:
         own.fit(_texts(given))
     except ValueError as error:
