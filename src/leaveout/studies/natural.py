@@ -322,6 +322,8 @@ def _comparisons(found: Credit) -> list[dict[str, Any]]:
         if name == "actual":
             continue
         good = (each.column_status == 0) & (actual.column_status == 0)
+        if not (good.sum(axis=0) > 1).any():
+            continue
         report = compare(each, actual, resamples=0)
         for j, column in enumerate(found.columns):
             row: dict[str, Any] = {

@@ -62,7 +62,8 @@ def draw(report: Report, title: str) -> None:
     folder, found = report.folder, report.credit
     assert found is not None
     summed = [j for j, name in enumerate(found.best.measure) if name == "loss"]
-    if found.null is not None and np.isfinite(found.null.z[:, 0]).any():
+    known = found.best.column_status[:, 0] == 0
+    if found.null is not None and (np.isfinite(found.null.z[:, 0]) & known).any():
         plot.bands(found, 0, title=title, path=folder / "bands.png")
     values = found.best.value[:, summed]
     names = [short(found.columns[j]) for j in summed]
@@ -78,8 +79,18 @@ def draw(report: Report, title: str) -> None:
     draw_coverage(report, summed[: min(3, len(summed))], "size", folder / "size.png")
     if "precision" in report.table:
         draw_coverage(report, summed[: min(3, len(summed))], "precision", folder / "precision.png")
-    if "actual" in report.effects and len(report.effects) > 1:
-        draw_against_actual(report, [0, *summed[1:4]], folder / "actual.png")
+    shown = [j for j in (0, *summed[1:4]) if _has_pairs(report, j)]
+    if "actual" in report.effects and len(report.effects) > 1 and shown:
+        draw_against_actual(report, shown, folder / "actual.png")
+
+
+def _has_pairs(report: Report, j: int) -> bool:
+    """Whether every method and retraining have the effects of two groups on a column."""
+    actual = report.effects.get("actual")
+    return actual is not None and all(
+        ((each.column_status[:, j] == 0) & (actual.column_status[:, j] == 0)).sum() > 1
+        for each in report.effects.values()
+    )
 
 
 def short(column: str) -> str:

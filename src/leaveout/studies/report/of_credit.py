@@ -1,5 +1,6 @@
 """The report of a `Credit`: which groups help, which hurt, and how sure that is."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from leaveout import plot
 from leaveout.analysis.compare import compare
 from leaveout.analysis.credit import Credit
+from leaveout.attribution.container import Effects
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 from leaveout.studies.datasets import Dataset
 from leaveout.studies.report.about import about
@@ -349,17 +351,25 @@ class _Told:
 
     def _agrees(self, name: str) -> str:
         """How a method agrees with retraining."""
-        if not self._actual() or name == "actual" or self.known.sum() < 3:
+        pair = self._pair(name, least=3)
+        if pair is None:
             return ""
-        each, actual = self.credit.effects[name], self.credit.best
-        found = compare(each, actual, resamples=0)
-        rank, slope = (float(found[part][self.j]) for part in ("spearman", "slope"))
+        found = compare(*pair, resamples=0)
+        rank, slope = (float(found[part][0]) for part in ("spearman", "slope"))
         if rank != rank:
             return ""
         return (
             f"{name} predicts these effects with a rank correlation of {rank:.3f}, on average at "
             f"{slope:.2f} times their size."
         )
+
+    def _pair(self, name: str, least: int) -> tuple[Effects, Effects] | None:
+        """A method's effects and the actual ones, if so many groups have both."""
+        if not self._actual() or name == "actual":
+            return None
+        pair = _only(self.credit.effects[name], self.j), _only(self.credit.best, self.j)
+        both = (pair[0].column_status == 0) & (pair[1].column_status == 0)
+        return pair if both.sum() >= least else None
 
     def _certified(self) -> str:
         best = self.credit.best
@@ -374,16 +384,22 @@ class _Told:
 
     def agreement(self) -> tuple[Drawn, ...]:
         """Predicted against actual effects."""
-        effects = self.credit.effects
-        predicted = {name: each for name, each in effects.items() if name != "actual"}
-        both = [
-            ((each.column_status | effects["actual"].column_status)[:, self.j] == 0).any()
-            for each in predicted.values()
-        ] if self._actual() else []  # fmt: skip
-        if not both or not all(both):
+        pairs = {name: self._pair(name, least=2) for name in self.credit.effects}
+        drawable = {name: pair[0] for name, pair in pairs.items() if pair is not None}
+        if not drawable:
             return ()
-        figure = plot.panels(predicted, effects["actual"], [self.j])
+        figure = plot.panels(drawable, _only(self.credit.best, self.j), [0])
         return (drawn(figure, "Predicted effects against those of retraining, a mark a group."),)
+
+
+def _only(found: Effects, j: int) -> Effects:
+    """The effects on one column."""
+    rows = ("value", "column_status", "lower", "upper", "error")
+    parts = {name: getattr(found, name) for name in rows}
+    kept = {name: None if part is None else part[:, [j]] for name, part in parts.items()}
+    one = {name: (getattr(found, name)[j],) for name in ("columns", "measure", "better")}
+    codes = found.column_status[:, j]
+    return dataclasses.replace(found, **kept, **one, status=codes, seeds=None)
 
 
 def _part(column: str) -> str:
