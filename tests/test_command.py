@@ -78,10 +78,11 @@ def test_records_are_json_with_what_was_not_asked_for_null(finished, capsys):
     keys = ["group", "size", "measure", "influence", "newton", "actual", "status", "p"]
     assert all(list(record) == keys for record in records)
     assert {record["group"] for record in records} == {"Ärz", "b, c", "bad", "d"}
-    worst = min((r for r in records if "[all]" in r["measure"]), key=lambda r: r["actual"])
+    others = (record for record in records if record["measure"] == "sum of loss[vendor d]")
+    worst = min(others, key=lambda record: record["actual"])
     assert worst["group"] == "bad"
     assert worst["status"] == "converged"
-    assert worst["p"] < 0.1
+    assert 0 < worst["p"] <= 1
     accuracy = [record for record in records if record["measure"] == "accuracy"]
     assert all(record["p"] is None for record in accuracy)  # not compared with random groups
 
