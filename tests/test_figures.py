@@ -42,7 +42,7 @@ def credit(as_users_run_it):
         groups=groups, columns=(LOSS, SHARE), effects={"influence": guess, "actual": actual},
         classes=(), balance=np.zeros((6, 0)), loss=np.ones(6), self_influence=np.ones(6),
         leverage=np.ones(6), null=null, base=np.array([40.0, 0.8]), fit=None,
-    )  # type: ignore[arg-type] # fmt: skip
+    )  # fmt: skip
 
 
 def drawn(figure):

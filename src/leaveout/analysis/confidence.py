@@ -206,8 +206,9 @@ def confidence(
     """
     _check(variance, level)
     ways: tuple[Groups, ...] = (groups,) if isinstance(groups, Groups) else tuple(groups)
-    if len(ways) > 2:
+    if not 1 <= len(ways) <= 2:
         raise ValueError(f"expected groups, or two ways of grouping, got {len(ways)} of them")
+    first = ways[0]
     method = (Influence() if variance.infinitesimal else Retrain()) if method is None else method
     credits = tuple(
         credit(fit, way, measures, method, null=null if i == 0 else 0, memory=memory)
@@ -221,8 +222,8 @@ def confidence(
     whole, notes = _both(every, found[0].columns)
     degrees = np.min([count - 1 for _, count, _ in every[:2]], axis=0)
     scaled = sample.scaled(found[0].value)
-    apart = _pairs_asked(pairs, variance, len(ways[0]))
-    ends = sample.without(ways[0], scaled, method, level, memory) if apart else (None, None)
+    apart = _pairs_asked(pairs, variance, len(first))
+    ends = sample.without(first, scaled, method, level, memory) if apart else (None, None)
     centre = _centre(sample.estimate, sample.ratio)
     low, high, p = _student(centre, np.sqrt(whole), degrees, level)
     share = every[0][2]

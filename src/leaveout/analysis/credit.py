@@ -47,7 +47,7 @@ class Credit:
         null: the place among random groups, or None.
         base: (m) the columns at theta, f(with), of which effects are changes; NaN for a column that
             depends on who leaves.
-        fit: what the effects are of.
+        fit: what the effects are of, or None where it is not at hand.
     """
 
     groups: Groups
@@ -60,7 +60,7 @@ class Credit:
     leverage: np.ndarray
     null: Standing | None
     base: np.ndarray
-    fit: Fit
+    fit: Fit | None
 
     @property
     def best(self) -> Effects:

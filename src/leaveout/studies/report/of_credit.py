@@ -256,7 +256,7 @@ class _Told:
                 + "*" * bool(each.column_status[i, self.j])
                 for each in effects.values()
             ]
-            share = f"{number(100 * groups.alpha[i], 3)} %"
+            share = f"{number(float(100 * groups.alpha[i]), 3)} %"
             rows.append(Row((str(groups.names[i]), share, *values), flagged=not self.known[i]))
         head = (self.kind, "share of the data", *effects)
         return Table(head, tuple(rows), rest="The effects by every method (* did not converge)")
