@@ -123,7 +123,8 @@ assert abs(mine - actual.loc["v7", private]) < 1e-6
 data = lo.table(
     "customers.csv",
     target="bought",
-    groups=["vendor", "segment"],
+    groups="vendor",
+    features=dict.fromkeys(["age", "income", "channel", "segment"]) | {"note": "text"},
     query="checked",
     standardise=True,
 )
