@@ -115,14 +115,14 @@ def test_ratios_are_odds_ratios_with_their_intervals(fits):
 
 def test_a_penalised_estimate_varies_as_its_draws_do():
     x = np.asarray(X) - [50, 0]
-    chance = 1 / (1 + np.exp(-x @ [0.1, 1.0]))
+    chance = 1 / (1 + np.exp(-x @ [0.05, 0.5]))
     rng, draws = np.random.default_rng(0), []
     for _ in range(400):
-        model = LogisticRegression(C=0.1, solver="newton-cholesky", tol=1e-10)
+        model = LogisticRegression(C=0.2, solver="newton-cholesky", tol=1e-10)
         draws.append(model.fit(x, rng.random(N) < chance).coef_[0])
-    fit = lo.fit(lo.logistic(x, rng.random(N) < chance, l2=10.0))
+    fit = lo.fit(lo.logistic(x, rng.random(N) < chance, l2=5.0))
     found = fit.summary()
-    np.testing.assert_allclose(found.error[:2], np.std(draws, axis=0), rtol=0.15)
+    np.testing.assert_allclose(found.error[:2], np.std(draws, axis=0), rtol=0.2)
     bare = np.sqrt(np.diagonal(np.linalg.inv(np.asarray(fit.objective.hessian(fit.flat)))))
     assert (found.error[:2] < bare[:2]).all()  # the penalty holds it
     assert "they do not say how far the penalty has drawn these to 0" in repr(found)
@@ -163,7 +163,7 @@ def test_what_has_no_errors_is_refused(fits):
         fit.summary([None] * 3 + list(WARD[3:].astype(str)))
     with pytest.raises(ValueError, match="the clusters overlap"):
         fit.summary(lo.Groups.from_indices([range(100), range(50, 150)], n=N))
-    with pytest.raises(ValueError, match=r"at least two clusters|everything"):
+    with pytest.raises(ValueError, match="removes every example"):
         fit.summary(["one"] * N)
     with pytest.raises(ValueError, match="of 20 points, the fit of 150"):
         fit.summary(np.arange(20) % 4)
