@@ -602,7 +602,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(
 
     monkeypatch.setattr(files, "write", fail)
     code = cli.main(["study", "wine", "--out", str(tmp_path / "study"), "--groups", "3"])
-    assert code == 2
+    assert code == 1
     said = capsys.readouterr().err
     assert sentence in said
     assert "Traceback" not in said

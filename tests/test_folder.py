@@ -186,7 +186,7 @@ def test_the_command_says_that_it_goes_on_and_does(whole, tmp_path, monkeypatch,
     monkeypatch.undo()
     monkeypatch.setattr(datasets, "load", small)
     assert cli.main(command) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "resumed: 5 finished chunks" in said
     assert "credit.parquet" in said
     assert "plan.json" not in said  # which is for the study, not for a reader

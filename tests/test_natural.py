@@ -66,7 +66,7 @@ def test_the_command_carries_workers_of_any_number(small_crowd, tmp_path, capsys
     code = cli.main(
         ["credit", "crowd", "--null", "50", "--method", "influence,actual", "--out", folder]
     )
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert code == 0
     assert "1,500 training examples" in said
     assert "12 groups in" in said

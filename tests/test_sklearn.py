@@ -4,10 +4,13 @@ import warnings
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import make_column_transformer
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import (
     Lasso,
     LinearRegression,
@@ -21,11 +24,11 @@ from sklearn.linear_model import (
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.preprocessing import Normalizer, OneHotEncoder, StandardScaler
 from sklearn.svm import LinearSVC
 
 import leaveout as lo
-from problems import linear, wrong
+from problems import linear, mostly_slow, wrong
 
 N = 150
 RNG = np.random.default_rng(5)
@@ -237,3 +240,74 @@ def test_a_liblinear_intercept_is_penalised_as_its_scaling_says():
 def test_what_is_no_linear_model_of_all_the_data_is_told_why(estimator, sentence):
     with pytest.raises(ValueError, match=sentence):
         lo.from_sklearn(estimator, X, Y)
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+FRAME = pd.DataFrame(
+    {
+        "age": X[:, 2],
+        "site": np.array(["a", "b", "c"])[LABELS % 3],
+        "note": [" ".join(RNG.choice([f"w{k}" for k in range(40)], 5)) + f" r{i % 70}"
+                 for i in range(N)],
+    }
+)  # fmt: skip
+
+
+def columns(*, words: bool) -> Any:
+    """Numbers scaled, categories one-hot, and texts as words where they are asked for."""
+    texts = [(TfidfVectorizer(), "note")] if words else []
+    return make_column_transformer(
+        (StandardScaler(), ["age"]), (OneHotEncoder(drop="first"), ["site"]), *texts,
+        sparse_threshold=1.0 if words else 0.0,
+    )  # fmt: skip
+
+
+CHOOSES: dict[str, Any] = {"Cs": [0.1, 1], "cv": 3, "l1_ratios": (0,), "tol": 1e-12,
+                           "solver": "newton-cholesky", "use_legacy_attributes": False}  # fmt: skip
+COUNTING: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-10}
+#: an estimator, its targets, and what is fitted again behind the frozen steps, n of N rows
+LAST: dict[str, tuple[Any, Any, Any]] = {
+    "LogisticRegression": (classifier(C=2), Y, lambda found, n: classifier(C=2)),
+    "LogisticRegressionCV": (
+        LogisticRegressionCV(**CHOOSES), Y, lambda found, n: classifier(C=float(found.C_)),
+    ),
+    "Ridge": (Ridge(), TARGETS[:, 0], lambda found, n: Ridge()),
+    "RidgeCV": (
+        RidgeCV([0.5, 2]), TARGETS[:, 0], lambda found, n: Ridge(float(found.alpha_)),
+    ),
+    "PoissonRegressor": (
+        PoissonRegressor(**COUNTING), COUNTS,
+        lambda found, n: PoissonRegressor(alpha=N / n, **COUNTING),  # l2 = alpha n stays
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", mostly_slow(LAST, "LogisticRegression", "Ridge"))
+def test_a_pipeline_of_columns_is_refitted_behind_its_frozen_steps(name):
+    estimator, y, again = LAST[name]
+    pipe: Any = make_pipeline(columns(words=name == "Ridge"), estimator).fit(FRAME, y)
+    fit, sentence = said(lambda: lo.from_sklearn(pipe, FRAME, y))
+    assert sentence.count("the step 'columntransformer'") == 1
+    x, names = pipe[:-1].transform(FRAME), tuple(pipe[:-1].get_feature_names_out())
+    assert linear(fit).names == names
+    wanted = ["standardscaler__age", "onehotencoder__site_c"]
+    found = lo.effects(fit, GROUPS, lo.measures.parameter(wanted), EXACT)
+
+    def slopes(stays):
+        model = again(pipe[-1], stays.sum()).fit(x[stays], y[stays])
+        return np.ravel(model.coef_)[[names.index(one) for one in wanted]]
+
+    truth = [slopes(label != LABELS) - slopes(np.ones(N, bool)) for label in range(4)]
+    np.testing.assert_allclose(found.value, truth, atol=1e-7)
+
+
+def test_words_stay_sparse_all_the_way():
+    pipe = make_pipeline(columns(words=True), classifier()).fit(FRAME[:80], Y[:80])
+    fit = lo.from_sklearn(pipe, FRAME[:80], Y[:80], frozen=True)
+    assert fit.objective.sparse
+    queries = pipe[:-1].transform(FRAME[80:90])
+    assert fit.predict(queries).tolist() == pipe.predict(FRAME[80:90]).tolist()
+    svc = make_pipeline(columns(words=True), LinearSVC()).fit(FRAME, Y)
+    with pytest.raises(ValueError, match="LinearSVC cannot be taken over: its loss has no second"):
+        lo.from_sklearn(svc, FRAME, Y)

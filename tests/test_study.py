@@ -148,6 +148,8 @@ def test_the_command_prints_a_table_and_names_its_files(finished, capsys):
     _, folder, _ = finished
     arguments = ["study", "wine", "--groups", "4", "--l2", "1e-2", "--out", str(folder)]
     assert cli.main(arguments) == 0
-    printed = capsys.readouterr().out
-    for words in ("Newton against actual effects", "test loss[0]", "figure.png", "is finished"):
-        assert words in printed
+    said = capsys.readouterr()
+    for words in ("Newton against actual effects", "test loss[0]"):
+        assert words in said.out
+    for words in ("figure.png", "report.html", "is finished"):
+        assert words in said.err

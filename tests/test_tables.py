@@ -113,11 +113,9 @@ def test_a_coefficient_is_asked_for_by_name_of_every_score():
     expected = np.concatenate([theta.weight[:, 1], theta.bias])
     np.testing.assert_array_equal(measure.values(fit.objective, fit.flat, None), expected)
     assert measure.columns(fit.objective)[2] == "parameter[times, z]"
-    with pytest.raises(
-        ValueError, match="got 'wage', which is that of 0; there are 'age', 'times'"
-    ):
+    with pytest.raises(ValueError, match="is called 'wage'; did you mean 'age'"):
         lo.measures.parameter("wage").bind(fit.objective)
-    with pytest.raises(ValueError, match="there are none, for x was no table"):
+    with pytest.raises(ValueError, match="x was no table with names"):
         lo.measures.parameter("wage").bind(lo.logistic(PLAIN, Y))
 
 

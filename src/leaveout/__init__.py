@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from leaveout import curvature, groups, measures, plot, solvers
 from leaveout.analysis import propositions as bounds
 from leaveout.analysis.compare import Comparison, compare
+from leaveout.analysis.confidence import CRV, Confidence, confidence
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
 from leaveout.analysis.datamodels import LDS, lds
@@ -18,6 +19,7 @@ from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.attribution.container import Effects, load
+from leaveout.attribution.join import concat
 from leaveout.attribution.verb import effects
 from leaveout.fitting.edits import add, rebalance, relabel, reweight
 from leaveout.fitting.fitted import Change, Fit
@@ -25,6 +27,7 @@ from leaveout.fitting.gates import Need
 from leaveout.fitting.optimum import fit
 from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validate
 from leaveout.fitting.sklearn import from_sklearn
+from leaveout.fitting.statsmodels import from_statsmodels
 from leaveout.groups import Groups
 from leaveout.methods import (
     Corrected,
@@ -60,6 +63,8 @@ from leaveout.training.run import Run, train
 if _TYPE_CHECKING:  # they are loaded when they are asked for
     from leaveout.studies import datasets
     from leaveout.studies.koh2019 import counterexamples
+    from leaveout.studies.own.verb import table
+    from leaveout.studies.report.of_credit import report
 
 __all__ = [
     # what is minimised
@@ -80,6 +85,7 @@ __all__ = [
     "cross_validate",
     "fit",
     "from_sklearn",
+    "from_statsmodels",
     "solvers",
     # a training, where there is no optimum
     "Fixed",
@@ -122,11 +128,14 @@ __all__ = [
     "Effects",
     "SolveError",
     "Status",
+    "concat",
     "effects",
     "load",
     "measures",
     # what to make of it
+    "CRV",
     "Comparison",
+    "Confidence",
     "Credit",
     "HeldOut",
     "LDS",
@@ -137,6 +146,7 @@ __all__ = [
     "Within",
     "bounds",
     "compare",
+    "confidence",
     "credit",
     "cross_validate_groups",
     "jackknife",
@@ -145,14 +155,19 @@ __all__ = [
     "trust",
     # what is compiled, kept for another start
     "keep_compiled",
-    # data, and where influence fails: loaded when they are asked for
+    # data, one's own, and where influence fails: loaded when they are asked for
     "counterexamples",
     "datasets",
+    "table",
+    # a page for those who decide
+    "report",
 ]
 
 _LAZY = {
     "counterexamples": "leaveout.studies.koh2019.counterexamples",
     "datasets": "leaveout.studies.datasets",
+    "report": "leaveout.studies.report.of_credit:report",
+    "table": "leaveout.studies.own.verb:table",
 }
 
 _moved = _found_elsewhere(
@@ -175,7 +190,6 @@ _moved = _found_elsewhere(
         "paper": "leaveout.studies.koh2019.figures",
         "path": "leaveout.fitting.paths",
         "radius": "leaveout.certify.radius",
-        "report": "leaveout.analysis.compare",
         "sharding": "leaveout.runtime.sharding",
         "solution": "leaveout.runtime.solution",
         "study": "leaveout.studies.removal",
@@ -187,7 +201,9 @@ _moved = _found_elsewhere(
 
 def __getattr__(name: str) -> object:
     if name in _LAZY:
-        return _importlib.import_module(_LAZY[name])
+        module, _, member = _LAZY[name].partition(":")
+        found = _importlib.import_module(module)
+        return getattr(found, member) if member else found
     if name == "__version__":
         return _importlib.import_module("importlib.metadata").version("leaveout")
     return _moved(name)

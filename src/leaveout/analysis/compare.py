@@ -1,4 +1,4 @@
-"""Comparing effects: how well a method's effects predict the actual ones, with intervals."""
+"""Comparing effects: how well predictions do, with confidence intervals (of a bootstrap)."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -102,7 +102,7 @@ class Comparison:
         return {"rows": self.rows, "notes": list(self.notes)}
 
     def table(self, columns: Iterable[str] | None = None, by: str = "all") -> str:
-        """A plain-text table: a line for each column and level, intervals in brackets.
+        """A plain-text table: a line for each column and level, confidence intervals in brackets.
 
         Args:
             columns: names of the columns to show; default all.

@@ -17,7 +17,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import group_sums, taken_by
 from leaveout.groups import Groups
-from leaveout.measures import Measures
+from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Newton, Retrain, self_influence
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.deprecated import instead
@@ -45,6 +45,9 @@ class Credit:
         self_influence: (g) influence on it, g(w)' H^-1 g(w); NaN without a factor.
         leverage: (g) parameters' worth of curvature that leaves; NaN without a factor.
         null: the place among random groups, or None.
+        base: (m) the columns at theta, f(with), of which effects are changes; NaN for a column that
+            depends on who leaves.
+        fit: what the effects are of, or None where it is not at hand.
     """
 
     groups: Groups
@@ -56,6 +59,8 @@ class Credit:
     self_influence: np.ndarray
     leverage: np.ndarray
     null: Standing | None
+    base: np.ndarray
+    fit: Fit | None
 
     @property
     def best(self) -> Effects:
@@ -114,14 +119,14 @@ class Credit:
 
     def order(self, column: int | str = 0) -> np.ndarray:
         """(g) the groups from the largest size of effect to the smallest."""
-        return np.argsort(-np.abs(self.best.value[:, self._at(column)]), kind="stable")
+        return np.argsort(-np.abs(self.best.value[:, self.at(column)]), kind="stable")
 
     def table(self, column: int | str = 0, most: int = 20) -> str:
         """A plain-text table of the groups with the largest effects on one column.
 
         Effects whose status is not `converged` are marked by a star.
         """
-        j = self._at(column)
+        j = self.at(column)
         head = ["group", "size", "alpha", *self.effects, "per example"]
         head += ["z", "percentile", "q"] if self.null is not None else []
         rows = [head, *(self._row(i, j) for i in self.order(j)[:most].tolist())]
@@ -155,7 +160,12 @@ class Credit:
         size = np.where(self.groups.size > 0, self.groups.size, np.nan)
         return self.best.value[:, column] / size
 
-    def _at(self, column: int | str) -> int:
+    def at(self, column: int | str) -> int:
+        """The position of a column, from itself or from its name.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
         if not isinstance(column, str):
             return int(column)
         if column not in self.columns:
@@ -256,7 +266,20 @@ def credited(
         else np.asarray(self_influence(fit, groups).value)[:, 0],
         leverage=_taken(fit, groups) if has_factor(fit) else unknown,
         null=standing(fit, groups, measures, null, code) if null.draws > 0 else None,
+        base=_at_theta(fit, measures),
+        fit=fit,
     )
+
+
+def _at_theta(fit: Fit, measures: Measures) -> np.ndarray:
+    """(m) the columns at theta; NaN for those that depend on who leaves."""
+    objective, found = fit.objective, []
+    for measure in (each.bind(objective) for each in as_measures(measures)):
+        if measure.needs_w:
+            found.append(np.full(len(measure.columns(objective)), np.nan))
+        else:
+            found.append(np.asarray(measure.values(objective, fit.flat, None)).reshape(-1))
+    return np.concatenate(found)
 
 
 def _null(null: Null | int) -> Null:

@@ -7,9 +7,7 @@ from leaveout.groups import Groups
 from leaveout.runtime.solution import Status, kept
 from leaveout.runtime.text import shortened, warn
 
-__all__ = [
-    "jackknife",
-]
+__all__ = ["jackknife", "usable"]
 
 
 def jackknife(
@@ -49,19 +47,31 @@ def jackknife(
     """
     if not isinstance(effects, Effects):
         raise ValueError(f"expected `Effects`, got {type(effects).__name__}")
+    found = np.full(len(effects.columns), np.nan)
+    for j, mine in enumerate(usable(effects, partial=partial, drop=drop).T):
+        if mine.sum() > 1:
+            found[j] = (_infinitesimal if infinitesimal else _delete_one)(effects.value[mine, j])
+    return found
+
+
+def usable(effects: Effects, *, partial: bool, drop: bool) -> np.ndarray:
+    """(g m) the groups that a standard error of each column may count; arguments as above.
+
+    Raises:
+        ValueError: for groups that make no standard error.
+        SolveError: if the effect of a group on a column is flagged, unless they are to be dropped.
+    """
     groups = effects.groups
     _check_partition(groups, partial)
     there = np.ones(len(groups), bool) if effects.weight is None else effects.weight > 0
     if there.sum() < 2:
         raise ValueError("expected at least two groups")
     there &= _at_a_minimum(effects, drop)
-    found = np.full(len(effects.columns), np.nan)
-    for j, column in enumerate(effects.columns):
-        what = f"the standard error of {column}"
-        mine = kept(effects.column_status[:, j], groups.titles, what, drop) & there
-        if mine.sum() > 1:
-            found[j] = (_infinitesimal if infinitesimal else _delete_one)(effects.value[mine, j])
-    return found
+    each = [
+        kept(effects.column_status[:, j], groups.titles, f"the standard error of {column}", drop)
+        for j, column in enumerate(effects.columns)
+    ]
+    return np.stack(each, axis=1) & there[:, None]
 
 
 def _at_a_minimum(effects: Effects, drop: bool) -> np.ndarray:

@@ -6,14 +6,24 @@ from typing import Any, overload
 
 import numpy as np
 
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.saved import load_fit
 from leaveout.groups import Groups
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.networks import Network
-from leaveout.runtime.files import read_npz, write_npz, write_parquet
+from leaveout.runtime.files import (
+    kind_in,
+    read_npz,
+    write_json,
+    write_npz,
+    write_parquet,
+    write_text,
+)
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 from leaveout.training.recipe import Recipe
 from leaveout.training.run import Run, load_run
 
-__all__ = ["ROWS", "Effects", "joined", "load"]
+__all__ = ["ROWS", "Effects", "joined", "load", "load_effects"]
 
 _OF_GROUPS = "groups_"  # before the names of what a file holds of the groups
 #: what an `Effects` holds an entry a group of
@@ -56,6 +66,8 @@ class Effects:
         notes: what a reader of any of them should know.
         error: (g m) of a run of several seeds, the standard error of the mean over them, or None.
         seeds: (s g m) of a run, the effects on each seed, of which `value` is the mean, or None.
+        better: (m) 1 for a column of which more is better, -1 of which less is, 0 where that is not
+            known: `Measure.better`.
     """
 
     value: np.ndarray
@@ -75,8 +87,11 @@ class Effects:
     notes: tuple[str, ...] = ()
     error: np.ndarray | None = None
     seeds: np.ndarray | None = None
+    better: tuple[int, ...] = ()
 
     def __post_init__(self):
+        if not self.better:
+            object.__setattr__(self, "better", (0,) * len(self.columns))
         each = np.repeat(np.asarray(self.status)[:, None], self.value.shape[1], axis=1)
         if self.column_status.size:  # a group that is flagged has a column that is
             known = self.column_status.any(axis=1, keepdims=True)
@@ -126,10 +141,15 @@ class Effects:
             return np.full(self.value.shape, np.inf)
         return (self.upper - self.lower) / 2
 
-    def to_pandas(self):
-        """A long pandas table: one row a group and column."""
+    def to_pandas(self, *, wide: bool = False):
+        """A pandas table: one row a group and column, or, wide, one row a group.
+
+        A wide table has the effects in the columns' names, and the worst status of each group.
+        """
         import pandas as pd
 
+        if wide:
+            return pd.DataFrame(self._wide())
         g, m = self.value.shape
         table = {
             "group": np.repeat(self.groups.names, m),
@@ -153,11 +173,31 @@ class Effects:
             table["error"] = self.error.reshape(-1)
         return pd.DataFrame(table)
 
-    def to_arrow(self):
-        """The long table of `to_pandas` as a pyarrow Table."""
+    def _wide(self) -> dict[str, Any]:
+        """Name to column of a table of a row a group."""
+        first = {
+            "group": self.groups.names,
+            "kind": self.groups.kind,
+            "size": self.groups.size,
+            "alpha": self.groups.alpha,
+        }
+        effects = {name: self.value[:, j] for j, name in enumerate(self.columns)}
+        clash = [name for name in effects if name in (*first, "status")]
+        effects = {
+            f"effect on {name}" if name in clash else name: effects[name] for name in effects
+        }
+        return first | effects | {"status": [Status(int(code)).name for code in self.status]}
+
+    def to_arrow(self, *, wide: bool = False):
+        """The table of `to_pandas` as a pyarrow Table."""
         import pyarrow as pa
 
-        return pa.Table.from_pandas(self.to_pandas(), preserve_index=False)
+        return pa.Table.from_pandas(self.to_pandas(wide=wide), preserve_index=False)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The long table as a list of records that JSON can hold, None for what is no number."""
+        rows = self.to_pandas().to_dict("records")
+        return [{key: _plain(value) for key, value in row.items()} for row in rows]
 
     def to_xarray(self):
         """An xarray Dataset with dimensions group and column."""
@@ -183,15 +223,19 @@ class Effects:
     def save(self, path) -> None:
         """Write to `path`, whole or not at all.
 
-        .npz holds everything, for `load`; .parquet the long table of `to_pandas`, for others.
+        .npz holds everything, for `load`; .parquet and .csv the long table of `to_pandas`, .json
+        its `records`, for others.
         """
         path = str(path)
         if path.endswith(".parquet"):
-            write_parquet(path, self.to_pandas())
-            return
+            return write_parquet(path, self.to_pandas())
+        if path.endswith(".csv"):
+            return write_text(path, self.to_pandas().to_csv(index=False, lineterminator="\n"))
+        if path.endswith(".json"):
+            return write_json(path, self.records(), indent=1)
         if not path.endswith(".npz"):
-            raise ValueError(f"expected a path ending in .npz or .parquet, got {path}")
-        names = ("columns", "measure", "method", "notes")
+            raise ValueError(f"expected a path ending in .npz, .parquet, .csv or .json, got {path}")
+        names = ("columns", "measure", "method", "notes", "better")
         text = json.dumps({name: getattr(self, name) for name in names})
         rows = {name: getattr(self, name) for name in ROWS}
         arrays = {
@@ -200,44 +244,57 @@ class Effects:
             **({} if self.seeds is None else {"seeds": self.seeds}),
             **{_OF_GROUPS + key: part for key, part in self.groups.arrays().items()},
         }
-        write_npz(path, "effects", arrays)
+        return write_npz(path, "effects", arrays)
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @overload
-def load(path) -> Effects: ...
+def load(path) -> Any: ...
 
 
 @overload
 def load(path, *, objective: Network, recipe: Recipe, exact: bool = True) -> Run: ...
 
 
+@overload
+def load(path, *, objective: AbstractObjective) -> Fit: ...
+
+
 def load(
     path,
     *,
-    objective: Network | None = None,
+    objective: AbstractObjective | None = None,
     recipe: Recipe | None = None,
     exact: bool = True,
-) -> Effects | Run:
-    """Effects written by `Effects.save`, or a run by `Run.save`, as .npz; never unpickles.
+) -> Effects | Fit | Run:
+    """What `Effects.save`, `Fit.save` or `Run.save` wrote as .npz; never unpickles.
 
     Args:
         path: of the file.
-        objective: of a run, made again as when it was trained.
+        objective: of a run, or of a fit of your own loss, made again as it was.
         recipe: of a run, likewise; both are code, whose structure is compared with the file's.
         exact: of a run, refuse code whose structure is another.
 
     Raises:
         ValueError: if the file is not one of ours, is damaged, or lacks a part; if objective or
-            recipe are not those of the run.
+            recipe are not those of the run or fit.
     """
+    if recipe is None and kind_in(path) == "fit":
+        return load_fit(path, objective)
     if objective is None and recipe is None:
-        return _load_effects(path)
-    if objective is None or recipe is None:
+        return load_effects(path)
+    if not isinstance(objective, Network) or recipe is None:
         raise ValueError("a run is loaded with both its code: lo.load(path, objective=, recipe=)")
     return load_run(path, objective, recipe, exact=exact)
 
 
-def _load_effects(path) -> Effects:
+def load_effects(path) -> Effects:
+    """Effects written by `Effects.save` as .npz; see `load`."""
     known = ("text", "seeds", *ROWS, *(_OF_GROUPS + key for key in Groups.stored()))
     file = read_npz(path, "effects", known)
     try:
@@ -268,9 +325,17 @@ def _load_effects(path) -> Effects:
             method=text["method"],
             notes=tuple(text.get("notes", ())),
             seeds=seeds,
+            better=_senses(text.get("better", ()), len(text["columns"])),
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def _senses(given, count: int) -> tuple[int, ...]:
+    """What a file says of which way is better, column by column."""
+    if given and (len(given) != count or not set(given) <= {-1, 0, 1}):
+        raise ValueError(f"better is not -1, 0 or 1 for each of {count} columns")
+    return tuple(given)
 
 
 def joined(

@@ -95,7 +95,7 @@ class Question:
         each = np.concatenate([part.status for part in parts], axis=1)
         each = np.where(~np.isfinite(value) & (each == 0), Status.nonfinite, each).astype(np.int8)
         thetas = np.stack([part.theta for part in parts], axis=1)
-        pairs = zip(self.measures, self.columns, strict=True)
+        pairs = list(zip(self.measures, self.columns, strict=True))
         return Effects(
             value=value,
             status=first_failure(each),
@@ -103,6 +103,7 @@ class Question:
             steps=np.max([part.steps for part in parts], axis=0),
             columns=tuple(column for part in self.columns for column in part),
             measure=tuple(measure.name for measure, part in pairs for _ in part),
+            better=tuple(measure.better for measure, part in pairs for _ in part),
             groups=groups,
             method=self.method.name,
             column_status=each,

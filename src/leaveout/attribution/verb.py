@@ -63,7 +63,8 @@ def effects(
             retraining, to first order for influence, one solve a group. Default the objective's.
             Where that has one for each coefficient, what multiplies it. Intervals then come from
             the penalty alone.
-        certify: fill `lower` and `upper`: an interval for the effect of RETRAINING, whatever the
+        certify: fill `lower` and `upper`: a certified interval (numerical; confidence intervals,
+            which are statistical, are `confidence`'s) for the effect of RETRAINING, whatever the
             method, that holds it for sure, and `certificate`, which says how good it is. Both the
             retrained theta and theta_hat are enclosed, and so is what float64 rounding can do to
             scores, slopes, losses, sums and solves; `certify.balls` says how, and what is taken

@@ -1,5 +1,7 @@
 """What a fit holds, and what a change in theta holds."""
 
+from typing import TYPE_CHECKING
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,12 @@ from leaveout.runtime.compilation import compiled
 from leaveout.runtime.deprecated import instead
 from leaveout.runtime.memory import budget, gib
 from leaveout.runtime.sharding import is_traced, to_host
-from leaveout.runtime.solution import Solution
+from leaveout.runtime.solution import Solution, Status
 from leaveout.runtime.text import warn
 from leaveout.solvers import Factor, OutputFactor, attach_rows, reachable
+
+if TYPE_CHECKING:
+    from leaveout.fitting.summary import Summary
 
 __all__ = [
     "Change",
@@ -65,10 +70,88 @@ class Fit(eqx.Module):
         check_pickled(loss.value if isinstance(loss, Loss) else loss)
         return super().__reduce_ex__(protocol)
 
+    def __repr__(self) -> str:
+        if is_traced(self):
+            return f"Fit({type(self.objective).__name__}, traced)"
+        objective = self.objective
+        code, reached = Status(int(to_host(self.status))), float(to_host(self.residual))
+        parts = (
+            f"{objective.in_words} on {objective.n:,} examples",
+            f"{objective.known_size:,} parameters",
+            f"l2 {objective.l2_in_words}",
+            f"Newton decrement {reached:.1e}",
+            code.name if code == Status.converged else f"{code.name}: {code.advice}",
+        )
+        return f"Fit({', '.join(parts)})"
+
     @property
     def theta(self) -> PyTree:
         """The parameters as the PyTree the objective was made with."""
         return self.objective.tree(self.flat)
+
+    def save(self, path) -> None:
+        """Write to an .npz file, whole or not at all, without pickle, for `lo.load(path)`.
+
+        Of a linear model with a loss of ours the file holds the data (as inputs, not the table),
+        names and theta. Of others, whose loss is code, it holds theta and hashes:
+        `lo.load(path, objective=objective)` then takes the objective made again.
+        """
+        from leaveout.fitting.saved import save_fit
+
+        save_fit(self, path)
+
+    def predict(self, x, *, offset=None, chances: bool = False) -> np.ndarray:
+        """What the model says of new inputs: (m) labels, or expected values.
+
+        Args:
+            x: (m d) inputs as the objective's own, or a table with its columns; of a data set made
+                by `lo.table` what `data.coded(rows)` gives.
+            offset: (m), where the model has one.
+            chances: of a classifier, the chance of each label (m K), in the order of
+                `fit.objective.classes`.
+
+        Raises:
+            ValueError: for other columns, or a loss of which only scores are known.
+        """
+        from leaveout.fitting.prediction import predicted
+
+        return predicted(self, x, offset, chances)
+
+    def summary(
+        self,
+        clusters=None,
+        *,
+        robust: bool = False,
+        correct: bool = True,
+        level: float = 0.95,
+    ) -> "Summary":
+        """Coefficients with standard errors, tests and confidence intervals.
+
+            print(fit.summary(data.groups))
+            print(fit.summary().ratios())  # odds ratios
+
+        By the model (the inverse Hessian, times the dispersion of squares), which takes the loss
+        for a negative log-likelihood; or robust, or clustered, which do not. Squares use Student's
+        t with n - p degrees of freedom, clustered with g - 1, else by the normal distribution. Of
+        softmax the differences from the first class. With a penalty, of the penalised coefficients,
+        p being the trace of H^-1 D, D the Hessian of the losses alone.
+
+        Args:
+            clusters: `Groups` that share no point, or (n) labels: errors clustered by them.
+            robust: the sandwich of the examples' own gradients.
+            correct: times n / (n - p), or of clusters g / (g - 1) (n - 1) / (n - p), as R, Stata
+                and statsmodels do (HC1, CRV1); if not, HC0, CRV0.
+            level: of the confidence intervals.
+
+        Raises:
+            ValueError: for a fit that is no optimum, columns that add up to others without a
+                penalty, clusters that overlap or leave points out, more than fits in memory.
+
+        Source: Huber (1967), White (1980), Liang and Zeger (1986).
+        """
+        from leaveout.fitting.summary import summarised
+
+        return summarised(self, clusters, robust=robust, correct=correct, level=level)
 
     def expansion(self) -> AbstractExpansion:
         """Every loss to second order around theta."""

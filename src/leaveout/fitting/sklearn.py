@@ -17,7 +17,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.objectives import losses
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
-from leaveout.runtime.tables import common_rows
+from leaveout.runtime.tables import Names, common_rows, is_table
 from leaveout.runtime.text import shortened, warn
 
 __all__ = ["from_sklearn"]
@@ -72,11 +72,19 @@ class _Anew:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Bare:
-    """A linear estimator out of its wrappers, and the inputs as it saw them."""
+    """A linear estimator out of its wrappers, and the inputs as it saw them.
+
+    Attributes:
+        estimator: that holds the coefficients.
+        x: its inputs.
+        anew: what a refit of the wrappers computes anew.
+        names: of the inputs, where steps before it say them.
+    """
 
     estimator: _Linear
     x: Any
     anew: tuple[_Anew, ...] = ()
+    names: Names | None = None
 
     @property
     def name(self) -> str:
@@ -126,8 +134,11 @@ def from_sklearn(
 
     Args:
         estimator: fitted on (x, y).
-        x: (n d) the training inputs; of a pipeline those that its first step saw. Measures take
-            inputs as the last step sees them, `pipeline[:-1].transform(x)`.
+        x: (n d) the training inputs; of a pipeline those that its first step saw, a table of texts
+            and categories for a ColumnTransformer or a vectorizer, whose sparse results stay
+            sparse. Measures take inputs as the last step sees them,
+            `pipeline[:-1].transform(x)`, and names are those that the steps give,
+            `lo.measures.parameter("number__age")`.
         y: (n) the training targets, (n K) for several.
         weights: (n) the `sample_weight` it was fitted with; a LogisticRegression's `class_weight`
             is taken from the estimator.
@@ -139,7 +150,7 @@ def from_sklearn(
             weights have a pandas index and they differ.
         SolveError: if the parameters are not near the optimum of the converted objective.
     """
-    common_rows(x=x, y=y, weights=weights)
+    rows = common_rows(x=x, y=y, weights=weights)
     bare = _bare(estimator, x)
     if bare.name not in _RECIPES:
         raise ValueError(_refusal(bare.estimator))
@@ -149,6 +160,10 @@ def from_sklearn(
     intercept = bool(bare.estimator.get_params().get("fit_intercept", True))
     options = {"intercept": intercept, "penalised": found.penalised}
     objective = found.make(inputs, found.y, found.l2, weights=base * found.factor, **options)
+    if bare.names is not None:
+        objective = dataclasses.replace(objective, names=bare.names)
+    if objective.fingerprint is None:  # a step made an array of the table, its rows are the same
+        objective = dataclasses.replace(objective, fingerprint=rows)
     if not frozen:
         _warn_if_anew(type(estimator).__name__, bare.anew + found.anew)
     return fit(objective, theta=_flat(bare.estimator, intercept), throw=throw)
@@ -191,12 +206,26 @@ def _after_steps(pipeline: _Pipeline, x) -> _Bare:
             f"step {sampling[0]!r} resamples the training data, so that groups of it are none of "
             "what the model was fitted to; give the last step and the resampled (x, y)"
         )
-    inner = _bare(last, pipeline[:-1].transform(x) if steps and _fitted(last) else x)
+    given = pipeline[:-1].transform(x) if steps and _fitted(last) else x
+    inner = _bare(last, given)
+    if given is not x:
+        inner = dataclasses.replace(inner, names=_names(pipeline[:-1], given, inner.names))
     learning = [name for name, step in steps if _learns(step)]
     if not learning:
         return inner
     what = f"the step{'s' * (len(learning) > 1)} {shortened(learning)}"
     return dataclasses.replace(inner, anew=(_Anew(what), *inner.anew))
+
+
+def _names(steps: Any, given: object, known: Names | None) -> Names | None:
+    """What the steps call the columns that they give; None for those that do not say."""
+    if known is not None or is_table(given):  # said by a pipeline inside, or by the table itself
+        return known
+    try:
+        names = steps.get_feature_names_out()
+    except (AttributeError, ValueError, NotImplementedError):  # a step that has no names
+        return None
+    return tuple(map(str, names))
 
 
 def _learns(step: object) -> bool:

@@ -20,6 +20,7 @@ from leaveout.groups.dealing import shuffles
 from leaveout.groups.linkage import single_linkage
 from leaveout.runtime.memory import GRADIENT_BYTES
 from leaveout.runtime.options import check_integer, check_key, generator
+from leaveout.runtime.tables import dense_copy, is_sparse
 from leaveout.runtime.text import shortened
 
 __all__ = [
@@ -146,6 +147,11 @@ def _pools(key, pools: list[np.ndarray], data, sizes, kind: str, what: str) -> G
     return _some(_family(lists, data.n, kind, len(sizes), why), kind, why)
 
 
+def _inputs(data: Inputs) -> np.ndarray:
+    """Inputs (n d) as an array; a large sparse matrix is refused."""
+    return dense_copy(data.x, "x") if is_sparse(data.x) else np.asarray(data.x)
+
+
 def same_class(key: Array, data: Examples, *, sizes: Sequence | np.ndarray) -> Groups:
     """Points of one class: a class with at least `size` points is chosen, then points of it."""
     _known(data, Examples)
@@ -160,7 +166,7 @@ def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
     Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
     """
     _known(data, Inputs)
-    rng, x, n, lists = generator(key), np.asarray(data.x), data.n, []
+    rng, x, n, lists = generator(key), _inputs(data), data.n, []
     for size in _sized(sizes, n):
         order = np.argsort(x[:, rng.integers(x.shape[1])], kind="stable")
         begin = min(max(int(rng.integers(n)) - size // 2, 0), n - size)
@@ -176,7 +182,7 @@ def feature_clusters(key: Array, data: Inputs, *, sizes: Sequence | np.ndarray) 
     k-means with k = 4, 8, ..., 128, pooled; for each size a cluster large enough is chosen.
     """
     _known(data, Inputs)
-    return _clusters(key, np.asarray(data.x), data, sizes, "feature clustering")
+    return _clusters(key, _inputs(data), data, sizes, "feature clustering")
 
 
 def gradient_clusters(
@@ -200,7 +206,7 @@ def gradient_clusters(
     Gradients that would take more than 128 MiB are sketched in 512 dimensions, which keeps
     distances to about 6 %.
     """
-    x = np.asarray(data.x)
+    x = _inputs(data)
     x = np.c_[x, np.ones(len(x))] if intercept else x
     residuals = np.asarray(residuals, float).reshape(len(x), -1)
     width = residuals.shape[1] * x.shape[1]

@@ -7,7 +7,7 @@ theta (and w, a float (n) array of what leaves) to a scalar or a vector is a mea
 """
 
 from leaveout.measures.container import Ball, Measure, Measures, as_measures
-from leaveout.measures.own import linear, parameter, self_loss
+from leaveout.measures.own import linear, odds_ratio, parameter, self_loss
 from leaveout.measures.queries import loss, margin, prediction
 from leaveout.measures.statistics import accuracy, auroc, calibration_error
 
@@ -22,6 +22,7 @@ __all__ = [
     "linear",
     "loss",
     "margin",
+    "odds_ratio",
     "parameter",
     "prediction",
     "self_loss",

@@ -76,6 +76,16 @@ class Measure(eqx.Module):
     def columns(self, objective: AbstractObjective) -> tuple[str, ...]:
         """Names of the columns."""
 
+    @property
+    def better(self) -> int:
+        """1 where more of it is better, -1 where less is, 0 where that is not for us to say."""
+        return 0
+
+    @property
+    def ratio(self) -> bool:
+        """Whether it is a ratio, such as odds, whose errors are symmetric in its logarithm."""
+        return False
+
     def bind(self, objective: AbstractObjective) -> "Measure":
         """The measure with its own data coded for this objective; done once, before `values`."""
         return self

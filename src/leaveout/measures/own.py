@@ -1,23 +1,27 @@
 """Measures of the group itself, and of theta itself."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
 from leaveout.measures.queries import loss_error
+from leaveout.objectives import losses
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.objectives.rounding import score_error, units_of
+from leaveout.runtime.options import check_positive
 from leaveout.runtime.sharding import is_traced
 from leaveout.runtime.tables import is_sparse
-from leaveout.runtime.text import shortened
+from leaveout.runtime.text import did_you_mean
 
-__all__ = ["linear", "parameter", "self_loss"]
+__all__ = ["linear", "odds_ratio", "parameter", "self_loss"]
 
 
 class _SelfLoss(Measure):
@@ -26,6 +30,10 @@ class _SelfLoss(Measure):
     name: str = eqx.field(static=True, default="self_loss")
     needs_w: bool = eqx.field(static=True, default=True)
     own: ClassVar[bool] = True
+
+    @property
+    def better(self):
+        return -1
 
     def values(self, objective, theta, w):
         assert w is not None  # needs_w
@@ -117,19 +125,30 @@ def _coefficients(
     objective: LinearObjective, feature: str
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Where theta holds the coefficient of a feature, one a score, and what each is called."""
+    layout, columns = objective.known_layout, _columns(objective, feature)
+    place = np.argsort(layout.order()).reshape(layout.outputs, layout.width)
+    at = place[:, columns].T.reshape(-1)
+    return tuple(at.tolist()), tuple(objective.titles[i] for i in at)
+
+
+def _columns(objective: LinearObjective, feature: str) -> list[int]:
+    """Columns of the design that a name stands for.
+
+    Of a category that `lo.table` coded, all of its columns, "site=va" for "site".
+
+    Raises:
+        ValueError: for an unknown name, or one of several columns.
+    """
     names = (*(objective.names or ()), *(["intercept"] if objective.intercept else []))
-    if names.count(feature) != 1:
-        known = shortened(names) if objective.names else "none, for x was no table"
-        raise ValueError(
-            f"expected the name of one column of x, got {feature!r}, which is that of "
-            f"{names.count(feature)}; there are {known}"
-        )
-    layout = objective.known_layout
-    column = names.index(feature) if objective.names else layout.features
-    at = np.argsort(layout.order()).reshape(layout.outputs, layout.width)[:, column]
-    scores = objective.classes or range(objective.outputs)
-    each = [f"{feature}, {score}" for score in scores] if objective.outputs > 1 else [feature]
-    return tuple(at.tolist()), tuple(each)
+    found = [j for j, name in enumerate(names) if name == feature]
+    if not found and feature:
+        found = [j for j, name in enumerate(names) if str(name).startswith(f"{feature}=")]
+    elif len(found) > 1:
+        raise ValueError(f"{len(found)} columns of x are called {feature!r}; give their positions")
+    if not found:
+        known = did_you_mean(feature, names) if objective.names else ": x was no table with names"
+        raise ValueError(f"no column of x is called {feature!r}{known}")
+    return found if objective.names else [objective.known_layout.features]
 
 
 def parameter(index, *, name: str = "parameter") -> Measure:
@@ -138,7 +157,8 @@ def parameter(index, *, name: str = "parameter") -> Measure:
     Args:
         index: an integer or several, each a position in theta; negative ones count from its end; or
             names of columns of x where that was a table, and "intercept": the coefficient of each,
-            of every score where there are several.
+            of every score where there are several. The name of a category that `lo.table` coded
+            stands for all of its columns.
         name: for tables and axes.
 
     Raises:
@@ -155,6 +175,100 @@ def parameter(index, *, name: str = "parameter") -> Measure:
             f"{index!r}{masks}"
         )
     return _Parameter(index=tuple(asked.tolist()), name=name)
+
+
+class _OddsRatio(Measure):
+    """Exponentials of coefficients, or of their differences from those of the first class.
+
+    Attributes:
+        features: names of the columns of x.
+        per: units of the feature that the odds are compared over.
+        index: (k) positions of the coefficients; found by `bind`.
+        against: (k) those that are taken away, or none.
+        labels: (k) what the columns are called.
+    """
+
+    features: tuple[str, ...] = eqx.field(static=True)
+    per: float = eqx.field(static=True)
+    name: str = eqx.field(static=True)
+    index: tuple[int, ...] = eqx.field(static=True, default=())
+    against: tuple[int, ...] = eqx.field(static=True, default=())
+    labels: tuple[str, ...] = eqx.field(static=True, default=())
+    needs_w: bool = eqx.field(static=True, default=False)
+
+    @property
+    def ratio(self):
+        return True
+
+    def bind(self, objective):
+        if self.index:
+            return self
+        objective = as_linear(objective, self.name)
+        if objective.loss not in (losses.logistic, losses.softmax):
+            raise ValueError(
+                f"{self.name} needs lo.logistic or lo.softmax, whose scores are log-odds; see "
+                "lo.measures.parameter for the coefficients of others"
+            )
+        found = [_coefficients(objective, feature) for feature in self.features]
+        index, labels = (sum(parts, ()) for parts in zip(*found, strict=True))
+        if objective.outputs == 1:
+            return dataclasses.replace(self, index=index, labels=labels)
+        count = objective.outputs
+        against = tuple(index[i - i % count] for i in range(len(index)))
+        first = objective.score_name(0)
+        kept = [i for i in range(len(index)) if i % count]
+        return dataclasses.replace(
+            self,
+            index=tuple(index[i] for i in kept),
+            against=tuple(against[i] for i in kept),
+            labels=tuple(f"{labels[i]} against {first}" for i in kept),
+        )
+
+    def _log(self, objective, theta):
+        """The log odds ratios."""
+        shown = objective.shown(theta)
+        found = shown[np.asarray(self.index)]
+        if self.against:
+            found = found - shown[np.asarray(self.against)]
+        return self.per * found
+
+    def values(self, objective, theta, w):
+        return jnp.exp(self._log(objective, theta))
+
+    def enclose(self, objective, ball, w):
+        theta = ball.centre
+        vectors = jax.jacrev(lambda t: self._log(objective, t))(theta)
+        lost = _lost(objective, jnp.abs(vectors) @ jnp.abs(theta))
+        lower, upper = around(self._log(objective, theta), ball.reach(vectors) + lost)
+        eps = 4 * jnp.finfo(theta.dtype).eps
+        return sound(jnp.exp(lower) * (1 - eps), jnp.exp(upper) * (1 + eps))
+
+    def columns(self, objective):
+        return tuple(f"{self.name}[{label}]" for label in self.labels)
+
+
+def odds_ratio(feature: str | Iterable[str], *, per: float | int = 1, name: str = "") -> Measure:
+    """Odds ratios of features, exp(coefficient): of `lo.logistic`, or of `lo.softmax`.
+
+    By how much the odds of the positive class are multiplied where the feature is one unit larger
+    and the others stay; of more than two classes those of each class against the first one. A
+    feature that was standardised has standard deviations for units.
+
+    Args:
+        feature: the name of a column of x, or several; of a category that `lo.table` coded, its
+            name stands for all its columns, each against the reference.
+        per: units, such as 10 for ten years.
+        name: for tables and axes; default "odds ratio", with the units if they are not one.
+
+    Raises:
+        ValueError: for another loss, or an unknown name, once the objective is known.
+    """
+    features = (feature,) if isinstance(feature, str) else tuple(feature)
+    if not features or not all(isinstance(one, str) for one in features):
+        raise ValueError(f"expected the name of a feature, or several, got {feature!r:.100}")
+    check_positive(per, "per")
+    title = name or ("odds ratio" if per == 1 else f"odds ratio per {per:g}")
+    return _OddsRatio(features=features, per=float(per), name=title)
 
 
 class _Linear(Measure):

@@ -64,6 +64,10 @@ class _PerExample(Measure):
             offset = objective.offset_of(self.offset, x.shape[0], self.name)
         return dataclasses.replace(self, x=x, y=y, offset=offset, pool=pool, bound=True)
 
+    @property
+    def better(self):
+        return {_loss: -1, _margin: 1}.get(self.function, 0)
+
     def _scores(self, objective: AbstractScores, theta) -> Float[Array, "m K"]:
         """Scores of the examples at theta."""
         scores = objective.scores(theta, self.x)
@@ -137,17 +141,19 @@ class _PerExample(Measure):
     def columns(self, objective):
         theta = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
         count = len(eqx.filter_eval_shape(_values, self, objective, theta))
+        scores = as_scores(objective, self.name)
+        names = [scores.score_name(k) for k in range(scores.outputs)]
         if self.pool is not None:
             each = count // len(self.labels)
             return tuple(
-                label + (f"[score {k}]" if each > 1 else "")
+                label + (f"[{names[k]}]" if each > 1 else "")
                 for label in self.labels
                 for k in range(each)
             )
         each = count // self.x.shape[0]
         if each == 1:
             return tuple(f"{self.name}[{i}]" for i in range(count))
-        return tuple(f"{self.name}[{i // each}, score {i % each}]" for i in range(count))
+        return tuple(f"{self.name}[{i // each}, {names[i % each]}]" for i in range(count))
 
 
 @eqx.filter_jit

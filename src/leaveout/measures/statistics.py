@@ -37,6 +37,10 @@ class _Ranked(Measure):
     bound: bool = eqx.field(static=True, default=False)
     smooth: ClassVar[bool] = False
 
+    @property
+    def better(self):
+        return -1 if isinstance(self.function, _CalibrationError) else 1
+
     def bind(self, objective):
         if self.bound:  # its examples are coded already
             return self

@@ -21,9 +21,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from leaveout.objectives.checks import check_offset
+from leaveout.objectives.layout import Layout
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.compilation import compiled
 from leaveout.runtime.tables import Fingerprint, Names
+from leaveout.runtime.text import called, shortened
 
 __all__ = [
     "AbstractExpansion",
@@ -195,6 +197,30 @@ class AbstractObjective(eqx.Module):
     def known_size(self) -> int:
         """Number of parameters that the user knows; other than p only if `centred` made it."""
         return self.p
+
+    @property
+    def in_words(self) -> str:
+        """The loss, by its name, and its classes."""
+        loss = getattr(self, "loss", None)
+        return f"{loss.name if isinstance(loss, Loss) else called(loss)} loss"
+
+    @property
+    def l2_in_words(self) -> str:
+        """The penalty, for a reader."""
+        if self.penalised.dtype == bool:
+            return f"{float(self.l2):.4g}"
+        least, most = float(jnp.min(self.penalty)), float(jnp.max(self.penalty))
+        return f"{least:.4g} to {most:.4g} by coefficient"
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """(P) what the entries of the user's flat theta are called."""
+        return tuple(f"theta[{i}]" for i in range(self.known_size))
+
+    @property
+    def linear_layout(self) -> Layout | None:
+        """Where weight and bias lie in theta, of a linear model; None of others."""
+        return None
 
     @property
     def sparse(self) -> bool:
@@ -391,6 +417,24 @@ class AbstractScores(AbstractObjective):
     def labelled(self) -> bool:
         """Whether the targets are labels."""
         return self.loss.targets in ("binary", "classes")
+
+    @property
+    def in_words(self) -> str:
+        """The loss, by its name, and its classes."""
+        if not self.classes:
+            return super().in_words
+        said = shortened(self.classes, 4)
+        if self.outputs == 1:
+            said = f"{self.classes[1]!r} against {self.classes[0]!r}"
+        return f"{super().in_words} of {said}"
+
+    def score_name(self, k: int) -> str:
+        """What the score of an output is called: its class, or its target."""
+        labels = self.classes or getattr(self, "targets", None) or ()
+        if len(labels) != self.outputs:
+            return f"score {k}"
+        kind = "class" if self.classes else "target"
+        return labels[k] if isinstance(labels[k], str) else f"{kind} {labels[k]}"
 
     def point_loss(self, scores: Float[Array, "K"], y) -> Float[Array, ""]:
         """The loss of one example, its scores always given as (K)."""

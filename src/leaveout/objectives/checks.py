@@ -22,6 +22,7 @@ from leaveout.runtime.columns import (
     codes,
     column,
     distinct,
+    plain,
     refuse_text_of_missing,
 )
 from leaveout.runtime.memory import DENSE_COPY
@@ -117,7 +118,7 @@ def _classes(y: Column, loss: Loss) -> tuple | None:
     _check_labels(y)
     found, _ = distinct(y.values)
     refuse_text_of_missing(found, "the targets y")
-    classes = tuple(map(_plain, found))
+    classes = tuple(map(plain, found))
     if loss.targets == "binary" and len(classes) != 2:
         raise ValueError(
             f"expected two labels in y, got {len(classes)}: {shortened(classes)}; "
@@ -126,11 +127,6 @@ def _classes(y: Column, loss: Loss) -> tuple | None:
     if len(classes) < 2:
         raise ValueError(f"expected at least two labels in y, got only {shortened(classes)}")
     return classes
-
-
-def _plain(label):
-    """A label of NumPy's as Python's."""
-    return label.item() if isinstance(label, np.generic) else label
 
 
 def _check_labels(y: Column) -> None:
@@ -163,7 +159,7 @@ def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
             unknown, _ = distinct(y.values[code < 0])
             raise ValueError(
                 f"expected labels among {shortened(classes or ())}, got "
-                f"{shortened(map(_plain, unknown))}; "
+                f"{shortened(map(plain, unknown))}; "
                 "use the labels the objective was made with"
             )
         kind = float_type() if loss.targets == "binary" else np.int32

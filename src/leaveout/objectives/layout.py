@@ -123,6 +123,10 @@ class Layout:
         weight = index[:, : self.features].reshape(-1)
         return np.concatenate([weight, index[:, -1]]) if self.intercept else weight
 
+    def output_of(self) -> np.ndarray:
+        """(p) the output that each entry of theta belongs to."""
+        return self.order() // self.width
+
     def penalised(self) -> np.ndarray:
         """(p) True for weights, False for the intercept."""
         return np.arange(self.size) < self.outputs * self.features

@@ -117,6 +117,23 @@ class LinearObjective(AbstractScores):
         return self.layout if self.span is None else self.span.layout
 
     @property
+    def titles(self) -> tuple[str, ...]:
+        """Features and intercept, of several outputs each with the class or target."""
+        layout = self.known_layout
+        each = self.names or tuple(f"x[{j}]" for j in range(layout.features))
+        columns = np.array([*map(str, each), "intercept"][: layout.width], object)
+        if layout.outputs == 1:
+            return tuple(columns)
+        names = [self.score_name(k) for k in range(layout.outputs)]
+        order = np.unravel_index(layout.order(), (layout.outputs, layout.width))
+        return tuple(f"{columns[j]}, {names[k]}" for k, j in zip(*order, strict=True))
+
+    @property
+    def linear_layout(self) -> Layout:
+        """Where weight and bias lie in theta."""
+        return self.layout
+
+    @property
     def known_size(self) -> int:
         """Parameters that the user knows."""
         return self.known_layout.size

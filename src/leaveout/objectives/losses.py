@@ -12,6 +12,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from leaveout.runtime.text import called
+
 __all__ = [
     "Loss",
     "logistic",
@@ -74,6 +76,12 @@ class Loss:
         """The losses of this shelf go by their names: their parts cannot be pickled one by one."""
         own = next((name for name in __all__ if globals()[name] is self), None)
         return super().__reduce_ex__(protocol) if own is None else own
+
+    @property
+    def name(self) -> str:
+        """What it is called: its name on this shelf, or that of your function."""
+        own = next((name for name in __all__ if globals()[name] is self), None)
+        return own or called(self.value)
 
     def __call__(self, scores, y):
         """The loss of one example."""

@@ -1,9 +1,12 @@
 """Figures, with matplotlib only when one is drawn."""
 
 from leaveout.plot.effects import grid, panels, scatter
+from leaveout.plot.intervals import forest
 from leaveout.plot.natural import against, bands, heat
 from leaveout.plot.style import (
     FOUR,
+    HELPS,
+    HURTS,
     LINES,
     OTHER,
     STYLE,
@@ -12,6 +15,7 @@ from leaveout.plot.style import (
     Paths,
     canvas,
     count_in_red,
+    meaning,
     need_matplotlib,
     styles,
     write,
@@ -19,6 +23,8 @@ from leaveout.plot.style import (
 
 __all__ = [
     "FOUR",
+    "HELPS",
+    "HURTS",
     "LINES",
     "OTHER",
     "STYLE",
@@ -29,8 +35,10 @@ __all__ = [
     "bands",
     "canvas",
     "count_in_red",
+    "forest",
     "grid",
     "heat",
+    "meaning",
     "need_matplotlib",
     "panels",
     "scatter",

@@ -7,10 +7,22 @@ import numpy as np
 from leaveout.analysis.agreement import with_intervals
 from leaveout.analysis.compare import check_column, comparable, paired
 from leaveout.attribution.container import Effects
-from leaveout.plot.style import Axes, Paths, count_in_red, need_matplotlib, styles, write
+from leaveout.plot.style import (
+    Axes,
+    Paths,
+    count_in_red,
+    meaning,
+    need_matplotlib,
+    plain,
+    styles,
+    wrapped,
+    write,
+)
 from leaveout.runtime.solution import flagged_in_words
 
 __all__ = ["grid", "panels", "scatter"]
+
+_DWARFED = 15  # times the size of three quarters of the effects, from which axes are made wide
 
 
 def scatter(
@@ -21,6 +33,7 @@ def scatter(
     ax: Axes | None = None,
     limits: tuple[float, float] | None = None,
     title: str | None = None,
+    wide: bool = False,
 ):
     """The paper's panel: a point a group, actual effect against its approximation.
 
@@ -35,6 +48,8 @@ def scatter(
         ax: matplotlib axes to draw in; default a new figure's.
         limits: of both axes; default all points with 5 % to spare.
         title: above the panel.
+        wide: axes that are linear near zero and logarithmic far from it (asinh), where a few groups
+            would press all others together; all are then seen, and y = x stays a line.
 
     Returns:
         the axes.
@@ -53,15 +68,19 @@ def scatter(
             f"there is nothing to draw: on {pair.columns[j]} {flagged_in_words(pair.status[:, j])}"
         )
     x, y = pair.actual[good, j], pair.predicted[good, j]
-    limits = _around(x, y) if limits is None else limits
+    stretched = _stretch(ax, x, y) if wide and limits is None else None
+    limits = limits or stretched or _around(x, y)
     ax.plot(limits, limits, color="0.6", linewidth=2, alpha=0.8, zorder=0)
     kind = np.full(len(good), "group") if pair.groups is None else pair.groups.kind
     _points(ax, x, y, kind[good])
-    ax.set(xlim=limits, ylim=limits, aspect="equal")
-    ax.set_xlabel(f"actual effect on {pair.columns[j]}")
+    ax.set(xlim=limits, ylim=limits)
+    ax.set(**({"box_aspect": 1} if stretched else {"aspect": "equal"}))
+    sides = meaning(actual.better[j] if isinstance(actual, Effects) else 0, "it")
+    scale = "\n(logarithmic beyond the middle, so that all are seen)" if stretched else ""
+    ax.set_xlabel(f"actual effect on {plain(pair.columns[j])}\n{sides}{scale}", fontsize=8.5)
     ax.set_ylabel(predicted.method if isinstance(predicted, Effects) else "predicted effect")
     if title:
-        ax.set_title(title)
+        ax.set_title(wrapped(title, 40))
     hidden = _say_hidden(ax, x, y, limits)
     count_in_red(ax, hidden=hidden, flagged=int((~good).sum()))
     value = with_intervals([(y, x)], (), 0)[0][0]
@@ -70,9 +89,33 @@ def scatter(
         0.03, 0.97, f"Spearman {rank}\nslope {slope}", va="top", transform=ax.transAxes, fontsize=9,
         bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
-    ax.locator_params(nbins=5)
-    ax.ticklabel_format(scilimits=(-3, 4))
+    if not stretched:
+        ax.locator_params(nbins=5)
+        ax.ticklabel_format(scilimits=(-3, 4))
     return ax
+
+
+def _stretch(ax: Axes, x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
+    """Make axes wide where the largest effects are many times those of most; their limits."""
+    sizes = np.abs(np.concatenate([x, y]))
+    most = float(np.quantile(sizes, 0.75))
+    if len(x) < 5 or not most > 0 or sizes.max() < _DWARFED * most:
+        return None
+    limits = most * np.sinh(_around(np.arcsinh(x / most), np.arcsinh(y / most)))
+    for scale, axis in ((ax.set_xscale, ax.xaxis), (ax.set_yscale, ax.yaxis)):
+        scale("asinh", linear_width=most)
+        ticks = _ticks(most, limits)
+        axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_ticks([], minor=True)
+    return float(limits[0]), float(limits[1])
+
+
+def _ticks(most: float, limits: np.ndarray) -> list[float]:
+    """Zero, and at most three powers of ten on each side, beyond what is drawn as a line."""
+    first, last = np.ceil(np.log10(2 * most)), np.floor(np.log10(np.abs(limits).max()))
+    powers = np.arange(first, last + 1)[:: -max(1, int((last - first) // 3 + 1))][::-1]
+    ticks = [0.0, *(sign * 10.0**power for power in powers for sign in (-1, 1))]
+    return sorted(tick for tick in ticks if limits[0] <= tick <= limits[1])
 
 
 def _around(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
@@ -115,6 +158,8 @@ def panels(
 ):
     """A grid of `scatter` panels: a row for each column of the effects, a column for each method.
 
+    Axes are made `wide` where a few groups dwarf the others.
+
     Args:
         predictions: method name to `Effects`.
         actual: `Effects` of the same groups.
@@ -125,7 +170,7 @@ def panels(
         the matplotlib figure.
     """
     cells = [[(each, actual, column) for each in predictions.values()] for column in columns]
-    return grid(cells, titles=list(predictions), path=path)
+    return grid(cells, titles=list(predictions), wide=True, path=path)
 
 
 def grid(
@@ -134,6 +179,7 @@ def grid(
     titles: Sequence[str] | None = None,
     rows: Sequence[str] | None = None,
     zoom: bool = False,
+    wide: bool = False,
     path: Paths = None,
 ):
     """`scatter` panels in rows and columns, with one legend.
@@ -145,6 +191,7 @@ def grid(
         titles: above each column.
         rows: beside each row, instead of the methods' names.
         zoom: cut the limits where a few points would hide the others (they are counted as hidden).
+        wide: make axes wide instead, as in `scatter`.
         path: where to write it, or several paths; the format goes by the suffix.
 
     Returns:
@@ -161,16 +208,17 @@ def grid(
         for j, cell in enumerate(row):
             ax = axes[i, j]
             if titles is not None and i == 0:
-                ax.set_title(titles[j])
+                ax.set_title(wrapped(titles[j], 34))
             if cell is None:
                 ax.axis("off")
                 host = ax if host is None else host
                 continue
             predicted, actual, column = cell
             limits = _zoomed(predicted, actual, column) if zoom else None
-            scatter(predicted, actual, column=column, ax=ax, limits=limits)
+            scatter(predicted, actual, column=column, ax=ax, limits=limits, wide=wide)
             if rows is not None:
-                ax.set(xlabel="actual effect", ylabel=rows[i] if j == 0 else "")
+                sides = ax.get_xlabel().partition("\n")[2]
+                ax.set(xlabel=f"actual effect\n{sides}", ylabel=rows[i] if j == 0 else "")
             found |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     order = list(styles(found))
     entries = [found[kind] for kind in order], order

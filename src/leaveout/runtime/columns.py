@@ -17,7 +17,9 @@ __all__ = [
     "codes",
     "column",
     "distinct",
+    "levels_of",
     "numbered",
+    "plain",
     "refuse_text_of_missing",
 ]
 
@@ -126,6 +128,17 @@ def distinct(values: np.ndarray) -> tuple[list, np.ndarray]:
     except TypeError:
         found = sorted(found, key=lambda label: (str(label), type(label).__name__))
     return found, codes(values, found)
+
+
+def levels_of(labels: object) -> list:
+    """The distinct labels that are not missing, sorted as in `distinct`."""
+    values, there = column(labels)
+    return distinct(values[there])[0]
+
+
+def plain(label: object) -> object:
+    """A label of NumPy's as Python's."""
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def codes(values: np.ndarray, labels: Iterable[object]) -> np.ndarray:

@@ -24,6 +24,7 @@ __all__ = [
     "PARTIAL",
     "Target",
     "cache",
+    "kind_in",
     "read_json",
     "read_npz",
     "read_parquet",
@@ -45,7 +46,7 @@ _MOST = 2**36  # bytes that the arrays of one file may take
 _WORDS = 2**20  # bytes that what a file says of itself may take
 #: what reads a file of ours, by the kind that it says it is
 _READERS = {
-    "effects": "lo.load", "groups": "lo.Groups.load",
+    "effects": "lo.load", "fit": "lo.load", "groups": "lo.Groups.load",
     "run": "lo.load(path, objective=..., recipe=...)",
 }  # fmt: skip
 #: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
@@ -99,6 +100,19 @@ def read_npz(path: Target, kind: str, known: Collection[str]) -> dict[str, np.nd
         if isinstance(error, OSError) and not _is_file(path):
             raise
         raise ValueError(_what_else(path, kind, error)) from error
+
+
+def kind_in(path: Target) -> str:
+    """What an .npz file by `write_npz` says that it holds; nothing of any other."""
+    _check_path(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("format.npy").file_size > _WORDS:
+                return ""
+            words = str(_array(archive, "format")).split()
+    except _DAMAGE:
+        return ""
+    return words[1] if len(words) == 3 and words[0] == "leaveout" else ""
 
 
 def _check_path(path: Target) -> None:

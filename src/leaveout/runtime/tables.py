@@ -28,6 +28,7 @@ __all__ = [
     "check_finite",
     "check_names",
     "check_rows",
+    "columns_of",
     "common_rows",
     "dense_copy",
     "fingerprint",
@@ -73,7 +74,7 @@ def is_sparse(given: object) -> bool:
     return sparse is not None and sparse.issparse(given)
 
 
-def _columns(table) -> Iterator:
+def columns_of(table) -> Iterator:
     """The columns of a table one by one, whatever their names: they may repeat."""
     import narwhals.stable.v2 as nw
 
@@ -85,7 +86,7 @@ def _columns(table) -> Iterator:
 def as_columns(given: object) -> list[Column]:
     """A table, an array (n c) or one column, each column with its own type."""
     if is_table(given):
-        return [column(part) for part in _columns(given)]
+        return [column(part) for part in columns_of(given)]
     values, there = column(given)
     if values.ndim != 2:
         return [Column(values, there)]
@@ -190,7 +191,7 @@ def _of_table(table, names: Names, what: str) -> np.ndarray:
         if kinds and all(isinstance(kind, np.dtype) and kind.kind in "fiub" for kind in kinds):
             return table.to_numpy(np.result_type(*kinds))
     out = np.empty((len(table), len(names)), order="F")
-    for j, part in enumerate(_columns(table)):
+    for j, part in enumerate(columns_of(table)):
         values = as_numbers(column(part))
         if values is None or _is_categorical(part):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from leaveout.fitting.fitted import Fit
 from leaveout.measures import Measure
 from leaveout.methods import BY_WORD, Method, Prepared
+from leaveout.studies.given import Given, from_json, to_json
 
 __all__ = ["Chosen", "Configured", "Recorded", "chosen", "file_name", "parsed", "pick"]
 
@@ -129,7 +131,13 @@ def file_name(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Configured(abc.ABC):
-    """What determines the numbers of an experiment; two of the same numbers are equal."""
+    """What determines the numbers of an experiment; two of the same numbers are equal.
+
+    Attributes:
+        dataset: a name known to `datasets.load`, or a data set of one's own.
+    """
+
+    dataset: Given
 
     @property
     @abc.abstractmethod
@@ -155,7 +163,14 @@ class Configured(abc.ABC):
         fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         own = {each.text: each.name for each in every if each.text not in BY_WORD}
         text = {"methods": [each.text for each in every]} | ({"names": own} if own else {})
-        return json.loads(json.dumps(fields | text))
+        return json.loads(json.dumps(fields | text | {"dataset": to_json(self.dataset)}))
+
+    def title(self) -> str:
+        """What its data is called in the names of files; of one's own, told from any other."""
+        if isinstance(self.dataset, str):
+            return self.dataset
+        text = json.dumps(to_json(self.dataset), sort_keys=True)
+        return f"{file_name(self.dataset.name)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.to_json() == other.to_json()
@@ -184,6 +199,6 @@ def parsed(kind: type[_Kind], fields: dict[str, Any], path: Path) -> _Kind:
             Recorded(text, names[text]) if text in names else text for text in fields["methods"]
         )
         rest = {name: value for name, value in fields.items() if name not in ("methods", "names")}
-        return kind(**(rest | {"methods": methods}))
+        return kind(**(rest | {"methods": methods, "dataset": from_json(fields["dataset"])}))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from leaveout.attribution.container import Effects, joined, load
+from leaveout.attribution.container import Effects, joined, load_effects
 from leaveout.attribution.stream import plan, pose, stream
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
@@ -98,7 +98,8 @@ def run(
     progress: Progress | None,
     say: Say,
     memory: float | int | None,
-    begun: float | None,
+    begun: float | None = None,
+    command: str | None = None,
 ) -> _Result:
     """Run an experiment, go on with it, or read it if it is finished.
 
@@ -109,6 +110,7 @@ def run(
         say: called with a sentence at each stage.
         memory: bytes, of which `experiment.room` makes those for working arrays.
         begun: as of `Clock`.
+        command: what asked for it.
 
     Raises:
         ValueError: if the folder holds another experiment, or another process is at work in it.
@@ -119,7 +121,8 @@ def run(
         with alone(folder):
             if not is_finished(folder):  # by the process that held it
                 quiet = progress or (lambda stage, done, count: None)
-                return _run(experiment, Workspace(folder, say, quiet, Clock(folder, begun), memory))
+                space = Workspace(folder, say, quiet, Clock(folder, begun), memory, command)
+                return _run(experiment, space)
     say(f"{folder} is finished; nothing to compute")
     return experiment.opened(folder)
 
@@ -187,7 +190,7 @@ def collected(folder: Path, configured: Configured, planned: Plan) -> dict[Chose
     count, order = len(planned.chunks), planned.order
     return {
         each: joined(
-            [load(chunk_path(folder, each.word, number)) for number in range(count)],
+            [load_effects(chunk_path(folder, each.word, number)) for number in range(count)],
             planned.groups, order,
         )
         for each in configured.chosen

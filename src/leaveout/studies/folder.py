@@ -13,7 +13,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from leaveout.attribution.container import load
+from leaveout.attribution.container import load_effects
 from leaveout.groups import Groups
 from leaveout.runtime.files import PARTIAL, read_json, write_json
 from leaveout.runtime.memory import budget
@@ -81,6 +81,7 @@ class Workspace:
         progress: called after each chunk.
         clock: seconds spent on each stage.
         room: bytes that may be taken: what was asked for until there is a plan, then the plan's.
+        command: what asked for the experiment, where that is known.
     """
 
     folder: Path
@@ -88,6 +89,7 @@ class Workspace:
     progress: Progress
     clock: Clock
     room: float | int | None
+    command: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -205,7 +207,7 @@ def drop_damaged(folder: Path, word: str, chunks: list[np.ndarray], say: Say) ->
         path = chunk_path(folder, word, number)
         if path.exists():
             try:
-                count = len(load(path).groups)
+                count = len(load_effects(path).groups)
                 if count != len(rows):
                     raise ValueError(f"it holds {count:,} groups, not {len(rows):,}")
             except ValueError as error:

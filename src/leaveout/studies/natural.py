@@ -18,16 +18,17 @@ from leaveout import measures
 from leaveout.analysis.compare import compare
 from leaveout.analysis.credit import Credit, credited
 from leaveout.analysis.null import Null
-from leaveout.attribution.container import load
+from leaveout.attribution.container import load_effects
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods import Method
+from leaveout.runtime.columns import levels_of
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, read_parquet, write_json, write_parquet
 from leaveout.runtime.memory import budget, limited
-from leaveout.studies import datasets, engine
+from leaveout.studies import engine
 from leaveout.studies.configured import Chosen, chosen, file_name, parsed
 from leaveout.studies.datasets import Dataset, objective_for
 from leaveout.studies.engine import Experiment, Found, Setting
@@ -37,8 +38,10 @@ from leaveout.studies.folder import (
     Workspace,
     is_finished,
 )
+from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.natural_report import Report, draw
 from leaveout.studies.penalty import penalised
+from leaveout.studies.report.of_credit import report as write_report
 
 __all__ = [
     "Question",
@@ -59,7 +62,7 @@ class Question(Experiment[Report]):
     """What determines the numbers of a study of natural groups.
 
     Attributes:
-        dataset: a name known to `datasets.load`.
+        dataset: a name known to `datasets.load`, or a data set of one's own (`lo.table`).
         by: which of its columns groups the training examples, several joined by commas (crossed);
             default its first.
         l2_over_n: the penalty divided by n; default the data set's own, or cross-validated.
@@ -68,7 +71,7 @@ class Question(Experiment[Report]):
         null: random groups for each group.
     """
 
-    dataset: str
+    dataset: Given
     by: str | None = None
     l2_over_n: float | None = None
     methods: tuple[str | Method, ...] = ("influence", "newton", "actual")
@@ -93,13 +96,13 @@ class Question(Experiment[Report]):
     def folder(self) -> str:
         """The default name of the study's folder."""
         by = "" if self.by is None else "-" + self.by.replace(",", "-")
-        return f"leaveout-credit-{self.dataset}{by}"
+        return f"leaveout-credit-{self.title()}{by}"
 
     def in_words(self) -> str:
         """What it is, for a line of a list."""
         l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
         by = "its first column" if self.by is None else self.by
-        return f"{self.dataset:<14} by {by}, {l2}, {self.null:,} random groups a group"
+        return f"{known(self.dataset):<14} by {by}, {l2}, {self.null:,} random groups a group"
 
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays: those that were asked for."""
@@ -107,8 +110,10 @@ class Question(Experiment[Report]):
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, its groups, and the fit."""
-        data = datasets.load(self.dataset)
-        made = _groups(data, self.by)
+        data = loaded(self.dataset)
+        made = data.grouped(self.by)
+        for note in data.notes:
+            space.say(note)
         space.say(f"{data.name}: {data.n:,} training examples, {data.d:,} features; {made!r}")
         bare = objective_for(data, weights=data.weights)
         objective, _ = penalised(bare, data, self.l2_over_n, space)
@@ -133,6 +138,7 @@ def run(
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
     begun: float | None = None,
+    command: str | None = None,
 ) -> Report:
     """Run a study of natural groups, go on with it, or read it if it is finished.
 
@@ -145,12 +151,13 @@ def run(
             plan of chunks, so that a study goes on as it began.
         begun: when waiting for it began, as `time.perf_counter()` says: what came before this call
             is then counted, too, as "start". The command line gives the start of its process.
+        command: what asked for it, for the report to quote.
 
     Raises:
         ValueError: if the data set has no such column, the folder holds another study, or another
             process is at work in it.
     """
-    return engine.run(question, out, progress, say, memory, begun)
+    return engine.run(question, out, progress, say, memory, begun, command)
 
 
 def read(folder: str | os.PathLike) -> Report:
@@ -169,7 +176,7 @@ def read(folder: str | os.PathLike) -> Report:
     there = [each for each in every if _effects_path(folder, each).exists()]
     if not there:
         raise ValueError(f"{folder} is damaged: it has a summary, but no effects")
-    effects = {each.name: load(_effects_path(folder, each)) for each in there}
+    effects = {each.name: load_effects(_effects_path(folder, each)) for each in there}
     count = len(effects[there[0].name].groups)
     table = read_parquet(folder / "credit.parquet", count)
     return Report(folder, effects, table, summary)
@@ -225,9 +232,19 @@ class _Setting(Setting[Report]):
         report = Report(folder, effects, table, summary, worth, found.resumed)
         draw(report, self.data.name)
         space.clock.lap("table and figures")
+        self._write_page(worth, space)
         summary["seconds"] = space.clock.total()
         write_json(folder / "summary.json", summary)
         return report
+
+    def _write_page(self, worth: Credit, space: Workspace) -> None:
+        """The page for those who decide; without jinja2 a sentence on how to have it."""
+        try:
+            path = space.folder / "report.html"
+            write_report(worth, path, data=self.data, command=space.command)
+        except ImportError as error:
+            space.say(str(error))
+        space.clock.lap("report")
 
     def _summary(self, worth: Credit, table) -> dict[str, Any]:
         failed = {n: int(np.count_nonzero(each.status)) for n, each in worth.effects.items()}
@@ -243,37 +260,24 @@ class _Setting(Setting[Report]):
         }
 
 
-def _groups(data: Dataset, by: str | None) -> Groups:
-    if not data.labels:
-        raise ValueError(f"{data.name} has no column that groups its examples")
-    names = [next(iter(data.labels))] if by is None else by.split(",")
-    for name in names:
-        if name not in data.labels:
-            raise ValueError(f"{data.name} has no column {name!r}; it has {', '.join(data.labels)}")
-    columns = [np.asarray(data.labels[name]) for name in names]
-    if len(columns) == 1:
-        return Groups.from_labels(columns[0], kind=names[0])
-    table = np.stack([column.astype(object) for column in columns], axis=1)  # NaN stays no label
-    return Groups.from_labels(table, kind=", ".join(names))
-
-
 def parts(data: Dataset) -> dict[str, np.ndarray]:
     """The parts of the queries that effects are summed over: all, each class, each label."""
     found = {"all": np.ones(len(data.y_query), bool)}
     if data.labelled:
-        found |= {f"class {k}": data.y_query == k for k in np.unique(data.y_query)}
-    for name, column in data.query_labels.items():
-        levels = np.unique(column)
-        if levels.size <= _MOST:
-            found |= {f"{name} {level}": column == level for level in levels}
+        found |= {f"class {k}": data.y_query == k for k in levels_of(data.y_query)}
+    for name, labels in data.query_labels.items():
+        levels = levels_of(labels)
+        if len(levels) <= _MOST:
+            found |= {f"{name} {level}": labels == level for level in levels}
     return found
 
 
 def _measures(data: Dataset) -> list[Measure]:
-    query = data.x_query, data.y_query
-    wanted = [measures.loss(query, by=parts(data))]
+    wanted = [measures.loss(data.query, by=parts(data))]
     if data.labelled:
-        return [*wanted, measures.accuracy(query)]
+        return [*wanted, measures.accuracy(data.query)]
+    if data.coding is not None:  # which of the features matters, its owner knows
+        return wanted
     return [measures.parameter(0, name=f"coefficient of {data.feature_names[0]}"), *wanted]
 
 
@@ -283,7 +287,7 @@ def _measures(data: Dataset) -> list[Measure]:
 def _query_means(fitted: Fit, data: Dataset) -> dict[str, float]:
     """Mean query loss, and accuracy of a classifier, by part."""
     objective = fitted.objective
-    query, each = (data.x_query, data.y_query), parts(data)
+    query, each = data.query, parts(data)
     wanted = [measures.loss(query, reduce="mean", by=each)]
     if data.labelled:
         wanted.append(measures.accuracy(query, by=each))
@@ -302,13 +306,13 @@ def _described(found: Credit, data: Dataset):
     more: dict[str, Any] = {"coverage": groups.size / groups.size.sum()}
     if len(found.classes):
         more["majority"] = np.asarray(found.classes)[found.balance.argmax(axis=1)]
-    if "precision" in data.labels:
+    if "precision" in data.labels and data.coding is None:
         more["precision"] = [float(data.labels["precision"][rows].mean()) for rows in lists]
     for name in data.query_labels:
         if name in data.labels:
-            column = np.asarray(data.labels[name])
-            for level in np.unique(data.query_labels[name]):
-                more[f"in {name} {level}"] = [int((column[rows] == level).sum()) for rows in lists]
+            mine = np.asarray(data.labels[name])
+            for level in levels_of(data.query_labels[name]):
+                more[f"in {name} {level}"] = [int((mine[rows] == level).sum()) for rows in lists]
     return table.assign(**more)
 
 
@@ -321,6 +325,8 @@ def _comparisons(found: Credit) -> list[dict[str, Any]]:
         if name == "actual":
             continue
         good = (each.column_status == 0) & (actual.column_status == 0)
+        if not (good.sum(axis=0) > 1).any():
+            continue
         report = compare(each, actual, resamples=0)
         for j, column in enumerate(found.columns):
             row: dict[str, Any] = {

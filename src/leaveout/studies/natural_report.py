@@ -62,20 +62,35 @@ def draw(report: Report, title: str) -> None:
     folder, found = report.folder, report.credit
     assert found is not None
     summed = [j for j, name in enumerate(found.best.measure) if name == "loss"]
-    if found.null is not None and np.isfinite(found.null.z[:, 0]).any():
-        plot.bands(found, 0, path=folder / "bands.png")
+    known = found.best.column_status[:, 0] == 0
+    if found.null is not None and (np.isfinite(found.null.z[:, 0]) & known).any():
+        plot.bands(found, 0, title=title, path=folder / "bands.png")
     values = found.best.value[:, summed]
     names = [short(found.columns[j]) for j in summed]
     if len(summed) > 1:
         heading = f"{title}: effect on the query loss"
         codes = found.best.column_status[:, summed]
         path = folder / "heat.png"
-        plot.heat(values, found.groups.names, names, title=heading, path=path, status=codes)
+        better = [found.best.better[j] for j in summed]
+        plot.heat(
+            values, found.groups.names, names,
+            title=heading, path=path, status=codes, better=better,
+        )  # fmt: skip
     draw_coverage(report, summed[: min(3, len(summed))], "size", folder / "size.png")
     if "precision" in report.table:
         draw_coverage(report, summed[: min(3, len(summed))], "precision", folder / "precision.png")
-    if "actual" in report.effects and len(report.effects) > 1:
-        draw_against_actual(report, [0, *summed[1:4]], folder / "actual.png")
+    shown = [j for j in (0, *summed[1:4]) if _has_pairs(report, j)]
+    if "actual" in report.effects and len(report.effects) > 1 and shown:
+        draw_against_actual(report, shown, folder / "actual.png")
+
+
+def _has_pairs(report: Report, j: int) -> bool:
+    """Whether every method and retraining have the effects of two groups on a column."""
+    actual = report.effects.get("actual")
+    return actual is not None and all(
+        ((each.column_status[:, j] == 0) & (actual.column_status[:, j] == 0)).sum() > 1
+        for each in report.effects.values()
+    )
 
 
 def short(column: str) -> str:
@@ -88,12 +103,13 @@ def draw_coverage(
 ) -> None:
     """Effects over a trait of the groups, a panel a column; `hide` as in `plot.against`."""
     figure, axes = plot.canvas(1, len(columns))
-    first = report.effects[next(iter(report.effects))]
+    best = list(report.effects.values())[-1]
     for ax, j in zip(axes[0], columns, strict=True):
         plot.against(
-            report.table[trait], first.value[:, j], ax=ax, kinds=report.kinds(), xlabel=trait,
-            ylabel=f"{first.method} on {short(first.columns[j])}", hide=hide,
-            status=first.column_status[:, j],
+            report.table[trait], best.value[:, j], ax=ax, kinds=report.kinds(), xlabel=trait,
+            ylabel=f"{best.method} effect on {short(best.columns[j])}\n"
+            f"{plot.meaning(best.better[j], 'it')}",
+            hide=hide, status=best.column_status[:, j],
         )  # fmt: skip
     plot.write(figure, path)
 
@@ -112,4 +128,4 @@ def draw_against_actual(report: Report, columns: Sequence[int], path: Paths) -> 
             cells.append([(each, actual, j) for j in columns])
             rows.append(name)
     titles = [short(actual.columns[j]) for j in columns]
-    plot.grid(cells, titles=titles, rows=rows, path=path)
+    plot.grid(cells, titles=titles, rows=rows, wide=True, path=path)

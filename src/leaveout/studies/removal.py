@@ -32,7 +32,7 @@ from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, write_json, write_parquet
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
-from leaveout.studies import datasets, engine
+from leaveout.studies import engine
 from leaveout.studies.configured import Chosen, chosen, parsed
 from leaveout.studies.datasets import Dataset, objective_for
 from leaveout.studies.engine import Experiment, Found, Setting, collected
@@ -43,7 +43,9 @@ from leaveout.studies.folder import (
     is_finished,
     read_groups,
 )
+from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.penalty import penalised
+from leaveout.studies.report.of_study import report_of_study
 
 __all__ = [
     "Configuration",
@@ -82,7 +84,7 @@ class Configuration(Experiment[Study]):
     """What determines the numbers of a study; another configuration is another folder.
 
     Attributes:
-        dataset: a name known to `datasets.load`.
+        dataset: a name known to `datasets.load`, or a data set of one's own (`lo.table`).
         per_family: groups asked of each family; the paper's 100 make up to 1,700.
         seed: of groups and of the choice of query points.
         l2_over_n: the penalty divided by n, or None to choose it by cross-validation.
@@ -90,17 +92,14 @@ class Configuration(Experiment[Study]):
             among them.
     """
 
-    dataset: str
+    dataset: Given
     per_family: int = 100
     seed: int = 0
     l2_over_n: float | None = None
     methods: tuple[str | Method, ...] = ("influence", "changed", "newton", "actual")
 
     def __post_init__(self):
-        if self.dataset not in datasets.available():
-            raise ValueError(
-                f"unknown dataset {self.dataset!r}; known: {', '.join(datasets.available())}"
-            )
+        known(self.dataset)
         if self.per_family < 3:
             raise ValueError(f"expected at least 3 groups a family, got {self.per_family}")
         if self.l2_over_n is not None and not self.l2_over_n >= 0:
@@ -122,12 +121,13 @@ class Configuration(Experiment[Study]):
     def folder(self) -> str:
         """The default name of the study's folder: it changes with the configuration."""
         text = json.dumps(self.to_json(), sort_keys=True)
-        return f"leaveout-{self.dataset}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"leaveout-{self.title()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def in_words(self) -> str:
         """What it is, for a line of a list."""
         l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
-        return f"{self.dataset:<14} {self.per_family:>4} groups a family, {l2}, seed {self.seed}"
+        groups = f"{known(self.dataset):<14} {self.per_family:>4} groups a family"
+        return f"{groups}, {l2}, seed {self.seed}"
 
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays, of those for the whole process."""
@@ -142,18 +142,23 @@ class Configuration(Experiment[Study]):
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, the fit, and the queries at which effects are measured."""
-        data = datasets.load(self.dataset)
+        data = loaded(self.dataset)
         space.say(
             f"{data.name}: {data.n:,} training examples, {data.d:,} features, "
             f"{data.outputs} outputs"
         )
-        objective, choice = penalised(objective_for(data), data, self.l2_over_n, space)
+        weights = None if data.coding is None else data.weights  # others go with natural groups
+        bare = objective_for(data, weights=weights)
+        objective, choice = penalised(bare, data, self.l2_over_n, space)
         space.clock.lap("l2")
         fitted = fit(objective)
         space.clock.lap("fit")
+        for note in data.notes:
+            space.say(note)
         accuracy = _accuracy(fitted, data)
+        tested = "" if accuracy is None else f"test accuracy {accuracy:.1%}, "
         space.say(
-            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: test accuracy {accuracy:.1%}, "
+            f"fitted at l2/n = {float(objective.l2) / data.n:.3g}: {tested}"
             f"Newton decrement {float(fitted.residual):.1e}"
         )
         query, losses = _query_points(fitted, data, self)
@@ -174,6 +179,7 @@ def run(
     say: Say = lambda sentence: None,
     memory: float | int | None = None,
     begun: float | None = None,
+    command: str | None = None,
 ) -> Study:
     """Run a study, or go on with it.
 
@@ -189,12 +195,13 @@ def run(
             that a study goes on as it began.
         begun: when waiting for it began, as `time.perf_counter()` says: what came before this call
             is then counted, too, as "start". The command line gives the start of its process.
+        command: what asked for it, for the report to quote.
 
     Raises:
         ValueError: if the folder holds a study of another configuration, or another process is at
             work in it.
     """
-    return engine.run(configuration, out, progress, say, memory, begun)
+    return engine.run(configuration, out, progress, say, memory, begun, command)
 
 
 def read(folder: str | os.PathLike) -> Study:
@@ -234,7 +241,7 @@ class _Setting(Setting[Study]):
         objective: at its penalty.
         choice: how that was chosen, or None.
         fit: of it.
-        accuracy: on the query examples.
+        accuracy: on the query examples, or None of numbers.
         query: (m) rows of the query examples at which effects are measured.
         losses: (m) there.
         measures: at them.
@@ -245,7 +252,7 @@ class _Setting(Setting[Study]):
     objective: LinearObjective
     choice: dict[str, Any] | None
     fit: Fit
-    accuracy: float
+    accuracy: float | None
     query: np.ndarray
     losses: np.ndarray
     measures: list[Measure]
@@ -268,9 +275,28 @@ class _Setting(Setting[Study]):
         space.clock.lap("compare")
         _write_table_and_figure(folder, results)
         space.clock.lap("table and figure")
+        self._write_page(found, results, comparisons, space)
         summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
         write_json(folder / "summary.json", summary)
         return Study(folder, results, comparisons, summary, found.resumed)
+
+    def _write_page(self, found: Found, results, comparisons, space: Workspace) -> None:
+        """The page for a reader; without jinja2 a sentence on how to have it."""
+        l2, decrement = float(self.objective.l2), float(self.fit.residual)
+        notes = [
+            f"The penalty is l2 = {l2:.4g}, and theta is {decrement:.1e} from its optimum (the "
+            "Newton decrement).",
+            *found.plan.groups.notes,
+            *self.data.notes,
+        ]
+        try:
+            report_of_study(
+                results, comparisons, headline(results["actual"]), self.data,
+                space.folder / "report.html", command=space.command, notes=notes,
+            )  # fmt: skip
+        except ImportError as error:
+            space.say(str(error))
+        space.clock.lap("report")
 
     def _summary(
         self,
@@ -305,8 +331,10 @@ class _Setting(Setting[Study]):
         }
 
 
-def _accuracy(fitted: Fit, data: Dataset) -> float:
-    measure = measures.accuracy((data.x_query, data.y_query)).bind(fitted.objective)
+def _accuracy(fitted: Fit, data: Dataset) -> float | None:
+    if not data.labelled:
+        return None
+    measure = measures.accuracy(data.query).bind(fitted.objective)
     return float(measure.values(fitted.objective, fitted.flat, None)[0])
 
 
@@ -319,7 +347,7 @@ def _query_points(
     nearest the median of all first. So the first is the paper's "highest loss" (figures 1, 2, C.2,
     C.4) and the fourth its "median" point (figure C.1).
     """
-    measure = measures.loss((data.x_query, data.y_query)).bind(fitted.objective)
+    measure = measures.loss(data.query).bind(fitted.objective)
     losses = np.asarray(measure.values(fitted.objective, fitted.flat, None))
     if data.query_points is None:
         worst = np.argsort(-losses, kind="stable")[:3]
@@ -335,14 +363,15 @@ def _query_points(
     return query, losses[query]
 
 
-def _examples(data: Dataset, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return data.x_query[query], np.asarray(data.y_query)[query]
+def _examples(data: Dataset, query: np.ndarray) -> tuple:
+    return tuple(part[query] for part in data.query)
 
 
 def _measures(data: Dataset, query: np.ndarray) -> list[Measure]:
-    examples = _examples(data, query)
+    examples, name = _examples(data, query), "test prediction"
+    margin = measures.margin(examples, name=name) if data.labelled else None
     return [
-        measures.margin(examples, name="test prediction"),
+        margin or measures.prediction(examples[0], name=name),
         measures.loss(examples, name="test loss"),
         measures.self_loss(),
     ]
@@ -353,9 +382,17 @@ def _key(seed: int, purpose: int):
 
 
 @functools.lru_cache(maxsize=1)
-def _groups_of_data(name: str, seed: int, num: int) -> Groups:
+def _groups_of_data(given: Given, seed: int, num: int) -> Groups:
     """The families that do not look at the model: the same at every l2 of a sweep."""
-    return _groups.of_data(_key(seed, 0), datasets.load(name), num=num)
+    return _groups.of_data(_key(seed, 0), _in_tenths(loaded(given)), num=num)
+
+
+def _in_tenths(data: Dataset) -> Dataset:
+    """The data with tenths of its target in the place of classes, where that is a number."""
+    if data.labelled:
+        return data
+    edges = np.quantile(data.y, np.linspace(0.1, 0.9, 9))
+    return dataclasses.replace(data, y=np.searchsorted(edges, data.y))
 
 
 @eqx.filter_jit

@@ -2,7 +2,7 @@
 
 import argparse
 
-from leaveout.studies.cli.progress import Bars, wrote
+from leaveout.studies.cli.progress import Bars, teller, wrote
 from leaveout.studies.koh2019 import cones, figures, natural_figures, published
 
 __all__ = ["add", "run"]
@@ -34,12 +34,13 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
 def run(options: argparse.Namespace) -> int:
     """Make a figure of the paper or of the theory."""
     names = None if options.data is None else options.data.split(",")
-    shared = {"studies": options.studies, "out": options.out, "say": print}
+    say = teller(options)
+    shared = {"studies": options.studies, "out": options.out, "say": say}
     shared["memory"] = options.memory
-    with Bars() as bars:
+    with Bars(options.quiet) as bars:
         shared["progress"] = bars.update
         for wing in (natural_figures, cones):
             if options.number in wing.FIGURES:
-                return wrote(wing.figure(options.number, names, **shared))
+                return wrote(wing.figure(options.number, names, **shared), say)
         written = figures.figure(options.number, names, per_family=options.groups, **shared)
-    return wrote(written)
+    return wrote(written, say)

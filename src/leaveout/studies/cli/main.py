@@ -2,7 +2,14 @@
 
 import argparse
 import contextlib
+import importlib.metadata
+import os
+import re
+import shlex
 import sys
+import warnings
+from collections.abc import Iterator
+from typing import NoReturn
 
 import jax
 
@@ -12,42 +19,105 @@ from leaveout.studies.cli.progress import begun
 
 __all__ = ["keep_compiled", "main"]
 
+_FAILED, _USAGE, _INTERRUPTED, _CLOSED = 1, 2, 130, 141
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command; returns the exit code: 0, 1 for what failed, 2 for what makes no sense."""
     parser = _parser()
     options = parser.parse_args(arguments)
     options.begun = begun() if arguments is None else None
+    options.asked = shlex.join(["leaveout", *(sys.argv[1:] if arguments is None else arguments)])
     jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
     if arguments is None:
         with contextlib.suppress(ValueError):  # compiling again is only slower
             keep_compiled()
     try:
-        return options.run(options)
-    except (ValueError, OSError, ImportError, SolveError) as error:
+        with _plain_warnings():
+            code = options.run(options)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # the reader has what it wanted, as `head` does
+        _let_go()
+        return _CLOSED
+    except ValueError as error:
         print(f"leaveout: {error}", file=sys.stderr)
-        return 2
+        return _USAGE
+    except (OSError, ImportError, SolveError, MemoryError) as error:
+        print(f"leaveout: {error}", file=sys.stderr)
+        return _FAILED
     except KeyboardInterrupt:
         print("leaveout: interrupted; the same command goes on where it was", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as sentences, without the place in the code that they are of."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"note: {message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+def _let_go() -> None:
+    """Have Python not complain of the closed pipe when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what may have been meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, and the nearest that is right; exit with 2."""
+        import difflib
+
+        wrong = re.search(r"invalid choice: '([^']+)'|unrecognized arguments: (\S+)", message)
+        near = []
+        if wrong is not None:
+            word = (wrong[1] or wrong[2]).partition("=")[0]
+            near = difflib.get_close_matches(word, sorted(self._known()), n=1)
+        super().error(message + (f"; did you mean {near[0]}?" if near else ""))
+
+    def _known(self) -> set[str]:
+        """The commands and options of this parser, and of its commands."""
+        found = set(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for name, parser in action.choices.items():
+                    found |= {name, *parser._option_string_actions}
+            elif action.choices is not None:
+                found |= set(map(str, action.choices))
+        return found
 
 
 def _parser() -> argparse.ArgumentParser:
-    from leaveout.studies.cli import credit, data, figure, study, tables
+    from leaveout.studies.cli import credit, data, figure, own, progress, records, study, tables
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="leaveout",
         description="What would this model be if that group of training points had not been "
-        "there? Compares predicted effects of removing groups with those of retraining.",
+        "there? Compares predicted effects of removing groups with those of retraining. Results "
+        "go to the standard output, notes and progress to the standard error. Exits with 1 if "
+        "something failed, with 2 if what was asked makes no sense.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    version = f"leaveout {importlib.metadata.version('leaveout')}"
+    parser.add_argument("--version", action="version", version=version)
+    with contextlib.suppress(ImportError):
+        import shtab  # pyright: ignore[reportMissingImports]
+
+        shtab.add_argument_to(parser, ["--print-completion"])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     process = _memory("memory for the whole process, in GiB")
     arrays = _memory("memory for working arrays, in GiB")
-    folders = _folders()
-    study.add(commands, process)
-    credit.add(commands, arrays)
-    figure.add(commands, folders, arrays)
-    tables.add(commands, folders)
+    folders, quiet, table, json = _folders(), progress.speech(), own.of_table(), records.option()
+    study.add(commands, process, table, json, quiet)
+    credit.add(commands, arrays, table, json, quiet)
+    figure.add(commands, folders, arrays, quiet)
+    tables.add(commands, folders, quiet)
     data.add(commands)
     return parser
 

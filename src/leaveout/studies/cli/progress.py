@@ -1,12 +1,19 @@
-"""What commands share: lists that are read, progress, time that is told, files that are named."""
+"""What commands share: lists that are read, and what they say: notes, progress, times, files.
 
+What was asked for goes to the standard output; all else to the standard error, or nowhere.
+"""
+
+import argparse
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Bars", "begun", "took", "words", "wrote"]
+from leaveout.studies.folder import Say
+
+__all__ = ["Bars", "begun", "speech", "teller", "took", "words", "wrote"]
 
 _LOADED = time.perf_counter()
 
@@ -43,18 +50,33 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
-def wrote(paths: Iterable[Path]) -> int:
+def speech() -> argparse.ArgumentParser:
+    """The option that silences notes and progress."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--quiet", action="store_true", help="no notes and no progress on the standard error"
+    )
+    return parent
+
+
+def teller(options: argparse.Namespace) -> Say:
+    """What notes are told to: the standard error, unless they are not wanted."""
+    if options.quiet:
+        return lambda sentence: None
+    return lambda sentence: print(sentence, file=sys.stderr)
+
+
+def wrote(paths: Iterable[Path], say: Say) -> int:
     """Say which files were written; returns the exit code."""
-    print("wrote")
-    for path in paths:
-        print(f"  {path}")
+    say("\n".join(["wrote", *(f"  {path}" for path in paths)]))
     return 0
 
 
 class Bars:
-    """One progress bar a method: share, groups a second, time left."""
+    """One progress bar a method: share, groups a second, time left; on the standard error."""
 
-    def __init__(self):
+    def __init__(self, quiet: bool = False):
+        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -72,6 +94,8 @@ class Bars:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=quiet,
         )
         self.tasks = {}
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from leaveout.studies.cli.progress import wrote
+from leaveout.studies.cli.progress import teller, wrote
 from leaveout.studies.koh2019.tables import tables
 
 __all__ = ["add", "run"]
@@ -24,4 +24,4 @@ def run(options: argparse.Namespace) -> int:
     """Write the tables and print them."""
     written = tables(options.studies, out=options.out)
     print(written[-1].read_text())
-    return wrote(written)
+    return wrote(written, teller(options))

@@ -8,7 +8,7 @@ shelf's tests.
 from collections.abc import Callable
 
 from leaveout.studies.datasets import natural, paper, paper_natural
-from leaveout.studies.datasets.container import Dataset, objective_for
+from leaveout.studies.datasets.container import Coding, Dataset, objective_for
 from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
 from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
 from leaveout.studies.datasets.paper import diabetes, enron, fishdog, mnist, mnist_small
@@ -17,6 +17,7 @@ from leaveout.studies.datasets.source import Origin, where
 from leaveout.studies.datasets.synthetic import crowd, gauss4, ortho2
 
 __all__ = [
+    "Coding",
     "Dataset",
     "Origin",
     "adult",

@@ -14,6 +14,7 @@ from leaveout.plot import Axes
 from leaveout.studies import datasets
 from leaveout.studies.datasets import objective_for
 from leaveout.studies.folder import Progress, Say
+from leaveout.studies.given import known
 from leaveout.studies.koh2019 import figures as paper
 from leaveout.studies.koh2019 import plot_sweep, plot_theory, published
 from leaveout.studies.removal import Study
@@ -57,7 +58,7 @@ def figure(
     done: dict[str, list[Study]] = {each: [] for each in names}
     for configuration in paper.configurations(number, names):
         ran = paper.study_of(configuration, Path(studies), progress, say, memory)
-        done[configuration.dataset].append(ran)
+        done[known(configuration.dataset)].append(ran)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     paths = [out / f"figure_{name}{suffix}" for suffix in (".png", ".pdf")]

@@ -16,6 +16,7 @@ from leaveout.plot import Paths
 from leaveout.runtime.files import write_json
 from leaveout.studies import removal
 from leaveout.studies.folder import Progress, Say
+from leaveout.studies.given import known
 from leaveout.studies.koh2019 import figure3, plot_sweep, published
 from leaveout.studies.removal import Configuration, Study, headline
 
@@ -83,7 +84,7 @@ def figure(
     if number == "3":
         return figure3.figure(names, out=out)
     wanted = configurations(number, names or published.FIGURES.get(number, ()), per_family)
-    names = list(dict.fromkeys(configuration.dataset for configuration in wanted))
+    names = list(dict.fromkeys(known(configuration.dataset) for configuration in wanted))
     done = {c: study_of(c, Path(studies), progress, say, memory) for c in wanted}
     stem = Path(out) / f"figure_{number.replace('.', '')}"
     stem.parent.mkdir(parents=True, exist_ok=True)
