@@ -1,5 +1,6 @@
 """What a fit says of itself: standard errors beside statsmodels, predictions, files, names."""
 
+import datetime
 from typing import Any
 
 import jax.numpy as jnp
@@ -283,8 +284,10 @@ def test_files_of_fits_are_read_without_trust(fits, tmp_path):
         lo.load(path)
     with pytest.raises(ValueError, match=r"ending in .npz"):
         fits["logistic"].save(tmp_path / "fit.pkl")
+    days = [datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)] * 75
+    dated = lo.fit(lo.logistic(X, days))
     with pytest.raises(ValueError, match="a file holds classes that are texts, numbers or bool"):
-        lo.fit(lo.logistic(X, pd.to_datetime(["2020", "2021"] * 75))).save(path)
+        dated.save(path)
 
 
 # ---- names ---------------------------------------------------------------------------------------
