@@ -263,7 +263,8 @@ def odds_ratio(feature: str | Iterable[str], *, per: float | int = 1, name: str 
     Raises:
         ValueError: for another loss, or an unknown name, once the objective is known.
     """
-    features = (feature,) if isinstance(feature, str) else tuple(feature)
+    several = () if isinstance(feature, str) or not isinstance(feature, Iterable) else feature
+    features = (feature,) if isinstance(feature, str) else tuple(several)
     if not features or not all(isinstance(one, str) for one in features):
         raise ValueError(f"expected the name of a feature, or several, got {feature!r:.100}")
     check_positive(per, "per")
