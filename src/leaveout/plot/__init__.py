@@ -1,5 +1,6 @@
 """Figures, with matplotlib only when one is drawn."""
 
+from leaveout.plot.bars import values
 from leaveout.plot.effects import grid, panels, scatter
 from leaveout.plot.natural import against, bands, heat
 from leaveout.plot.style import (
@@ -35,5 +36,6 @@ __all__ = [
     "panels",
     "scatter",
     "styles",
+    "values",
     "write",
 ]

@@ -44,6 +44,7 @@ __all__ = [
     "Question",
     "Report",
     "found",
+    "groups_by",
     "parts",
     "read",
     "run",
@@ -108,7 +109,7 @@ class Question(Experiment[Report]):
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, its groups, and the fit."""
         data = datasets.load(self.dataset)
-        made = _groups(data, self.by)
+        made = groups_by(data, self.by)
         space.say(f"{data.name}: {data.n:,} training examples, {data.d:,} features; {made!r}")
         bare = objective_for(data, weights=data.weights)
         objective, _ = penalised(bare, data, self.l2_over_n, space)
@@ -239,7 +240,12 @@ class _Setting(Setting[Report]):
         }
 
 
-def _groups(data: Dataset, by: str | None) -> Groups:
+def groups_by(data: Dataset, by: str | None) -> Groups:
+    """The groups of a column of a data set, of several joined by commas, or of its first.
+
+    Raises:
+        ValueError: if it has no such column.
+    """
     if not data.labels:
         raise ValueError(f"{data.name} has no column that groups its examples")
     names = [next(iter(data.labels))] if by is None else by.split(",")
