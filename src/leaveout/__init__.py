@@ -15,9 +15,12 @@ from leaveout.analysis.confidence import CRV, Confidence, confidence
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
 from leaveout.analysis.datamodels import LDS, lds
+from leaveout.analysis.games import Banzhaf, Beta, Shapley
 from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
+from leaveout.analysis.valuation import value
+from leaveout.analysis.values import Values
 from leaveout.attribution.container import Effects, load
 from leaveout.attribution.join import concat
 from leaveout.attribution.verb import effects
@@ -153,6 +156,12 @@ __all__ = [
     "lds",
     "plot",
     "trust",
+    # what each group adds to coalitions of the others
+    "Banzhaf",
+    "Beta",
+    "Shapley",
+    "Values",
+    "value",
     # what is compiled, kept for another start
     "keep_compiled",
     # data, one's own, and where influence fails: loaded when they are asked for

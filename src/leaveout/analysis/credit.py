@@ -10,6 +10,7 @@ import numpy as np
 from leaveout.analysis.cross_validation import own_losses
 from leaveout.analysis.null import Null, Standing, Within, standing
 from leaveout.analysis.spectrum import has_factor, leverages_by_weight
+from leaveout.analysis.values import Values
 from leaveout.attribution.container import Effects
 from leaveout.attribution.stream import gathered, pose
 from leaveout.attribution.verb import check_method
@@ -201,6 +202,7 @@ def credit(
     actual: bool = False,
     certify: bool = False,
     null: Null | int = Null(),
+    values: Values | None = None,
     memory=None,
 ) -> Credit:
     """What each group does to each measure, and whether random groups like it do the same.
@@ -217,6 +219,8 @@ def credit(
         actual: retrain without each group too.
         certify: certify the last method's effects (see `effects`).
         null: the random groups that they are compared with, or how many for each; 0 for none.
+        values: from `lo.value` of the same groups and measures: minus them, as effects, in the
+            first column.
         memory: as in `effects`.
     """
     methods = [methods] if isinstance(methods, Method) else list(methods)
@@ -230,7 +234,7 @@ def credit(
         check_method(fit, method)
     fit, groups = admit(fit, groups, {need for method in asked for need in method.needs})
     with limited(memory):
-        found = {}
+        found = {} if values is None else _minus(values, groups)
         for method in methods:
             certified = certify and method is methods[-1]
             found[method.name] = gathered(pose(fit, groups, measures, method, certify=certified))
@@ -251,6 +255,9 @@ def credited(
         null: the random groups that they are compared with.
     """
     objective = fit.objective
+    names = {each.columns for each in effects.values()}
+    if len(names) > 1:
+        raise ValueError("these values are of other measures; make them from those given here")
     classes, code = _classes(objective, groups.n)
     indicator = np.zeros((groups.n, 0)) if code is None else np.eye(len(classes))[code]
     unknown = np.full(len(groups), np.nan)
@@ -280,6 +287,19 @@ def _at_theta(fit: Fit, measures: Measures) -> np.ndarray:
         else:
             found.append(np.asarray(measure.values(objective, fit.flat, None)).reshape(-1))
     return np.concatenate(found)
+
+
+def _minus(values: Values, groups: Groups) -> dict[str, Effects]:
+    """Minus the values, as effects of the same groups.
+
+    Raises:
+        ValueError: if they are of others.
+    """
+    mine, theirs = groups.arrays(), values.groups.arrays()
+    if not all(np.array_equal(mine[part], theirs[part]) for part in ("indices", "offsets")):
+        raise ValueError("these values are of other groups; make them from the groups given here")
+    effects = values.effects()
+    return {effects.method: effects}
 
 
 def _null(null: Null | int) -> Null:

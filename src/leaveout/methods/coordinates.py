@@ -22,6 +22,7 @@ from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
 __all__ = [
     "Coordinates",
     "Plain",
+    "Turned",
     "Whitened",
     "around",
     "renewed",
@@ -284,6 +285,49 @@ class Plain(eqx.Module):
             held = objective.at_columns(objective.heaviness, columns) > 0
             left = jnp.where(held[None] & (l2[:, None] > 0), jnp.inf, left)
         return own, left, jnp.where(bare, whole, 0.0)
+
+
+class Turned(eqx.Module):
+    """Coordinates z of its own for every lane: u = turn z in those that all share.
+
+    turn' H(v) turn is the identity where the Hessian of what stays made it (`bricks`); the length
+    of a gradient is then measured by what stays, not by all the data.
+    """
+
+    inner: Whitened | Plain
+    turn: Float[Array, "b p p"]
+
+    @property
+    def fit(self) -> Fit:
+        """Whose objective it is."""
+        return self.inner.fit
+
+    def _out(self, z):
+        """Z (b p) to the coordinates that all share."""
+        return jnp.einsum("bij,bj->bi", self.turn, z)
+
+    def theta(self, z, l2):
+        """Coordinates (b p) to parameters (b p)."""
+        return self.inner.theta(self._out(z), l2)
+
+    def push(self, theta, l2):
+        """Parameters (b p) to coordinates."""
+        u = self.inner.push(theta, l2)
+        return jax.scipy.linalg.solve_triangular(self.turn, u[..., None])[..., 0]
+
+    def function(self, v, l2):
+        """Z (b p) to values (b), none of a convex model's, and gradients (b p)."""
+        inner = self.inner.function(v, l2)
+
+        def function(z):
+            value, gradient = inner(self._out(z))
+            return value, jnp.einsum("bij,bi->bj", self.turn, gradient)
+
+        return function
+
+    def curvature(self, z, v, l2):
+        """As of the coordinates that all share."""
+        return self.inner.curvature(self._out(z), v, l2)
 
 
 Coordinates = Whitened | Plain

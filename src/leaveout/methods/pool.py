@@ -17,7 +17,8 @@ from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
-from leaveout.methods.coordinates import Coordinates, Plain, renewed
+from leaveout.methods.bricks import Bricks
+from leaveout.methods.coordinates import Coordinates, Plain, Turned, renewed
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.batches import in_runs, runs_of
 from leaveout.runtime.memory import (
@@ -58,6 +59,7 @@ class Task(NamedTuple):
         start: (g p) where each group starts, or None for theta_hat.
         l2: (g) a penalty for each group, or None for the objective's.
         effort: when a group is done.
+        bricks: what makes a metric for each group, or None for the one that all share.
     """
 
     problem: Coordinates
@@ -65,18 +67,26 @@ class Task(NamedTuple):
     start: Float[Array, "g p"] | None
     l2: Float[Array, "g"] | None
     effort: Effort
+    bricks: Bricks | None = None
+
+    def of(self, rows: np.ndarray) -> "Task":
+        """The same for some of the groups, in the metric that all share."""
+        start, l2 = (None if part is None else part[rows] for part in (self.start, self.l2))
+        return Task(self.problem, self.groups[rows], start, l2, self.effort)
 
     def begun(self, rows: np.ndarray) -> "_Lanes":
         """Lanes of some groups, before any evaluation."""
         w = leaving(self.problem.fit, self.groups, rows)
         start, l2 = (None if part is None else part[rows] for part in (self.start, self.l2))
-        return _begin(self.problem, w, start, l2, self.effort)
+        turn = None if self.bricks is None else self.bricks.turns(rows)
+        return _begin(self.problem, w, start, l2, turn, self.effort)
 
 
-def pool_size(fit: Fit, count: int, history: int) -> int:
-    """Lanes that a pool for so many groups has."""
+def pool_size(fit: Fit, count: int, history: int, own: bool = False) -> int:
+    """Lanes that a pool for so many groups has, each with a metric of its own if asked."""
     objective = fit.objective
     each = 8 * (objective.n * _floats_held(objective) + objective.p * (2 * history + 16))
+    each += 8 * 3 * objective.p**2 * own
     if on_host():  # the problem's own number: fewer lanes that run cost less (`_widths`)
         return longest(each, min(budget(), POOL_BYTES), POOL_LANES)
     return longest(each, budget(), min(rung(count), ACCELERATOR * POOL_LANES))
@@ -230,13 +240,14 @@ class _Lanes(eqx.Module):
     """Searches in flight, what the examples get in each, its penalty, its goal if given.
 
     `force` is the gradient's norm at theta_hat where a lane starts elsewhere, else not a number:
-    then it is what the search finds first.
+    then it is what the search finds first. `turn` are coordinates of each lane's own (`Turned`).
     """
 
     state: lbfgs.State
     v: Float[Array, "b n"] | Float[Array, "k b l"]
     l2: Float[Array, "b"] | None
     force: Float[Array, "b"]
+    turn: Float[Array, "b p p"] | None = None
 
     def __getitem__(self, rows) -> "_Lanes":
         """Some of the lanes."""
@@ -244,14 +255,22 @@ class _Lanes(eqx.Module):
         def take(leaf):
             return leaf[rows] if leaf.ndim else leaf
 
-        parts = jax.tree.map(take, (self.state, self.l2, self.force))
+        parts = jax.tree.map(take, (self.state, self.l2, self.force, self.turn))
         return _Lanes(parts[0], jnp.take(self.v, rows, axis=self.v.ndim - 2), *parts[1:])
+
+    def within(self, problem: Coordinates) -> Coordinates | Turned:
+        """The coordinates that the lanes are in."""
+        return _turned(problem, self.turn)
+
+
+def _turned(problem: Coordinates, turn) -> Coordinates | Turned:
+    return problem if turn is None else Turned(problem, turn)
 
 
 def _laid(lanes: _Lanes) -> _Lanes:
     """The lanes over the devices: each holds what its part of the data gets from its groups."""
     parts = jax.tree.map(
-        lambda leaf: constrain(leaf, "groups"), (lanes.state, lanes.l2, lanes.force)
+        lambda leaf: constrain(leaf, "groups"), (lanes.state, lanes.l2, lanes.force, lanes.turn)
     )
     blocks = (None,) * (lanes.v.ndim - 2)
     return _Lanes(parts[0], constrain(lanes.v, *blocks, "groups", "data"), *parts[1:])
@@ -265,21 +284,22 @@ def _floor(fit: Fit):
 
 
 @eqx.filter_jit
-def _begin(problem: Coordinates, w, start, l2, effort: Effort) -> _Lanes:
+def _begin(problem: Coordinates, w, start, l2, turn, effort: Effort) -> _Lanes:
     """Lanes before any evaluation; those that do not start at theta_hat spend one on it."""
     fit, v = problem.fit, problem.lay(problem.fit.objective.stays(w))
+    within = _turned(problem, turn)
     origin = jnp.zeros((len(w), fit.flat.size), fit.flat.dtype)
     if start is None and not fit.is_bare:
         state = lbfgs.initialise(origin, history=effort.history)
-        return _laid(_Lanes(state, v, l2, jnp.full(len(origin), jnp.nan, origin.dtype)))
-    _, gradient = problem.function(v, l2)(origin)
+        return _laid(_Lanes(state, v, l2, jnp.full(len(origin), jnp.nan, origin.dtype), turn))
+    _, gradient = within.function(v, l2)(origin)
     force = jnp.linalg.norm(gradient, axis=1)
     goal = jnp.maximum(effort.tolerance * force, _floor(fit))
-    u = origin if start is None else problem.push(start, l2)
+    u = origin if start is None else within.push(start, l2)
     # bare coordinates: the first step must find its own length
     first = 1 / jnp.maximum(force, 1.0) if fit.is_bare else None
     state = lbfgs.initialise(u, goal, history=effort.history, first_step=first)
-    return _laid(_Lanes(state, v, l2, force))
+    return _laid(_Lanes(state, v, l2, force, turn))
 
 
 @eqx.filter_jit(donate="all-except-first")
@@ -295,6 +315,7 @@ def _refilled(new: _Lanes, pool: _Lanes, rows) -> _Lanes:
         pool.v.at[*each, rows].set(new.v, mode="drop"),
         None if pool.l2 is None else pool.l2.at[rows].set(new.l2, mode="drop"),
         pool.force.at[rows].set(new.force, mode="drop"),
+        None if pool.turn is None else pool.turn.at[rows].set(new.turn, mode="drop"),
     )
     return _laid(refilled)
 
@@ -307,19 +328,20 @@ def _widths(lanes: int) -> tuple[int, ...]:
 
 def _advance(problem: Coordinates, lanes: _Lanes, most, enough, tolerance: float) -> _Lanes:
     """Evaluate until `enough` lanes or fewer are running."""
-    state = _search((problem, lanes.v, lanes.l2), lanes.state, most, enough, tolerance)
-    return _Lanes(state, lanes.v, lanes.l2, lanes.force)
+    inputs = problem, lanes.v, lanes.l2, lanes.turn
+    state = _search(inputs, lanes.state, most, enough, tolerance)
+    return _Lanes(state, *inputs[1:3], lanes.force, lanes.turn)
 
 
 @eqx.filter_jit(donate="all-except-first")
 def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs.State:
-    problem, v, l2 = inputs
+    problem, v, l2, turn = inputs
 
     def function(u, rows):
         if rows is None:
-            return problem.function(v, l2)(u)
-        some = jnp.take(v, rows, axis=v.ndim - 2), None if l2 is None else l2[rows]
-        return problem.function(*some)(u)
+            return _turned(problem, turn).function(v, l2)(u)
+        own, some = (None if part is None else part[rows] for part in (turn, l2))
+        return _turned(problem, own).function(jnp.take(v, rows, axis=v.ndim - 2), some)(u)
 
     goals = {"enough": enough, "relative": tolerance, "floor": _floor(problem.fit)}
     state = lbfgs.advance(function, state, most, **goals, widths=_widths(len(state.step)))
@@ -332,9 +354,10 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     lanes = lanes[rows]
     state, solution = lanes.state, lbfgs.solution(lanes.state)
     force = jnp.where(jnp.isnan(lanes.force), state.force, lanes.force)
-    change = problem.theta(state.point, lanes.l2) - problem.fit.flat[None]
+    within = lanes.within(problem)
+    change = within.theta(state.point, lanes.l2) - problem.fit.flat[None]
     status = solution.status
-    along = problem.curvature(state.point, lanes.v, lanes.l2)
+    along = within.curvature(state.point, lanes.v, lanes.l2)
     lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     felt = force > _floor(problem.fit)  # else nothing leaves but rounding
@@ -384,7 +407,7 @@ _initialise = eqx.filter_jit(lbfgs.initialise)  # a buffer for every array: they
 @eqx.filter_jit
 def _length_left(problem: Coordinates, lanes: _Lanes):
     """(b) the length of the change so far in the metric of each lane's own Hessian."""
-    curvature, *_ = problem.curvature(lanes.state.point, lanes.v, lanes.l2)
+    curvature, *_ = lanes.within(problem).curvature(lanes.state.point, lanes.v, lanes.l2)
     return jnp.sqrt(jnp.maximum(curvature, 0.0))
 
 

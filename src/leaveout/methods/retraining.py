@@ -5,9 +5,10 @@ there the Hessian of what is left is I - S with 0 <= S < 1, so that few steps ar
 length of the gradient is the Newton decrement (in the metric of H). For linear models of one
 output the design itself is brought into these coordinates, and an evaluation is two products with
 it and nothing else. The lanes of a pool are kept full (`pool`); one that does not converge in a few
-dozen evaluations goes on alone, in the metric of its own Hessian. Past the dense limit a linear
-model of many outputs is retrained in the coordinates of a factor for each output, which make the
-Hessian near enough to the identity.
+dozen evaluations goes on alone, in the metric of its own Hessian. Groups that leave little of H get
+a metric of what they leave from the start, where that is cheaper (`bricks`). Past the dense limit a
+linear model of many outputs is retrained in the coordinates of a factor for each output, which make
+the Hessian near enough to the identity.
 """
 
 import functools
@@ -27,13 +28,14 @@ from leaveout.fitting.implicit import known, minima
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.measures import Measure
+from leaveout.methods.bricks import bricks_of
 from leaveout.methods.coordinates import around
 from leaveout.methods.pool import Effort, Task, pool_size, pooled, straight
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import marked
 from leaveout.methods.trajectory import retrained
 from leaveout.objectives.abstract import AbstractScores
-from leaveout.runtime.batches import in_runs, runs_of
+from leaveout.runtime.batches import in_runs, joined, runs_of
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer, check_positive
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
@@ -56,7 +58,8 @@ class Retrain(Method):
     Attributes:
         tolerance: the remaining gradient, relative to the one the group's removal causes; both in
             the norm of H^-1. The change is then right to about tolerance / (1 - mu), mu the
-            largest share of curvature that the group takes away in any direction.
+            largest share of curvature that the group takes away in any direction; to about the
+            tolerance where the group has a metric of its own (`bricks`), whose norm it then is.
         max_steps: evaluations of the objective and its gradient that a group may use.
         history: pairs that L-BFGS remembers.
         exact: of a run, refuse to go on where training it again gives other bits; False starts
@@ -166,7 +169,7 @@ def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
         lanes = pool_size(here, len(groups), method.history)
         task = Task(problem, groups, begin, own, effort)
         traced = is_traced((here, begin, own))
-        solution = (straight if traced else pooled)(task, lanes)
+        solution = straight(task, lanes) if traced else _solved(task)
         if not traced and _may_be_flat(here, own):
             flat = _flat(here, groups, solution.value, own, lanes)
             solution = marked(solution, flat, Status.singular)
@@ -180,6 +183,21 @@ def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
         return Change.of(solution, fit.objective).finished(fit, asked)
 
     return change
+
+
+def _solved(task: Task) -> Solution:
+    """Groups in the metric that all share; those that leave little of it in one of their own."""
+    fit, count, history = task.problem.fit, len(task.groups), task.effort.history
+    found = bricks_of(task.problem, task.groups)
+    if found is None:
+        return pooled(task, pool_size(fit, count, history))
+    bricks, own = found
+    others = np.setdiff1d(np.arange(count), own)
+    parts = [pooled(task.of(own)._replace(bricks=bricks), pool_size(fit, own.size, history, True))]
+    if others.size:
+        parts.append(pooled(task.of(others), pool_size(fit, others.size, history)))
+    back = np.argsort(np.concatenate([own, others]))
+    return joined(parts, [own.size, others.size][: len(parts)], back=back)
 
 
 def _start(values, shape):

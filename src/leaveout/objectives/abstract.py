@@ -354,6 +354,14 @@ class AbstractObjective(eqx.Module):
         """The inverse of `shown`."""
         return theta
 
+    def predicting(self, counts: Float[Array | np.ndarray, "c K"]) -> Float[Array, "c p"] | None:
+        """Flat theta whose weights are 0, which predicts smoothed shares of the classes for all.
+
+        (n_k + 1) / (n + K): what a coalition of one class, or of nobody, stands for, where a free
+        intercept has no minimum. None where there is none, or theta cannot say so.
+        """
+        return None
+
     def with_l2(self, l2):
         """The same objective under another penalty (a number, or traced); f stays as it is."""
         return eqx.tree_at(lambda o: o.l2, self, jnp.asarray(l2, self.weights.dtype))

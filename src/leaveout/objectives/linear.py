@@ -16,7 +16,7 @@ from leaveout.objectives.centre import far_centre, measured_from, shifted
 from leaveout.objectives.checks import encode, parts
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import Layout
-from leaveout.objectives.losses import Loss
+from leaveout.objectives.losses import Loss, logistic
 from leaveout.objectives.span import Span, span_of
 from leaveout.objectives.sparse import (
     Design,
@@ -279,6 +279,17 @@ class LinearObjective(AbstractScores):
                 "give one row per example with the columns the model was fitted on"
             )
         return x
+
+    def predicting(self, counts):
+        """As of any objective: of logistic and softmax regression with a free intercept."""
+        biases = self.layout.size - self.layout.outputs
+        free = self.layout.intercept and not np.asarray(to_host(self.penalty))[biases:].any()
+        if not free or self.has_offset or not (self.loss is logistic or self.loss.categorical):
+            return None
+        share = (counts + 1) / jnp.sum(counts + 1, axis=1, keepdims=True)
+        logits = jnp.log(share)
+        bias = logits[:, 1:] - logits[:, :1] if self.layout.outputs == 1 else logits
+        return jnp.zeros((len(bias), self.p), self.weights.dtype).at[:, biases:].set(bias)
 
     def widen(self, x) -> Design:
         """What `inputs` gave, with the intercept's column of ones if the model has one."""

@@ -1,5 +1,6 @@
 """Figures, with matplotlib only when one is drawn."""
 
+from leaveout.plot.bars import values
 from leaveout.plot.effects import grid, panels, scatter
 from leaveout.plot.intervals import forest
 from leaveout.plot.natural import against, bands, heat
@@ -43,5 +44,6 @@ __all__ = [
     "panels",
     "scatter",
     "styles",
+    "values",
     "write",
 ]

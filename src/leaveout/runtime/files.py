@@ -47,7 +47,7 @@ _WORDS = 2**20  # bytes that what a file says of itself may take
 #: what reads a file of ours, by the kind that it says it is
 _READERS = {
     "effects": "lo.load", "fit": "lo.load", "groups": "lo.Groups.load",
-    "run": "lo.load(path, objective=..., recipe=...)",
+    "run": "lo.load(path, objective=..., recipe=...)", "values": "lo.Values.load",
 }  # fmt: skip
 #: what zipfile and NumPy raise for bytes that make no sense, an unknown compression among them
 _DAMAGE = (

@@ -95,7 +95,17 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    from leaveout.studies.cli import credit, data, figure, own, progress, records, study, tables
+    from leaveout.studies.cli import (
+        credit,
+        data,
+        figure,
+        own,
+        progress,
+        records,
+        study,
+        tables,
+        worth,
+    )
 
     parser = _Parser(
         prog="leaveout",
@@ -116,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     folders, quiet, table, json = _folders(), progress.speech(), own.of_table(), records.option()
     study.add(commands, process, table, json, quiet)
     credit.add(commands, arrays, table, json, quiet)
+    worth.add(commands, arrays, quiet)
     figure.add(commands, folders, arrays, quiet)
     tables.add(commands, folders, quiet)
     data.add(commands)
