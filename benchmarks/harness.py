@@ -22,6 +22,7 @@ __all__ = ["cores", "drawn", "environment", "fit_of", "penalty", "record", "time
 
 #: data set to l2 / n: the choice of cross-validation, where there is one
 _L2_OVER_N = {
+    "adult": 1e-4,
     "breast_cancer": 2e-3,
     "cdr": 10 ** (-4 + 1 / 3),
     "crowd": 1e-4,

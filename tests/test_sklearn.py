@@ -237,3 +237,13 @@ def test_a_liblinear_intercept_is_penalised_as_its_scaling_says():
 def test_what_is_no_linear_model_of_all_the_data_is_told_why(estimator, sentence):
     with pytest.raises(ValueError, match=sentence):
         lo.from_sklearn(estimator, X, Y)
+
+
+def test_a_table_of_other_columns_than_the_estimator_saw_is_refused():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame(X, columns=["a", "b", "c"])
+    estimator = LogisticRegression(tol=1e-10).fit(table, Y)
+    for columns, sentence in (["cba", "in another order"], ["abd", "it lacks 'c'"]):
+        other = table.set_axis(list(columns), axis=1)
+        with pytest.raises(ValueError, match=sentence):
+            lo.from_sklearn(estimator, other, Y)
