@@ -351,7 +351,7 @@ def _of_scores(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
             lambda theta: [np.mean(_labels(oracle.scores(theta)) == problem.y[:_QUERIES])],
         ]
     if not oracle.free:
-        ask += [lo.measures.parameter([0, 2]), lambda theta: theta.weight[1] ** 2]
+        ask += [lo.measures.parameter([0, 2]), _own_measure]
         parts += [
             lambda theta: theta[0, [0, 2]] / trial.scale[[0, 2]],
             lambda theta: [(theta[0, 1] / trial.scale[1]) ** 2],
@@ -372,6 +372,11 @@ def _of_scores(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
     else:
         value = mine.value
     _compare(found, "of scores", value, theirs, status)
+
+
+def _own_measure(theta):
+    """What a user might write; compiled once."""
+    return theta.weight[1] ** 2
 
 
 def _gaps(scores) -> np.ndarray:
@@ -410,12 +415,12 @@ def _general(found, trial: Trial, oracle: Oracle) -> None:
     except (lo.SolveError, ValueError) as error:
         found["refused"] = f"Objective: {str(error).split(':')[0]}"
         return
-    query = jnp.asarray(trial.query)
+    measure = lo.measures.linear(np.c_[np.ones(_QUERIES), trial.query])
     groups, before = lo.Groups.from_weights(problem.w), oracle.scores(oracle.theta)
     for method, name in (
         (lo.Influence(), "influence"), (lo.Newton(), "newton"), (lo.Retrain(1e-11), "without"),
     ):  # fmt: skip
-        mine = lo.effects(fit, groups, lambda t: query @ t["weight"] + t["bias"], method)
+        mine = lo.effects(fit, groups, measure, method)
         truth = [oracle.scores(getattr(oracle, name)(i)) - before for i in range(len(groups))]
         theirs = np.stack([part.ravel() for part in truth])
         _compare(found, f"Objective by {method.name}", mine.value, theirs, mine.status)

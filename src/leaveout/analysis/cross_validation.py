@@ -119,11 +119,19 @@ def cross_validate_groups(
         memory: as in `effects`.
         throw: as in `effects`.
 
+    Raises:
+        ValueError: for groups that add something.
+
     Source: Koh et al. (2019), section 4.3 (self-loss); Pregibon (1981) and Beirami et al. (2017)
     for single points.
     """
     check_method(fit, method)
     fit, groups = admit(fit, groups, method.needs)
+    if (taken_by(fit.objective, groups) < 0).any():
+        raise ValueError(
+            "expected groups that leave: what is added, or counts for more, is not held out "
+            "(lo.effects with lo.measures.loss says what it does to the loss of other examples)"
+        )
     own = l2_of_groups(l2, groups)
     with limited(memory):
         change = gathered(pose(fit, groups, self_loss(), method, l2=own))

@@ -51,6 +51,7 @@ _ADVICE = {
 }
 _ROUNDED = 1e-11  # sandwich lengths that rounding leaves at an ordinary optimum
 _ROUNDING = 256  # units of rounding in a decrement, in sandwich lengths, that are an optimum
+_SHORTEST = 1e-18  # share of a Newton step that may be needed: counts of 1e12 from a rate of 1
 _NEAR = 0.1  # a theta trained elsewhere may be this share of a sandwich length away
 
 
@@ -267,7 +268,7 @@ def backtrack(objective, theta, direction, value, slope, v=None):
     def too_long(length):
         new = objective.value(theta + length * direction, v)
         enough = new <= value + 1e-4 * length * slope + slack
-        return ~(enough & jnp.isfinite(new)) & (length > 1e-10)
+        return ~(enough & jnp.isfinite(new)) & (length > _SHORTEST)
 
     return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
 
