@@ -408,7 +408,7 @@ def _general(found, trial: Trial, oracle: Oracle) -> None:
         return  # nothing holds what all classes have in common
     data = {"x": trial.x, "y": problem.y.astype(float), "offset": problem.offset}
     theta = {"bias": jnp.zeros(()), "weight": jnp.zeros(_D)}
-    each = {"bias": 0.0, "weight": problem.l2 * trial.scale**2}
+    each: Any = {"bias": 0.0, "weight": problem.l2 * trial.scale**2}
     try:
         objective = lo.Objective(_POINT[problem.loss], data, theta, each, weights=problem.weights)
         fit = lo.fit(objective)

@@ -149,8 +149,8 @@ def far_mix(x, what, t, offset):
     y = np.where(x[:, 0] + np.random.default_rng(9).logistic(size=60) > 0, 1, 0)
     objective = moved(lo.logistic(x + offset * np.array([1.0, 0.0, -2.0]), y, l2=0.5), what, t)
     fit = lo.fit(objective)
-    verbs = lo.influence, lo.newton, lambda *args: lo.retrain(*args, TIGHT)
-    parts = [jnp.sum(MIX[:, :3] * verb(fit, GROUPS).value[:, :3]) for verb in verbs]
+    changes = lo.influence(fit, GROUPS), lo.newton(fit, GROUPS), lo.retrain(fit, GROUPS, TIGHT)
+    parts = [jnp.sum(MIX[:, :3] * change.value[:, :3]) for change in changes]
     return jnp.stack([fit.flat[0], *parts])
 
 
