@@ -3,7 +3,7 @@
 float32 is JAX's default, and all that a TPU has. Both precisions get the data rounded to float32;
 the rest is the difference between them: the fit, sums over examples, solves, measures. Errors are
 shares of the largest effect of a column, the worst over groups and columns: of all groups, and of
-those whose status is converged, which promises 1e-5. Columns are predictions and losses of ten
+those whose status is converged, where 1e-5 is the goal. Columns are predictions and losses of ten
 queries each and self-loss; groups of 0.25 to 25 %, half of them random, half from the tails of
 influence on the first query's loss. Times are of the processor, compiled, in alternation.
 """
