@@ -10,10 +10,13 @@ free intercept). What a method is to find has an oracle of another form than the
 
 - retraining, edits (`reweight`, `relabel`, `add`): damped Newton on the changed data, to rounding,
 - `Newton`, `Newton(steps=2)`: one or two undamped steps, by eigenvectors,
+- `Krylov`: the best step in a Krylov space that is written down, by Galerkin's condition,
 - `SecondOrder`: two differences of retraining in how much leaves, extrapolated,
 - `NewtonChebyshev`: the same along the curve on which the gradient of what stays dies out evenly,
 - `Influence(rescaled=True)`: a step for each point of the group, added up,
-- measures: from the scores of the retrained theta; intervals and `tolerance=` have to hold these.
+- measures: from the scores of the retrained theta, those of scores and those of theta, sums over
+  subsets, functions of the user's own; intervals and `tolerance=` have to hold some of these,
+- `lo.Objective`: the same loss written for any theta, by influence, Newton and retraining.
 
 What has status 0 must be right to 1e-6 of the largest effect of its column; the rest is counted.
 """
@@ -26,6 +29,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import leaveout as lo
@@ -146,6 +151,28 @@ class Oracle:
         force = -_expanded(problem, self.theta, problem.stays[i])[0]
         return self.theta + self.step(self.theta, problem.weights, force)
 
+    def krylov(self, i: int, steps: int):
+        """The best step in the span of H^-1 g, (H^-1 A) H^-1 g, ..., A the Hessian of what stays.
+
+        Best in the norm of A, by Galerkin's condition.
+        """
+        problem, v = self.problem, self.problem.stays[i]
+        force, hessian = _expanded(problem, self.theta, v)
+        basis, image = [], -force
+        for _ in range(steps):
+            basis.append(self.step(self.theta, problem.weights, image).ravel())
+            basis[-1] /= np.linalg.norm(basis[-1]) or 1.0
+            image = (hessian @ basis[-1]).reshape(force.shape)
+        space = np.linalg.qr(np.stack(basis, axis=1))[0]
+        inner = np.linalg.lstsq(space.T @ hessian @ space, -space.T @ force.ravel())[0]
+        return self.theta + (space @ inner).reshape(force.shape)
+
+    def krylov_1(self, i: int):
+        return self.krylov(i, 1)
+
+    def krylov_3(self, i: int):
+        return self.krylov(i, 3)
+
     def rescaled(self, i: int):
         """Every point of the group on its own, by as much of it as leaves."""
         problem, total = self.problem, np.zeros_like(self.theta)
@@ -203,6 +230,8 @@ METHODS: tuple[tuple[Any, str, float], ...] = (
     (lo.Newton(steps=2), "two", 1.0),
     (lo.Influence(at_changed=True), "influence", 1.0),
     (lo.Influence(rescaled=True), "rescaled", 1.0),
+    (lo.Krylov(1), "krylov_1", 1.0),
+    (lo.Krylov(3), "krylov_3", 1.0),
     (lo.SecondOrder(), "second", 100.0),  # differences have fewer digits
     (lo.NewtonChebyshev(), "chebyshev", 100.0),
 )
@@ -223,7 +252,9 @@ def check(trial: Trial) -> dict[str, Any]:
             return found
         _methods(found, trial, oracle, fit)
         _measures(found, trial, oracle, fit)
+        _of_scores(found, trial, oracle, fit)
         _edits(found, trial, oracle, fit)
+        _general(found, trial, oracle)
     return found
 
 
@@ -301,6 +332,121 @@ def _own(problem: Problem, here, theta, i: int) -> np.ndarray:
     return np.r_[(new - old)[:4], gone @ (new - old)]
 
 
+def _of_scores(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
+    """Sums over queries, margins, statistics and entries of theta, of retraining."""
+    problem, query = trial.problem, trial.query
+    groups, subsets = lo.Groups.from_weights(problem.w), np.array([[1.0, 1, 0], [0, 0, 1]])
+    ask: list[Any] = [lo.measures.prediction(query, reduce="mean")]
+    ask += [lo.measures.prediction(query, by=["a", "a", "b"])]
+    parts: list[Callable] = [
+        lambda theta: oracle.scores(theta).mean(0),
+        lambda theta: (subsets @ oracle.scores(theta)).ravel(),
+    ]
+    if problem.loss in ("logistic", "softmax"):
+        offset = (np.zeros(_QUERIES),) if problem.offset.any() else ()
+        examples = query, problem.y[:_QUERIES], *offset
+        ask += [lo.measures.margin(examples), lo.measures.accuracy(examples)]
+        parts += [
+            lambda theta: _margins(oracle.scores(theta), problem.y[:_QUERIES]),
+            lambda theta: [np.mean(_labels(oracle.scores(theta)) == problem.y[:_QUERIES])],
+        ]
+    if not oracle.free:
+        ask += [lo.measures.parameter([0, 2]), _own_measure]
+        parts += [
+            lambda theta: theta[0, [0, 2]] / trial.scale[[0, 2]],
+            lambda theta: [(theta[0, 1] / trial.scale[1]) ** 2],
+        ]
+
+    def each(theta):
+        return np.concatenate([np.ravel(part(theta)) for part in parts])
+
+    mine = lo.effects(fit, groups, ask, lo.Retrain(1e-11))
+    ends = [oracle.without(i) for i in range(len(groups))]
+    theirs = np.stack([each(theta) - each(oracle.theta) for theta in ends])
+    tied = [np.abs(_gaps(oracle.scores(theta))).min() < 1e-6 for theta in (oracle.theta, *ends)]
+    status = np.where(np.array(tied[1:]) | tied[0], 1, mine.status)
+    value = np.concatenate([_shown(oracle, mine.value[:, :3], 1), mine.value[:, 3:]], axis=1)
+    if oracle.free:
+        shown = _shown(oracle, value[:, 3:9], 2)
+        value = np.concatenate([value[:, :3], shown, value[:, 9:]], axis=1)
+    else:
+        value = mine.value
+    _compare(found, "of scores", value, theirs, status)
+
+
+def _own_measure(theta):
+    """What a user might write; compiled once."""
+    return theta.weight[1] ** 2
+
+
+def _gaps(scores) -> np.ndarray:
+    """How far each example is from another label."""
+    if scores.shape[1] == 1:
+        return scores
+    ranked = np.sort(scores, axis=1)
+    return ranked[:, -1] - ranked[:, -2]
+
+
+def _labels(scores) -> np.ndarray:
+    """The label of the largest score."""
+    return (scores[:, 0] > 0).astype(int) if scores.shape[1] == 1 else np.argmax(scores, axis=1)
+
+
+def _margins(scores, y) -> np.ndarray:
+    """Log-odds of the true label."""
+    if scores.shape[1] == 1:
+        return (2 * y - 1) * scores[:, 0]
+    chance = np.exp(scores - scores.max(1, keepdims=True))
+    chance = (chance / chance.sum(1, keepdims=True))[np.arange(len(y)), y]
+    return np.log(chance / (1 - chance))
+
+
+def _general(found, trial: Trial, oracle: Oracle) -> None:
+    """The same problem as a loss of any theta, whose columns are measured from where they are."""
+    problem = trial.problem
+    if problem.outputs > 1:
+        return  # nothing holds what all classes have in common
+    data = {"x": trial.x, "y": problem.y.astype(float), "offset": problem.offset}
+    theta = {"bias": jnp.zeros(()), "weight": jnp.zeros(_D)}
+    each: Any = {"bias": 0.0, "weight": problem.l2 * trial.scale**2}
+    try:
+        objective = lo.Objective(_POINT[problem.loss], data, theta, each, weights=problem.weights)
+        fit = lo.fit(objective)
+    except (lo.SolveError, ValueError) as error:
+        found["refused"] = f"Objective: {str(error).split(':')[0]}"
+        return
+    measure = lo.measures.linear(np.c_[np.ones(_QUERIES), trial.query])
+    groups, before = lo.Groups.from_weights(problem.w), oracle.scores(oracle.theta)
+    for method, name in (
+        (lo.Influence(), "influence"), (lo.Newton(), "newton"), (lo.Retrain(1e-11), "without"),
+    ):  # fmt: skip
+        mine = lo.effects(fit, groups, measure, method)
+        truth = [oracle.scores(getattr(oracle, name)(i)) - before for i in range(len(groups))]
+        theirs = np.stack([part.ravel() for part in truth])
+        _compare(found, f"Objective by {method.name}", mine.value, theirs, mine.status)
+
+
+def _score(theta, example):
+    return example["x"] @ theta["weight"] + theta["bias"] + example["offset"]
+
+
+def _logistic(theta, example):
+    score = _score(theta, example)
+    return jax.nn.softplus(score) - example["y"] * score
+
+
+def _squares(theta, example):
+    return (_score(theta, example) - example["y"]) ** 2 / 2
+
+
+def _poisson(theta, example):
+    score = _score(theta, example)
+    return jnp.exp(score) - example["y"] * score
+
+
+_POINT = {"logistic": _logistic, "squares": _squares, "poisson": _poisson}
+
+
 def _edits(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
     """Points that are doubled, labelled otherwise, or come new; retrained."""
     problem, measure = trial.problem, lo.measures.prediction(trial.query)
@@ -368,7 +514,5 @@ def fuzzed(loss: str, count: int, first: int = 0) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    import jax
-
     jax.config.update("jax_enable_x64", True)
     print(json.dumps(fuzzed(sys.argv[1], *map(int, sys.argv[2:]))))

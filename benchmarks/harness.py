@@ -32,6 +32,7 @@ __all__ = [
 
 #: data set to l2 / n: the choice of cross-validation, where there is one
 _L2_OVER_N = {
+    "adult": 1e-4,
     "breast_cancer": 2e-3,
     "cdr": 10 ** (-4 + 1 / 3),
     "crowd": 1e-4,

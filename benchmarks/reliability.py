@@ -1,8 +1,9 @@
 """How often does something wrong leave the library without a word? And do studies survive?
 
-- fuzz: random problems (see `fuzz`), every answer of status 0 compared with plain NumPy. Each kind
-  of problem runs in a process of its own: what thousands of programs take of the system's memory
-  maps is then given back.
+- fuzz: random problems (see `fuzz`), every answer of status 0 compared with plain NumPy, and those
+  of every method, edit and measure, of far and scaled columns (`fuzz_methods`). Each kind of
+  problem runs in a process of its own: what thousands of programs take of the system's memory maps
+  is then given back.
 - kills: a study is killed (SIGKILL) at a random moment and gone on with, until it is finished; its
   chunks must be those of an uninterrupted one, bit for bit.
 """
@@ -23,22 +24,28 @@ from queue import SimpleQueue
 import numpy as np
 
 from benchmarks.fuzz import CASES, Case, check, draw
+from benchmarks.fuzz_methods import LOSSES
 from benchmarks.harness import record
 
-#: kinds of problems, problems of each, kills
-_SIZES = {"smoke": (1, 75, 0), "small": (4, 10, 2), "full": (len(CASES), 420, 50)}
+#: kinds of problems, problems of each, problems of each loss by every method, kills
+_SIZES = {"smoke": (1, 75, 0, 0), "small": (4, 10, 5, 2), "full": (len(CASES), 420, 400, 50)}
 
 
 def main(folder: Path, size: str) -> None:
     """Count what was compared, flagged, refused and wrong; and the kills survived."""
-    kinds, each, kills = _SIZES[size]
+    kinds, each, every, kills = _SIZES[size]
+    tasks = [
+        ["benchmarks.reliability", json.dumps(case), str(each)]
+        for case in CASES[:: len(CASES) // kinds]
+    ]
+    tasks += [["benchmarks.fuzz_methods", loss, str(every)] for loss in LOSSES if every]
     rows = []
     cores = sorted(os.sched_getaffinity(0))
     idle = SimpleQueue()
     for core in cores:
         idle.put(core)
     with ThreadPool(len(cores)) as pool:
-        for row in pool.imap(lambda case: _alone(case, each, idle), CASES[:: len(CASES) // kinds]):
+        for row in pool.imap(lambda task: _alone(task, idle), tasks):
             rows.append(row)
             record(folder, "reliability", rows)  # so far: the next one takes long
     keys = ("problems", "compared", "flagged", "refused", "wrong")
@@ -49,9 +56,9 @@ def main(folder: Path, size: str) -> None:
     record(folder, "reliability", rows)
 
 
-def _alone(case: Case, count: int, idle: SimpleQueue) -> dict:
-    """`_fuzzed` in a process and on a core of its own: so small programs gain nothing by two."""
-    command = [sys.executable, "-m", "benchmarks.reliability", json.dumps(case), str(count)]
+def _alone(task: list[str], idle: SimpleQueue) -> dict:
+    """A row, made in a process and on a core of its own: so small programs gain nothing by two."""
+    command = [sys.executable, "-m", *task]
     core = idle.get()
     try:
         ran = subprocess.run(

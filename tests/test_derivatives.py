@@ -144,6 +144,40 @@ def test_what_stays_without_a_minimum_has_no_derivative():
     assert np.isfinite(jax.grad(retrained)(0.0, [1]))
 
 
+def far_mix(x, what, t, offset):
+    """What each verb says of inputs that are `offset` away, one part moved by t; a number each."""
+    y = np.where(x[:, 0] + np.random.default_rng(9).logistic(size=60) > 0, 1, 0)
+    objective = moved(lo.logistic(x + offset * np.array([1.0, 0.0, -2.0]), y, l2=0.5), what, t)
+    fit = lo.fit(objective)
+    changes = lo.influence(fit, GROUPS), lo.newton(fit, GROUPS), lo.retrain(fit, GROUPS, TIGHT)
+    parts = [jnp.sum(MIX[:, :3] * change.value[:, :3]) for change in changes]
+    return jnp.stack([fit.flat[0], *parts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["l2", "weights", "x"])
+def test_derivatives_do_not_see_where_columns_are_measured_from(what):
+    x = (
+        np.round(2.0**20 * np.random.default_rng(5).normal(size=(60, 3))) / 2**20
+    )  # exact there, too
+    slopes = [jax.jacrev(lambda t, o=o: far_mix(x, what, t, o))(0.0) for o in (1e6, 0.0)]
+    np.testing.assert_allclose(*slopes, rtol=1e-7)
+
+
+def test_a_constant_column_far_out_has_its_derivative_too():
+    rng = np.random.default_rng(5)
+    x, y = np.c_[np.full(30, 1e6), rng.normal(size=(30, 2))], rng.normal(size=30)
+
+    def weight(t, offset):
+        objective = lo.squares(x - np.array([offset, 0, 0]), y, l2=0.5)
+        objective = eqx.tree_at(lambda o: o.design, objective, objective.design.at[3, 0].add(t))
+        return lo.fit(objective).flat[0]
+
+    slopes = [jax.grad(weight)(0.0, offset) for offset in (0.0, 1e6)]
+    assert abs(slopes[0]) > 1e-2
+    np.testing.assert_allclose(*slopes, rtol=1e-9)
+
+
 # ---- factors of another objective ---------------------------------------------------------------
 
 
@@ -179,6 +213,15 @@ def test_a_theta_that_stays_while_its_objective_moves_is_refused(call):
     change = jax.jit(lambda fit, l2: call(eqx.tree_at(lambda f: f.objective.l2, fit, l2), GROUPS))
     assert not change(fitted, 0.5).status.any()
     assert (change(fitted, 0.6).status == lo.Status.inaccurate).all()
+
+
+def test_a_theta_replaced_in_a_fit_of_far_columns_is_refused():
+    rng = np.random.default_rng(5)
+    x, y = 1e5 + rng.normal(size=(60, 3)), rng.normal(size=60)
+    fitted = lo.fit(lo.squares(x, y, l2=0.5))
+    assert fitted.centred is not None
+    with pytest.raises(ValueError, match="not the one that its theta and factor belong to"):
+        lo.newton(dataclasses.replace(fitted, flat=fitted.flat.at[1].add(0.1)), GROUPS)
 
 
 def test_a_fit_inside_jit_is_refused():

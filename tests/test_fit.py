@@ -70,6 +70,16 @@ def test_a_fit_that_stops_early_raises_or_says_so():
     assert int(lo.fit(objective, max_steps=1, throw=False).status) == lo.Status.max_steps
 
 
+def test_counts_of_any_size_are_fitted():
+    rng, size = np.random.default_rng(0), 1e13  # a country's exports in cents
+    x = rng.normal(size=(40, 2))
+    rates = np.round(size * np.exp(0.3 * x[:, 0])) / size
+    large = lo.fit(lo.poisson(x, size * rates, l2=1.0))
+    small = lo.fit(lo.poisson(x, rates, l2=1.0, weights=np.full(40, size)))
+    np.testing.assert_allclose(large.theta.weight, small.theta.weight, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(large.theta.bias, small.theta.bias + np.log(size), rtol=1e-12)
+
+
 def test_separable_data_without_penalty_has_no_optimum():
     x = np.linspace(-1, 1, 20)[:, None]
     with pytest.raises(lo.SolveError, match=r"no optimum: (no_minimum|singular)"):

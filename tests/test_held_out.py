@@ -37,6 +37,16 @@ def test_one_newton_step_is_the_ridge_press_statistic():
     np.testing.assert_allclose(found.loss, press, rtol=1e-9)
 
 
+def test_what_is_added_or_counts_for_more_is_not_held_out():
+    objective = problem("squares", n=N, weights=None)
+    fit = lo.fit(objective)
+    more, added = lo.add(fit, (np.asarray(objective.x)[:2], np.asarray(objective.y)[:2]))
+    twice = lo.reweight(lo.Groups.from_indices([[0, 1]], n=N), by=2.0)
+    for here, groups in ((more, added), (fit, twice)):
+        with pytest.raises(ValueError, match="expected groups that leave"):
+            lo.cross_validate_groups(here, groups)
+
+
 @pytest.mark.slow
 def test_influence_is_biased_downward_and_the_more_the_larger_the_group():
     objective = problem("logistic", n=N, d=8)

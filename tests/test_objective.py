@@ -270,3 +270,9 @@ def test_unknown_query_labels_are_named():
     groups = lo.Groups.from_indices([[1, 2]], n=40)
     with pytest.raises(ValueError, match="among 'a', 'b', got 'c'"):
         lo.effects(fitted, groups, lo.measures.loss((x[:1], ["c"])))
+
+
+def test_the_loss_of_a_sure_example_is_not_rounded_beside_its_score():
+    for label, score in ((1.0, 30.0), (0.0, -30.0)):
+        found = lo.losses.logistic(jnp.float32(score), jnp.float32(label))
+        assert float(found) == pytest.approx(np.log1p(np.exp(-30.0)), rel=1e-5)

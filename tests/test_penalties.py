@@ -278,3 +278,19 @@ class Still(lo.Method):
 def test_penalties_for_each_group_without_meaning_are_refused(method, l2, sentence):
     with pytest.raises(ValueError, match=sentence):
         lo.effects(lo.fit(problem("logistic", d=D)), GROUPS, lo.measures.self_loss(), method, l2=l2)
+
+
+def test_tables_and_cross_validation_take_a_penalty_for_each_group():
+    fit = lo.fit(problem("squares", d=D))
+    measures = [lo.measures.parameter([0, 1]), lo.measures.self_loss()]
+    alone = lo.effects(fit, GROUPS, measures, lo.Newton(), l2=OWN)
+    table = lo.credit(fit, GROUPS, measures, lo.Newton(), l2=OWN, null=0)
+    np.testing.assert_array_equal(table.best.value, alone.value)
+    held = lo.cross_validate_groups(fit, GROUPS, lo.Newton(), l2=OWN)
+    np.testing.assert_allclose(held.loss - held.training_loss, alone.value[:, 2], rtol=1e-9)
+    for call in (
+        lambda l2: lo.credit(fit, GROUPS, measures, l2=l2),
+        lambda l2: lo.cross_validate_groups(fit, GROUPS, l2=l2),
+    ):
+        with pytest.raises(ValueError, match=r"expected l2 of shape \(5,\)"):
+            call(2.0)

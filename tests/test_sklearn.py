@@ -242,6 +242,16 @@ def test_what_is_no_linear_model_of_all_the_data_is_told_why(estimator, sentence
         lo.from_sklearn(estimator, X, Y)
 
 
+def test_a_table_of_other_columns_than_the_estimator_saw_is_refused():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame(X, columns=["a", "b", "c"])
+    estimator = LogisticRegression(tol=1e-10).fit(table, Y)
+    for columns, sentence in (["cba", "in another order"], ["abd", "it lacks 'c'"]):
+        other = table.set_axis(list(columns), axis=1)
+        with pytest.raises(ValueError, match=sentence):
+            lo.from_sklearn(estimator, other, Y)
+
+
 # ---- tables --------------------------------------------------------------------------------------
 
 FRAME = pd.DataFrame(

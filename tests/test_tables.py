@@ -508,3 +508,10 @@ def test_targets_of_queries_have_as_many_columns_as_in_training():
     named = lo.squares(PLAIN, table)
     with pytest.raises(ValueError, match="the columns of these targets are in another order"):
         lo.measures.loss((PLAIN, table[["age", "paid"]])).bind(named)
+
+
+def test_what_is_no_table_is_told_by_its_name():
+    with pytest.raises(ValueError, match=r"expected entries of one shape, got lists of several"):
+        lo.logistic([[1.0, 2.0], [3.0]], [0, 1])
+    with pytest.raises(ValueError, match="got dict, which is no array"):
+        lo.logistic({"a": [1.0, 2.0]}, [0, 1])

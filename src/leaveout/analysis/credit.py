@@ -19,7 +19,7 @@ from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import group_sums, taken_by
 from leaveout.groups import Groups
 from leaveout.measures import Measures, as_measures
-from leaveout.methods import Influence, Method, Newton, Retrain, self_influence
+from leaveout.methods import Influence, Method, Newton, Retrain, l2_of_groups, self_influence
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.deprecated import instead
 from leaveout.runtime.files import write_parquet
@@ -200,6 +200,7 @@ def credit(
     methods: Method | Iterable[Method] = (Influence(), Newton()),
     *,
     actual: bool = False,
+    l2=None,
     certify: bool = False,
     null: Null | int = Null(),
     values: Values | None = None,
@@ -217,6 +218,8 @@ def credit(
         measures: as in `effects`.
         methods: one method or several, the most exact last.
         actual: retrain without each group too.
+        l2: (g) a penalty for each group's refit, as in `effects`. Random groups are compared under
+            the objective's own: to first order another one moves them by as much as the group.
         certify: certify the last method's effects (see `effects`).
         null: the random groups that they are compared with, or how many for each; 0 for none.
         values: from `lo.value` of the same groups and measures: minus them, as effects, in the
@@ -233,11 +236,12 @@ def credit(
     for method in asked:
         check_method(fit, method)
     fit, groups = admit(fit, groups, {need for method in asked for need in method.needs})
+    own = l2_of_groups(l2, groups)
     with limited(memory):
         found = {} if values is None else _minus(values, groups)
         for method in methods:
-            certified = certify and method is methods[-1]
-            found[method.name] = gathered(pose(fit, groups, measures, method, certify=certified))
+            how = {"l2": own, "certify": certify and method is methods[-1]}
+            found[method.name] = gathered(pose(fit, groups, measures, method, **how))
         return credited(fit, groups, measures, found, null)
 
 

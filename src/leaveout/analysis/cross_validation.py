@@ -12,7 +12,7 @@ from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.measures import self_loss
-from leaveout.methods import Method, Newton
+from leaveout.methods import Method, Newton, l2_of_groups
 from leaveout.runtime.memory import limited
 from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import flagged_in_words, kept, raise_unless_converged
@@ -98,6 +98,7 @@ def cross_validate_groups(
     method: Method = Newton(),
     *,
     drop: bool = False,
+    l2=None,
     memory=None,
     throw: bool = False,
 ) -> HeldOut:
@@ -114,16 +115,26 @@ def cross_validate_groups(
         method: `Influence()`, `Newton()`, `NewtonChebyshev()` or `Retrain()`.
         drop: leave groups that do not converge out of the means, which else are refused: a group
             that holds a whole class leaves a model whose loss on it is infinite.
+        l2: (g) a penalty for each group's refit, as in `effects`.
         memory: as in `effects`.
         throw: as in `effects`.
+
+    Raises:
+        ValueError: for groups that add something.
 
     Source: Koh et al. (2019), section 4.3 (self-loss); Pregibon (1981) and Beirami et al. (2017)
     for single points.
     """
     check_method(fit, method)
     fit, groups = admit(fit, groups, method.needs)
+    if (taken_by(fit.objective, groups) < 0).any():
+        raise ValueError(
+            "expected groups that leave: what is added, or counts for more, is not held out "
+            "(lo.effects with lo.measures.loss says what it does to the loss of other examples)"
+        )
+    own = l2_of_groups(l2, groups)
     with limited(memory):
-        change = gathered(pose(fit, groups, self_loss(), method))
+        change = gathered(pose(fit, groups, self_loss(), method, l2=own))
     if throw:
         raise_unless_converged(change.status, change.residual, groups.titles)
     training, weight = own_losses(fit, groups)

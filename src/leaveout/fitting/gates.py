@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool
+from jaxtyping import Array, Bool, Float
 
 from leaveout.fitting.fitted import Fit, expansion_of, rounding
 from leaveout.fitting.implicit import known
@@ -17,6 +17,7 @@ from leaveout.fitting.leaving import leaving, listed_gradients, taken_by
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.linear import as_linear
 from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host, tracing
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.tables import check_rows
@@ -79,11 +80,26 @@ def admit(
 
 
 def inside(fit: Fit) -> Fit:
-    """The fit that verbs compute with: of the columns as they are now, from the centre it had."""
-    if fit.centred is None or is_traced(fit):
+    """The fit that verbs compute with: of the columns as they are now, from the centre it had.
+
+    Inside jit one in the span of its rows stays as it is: whether they still are is not to be seen.
+    """
+    inner = fit.centred
+    if inner is None or (is_traced(fit) and as_linear(inner.objective).span is not None):
         return fit
-    objective = fit.objective.measured_as(fit.centred.objective)
-    return dataclasses.replace(fit.centred, objective=objective)
+    objective = fit.objective.measured_as(inner.objective)
+    return dataclasses.replace(inner, objective=objective, flat=_inner_theta(fit, inner))
+
+
+def _inner_theta(fit: Fit, inner: Fit) -> Float[Array, "p"]:
+    """Theta of the centred fit; where the user's was replaced since, that one."""
+    if is_traced(fit) or _same(inner.objective.shown(inner.flat), fit.flat):
+        return inner.flat
+    return inner.objective.taken_in(fit.flat)
+
+
+def _same(one: Array, other: Array) -> bool:
+    return bool((np.asarray(to_host(one)) == np.asarray(to_host(other))).all())
 
 
 def check_fit(fit: Fit) -> None:

@@ -19,6 +19,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
+from leaveout.objectives.linear import as_linear
 from leaveout.runtime.memory import FACTORISED
 from leaveout.runtime.sharding import is_traced
 from leaveout.solvers import CG, factorise, full_matrix
@@ -181,11 +182,20 @@ def _moves_like(primals, tangents, *, function):
 
 
 def attached(fit: Fit, objective: AbstractObjective) -> Fit:
-    """A fit that was found of numbers, as one of the objective whose numbers they were."""
-    flat, metric = _minimum(fit.flat, objective, None, None), fit.metric
+    """A fit that was found of numbers, as one of the objective whose numbers they were.
+
+    One that was found in columns measured from their means has its derivatives from there, too.
+    """
+    inner = fit.centred
+    if inner is None or as_linear(inner.objective).span is not None:
+        inner, flat = None, _minimum(fit.flat, objective, None, None)
+    else:
+        inner = attached(inner, objective.measured_as(inner.objective))
+        flat = inner.objective.shown(inner.flat)
+    metric = fit.metric
     if metric is not None:
         metric, _ = factorise(full_matrix(objective.at(flat)))
-    return dataclasses.replace(fit, objective=objective, flat=flat, metric=metric, centred=None)
+    return dataclasses.replace(fit, objective=objective, flat=flat, metric=metric, centred=inner)
 
 
 def following(fit: Fit) -> Fit:

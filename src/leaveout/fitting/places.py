@@ -19,6 +19,7 @@ __all__ = ["FAR", "Place", "assess", "backtrack", "lifted_step", "moved", "sampl
 FAR = 1_000  # parameters above which nothing but a Hessian itself may cost as much as one
 _SHARES = (64, 8)  # of the blocks one in so many, to begin with
 _ROUGH = 0.3  # of the length that the others move theta by, below which these few have said enough
+_SHORTEST = 1e-18  # share of a Newton step that may be needed: counts of 1e12 from a rate of 1
 _TRIES = 12  # steps after which a part of the examples is given up
 
 
@@ -128,7 +129,7 @@ def backtrack(objective, theta, direction, value, slope, v=None):
 def _halvings(value_at: Callable, theta, direction, value, slope):
     def too_long(length):
         new = value_at(theta + length * direction)
-        return ~_enough(value, length * slope, new) & (length > 1e-10)
+        return ~_enough(value, length * slope, new) & (length > _SHORTEST)
 
     return jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), theta.dtype))
 

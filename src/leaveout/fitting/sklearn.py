@@ -17,7 +17,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.objectives import losses
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
-from leaveout.runtime.tables import Names, common_rows, is_table
+from leaveout.runtime.tables import Names, check_names, common_rows, is_table, names_of
 from leaveout.runtime.text import shortened, warn
 
 __all__ = ["from_sklearn"]
@@ -155,6 +155,9 @@ def from_sklearn(
     if bare.name not in _RECIPES:
         raise ValueError(_refusal(bare.estimator))
     recipe, inputs = _RECIPES[bare.name], bare.x
+    seen = getattr(bare.estimator, "feature_names_in_", None)
+    if seen is not None:
+        check_names(names_of(inputs), tuple(seen), "x")
     base = np.ones(len(y)) if weights is None else np.asarray(weights, float)
     found = recipe(bare.estimator, np.asarray(y), base)
     intercept = bool(bare.estimator.get_params().get("fit_intercept", True))

@@ -325,7 +325,7 @@ def per_point(
         (n m), f(without) - f(with) in units of f, to first order.
     """
     check_fit(fit)
-    fit = following(fit) if is_traced(fit) else inside(fit)
+    fit = following(inside(fit))
     check_own(known(fit))
     bound = tuple(m.bind(fit.objective) for m in as_measures(measures))
     for measure in bound:

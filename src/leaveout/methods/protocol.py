@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
 from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.gates import Need, admit, is_stale
+from leaveout.fitting.gates import Need, admit, inside, is_stale
 from leaveout.fitting.implicit import known
 from leaveout.groups import Groups
 from leaveout.measures import Measure
@@ -193,10 +193,10 @@ def asked(
     inner, groups = admit(fit, groups, needs)
     own = l2_of_groups(l2, groups)
     with limited(memory):
-        used = fit if is_traced(fit) else inner
+        used = inside(fit) if is_traced(fit) else inner
         change = as_change(prepare(used).changes(groups, own), used.objective).shown(fit)
     if is_traced(known(fit)):  # what the gates could not look at
-        bad = is_stale(known(fit)) & (change.status == Status.converged)
+        bad = is_stale(inside(known(fit))) & (change.status == Status.converged)
         status = jnp.where(bad, Status.inaccurate, change.status).astype(jnp.int8)
         change = dataclasses.replace(change, status=status)
     if throw and not is_traced((fit, change)):

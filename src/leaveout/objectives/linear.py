@@ -225,7 +225,10 @@ class LinearObjective(AbstractScores):
             return self._spanned_as(other.span, other)
         if other.centre is None:
             return self
-        return self._measured_from(other.centre, jnp.any(other.design != 0, axis=0))
+        kept = jnp.any(other.design != 0, axis=0)
+        if is_traced(self.design):  # a column that was constant may move
+            kept = jnp.ones_like(kept)
+        return self._measured_from(other.centre, kept)
 
     def _spanned_as(self, span: Span, other: "LinearObjective") -> "LinearObjective":
         penalised = np.asarray(self.penalised)

@@ -89,10 +89,11 @@ class Loss:
 
 
 def _logistic(score, y):
-    # softplus, written so that its derivatives cost one exponential and are right at 0
+    # softplus, written so that its derivatives cost one exponential and are right at 0; of a sure
+    # example the two linear terms are equal, and what is left is not rounded beside them
     up = score >= 0
     far = jnp.where(up, score, -score)
-    return jnp.where(up, score, 0.0) + jnp.log1p(jnp.exp(-far)) - y * score
+    return (jnp.where(up, score, 0.0) - y * score) + jnp.log1p(jnp.exp(-far))
 
 
 def _falling(radius):

@@ -53,10 +53,17 @@ def column(given: object) -> Column:
     if isinstance(given, np.ma.MaskedArray):
         values = np.asarray(given.data)
         return Column(values, _there(values) & ~np.ma.getmaskarray(given))
-    values = np.asarray(given)
+    values = _as_array(given)
     if values.dtype.kind in "US" and not isinstance(given, np.ndarray):
         values = np.asarray(given, object)  # NumPy makes text of NaN and of 1 among text
     return Column(values, _there(values))
+
+
+def _as_array(given: object) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # NumPy's words for it are about dimensions
+        raise ValueError(f"expected entries of one shape, got lists of several: {error}") from error
 
 
 def _of_series(series) -> Column:

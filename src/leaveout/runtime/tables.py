@@ -176,9 +176,11 @@ def _array(given, what: str) -> np.ndarray:
     whole = column(given)
     values = as_numbers(whole)
     if values is None or values.ndim != 2:
+        shape, kind = whole.values.shape, whole.values.dtype
+        got = f"shape {shape} of {kind}" if shape else f"{type(given).__name__}, which is no array"
         raise ValueError(
-            f"expected {what} as a numeric matrix (n, d), got shape {whole.values.shape} of "
-            f"{whole.values.dtype}; give one row per example, categories one-hot coded"
+            f"expected {what} as a numeric matrix (n, d), got {got}; give one row per example, "
+            "categories one-hot coded"
         )
     return values
 
