@@ -8,7 +8,7 @@ theta (and w, a float (n) array of what leaves) to a scalar or a vector is a mea
 
 from leaveout.measures.container import Ball, Measure, Measures, as_measures
 from leaveout.measures.own import linear, parameter, self_loss
-from leaveout.measures.queries import loss, margin, prediction
+from leaveout.measures.queries import gap, loss, margin, prediction, probability
 from leaveout.measures.statistics import accuracy, auroc, calibration_error
 
 __all__ = [
@@ -19,10 +19,12 @@ __all__ = [
     "as_measures",
     "auroc",
     "calibration_error",
+    "gap",
     "linear",
     "loss",
     "margin",
     "parameter",
     "prediction",
+    "probability",
     "self_loss",
 ]
