@@ -14,8 +14,10 @@ from leaveout.analysis.compare import Comparison, compare
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
 from leaveout.analysis.datamodels import LDS, lds
+from leaveout.analysis.discovery import discover
 from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
+from leaveout.analysis.sets import Extreme, Flips, extreme, flips
 from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.attribution.container import Effects, load
 from leaveout.attribution.verb import effects
@@ -128,6 +130,8 @@ __all__ = [
     # what to make of it
     "Comparison",
     "Credit",
+    "Extreme",
+    "Flips",
     "HeldOut",
     "LDS",
     "Light",
@@ -139,6 +143,9 @@ __all__ = [
     "compare",
     "credit",
     "cross_validate_groups",
+    "discover",
+    "extreme",
+    "flips",
     "jackknife",
     "lds",
     "plot",
