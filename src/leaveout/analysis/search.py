@@ -16,7 +16,8 @@ from leaveout.runtime.solution import Status
 
 __all__ = ["Answer", "Ask", "Asking", "Found", "State", "Task", "by_stages", "fewest"]
 
-_TRIES = 4  # exchanges of one unit that are tried together, once larger ones no longer help
+_FEW = 8  # units of a set up to which several exchanges of one are tried together
+_TRIES = 4  # of them
 _GAIN = 1e-9  # relative, below which an exchange has gained nothing
 
 
@@ -207,7 +208,7 @@ def _exchanged(task: Task, state: State, enough: float = np.inf) -> Asking[State
             state = new
             scores = yield from _scores(state)
         else:
-            width = min(width, _promising(task, state, scores)) // 2
+            width //= 2
     return state
 
 
@@ -217,31 +218,23 @@ def _ends(task: Task, state: State, scores: np.ndarray) -> tuple[np.ndarray, np.
     return order[state.on[order]], order[~state.on[order]]
 
 
-def _promising(task: Task, state: State, scores: np.ndarray) -> int:
-    """How many exchanges, the best with the best, promise a gain."""
-    inside, outside = _ends(task, state, scores)
-    count = min(inside.size, outside.size)
-    gains = task.direction * (scores[inside[:count]] + scores[outside[:count]])
-    return int(np.count_nonzero(gains > 0))
-
-
 def _swaps(task: Task, state: State, scores: np.ndarray, width: int) -> list[np.ndarray]:
-    """Sets in which the best of those that left and those that stayed have changed sides."""
+    """Sets in which the best of those that left and those that stayed have changed sides.
+
+    Many at once whatever each promises, for what they do together is another thing; of single ones
+    those that promise a gain, several where the set is small.
+    """
     inside, outside = _ends(task, state, scores)
-    width = min(width, _promising(task, state, scores))
-    if width == 0:
-        return []
-    if width > 1:
-        return [_flipped(state.on, inside[:width], outside[:width])]
-    pairs = [(i, j) for total in range(3) for i in range(total + 1) if (j := total - i) >= 0]
-    each = [
-        (scores[inside[i]] + scores[outside[j]], i, j)
-        for i, j in pairs
-        if i < inside.size and j < outside.size
+    width = min(width, inside.size, outside.size)
+    if width != 1:
+        return [_flipped(state.on, inside[:width], outside[:width])] if width else []
+    pairs = [(i, j) for i in range(3) for j in range(3 - i) if i < inside.size and j < outside.size]
+    gains = [task.direction * (scores[inside[i]] + scores[outside[j]]) for i, j in pairs]
+    order = [k for k in np.argsort(-np.array(gains), kind="stable").tolist() if gains[k] > 0]
+    tries = _TRIES if state.size <= _FEW else 1
+    return [
+        _flipped(state.on, inside[[i]], outside[[j]]) for i, j in (pairs[k] for k in order[:tries])
     ]
-    each = sorted(each, key=lambda one: -task.direction * one[0])
-    each = [one for one in each if task.direction * one[0] > 0][:_TRIES]
-    return [_flipped(state.on, inside[[i]], outside[[j]]) for _, i, j in each]
 
 
 def _flipped(on: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
