@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 
 import numpy as np
+from scipy.special import expit
 
 __all__ = ["Model", "amip", "brute_force", "fewest_of_amip", "fewest_of_greedy", "greedy"]
 
@@ -33,7 +34,7 @@ class Model:
     def parts(self, theta, kept):
         """Slopes (n) and Hessian (p p) of what is kept."""
         score = self.x @ theta
-        chance = 1 / (1 + np.exp(-score))
+        chance = expit(score)
         slope = (chance if self.logistic else score) - self.y
         bend = chance * (1 - chance) if self.logistic else np.ones_like(score)
         hessian = (self.x.T * (bend * kept)) @ self.x + np.diag(self.penalty)

@@ -38,11 +38,11 @@ def squares():
 
 
 def best_of_all(fit, measure, size, direction):
-    """The largest effect of any set of a size, all of them retrained."""
+    """The largest effect of any set of a size that leaves a minimum, all of them retrained."""
     n = fit.objective.n
     groups = lo.Groups.from_indices(list(itertools.combinations(range(n), size)), n=n)
-    value = lo.effects(fit, groups, measure, lo.Retrain()).value[:, 0]
-    return (direction * value).max()
+    actual = lo.effects(fit, groups, measure, lo.Retrain())
+    return (direction * actual.value[actual.status == 0, 0]).max()
 
 
 # ---- the most influential sets -------------------------------------------------------------------

@@ -137,8 +137,8 @@ class Flips:
             codes = self.effects.column_status[at]
         unknown = [""] * len(self.columns)
         proven = unknown if self.at_least is None else [f"{n:,}" for n in self.at_least]
-        each = zip(self.columns, self.now, without, self.size, self.influence_says, proven,
-                   strict=True)  # fmt: skip
+        parts = (self.now, without, self.size, self.influence_says)
+        each = zip(self.columns, *(part.tolist() for part in parts), proven, strict=True)
         rows = [
             [name, _number(now), _number(then), _many(size), _many(said), least]
             for name, now, then, size, said, least in each
