@@ -210,14 +210,14 @@ def test_the_fewest_that_flip_are_found_and_are_enough(kind):
     y = score if kind is lo.squares else (score > 0).astype(int)
     fit = lo.fit(kind(x, y, l2=0.1))
     measure = lo.measures.parameter(0)
-    found = lo.flips(fit, measure, most=6, bound=True)
+    past = float(fit.flat[0]) - 1.0 if kind is lo.logistic else 0.0
+    found = lo.flips(fit, measure, threshold=past, most=6, bound=True)
     assert found.groups is not None
     assert found.effects is not None
-    assert (found.now + found.effects.value[0]) * np.sign(found.now) < 0
+    direction, needed = np.sign(past - found.now[0]), abs(past - found.now[0])
+    assert direction * found.effects.value[0, 0] > needed
     fewest = next(
-        size
-        for size in range(1, 7)
-        if best_of_all(fit, measure, size, -np.sign(found.now[0])) > abs(found.now[0])
+        size for size in range(1, 7) if best_of_all(fit, measure, size, direction) > needed
     )
     assert found.size[0] == fewest
     if kind is lo.squares:
