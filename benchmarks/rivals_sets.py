@@ -4,6 +4,7 @@ AMIP: sort by influence, take the largest, train once. Adaptive greedy: take the
 score again, one by one. And brute force. Linear models of one score with an intercept last.
 """
 
+import contextlib
 import dataclasses
 import itertools
 
@@ -105,10 +106,12 @@ def greedy(model: Model, size: int, direction: int):
 
 
 def brute_force(model: Model, size: int, direction: int) -> float:
-    """The largest effect of any set."""
-    theta = model.fit(np.ones(len(model.y)))
-    every = itertools.combinations(range(len(model.y)), size)
-    return max(direction * model.effect(points, theta) for points in every)
+    """The largest effect of any set that leaves a minimum."""
+    theta, best = model.fit(np.ones(len(model.y))), -np.inf
+    for points in itertools.combinations(range(len(model.y)), size):
+        with contextlib.suppress(np.linalg.LinAlgError):  # an intercept on its way to infinity
+            best = max(best, direction * model.effect(points, theta))
+    return best
 
 
 def fewest_of_amip(model: Model, most: int) -> tuple[int, int]:

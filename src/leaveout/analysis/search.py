@@ -266,10 +266,10 @@ def fewest(task: Task, needed: float, most: int) -> Asking[State | None]:
 
 def _enough(task: Task, scores: np.ndarray, needed: float, most: int) -> Asking[State | None]:
     """A set that is enough: half of what seems to be missing leaves at a time."""
-    state, shy = task.nobody, 1
-    while state.size < most:
+    state, shy, barred = task.nobody, 1, np.zeros(task.open.size, bool)
+    while state.size < most and barred.sum() <= task.exchanges:
         order = task.order(scores)
-        order = order[~state.on[order]]
+        order = order[~(state.on | barred)[order]]
         missing = needed - task.direction * state.effect
         enough = np.cumsum(task.direction * scores[order]) > missing
         half = -(-int(np.argmax(enough) + 1) // 2) if enough.any() else most // task.stages
@@ -282,8 +282,8 @@ def _enough(task: Task, scores: np.ndarray, needed: float, most: int) -> Asking[
         if new.admissible:
             state, shy = new, 1
             scores = yield from _scores(state)
-        elif step == 1:
-            return None
+        elif step == 1:  # without this one there is no minimum
+            barred[order[0]] = True
         else:
             shy *= 2
     return None
