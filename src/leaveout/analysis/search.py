@@ -256,6 +256,11 @@ def fewest(task: Task, needed: float, most: int) -> Asking[State | None]:
         length = most if found is None else found.size - 1
         other = yield from _along(task, task.nobody, order, length, needed)
         found = found if other is None else other
+    size = 1
+    while found is None and size <= most:  # more points can do less: each size is searched
+        best = (yield from by_stages(task, size)).best
+        found = best if task.gain(best) > needed else None
+        size *= 2
     while found is not None and found.size > 1:
         fewer = yield from _one_less(task, found, needed)
         if fewer is None:
