@@ -58,7 +58,9 @@ FINGERPRINTS |= {
         [24_720, 7_841],
         "0320f1fae9ce4878bbf04d204cf08b2dcf28b07f60e634e0e3aa1345369801a2",
     ),
+    "compas": (4_320, 15, [2_367, 1_953], None),
     "morocco": (5_513, 91, None, None),
+    "microcredit": (35_303, 14, None, None),
     "youtube": (2_592, 1_293, [1_337, 1_255], None),  # depends on scikit-learn's tokens
     "sms": (2_390, 3_704, [1_997, 393], None),
 }

@@ -15,9 +15,11 @@ from leaveout.analysis.confidence import CRV, Confidence, confidence
 from leaveout.analysis.credit import Credit, credit
 from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
 from leaveout.analysis.datamodels import LDS, lds
+from leaveout.analysis.discovery import discover
 from leaveout.analysis.games import Banzhaf, Beta, Shapley
 from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
+from leaveout.analysis.sets import Extreme, Flips, extreme, flips
 from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.analysis.valuation import value
 from leaveout.analysis.values import Values
@@ -140,6 +142,8 @@ __all__ = [
     "Comparison",
     "Confidence",
     "Credit",
+    "Extreme",
+    "Flips",
     "HeldOut",
     "LDS",
     "Light",
@@ -152,6 +156,9 @@ __all__ = [
     "confidence",
     "credit",
     "cross_validate_groups",
+    "discover",
+    "extreme",
+    "flips",
     "jackknife",
     "lds",
     "plot",

@@ -29,7 +29,7 @@ from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.solution import Status, flagged_in_words
 from leaveout.runtime.text import aligned
 
-__all__ = ["Credit", "credit", "credited"]
+__all__ = ["Credit", "classes_of", "credit", "credited"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -129,7 +129,7 @@ class Credit:
         """
         j = self.at(column)
         head = ["group", "size", "alpha", *self.effects, "per example"]
-        head += ["z", "percentile", "q"] if self.null is not None else []
+        head += self.null.head if self.null is not None else []
         rows = [head, *(self._row(i, j) for i in self.order(j)[:most].tolist())]
         rest = len(self.groups) - most
         more = [f"... and {rest:,} groups of smaller effect"] if rest > 0 else []
@@ -144,9 +144,7 @@ class Credit:
             row += [f"{each.value[i, j]:+.4g}" + "*" * bool(each.column_status[i, j])]
         star = "*" * bool(self.best.column_status[i, j])
         row += [f"{self._per_example(j)[i]:+.3g}{star}"]
-        if null is not None:
-            row += [f"{null.z[i, j]:+.1f}", f"{null.percentile[i, j]:.1f}", f"{null.q[i, j]:.3f}"]
-        return row
+        return row if null is None else [*row, *null.cells(i, j)]
 
     def _flagged(self, j: int) -> list[str]:
         """What the stars of a column mean, a line a method that has some."""
@@ -262,7 +260,7 @@ def credited(
     names = {each.columns for each in effects.values()}
     if len(names) > 1:
         raise ValueError("these values are of other measures; make them from those given here")
-    classes, code = _classes(objective, groups.n)
+    classes, code = classes_of(objective, groups.n)
     indicator = np.zeros((groups.n, 0)) if code is None else np.eye(len(classes))[code]
     unknown = np.full(len(groups), np.nan)
     return Credit(
@@ -319,7 +317,7 @@ def _taken(fit: Fit, groups: Groups) -> np.ndarray:
     return np.asarray(group_sums(groups, taken_by(fit.objective, groups), lever))[:, 0]
 
 
-def _classes(objective: AbstractObjective, n: int) -> tuple[tuple, np.ndarray | None]:
+def classes_of(objective: AbstractObjective, n: int) -> tuple[tuple, np.ndarray | None]:
     """The labels, and the code of each example's own."""
     if not isinstance(objective, AbstractScores) or objective.classes is None:
         return (), None

@@ -3,7 +3,7 @@
 import dataclasses
 import enum
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -83,6 +83,9 @@ class Standing:
         method: name of the method.
         status: (g m) `Status` codes of the groups' own effects.
         flagged: (g m) how many of the random groups are flagged.
+        family: of groups that were looked for (`discover`), among how many: what they are compared
+            with is then the most extreme effect of as many in every draw, p is one-sided and of the
+            whole family, and q is p. 0 of groups that were given.
     """
 
     effect: np.ndarray
@@ -97,6 +100,18 @@ class Standing:
     method: str
     status: np.ndarray
     flagged: np.ndarray
+    family: int = 0
+
+    @property
+    def head(self) -> list[str]:
+        """What `cells` are called in a table."""
+        return [f"p of {self.family:,}"] if self.family else ["z", "percentile", "q"]
+
+    def cells(self, i: int, j: int) -> list[str]:
+        """One group's place in one column, as text."""
+        if self.family:
+            return [f"{self.p[i, j]:.3f}"]
+        return [f"{self.z[i, j]:+.1f}", f"{self.percentile[i, j]:.1f}", f"{self.q[i, j]:.3f}"]
 
 
 def standing(
@@ -119,7 +134,8 @@ def standing(
     for rows in _parts(len(groups), sample.bytes_each):
         own = sample.own[rows], sample.status[rows] == 0
         parts.append(_placed(*own, *sample.drawn(rows)))
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    names = parts[0]
+    found: dict[str, Any] = {n: np.concatenate([part[n] for part in parts]) for n in names}
     return Standing(
         effect=sample.own,
         q=_false_discovery_rate(found["p"]),

@@ -16,9 +16,13 @@ from leaveout.groups.families import (
     sizes,
     tails,
 )
+from leaveout.groups.lattice import Cells, Lattice, conjunctions
 
 __all__ = [
+    "Cells",
     "Groups",
+    "Lattice",
+    "conjunctions",
     "dealt_sums",
     "feature_clusters",
     "folds",

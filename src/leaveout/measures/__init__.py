@@ -8,7 +8,7 @@ theta (and w, a float (n) array of what leaves) to a scalar or a vector is a mea
 
 from leaveout.measures.container import Ball, Measure, Measures, as_measures
 from leaveout.measures.own import linear, odds_ratio, parameter, self_loss
-from leaveout.measures.queries import loss, margin, prediction
+from leaveout.measures.queries import gap, loss, margin, prediction, probability
 from leaveout.measures.statistics import accuracy, auroc, calibration_error
 
 __all__ = [
@@ -19,11 +19,13 @@ __all__ = [
     "as_measures",
     "auroc",
     "calibration_error",
+    "gap",
     "linear",
     "loss",
     "margin",
     "odds_ratio",
     "parameter",
     "prediction",
+    "probability",
     "self_loss",
 ]

@@ -90,6 +90,10 @@ class Measure(eqx.Module):
         """The measure with its own data coded for this objective; done once, before `values`."""
         return self
 
+    def affine(self, objective: AbstractObjective) -> bool:
+        """Whether the columns are known to be linear in theta, up to a constant."""
+        return False
+
     def gradients(
         self, objective: AbstractObjective, theta: Float[Array, "p"]
     ) -> Float[Array, "m p"]:

@@ -102,6 +102,9 @@ class _Parameter(Measure):
         index, labels = (sum(parts, ()) for parts in zip(*each, strict=True))
         return dataclasses.replace(self, index=index, labels=labels, features=None)
 
+    def affine(self, objective):
+        return True
+
     def values(self, objective, theta, w):
         return objective.shown(theta)[np.asarray(self.index)]
 
@@ -278,6 +281,9 @@ class _Linear(Measure):
     vectors: Float[Array, "m p"]
     name: str = eqx.field(static=True)
     needs_w: bool = eqx.field(static=True, default=False)
+
+    def affine(self, objective):
+        return True
 
     def values(self, objective, theta, w):
         return self.vectors @ objective.shown(theta)

@@ -1,7 +1,7 @@
 """Measures of query examples, one by one or summed over subsets of them: models of scores."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import equinox as eqx
 import jax
@@ -20,8 +20,18 @@ from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
 from leaveout.runtime.memory import QUERY_BYTES
 from leaveout.runtime.tables import Names, as_sparse, check_names, common_rows, matrix, names_of
+from leaveout.runtime.text import shortened
 
-__all__ = ["loss", "loss_error", "margin", "prediction", "queries", "subsets"]
+__all__ = [
+    "gap",
+    "loss",
+    "loss_error",
+    "margin",
+    "prediction",
+    "probability",
+    "queries",
+    "subsets",
+]
 
 
 class _PerExample(Measure):
@@ -96,14 +106,14 @@ class _PerExample(Measure):
             each = jnp.einsum("lm,mcp->lcp", self.pool, each)
         return each.reshape(-1, each.shape[-1])
 
-    def _affine(self, objective: AbstractScores) -> bool:
-        """Whether the columns are linear in theta."""
+    def affine(self, objective):
+        objective = as_scores(objective, self.name)
         linear = self.function is _margin and objective.outputs == 1
         return linear or self.function is _score
 
     def steepest(self, objective):
         objective = as_linear(objective)
-        if self._affine(objective):
+        if self.affine(objective):
             return jnp.linalg.norm(self.gradients(objective, objective.initial()), axis=1)
         if self.function is not _loss:
             return super().steepest(objective)
@@ -116,7 +126,7 @@ class _PerExample(Measure):
         half = ball.reach(self.gradients(objective, ball.centre))
         off = score_error(objective, ball.centre, self.x)
         scores = objective.scores(ball.centre, self.x)
-        if self._affine(objective):
+        if self.affine(objective):
             each = jnp.broadcast_to(off[:, None], scores.shape)
             return around(values, half + self._lost(each, jnp.abs(scores)))
         if self.function is not _loss or not objective.convex:
@@ -127,9 +137,12 @@ class _PerExample(Measure):
             return _image(objective, scores[:, 0], self.y, apart + off)
         lost, rise = loss_error(objective, scores, self.y, off, apart)
         lost = self._lost(lost[:, None], jnp.abs(self._each(objective, scores)))
-        if self.pool is not None:
-            rise = jnp.sum(weigh(self.pool, jnp.broadcast_to(rise, self.pool.shape)), axis=1)
-        return convex(values, half + lost, rise)
+        if self.pool is None:
+            return convex(values, half + lost, rise)
+        rise = weigh(self.pool, jnp.broadcast_to(rise, self.pool.shape))
+        up, down = jnp.sum(jnp.maximum(rise, 0.0), 1), jnp.sum(jnp.minimum(rise, 0.0), 1)
+        lower, upper = around(values, half + lost)
+        return sound(lower + down, upper + up)  # what is subtracted bends down
 
     def _lost(self, each: Float[Array, "m c"], sizes: Float[Array, "m c"]) -> Float[Array, "..."]:
         """What rounding may take from the columns: of every example, and of sums of such sizes."""
@@ -356,8 +369,81 @@ def margin(
     return _per_example(parts(examples, name), name, reduce, by, _margin)
 
 
+def probability(
+    x, *, reduce: str | None = None, by: Iterable[object] | None = None, name: str = "probability"
+) -> Measure:
+    """Probabilities of query inputs (m d) by a classifier: of the positive label, m columns.
+
+    Of K classes that of each, m K columns, example-major. `(x, None, offset)` where the model has
+    an offset.
+
+    Args:
+        x: (m d).
+        reduce: None for a column per example, "sum" or "mean" over examples.
+        by: as in `prediction`.
+        name: for tables and axes.
+    """
+    whole = x if isinstance(x, tuple) else (x, None, None)
+    return _per_example(whole, name, reduce, by, _probability)
+
+
+def gap(
+    examples,
+    by,
+    *,
+    of: Callable[..., Measure] = probability,
+    between: Sequence[object] | None = None,
+    name: str = "gap",
+) -> Measure:
+    """A difference of two means over query examples: how unequally a model treats two subsets.
+
+        gap = mean of f over the first subset - mean of f over the second
+
+    With the predicted probability it is the smooth form of demographic parity; of subsets of the
+    examples with positive labels only (`by` as a dictionary) that of equal opportunity. One column;
+    a column a class or score where `of` has several.
+
+    Args:
+        examples: as `of` takes them: inputs (m d) for `probability` and `prediction`, inputs and
+            targets for `loss` and `margin`.
+        by: (m) labels, or a dictionary of names to booleans (m).
+        of: the measure whose means are compared: `probability`, `prediction`, `loss` or `margin`.
+        between: which two labels or names, the one that is subtracted last; default the two that
+            there are, in sorted order (a dictionary's in its own).
+        name: for tables and axes.
+
+    Raises:
+        ValueError: for other than two subsets, an unknown one, or another kind of measure.
+    """
+    known = of in (probability, prediction, loss, margin)
+    each = of(examples, by=by, reduce="mean", name=name) if known else None
+    if not isinstance(each, _PerExample) or each.pool is None:
+        raise ValueError(
+            f"expected of= as lo.measures.probability, .prediction, .loss or .margin, got {of!r}"
+        )
+    titles = subsets(by, each.x.shape[0])[1]
+    asked = titles if between is None else [str(one) for one in between]
+    if len(asked) != 2 or len(set(asked)) != 2 or not set(asked) <= set(titles):
+        raise ValueError(
+            f"expected a gap between two of {shortened(titles)}, got {shortened(asked)}; name them "
+            "by between=(first, second)"
+        )
+    first, second = (titles.index(one) for one in asked)
+    label = f"{name} in {getattr(of, '__name__', 'f')}, {asked[0]} - {asked[1]}"
+    pool = each.pool[first] - each.pool[second]
+    return dataclasses.replace(each, pool=pool[None], labels=(label,))
+
+
 def _score(objective, scores, _):
     return scores
+
+
+def _probability(objective, scores, _):
+    if objective.loss.targets == "binary":
+        return jax.nn.sigmoid(scores)
+    if objective.loss.targets == "classes":
+        return jax.nn.softmax(scores)
+    raise ValueError("probability needs a classifier (lo.logistic, lo.softmax)")
 
 
 def _loss(objective, scores, y):

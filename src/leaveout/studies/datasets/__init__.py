@@ -7,12 +7,13 @@ shelf's tests.
 
 from collections.abc import Callable
 
-from leaveout.studies.datasets import natural, paper, paper_natural
+from leaveout.studies.datasets import natural, paper, paper_natural, social
 from leaveout.studies.datasets.container import Coding, Dataset, objective_for
 from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
 from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
 from leaveout.studies.datasets.paper import diabetes, enron, fishdog, mnist, mnist_small
 from leaveout.studies.datasets.paper_natural import cdr, nli
+from leaveout.studies.datasets.social import compas, microcredit
 from leaveout.studies.datasets.source import Origin, where
 from leaveout.studies.datasets.synthetic import crowd, gauss4, ortho2
 
@@ -24,6 +25,7 @@ __all__ = [
     "available",
     "breast_cancer",
     "cdr",
+    "compas",
     "crowd",
     "diabetes",
     "digits",
@@ -32,6 +34,7 @@ __all__ = [
     "gauss4",
     "heart",
     "load",
+    "microcredit",
     "mnist",
     "mnist_small",
     "morocco",
@@ -50,7 +53,7 @@ _SHELF: dict[str, Callable[[], Dataset]] = {
     for function in (
         breast_cancer, digits, wine,
         diabetes, enron, fishdog, mnist, mnist_small, cdr, nli,
-        heart, adult, morocco, youtube, sms,
+        heart, adult, compas, morocco, microcredit, youtube, sms,
         ortho2, gauss4, crowd,
     )
 }  # fmt: skip
@@ -76,4 +79,5 @@ def load(name: str) -> Dataset:
 
 def origin(name: str) -> Origin | None:
     """Where the raw files of a data set come from; None if it needs none."""
-    return (paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS).get(name)
+    every = paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS | social.ORIGINS
+    return every.get(name)

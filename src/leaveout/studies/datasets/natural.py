@@ -11,7 +11,7 @@ import numpy as np
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find
 
-__all__ = ["ORIGINS", "adult", "heart", "morocco", "sms", "youtube"]
+__all__ = ["ORIGINS", "adult", "heart", "morocco", "one_hot", "sms", "standardised", "youtube"]
 
 _HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases"
@@ -106,14 +106,14 @@ def _dataset(name: str, parse: Callable[[], dict[str, np.ndarray]], **rest) -> D
     return dataset(name, ORIGINS[name], parse, Path(__file__).read_bytes(), **rest)
 
 
-def _standardised(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standardised(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both in units of the training rows' standard deviations from their mean."""
     middle, scale = train.mean(axis=0), train.std(axis=0)
     scale = np.where(scale > 0, scale, 1.0)
     return (train - middle) / scale, (query - middle) / scale
 
 
-def _one_hot(column) -> tuple[np.ndarray, list[str]]:
+def one_hot(column) -> tuple[np.ndarray, list[str]]:
     """Indicators of the categories of a column, and their names."""
     found, code = np.unique(np.asarray(column, str), return_inverse=True)
     return (code[:, None] == np.arange(found.size)).astype(float), found.tolist()
@@ -165,14 +165,14 @@ def _parse_heart():
         values = table[:, column]
         missing = np.isnan(values)
         filled = np.where(missing, np.median(values[~missing & ~held]), values)
-        train, query = _standardised(filled[~held, None], filled[held, None])
+        train, query = standardised(filled[~held, None], filled[held, None])
         placed = np.empty((len(table), 1))
         placed[~held], placed[held] = train, query
         blocks += [placed, missing[:, None].astype(float)]
         names += [name, f"{name} missing"]
     for column, name in _HEART_KINDS.items():
         values = table[:, column]
-        block, kinds = _one_hot(np.where(np.isnan(values), "missing", values.astype(str)))
+        block, kinds = one_hot(np.where(np.isnan(values), "missing", values.astype(str)))
         blocks.append(block)
         names += [f"{name}={kind}" for kind in kinds]
     x, y = np.concatenate(blocks, axis=1), (table[:, 13] > 0).astype(np.int8)
@@ -206,7 +206,7 @@ def adult() -> Dataset:
     """Census income, above 50,000 dollars is 1: 32,561 + 16,281 people.
 
     Five numbers in standard deviations and seven kinds one-hot; "?" is a kind. `labels` names
-    occupation, country, sex and race.
+    occupation, country, sex and race, then what else describes the training examples.
 
     Source: Becker and Kohavi (1996).
     """
@@ -225,9 +225,9 @@ def _parse_adult():
         np.stack([part[name].astype(float) for name in _ADULT_NUMBERS], 1)
         for part in (train, query)
     ]
-    blocks, names = [_standardised(*numbers)], list(_ADULT_NUMBERS)
+    blocks, names = [standardised(*numbers)], list(_ADULT_NUMBERS)
     for name in _ADULT_KINDS:
-        both, kinds = _one_hot(np.concatenate([train[name], query[name]]))
+        both, kinds = one_hot(np.concatenate([train[name], query[name]]))
         blocks.append((both[: len(train[name])], both[len(train[name]) :]))
         names += [f"{name}={kind}" for kind in kinds]
     x, x_query = (np.concatenate(parts, axis=1) for parts in zip(*blocks, strict=True))
@@ -240,6 +240,10 @@ def _parse_adult():
     }
     for name in ("occupation", "country", "sex", "race"):
         arrays |= {f"labels_{name}": train[name], f"query_labels_{name}": query[name]}
+    for name in ("workclass", "education", "marital status", "relationship"):
+        arrays[f"labels_{name}"] = train[name]
+    for name in ("age", "hours", "capital gain", "capital loss"):
+        arrays[f"labels_{name}"] = train[name].astype(float)
     return arrays
 
 
@@ -267,7 +271,7 @@ def _parse_morocco():
     table = np.array([[float(cell) for cell in line.split(",")] for line in lines])
     pair, offer = table[:, names.index("vil_pair")].astype(int), table[:, 1].astype(int)
     covariates = [i for i in range(2, len(names)) if names[i] not in ("vil_pair", "demi_paire")]
-    indicators, pairs = _one_hot([f"{number:03d}" for number in pair])
+    indicators, pairs = one_hot([f"{number:03d}" for number in pair])
     x = np.concatenate([table[:, 1:2], table[:, covariates], indicators[:, 1:]], axis=1)
     village = np.array(
         [f"pair {a} {('control', 'treated')[b]}" for a, b in zip(pair, offer, strict=True)]

@@ -1,0 +1,197 @@
+"""Searches for sets side by side: all that they ask for is trained as the lanes of one retrain."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from leaveout.analysis.search import Answer, Ask, Asking, State
+from leaveout.fitting.fitted import Fit
+from leaveout.fitting.leaving import taken_by
+from leaveout.groups import Groups
+from leaveout.measures import Measure
+from leaveout.methods import Prepared, as_change
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.runtime.memory import rung
+from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.solvers import factorise, full_matrix, leverage
+
+__all__ = ["Models"]
+
+_T = TypeVar("_T")
+_ALONE = 1e-8  # of its curvature that a point leaves, below which its step is no number
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Models:
+    """Trains and scores what searches ask for, many of them together.
+
+    Attributes:
+        fit: the fitted objective, past the gates.
+        units: what may leave: groups that do not overlap.
+        measures: bound to the objective.
+        retrain: made ready for them.
+        progress: called with the number of models trained, or None.
+    """
+
+    fit: Fit
+    units: Groups
+    measures: tuple[Measure, ...]
+    retrain: Prepared
+    progress: Callable[[int], None] | None = None
+
+    @property
+    def amounts(self) -> Float[np.ndarray, "n"]:
+        """What each point loses when its unit leaves; 0 of a point of no unit."""
+        out = np.zeros(self.fit.objective.n)
+        out[self.units.indices] = taken_by(self.fit.objective, self.units)
+        return out
+
+    @property
+    def nobody(self) -> State:
+        """The model as it is."""
+        return State(np.zeros(len(self.units), bool), np.zeros(self.fit.objective.p), 0.0, 0)
+
+    def run(
+        self, searches: Sequence[Asking[_T]], columns: Sequence[int]
+    ) -> tuple[list[_T], list[np.ndarray]]:
+        """What each search finds on its column.
+
+        Returns:
+            what they return, and of each (t 2) the sizes and effects of the models it trained.
+        """
+        found: dict[int, _T] = {}
+        asked: dict[int, Ask] = {}
+        tried: list[list[State]] = [[] for _ in searches]
+
+        def send(i: int, answer: Answer | None) -> None:
+            try:
+                asked[i] = next(searches[i]) if answer is None else searches[i].send(answer)
+            except StopIteration as end:
+                found[i] = end.value
+                asked.pop(i, None)
+
+        for i in range(len(searches)):
+            send(i, None)
+        while asked:
+            now = [i for i, ask in asked.items() if ask.sets] or list(asked)
+            asks, at = [asked[i] for i in now], [columns[i] for i in now]
+            answers = self._trained(asks, at) if asks[0].sets else self._scored(asks, at)
+            for i, answer in zip(now, answers, strict=True):
+                tried[i] += answer if isinstance(answer, list) else []
+                send(i, answer)
+        history = [np.array([[s.size, s.effect] for s in each]).reshape(-1, 2) for each in tried]
+        return [found[i] for i in range(len(searches))], history
+
+    def groups(self, sets: Sequence[np.ndarray]) -> Groups:
+        """Sets of units as groups of points."""
+        units = self.units
+        listed = [np.repeat(on, units.size) for on in sets]
+        return Groups.from_pairs(
+            np.concatenate([units.indices[one] for one in listed]),
+            np.repeat(np.arange(len(sets)), [one.sum() for one in listed]),
+            n=units.n,
+            w=None if units.partial is None else np.concatenate([units.w[one] for one in listed]),
+        )
+
+    def _trained(self, asks: list[Ask], columns: list[int]) -> list[list[State]]:
+        """The models that searches ask for, as lanes of one retrain."""
+        pairs = [(one, j) for ask, j in zip(asks, columns, strict=True) for one in ask.sets]
+        groups = self.groups([one for one, _ in pairs])
+        change = as_change(self.retrain.changes(groups, None), self.fit.objective)
+        value, status = np.asarray(change.value), np.asarray(change.status)
+        effect = _moved(self.fit, self.measures, value, np.array([j for _, j in pairs]))
+        if self.progress is not None:
+            self.progress(len(pairs))
+        rows = zip(pairs, value, effect.tolist(), status.tolist(), strict=True)
+        states = [State(one, moved, f, code) for (one, _), moved, f, code in rows]
+        ends = np.cumsum([len(ask.sets) for ask in asks]).tolist()
+        return [states[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+    def _scored(self, asks: list[Ask], columns: list[int]) -> list[np.ndarray]:
+        """What every unit would do if it changed sides, by its points' own Newton steps."""
+        units, states = self.units, [ask.state for ask in asks if ask.state is not None]
+        listed = np.stack([np.repeat(state.on, units.size) for state in states])
+        off = np.zeros((len(states), self.fit.objective.n), bool)
+        off[:, units.indices] = listed
+        amounts, now = self.amounts, np.asarray(self.fit.flat)
+        each = [
+            _toggled(self.fit, self.measures, now + state.change, one, amounts, np.asarray(j))
+            for state, one, j in zip(states, off, columns, strict=True)
+        ]
+        sums = np.add.reduceat(np.stack(each)[:, units.indices], units.offsets[:-1], axis=1)
+        return list(sums)
+
+
+def _values(fit: Fit, measures: tuple[Measure, ...], theta: Array) -> Float[Array, "m"]:
+    return jnp.concatenate([each.values(fit.objective, theta, None) for each in measures])
+
+
+@entry_point
+def _moved(fit: Fit, measures, change: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(b) f(theta + change) - f(theta), each of its own column."""
+    filled = np.resize(np.arange(len(columns)), rung(len(columns), 16))
+    found = _differences(fit, measures, change[filled], columns[filled])
+    return np.asarray(to_host(found))[: len(columns)]
+
+
+@eqx.filter_jit
+def _differences(fit, measures, change, columns):
+    now = _values(fit, measures, fit.flat)
+
+    def one(lane):
+        change, column = lane
+        return (_values(fit, measures, fit.flat + change) - now)[column]
+
+    return replicate(jax.lax.map(one, (change, columns)))
+
+
+@entry_point
+def _toggled(fit: Fit, measures, theta, off, amounts, column) -> np.ndarray:
+    """(n) to first order in each point's own Newton step, what its changing sides does.
+
+    From theta, the minimum without the points that are `off`: a point that is there leaves, one
+    that is off comes back. With a = grad f, t_i what it loses (negative where it comes back),
+
+        t_i (1 - t_i c_i x_i' H^-1 x_i)^-1 grad loss_i . H^-1 a,   H of what is there
+    """
+    return np.asarray(to_host(_toggles(fit, measures, theta, off, amounts, column)))
+
+
+@eqx.filter_jit
+def _toggles(fit, measures, theta, off, amounts, column):
+    objective = fit.objective
+    expansion = objective.at(theta)
+    factor, _ = factorise(full_matrix(expansion, objective.weights - amounts * off))
+    _, pull = jax.vjp(lambda t: _values(fit, measures, t), theta)
+    unit = jax.nn.one_hot(column, _width(fit, measures), dtype=theta.dtype)
+    adjoint = factor.solve(pull(unit)[0][None])[0]
+    change = jnp.where(off, -amounts, amounts)
+    effect = change * _steps(expansion, factor, adjoint, change)
+    return replicate(jnp.where(jnp.isfinite(effect), effect, 0.0))
+
+
+def _width(fit, measures) -> int:
+    return jax.eval_shape(lambda t: _values(fit, measures, t), fit.flat).shape[0]
+
+
+def _steps(expansion, factor, adjoint, change):
+    """Slopes, of a linear model each rescaled by its own leverage, times the adjoint."""
+    if not isinstance(expansion, LinearExpansion):
+        return expansion.dot(adjoint)
+
+    def rescale(point):
+        own, slopes, second, change = point
+        eye = jnp.eye(len(slopes), dtype=slopes.dtype)
+        left = eye - change * second @ own
+        kept = jnp.linalg.det(left) > _ALONE  # else nothing holds it but the point itself
+        return jnp.where(kept, jnp.linalg.solve(left, slopes), 0.0)
+
+    each = leverage(expansion, factor), expansion.first, expansion.second, change
+    first = jax.vmap(rescale)(each)
+    return dataclasses.replace(expansion, first=first).dot(adjoint)
