@@ -7,9 +7,10 @@ shelf's tests.
 
 from collections.abc import Callable
 
-from leaveout.studies.datasets import natural, paper, paper_natural
+from leaveout.studies.datasets import field, natural, paper, paper_natural
 from leaveout.studies.datasets.container import Dataset, objective_for
 from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
+from leaveout.studies.datasets.field import concrete, fashion, fashion_noisy, parkinsons
 from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
 from leaveout.studies.datasets.paper import diabetes, enron, fishdog, mnist, mnist_small
 from leaveout.studies.datasets.paper_natural import cdr, nli
@@ -23,10 +24,13 @@ __all__ = [
     "available",
     "breast_cancer",
     "cdr",
+    "concrete",
     "crowd",
     "diabetes",
     "digits",
     "enron",
+    "fashion",
+    "fashion_noisy",
     "fishdog",
     "gauss4",
     "heart",
@@ -38,6 +42,7 @@ __all__ = [
     "objective_for",
     "origin",
     "ortho2",
+    "parkinsons",
     "sms",
     "where",
     "wine",
@@ -50,6 +55,7 @@ _SHELF: dict[str, Callable[[], Dataset]] = {
         breast_cancer, digits, wine,
         diabetes, enron, fishdog, mnist, mnist_small, cdr, nli,
         heart, adult, morocco, youtube, sms,
+        concrete, parkinsons, fashion, fashion_noisy,
         ortho2, gauss4, crowd,
     )
 }  # fmt: skip
@@ -75,4 +81,4 @@ def load(name: str) -> Dataset:
 
 def origin(name: str) -> Origin | None:
     """Where the raw files of a data set come from; None if it needs none."""
-    return (paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS).get(name)
+    return (paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS | field.ORIGINS).get(name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leaveout.studies.datasets.container import Dataset
-from leaveout.studies.datasets.source import File, Origin, dataset, find
+from leaveout.studies.datasets.source import File, Origin, dataset, find, standardised
 
 __all__ = ["ORIGINS", "adult", "heart", "morocco", "sms", "youtube"]
 
@@ -106,13 +106,6 @@ def _dataset(name: str, parse: Callable[[], dict[str, np.ndarray]], **rest) -> D
     return dataset(name, ORIGINS[name], parse, Path(__file__).read_bytes(), **rest)
 
 
-def _standardised(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in units of the training rows' standard deviations from their mean."""
-    middle, scale = train.mean(axis=0), train.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    return (train - middle) / scale, (query - middle) / scale
-
-
 def _one_hot(column) -> tuple[np.ndarray, list[str]]:
     """Indicators of the categories of a column, and their names."""
     found, code = np.unique(np.asarray(column, str), return_inverse=True)
@@ -165,7 +158,7 @@ def _parse_heart():
         values = table[:, column]
         missing = np.isnan(values)
         filled = np.where(missing, np.median(values[~missing & ~held]), values)
-        train, query = _standardised(filled[~held, None], filled[held, None])
+        train, query = standardised(filled[~held, None], filled[held, None])
         placed = np.empty((len(table), 1))
         placed[~held], placed[held] = train, query
         blocks += [placed, missing[:, None].astype(float)]
@@ -225,7 +218,7 @@ def _parse_adult():
         np.stack([part[name].astype(float) for name in _ADULT_NUMBERS], 1)
         for part in (train, query)
     ]
-    blocks, names = [_standardised(*numbers)], list(_ADULT_NUMBERS)
+    blocks, names = [standardised(*numbers)], list(_ADULT_NUMBERS)
     for name in _ADULT_KINDS:
         both, kinds = _one_hot(np.concatenate([train[name], query[name]]))
         blocks.append((both[: len(train[name])], both[len(train[name]) :]))
