@@ -18,6 +18,7 @@ from leaveout.analysis.jackknife import jackknife
 from leaveout.analysis.null import Null, Standing, Within
 from leaveout.analysis.trust import Light, Trust, trust
 from leaveout.attribution.container import Effects, load
+from leaveout.attribution.sweep import damping_sweep
 from leaveout.attribution.verb import effects
 from leaveout.fitting.edits import add, rebalance, relabel, reweight
 from leaveout.fitting.fitted import Change, Fit
@@ -122,6 +123,7 @@ __all__ = [
     "Effects",
     "SolveError",
     "Status",
+    "damping_sweep",
     "effects",
     "load",
     "measures",
