@@ -44,19 +44,28 @@ Say = Callable[[str], None]
 
 
 class Clock:
-    """Seconds spent on each stage, summed over all runs of an experiment and kept in its folder."""
+    """Seconds spent on each stage, summed over all runs of an experiment and kept in its folder.
+
+    Attributes:
+        seconds: stage to seconds on the wall.
+        processor: stage to seconds of processors, which other processes do not stretch.
+    """
 
     def __init__(self, folder: Path):
-        self.path = folder / "seconds.json"
-        self.seconds = read_json(self.path) if self.path.exists() else {}
-        self.last = time.perf_counter()
+        self.paths = folder / "seconds.json", folder / "processor_seconds.json"
+        self.seconds, self.processor = (
+            read_json(path) if path.exists() else {} for path in self.paths
+        )
+        self.last = time.perf_counter(), time.process_time()
 
     def lap(self, stage: str) -> None:
         """All since the last lap was this stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        now = time.perf_counter(), time.process_time()
+        kept = zip(self.paths, (self.seconds, self.processor), now, self.last, strict=True)
+        for path, spent, here, before in kept:
+            spent[stage] = spent.get(stage, 0.0) + here - before
+            write_json(path, spent, indent=None)
         self.last = now
-        write_json(self.path, self.seconds, indent=None)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
