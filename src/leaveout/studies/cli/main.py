@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from leaveout.studies.cli import credit, data, figure, study, tables
+    from leaveout.studies.cli import credit, data, figure, networks, study, tables
 
     parser = argparse.ArgumentParser(
         prog="leaveout",
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     folders = _folders()
     study.add(commands, process)
     credit.add(commands, arrays)
+    networks.add(commands, arrays)
     figure.add(commands, folders, arrays)
     tables.add(commands, folders)
     data.add(commands)
