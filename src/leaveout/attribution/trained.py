@@ -12,6 +12,7 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Method
 from leaveout.runtime.memory import limited
+from leaveout.runtime.sharding import on_its_mesh
 from leaveout.runtime.solution import raise_unless_converged
 from leaveout.runtime.text import warn
 from leaveout.training.run import Run, Trained, replayed
@@ -58,7 +59,7 @@ def effects_by(
     """
     needs = _needs(methods[0])
     follows, notes, found = Need.trajectory in needs, [], [[] for _ in methods]
-    with limited(memory):
+    with limited(memory), on_its_mesh(run.objective):
         for seed in range(run.seeds):
             exact = methods[0].exact
             one, note = replayed(run, seed, exact) if follows else (run.at(seed), None)

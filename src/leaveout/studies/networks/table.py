@@ -6,12 +6,12 @@ over seeds on both sides. Of the last two noise of seeds is the ceiling.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from leaveout.analysis.seeds import refuse_other_question
 from leaveout.attribution.container import Effects
@@ -22,6 +22,7 @@ __all__ = ["QUESTIONS", "Score", "markdown", "scores", "table"]
 
 #: what can be asked of predictions that are made seed by seed
 QUESTIONS = ("this run", "another seed", "the algorithm")
+_TOGETHER = 2**20  # effects of samples that are looked at together
 _LEAST = 5  # groups of a family that is scored
 
 
@@ -81,19 +82,19 @@ class Score:
 
 
 class _Answers(NamedTuple):
-    """Statistics of a sample, an entry a question.
+    """Statistics of samples, an entry a sample and question.
 
     Attributes:
-        spearman: (q).
-        ceiling: (q).
-        slope: (q).
-        sign: (q).
+        spearman: (b q).
+        ceiling: (b q).
+        slope: (b q).
+        sign: (b q).
     """
 
-    spearman: Float[np.ndarray, "q"]
-    ceiling: Float[np.ndarray, "q"]
-    slope: Float[np.ndarray, "q"]
-    sign: Float[np.ndarray, "q"]
+    spearman: Float[np.ndarray, "b q"]
+    ceiling: Float[np.ndarray, "b q"]
+    slope: Float[np.ndarray, "b q"]
+    sign: Float[np.ndarray, "b q"]
 
 
 def scores(
@@ -131,83 +132,96 @@ def _of_seeds(effects: Effects, rows, columns) -> Float[np.ndarray, "s g m"]:
 
 def _scored(names: tuple[str, str, str], resamples: int, p, a) -> list[Score]:
     """A score for each question, with intervals."""
-    rng, (seeds, groups, columns) = generator(jax.random.key(0)), a.shape
-    value = _answers(p, a, np.arange(seeds))
-    drawn = []
-    for _ in range(resamples):
-        s, g, m = (rng.integers(0, count, count) for count in a.shape)
-        drawn.append(_answers(p[s][:, g][:, :, m], a[s][:, g][:, :, m], s))
-    ranks = _interval([each.spearman for each in drawn])
-    slopes = _interval([each.slope for each in drawn])
+    seeds, groups, columns = a.shape
+    value = _answers(p[None], a[None], np.arange(seeds)[None])
+    drawn = _resampled(p, a, resamples)
+    ranks, slopes = (_interval(many) for many in (drawn.spearman, drawn.slope))
     asked = QUESTIONS if seeds > 1 else QUESTIONS[:1]
     return [
         Score(
-            *names, question, groups, columns, float(value.spearman[q]), ranks[q],
-            float(value.ceiling[q]), float(value.slope[q]), slopes[q], float(value.sign[q]),
+            *names, question, groups, columns, float(value.spearman[0, q]), ranks[q],
+            float(value.ceiling[0, q]), float(value.slope[0, q]), slopes[q],
+            float(value.sign[0, q]),
         )
         for q, question in enumerate(asked)
     ]  # fmt: skip
 
 
-def _interval(many: Sequence[np.ndarray]) -> list[tuple[float, float]]:
-    """2.5 and 97.5 % points, a pair a question; NaN where most samples have no value."""
+def _resampled(p, a, resamples: int) -> _Answers:
+    """Statistics of samples of seeds, groups and columns, as many at a time as are quick."""
+    rng, most = generator(jax.random.key(0)), max(1, _TOGETHER // a.size)
+    parts = []
+    for first in range(0, resamples, most):
+        count = min(most, resamples - first)
+        s, g, m = (rng.integers(0, size, (count, size)) for size in a.shape)
+        where = s[:, :, None, None], g[:, None, :, None], m[:, None, None, :]
+        parts.append(_answers(p[where], a[where], s))
+    return _Answers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _interval(many: Float[np.ndarray, "b q"]) -> list[tuple[float, float]]:
+    """2.5 and 97.5 % points, a pair a question; NaN where many samples have no value."""
     found = []
-    for each in np.array(many).T:
-        each = each[np.isfinite(each)]
-        enough = len(each) > 0.9 * len(many)
-        low, high = np.quantile(each, [0.025, 0.975]) if enough else (np.nan, np.nan)
+    for each in many.T:
+        some = each[np.isfinite(each)]
+        enough = len(some) > 0.9 * len(each)
+        low, high = np.quantile(some, [0.025, 0.975]) if enough else (np.nan, np.nan)
         found.append((float(low), float(high)))
     return found
 
 
-def _answers(p, a, seed: np.ndarray) -> _Answers:
-    """Statistics of effects (s g m) on these seeds, mean over columns."""
-    same = seed[:, None] == seed[None]
+def _answers(p, a, seed: Int[np.ndarray, "b s"]) -> _Answers:
+    """Statistics of effects (b s g m) on these seeds, mean over columns."""
+    same = seed[:, :, None] == seed[:, None]
     ranks_p, ranks_a = _ranks(p), _ranks(a)
-    cross = _over_columns("sgm,tgm->stm", ranks_p, ranks_a)
-    alike = _over_columns("sgm,tgm->stm", ranks_a, ranks_a)
-    means = [_ranks(each.mean(axis=0, keepdims=True)) for each in (p, a)]
-    whole = float(_over_columns("sgm,tgm->stm", *means)[0, 0])
-    reliable = _mean(alike, ~same)
-    count = len(seed)
-    ceiling = np.sqrt(count * reliable / (1 + (count - 1) * reliable)) if reliable > 0 else np.nan
-    above, below = (np.einsum("sgm,tgm->st", each, a) for each in (p, a))
-    slopes = [_ratio(above, below, pairs) for pairs in (same, ~same, ~same)]
-    signs = np.mean(np.sign(p)[:, None] == np.sign(a)[None], axis=(2, 3))
-    agree = float(np.mean(np.sign(p.mean(axis=0)) == np.sign(a.mean(axis=0))))
+    cross, alike = _over_columns(ranks_p, ranks_a), _over_columns(ranks_a, ranks_a)
+    means = [_ranks(each.mean(axis=1, keepdims=True)) for each in (p, a)]
+    whole = _over_columns(*means)[:, 0, 0]
+    reliable, count = _mean(alike, ~same), seed.shape[1]
+    total = count * reliable / (1 + (count - 1) * reliable)
+    ceiling = np.sqrt(np.where(reliable > 0, total, np.nan))
+    above, below = (np.einsum("bsgm,btgm->bst", each, a) for each in (p, a))
+    run, between = (_ratio(above, below, pairs) for pairs in (same, ~same))
+    signs = np.mean(np.sign(p)[:, :, None] == np.sign(a)[:, None], axis=(3, 4))
+    agree = np.mean(np.sign(p.mean(axis=1)) == np.sign(a.mean(axis=1)), axis=(1, 2))
     return _Answers(
-        np.array([_mean(cross, same), _mean(cross, ~same), whole]),
-        np.array([1.0, reliable, ceiling]),
-        np.array(slopes),
-        np.array([_mean(signs, same), _mean(signs, ~same), agree]),
+        np.stack([_mean(cross, same), _mean(cross, ~same), whole], axis=1),
+        np.stack([np.ones(len(p)), reliable, ceiling], axis=1),
+        np.stack([run, between, between], axis=1),
+        np.stack([_mean(signs, same), _mean(signs, ~same), agree], axis=1),
     )
 
 
-def _ranks(values: Float[np.ndarray, "s g m"]) -> Float[np.ndarray, "s g m"]:
+def _ranks(values: Float[np.ndarray, "b s g m"]) -> Float[np.ndarray, "b s g m"]:
     """Ranks over groups, of mean 0 and length 1; NaN in a column that does not vary."""
     from scipy.stats import rankdata
 
-    ranks = np.asarray(rankdata(values, axis=1)) - (values.shape[1] + 1) / 2
-    length = np.sqrt(np.sum(ranks**2, axis=1, keepdims=True))
+    ranks = np.asarray(rankdata(values, axis=2)) - (values.shape[2] + 1) / 2
+    length = np.sqrt(np.sum(ranks**2, axis=2, keepdims=True))
     return np.where(length > 0, ranks / np.where(length > 0, length, 1), np.nan)
 
 
-def _over_columns(product: str, one, other) -> Float[np.ndarray, "s t"]:
-    """A product for each pair of seeds, mean over the columns that have one."""
-    found = np.einsum(product, one, other)
+def _over_columns(one, other) -> Float[np.ndarray, "b s t"]:
+    """Correlations of each pair of seeds, mean over the columns that have one."""
+    found = np.einsum("bsgm,btgm->bstm", one, other)
     some = np.isfinite(found)
-    count = some.sum(axis=2)
-    total = np.where(some, found, 0.0).sum(axis=2)
+    count = some.sum(axis=3)
+    total = np.where(some, found, 0.0).sum(axis=3)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _mean(values: Float[np.ndarray, "s t"], pairs: Bool[np.ndarray, "s t"]) -> float:
-    return float(values[pairs].mean()) if pairs.any() else np.nan
+def _mean(
+    values: Float[np.ndarray, "b s t"], pairs: Bool[np.ndarray, "b s t"]
+) -> Float[np.ndarray, "b"]:
+    """The mean over these pairs of seeds; NaN of a sample without any."""
+    count = pairs.sum(axis=(1, 2))
+    total = np.where(pairs, values, 0.0).sum(axis=(1, 2))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _ratio(above, below, pairs: Bool[np.ndarray, "s t"]) -> float:
-    total = float(below[pairs].sum())
-    return float(above[pairs].sum()) / total if total > 0 else np.nan
+def _ratio(above, below, pairs: Bool[np.ndarray, "b s t"]) -> Float[np.ndarray, "b"]:
+    over, under = (np.where(pairs, each, 0.0).sum(axis=(1, 2)) for each in (above, below))
+    return np.where(under > 0, over / np.where(under > 0, under, 1.0), np.nan)
 
 
 # ---- to read -------------------------------------------------------------------------------------
