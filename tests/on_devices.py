@@ -131,18 +131,18 @@ def networks():
         return eqx.nn.MLP(3, 2, 8, 1, activation=jax.numpy.tanh, key=key, dtype="float32")
 
     x = X.astype(np.float32)
-    recipe = lo.Recipe(optax.sgd(0.1, momentum=0.9), steps=20, batch=8)
+    recipe = lo.Recipe(optax.sgd(0.1, momentum=0.9), steps=6, batch=8)
     objective = lo.network(init, lo.losses.softmax, (x, Y), l2=0.4)
     groups, query = data()[[0, 1, 2, 0, 1, 2, 0, 1, 2]], lo.measures.margin((x[:5], Y[:5]))
-    methods = (lo.Retrain(), lo.Metagradient(check=False), lo.Influence(), lo.Newton())
+    methods = (lo.Retrain(), lo.Metagradient(check=False), lo.Newton())
 
     def values(objective, width):
-        run = lo.train(objective, recipe, key=KEY, seeds=2, width=width)
+        run = lo.train(objective, recipe, key=KEY, width=width)
         return {m.name: lo.effects(run, groups, query, m).value for m in methods}, run
 
     alone, _ = values(objective, 1)
     gaps, shares = {}, []
-    for shape in ((8, 1), (2, 4), (1, 8)):
+    for shape in ((8, 1), (2, 4)):
         spread, run = values(lo.shard(objective, mesh(*shape)), 8)
         for name, one in alone.items():
             gap = np.abs(spread[name] - one).max() / np.abs(one).max()

@@ -65,7 +65,7 @@ def test_a_study_scores_every_family_of_groups_for_every_question(whole, capsys)
     of = {(s.measure, s.family, s.question) for s in report.scores}
     assert of == {
         (measure, family, question)
-        for measure in ("margin", "loss", "mean loss")
+        for measure in ("margin", "loss", "query loss")
         for family in FAMILIES
         for question in QUESTIONS
     }
@@ -227,7 +227,7 @@ def test_the_command_prints_both_tables_and_goes_across(tmp_path, capsys, monkey
     printed = capsys.readouterr().out
     for words in (
         "effects on margin",
-        "effects on mean loss",
+        "effects on query loss",
         "smoothness",
         "Newton",
         "slopes.png",

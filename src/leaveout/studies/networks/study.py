@@ -288,7 +288,7 @@ def _measures(data: Dataset, seed: int) -> list[Measure]:
     some, many = drawn[:_QUERIES], drawn[:_MOST]
     query = data.x_query[some], data.y_query[some]
     first = measures.margin(query) if data.labelled else measures.prediction(query[0])
-    mean = measures.loss((data.x_query[many], data.y_query[many]), reduce="mean", name="mean loss")
+    mean = measures.loss((data.x_query[many], data.y_query[many]), reduce="mean", name="query loss")
     return [first, measures.loss(query), mean]
 
 
