@@ -178,8 +178,8 @@ def _answers(p, a, seed: Int[np.ndarray, "b s"]) -> _Answers:
     means = [_ranks(each.mean(axis=1, keepdims=True)) for each in (p, a)]
     whole = _over_columns(*means)[:, 0, 0]
     reliable, count = _mean(alike, ~same), seed.shape[1]
-    total = count * reliable / (1 + (count - 1) * reliable)
-    ceiling = np.sqrt(np.where(reliable > 0, total, np.nan))
+    some = np.where(reliable > 0, reliable, np.nan)
+    ceiling = np.sqrt(count * some / (1 + (count - 1) * some))
     above, below = (np.einsum("bsgm,btgm->bst", each, a) for each in (p, a))
     run, between = (_ratio(above, below, pairs) for pairs in (same, ~same))
     signs = np.mean(np.sign(p)[:, :, None] == np.sign(a)[:, None], axis=(3, 4))
