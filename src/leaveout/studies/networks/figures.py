@@ -155,5 +155,6 @@ def across(reports: Sequence["Report"], family: str, ax: Axes) -> Axes:
         xlabel="smoothness: cosine after a step of 2 %", ylabel="Spearman, this run",
         title=f"{family} groups" if family != "half" else "random halves (LDS)", ylim=(-0.2, 1.03),
     )  # fmt: skip
-    ax.legend(frameon=False, fontsize=8, loc="lower right")
+    if ax.get_legend_handles_labels()[0]:  # a family of few groups has no score
+        ax.legend(frameon=False, fontsize=8, loc="lower right")
     return ax
