@@ -121,7 +121,55 @@ def inside_jit():
     return max(gaps)
 
 
+def networks():
+    """The largest gaps of effects on a network, over meshes, and how its lanes were laid."""
+    import optax
+
+    from test_training import KEY, X, Y, data
+
+    def init(key):
+        return eqx.nn.MLP(3, 2, 8, 1, activation=jax.numpy.tanh, key=key, dtype="float32")
+
+    x = X.astype(np.float32)
+    recipe = lo.Recipe(optax.sgd(0.1, momentum=0.9), steps=6, batch=8)
+    objective = lo.network(init, lo.losses.softmax, (x, Y), l2=0.4)
+    groups, query = data()[[0, 1, 2, 0, 1, 2, 0, 1, 2]], lo.measures.margin((x[:5], Y[:5]))
+    methods = (lo.Retrain(), lo.Metagradient(check=False), lo.Newton())
+
+    def values(objective, width):
+        run = lo.train(objective, recipe, key=KEY, width=width)
+        return {m.name: lo.effects(run, groups, query, m).value for m in methods}, run
+
+    alone, _ = values(objective, 1)
+    gaps, shares = {}, []
+    for shape in ((8, 1), (2, 4)):
+        spread, run = values(lo.shard(objective, mesh(*shape)), 8)
+        for name, one in alone.items():
+            gap = np.abs(spread[name] - one).max() / np.abs(one).max()
+            gaps[f"{name} {shape}"] = float(gap)
+        shares.append(_lanes_of_a_device(run))
+    return {"gaps": gaps, "lanes": shares}
+
+
+def _lanes_of_a_device(run):
+    """How many lanes of a block of eight a device trains, by the shapes of its program."""
+    from leaveout.runtime.sharding import on_its_mesh, place
+    from leaveout.training.loop import block
+
+    one = run.at(0)
+    with on_its_mesh(run.objective):
+        v = place(np.ones((8, run.objective.n)), np.float32, "groups", "data")
+        lowered: Any = block
+        text = lowered.lower(one.course, v).compile().compiled.as_text()
+    first = run.objective.parameters(one.start).layers[0].weight.shape  # (8 3) of a lane
+    found = re.findall(rf"f32\[(\d+),{first[0]},{first[1]}\]", text)
+    return sorted({int(lanes) for lanes in found})
+
+
 def main():
+    if "networks" in sys.argv:
+        print(json.dumps(networks()))
+        return
     everything = [(1, 2), (2, 2), (1, 8), (2, 4), (8, 1)]
     if "slow" in sys.argv:
         found = {

@@ -7,6 +7,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import leaveout as lo
+from leaveout.methods import end_point
+from leaveout.solvers import DualFactor
 from problems import wrong
 from test_training import FULL, KEY, RECIPE, N, X, Y, data, made
 
@@ -114,6 +116,46 @@ def test_damping_follows_from_the_recipe():
     assert slower.damping() == pytest.approx(1 / 2.55)
 
 
+@pytest.mark.slow
+def test_more_parameters_than_examples_are_solved_by_way_of_the_examples(monkeypatch):
+    def wide(key):
+        return eqx.nn.MLP(3, 2, 32, 1, activation=jnp.tanh, key=key, dtype=jnp.float64)
+
+    run = lo.train(made(init=wide), RECIPE, key=KEY)
+    assert run.objective.p > 100 > run.objective.outputs * N
+    methods = [lo.Influence(curvature=DAMPED), lo.Newton(curvature=DAMPED)]
+    methods += [lo.Newton(curvature=lo.curvature.LastLayer(0.01))]
+    dense = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
+    monkeypatch.setattr(end_point, "DENSE", 100)
+    plain = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
+    assert isinstance(end_point.end_of(run.at(0), DAMPED).factor, DualFactor)
+    for one, other in zip(plain, dense, strict=True):
+        np.testing.assert_allclose(one.value, other.value, rtol=1e-5)
+        assert not one.status.any()
+        assert (one.steps <= other.steps + 1).all()  # as near as the dense factor is
+
+
+def test_a_sweep_over_damping_forms_each_matrix_once(monkeypatch):
+    run = lo.train(made(), RECIPE, key=KEY, seeds=2)
+    formed = []
+    whole = end_point._matrix
+
+    def counted(expansion):
+        formed.append(None)
+        return whole(expansion)
+
+    monkeypatch.setattr(end_point, "_matrix", counted)
+    dampings = (0.01, 0.1, 1.0)
+    swept = lo.damping_sweep(run, GROUPS, QUERY, dampings)
+    assert len(formed) == 2  # one a seed
+    assert tuple(swept) == dampings
+    for damping, found in swept.items():
+        alone = lo.Influence(curvature=lo.curvature.GaussNewton(damping))
+        expected = lo.effects(run, GROUPS, QUERY, alone)
+        np.testing.assert_allclose(found.value, expected.value, rtol=1e-9)
+    assert len(formed) == 2 + 6
+
+
 def test_what_is_no_curvature_is_refused(run, as_users_run_it):
     with pytest.raises(lo.SolveError, match="Hessian is not positive definite at this theta"):
         lo.effects(run, GROUPS, QUERY, lo.Influence(curvature=lo.curvature.Hessian(0)))
@@ -125,3 +167,7 @@ def test_what_is_no_curvature_is_refused(run, as_users_run_it):
         lo.effects(run, GROUPS, QUERY, lo.Newton(steps=2))
     with pytest.raises(ValueError, match="rescaled and solver is for fits"):
         lo.effects(run, GROUPS, QUERY, lo.Influence(lo.solvers.CG(), rescaled=True))
+    with pytest.raises(ValueError, match=r"expected method as lo.Influence\(\), lo.Newton\(\)"):
+        lo.damping_sweep(run, GROUPS, QUERY, (0.1,), wrong(lo.Retrain()))
+    with pytest.raises(ValueError, match="at least one damping"):
+        lo.damping_sweep(run, GROUPS, QUERY, ())

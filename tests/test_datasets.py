@@ -64,6 +64,32 @@ FINGERPRINTS |= {
     "youtube": (2_592, 1_293, [1_337, 1_255], None),  # depends on scikit-learn's tokens
     "sms": (2_390, 3_704, [1_997, 393], None),
 }
+FINGERPRINTS |= {
+    "concrete": (
+        927,
+        8,
+        None,
+        "3f3c873de6891d1c85ff556f0949b0d0306b54b983de5432f68e8b46de6630ef",
+    ),
+    "parkinsons": (
+        5_287,
+        19,
+        None,
+        "e1f59c1d81cd6bfaff97b3bd9257edec7619c3612fcec08deb8fc385cfc44707",
+    ),
+    "fashion": (
+        6_144,
+        784,
+        [649, 583, 621, 611, 623, 621, 627, 579, 597, 633],
+        "66547db7406aa3ad3a77971d20484287f3b8f846b7e881dfdba829f4774924a1",
+    ),
+    "fashion_noisy": (
+        6_144,
+        784,
+        [625, 614, 598, 609, 609, 629, 632, 582, 622, 624],
+        "66547db7406aa3ad3a77971d20484287f3b8f846b7e881dfdba829f4774924a1",
+    ),
+}
 NEEDS_FILES = [name for name in lo.datasets.available() if lo.datasets.origin(name) is not None]
 LOCAL = [
     name
@@ -238,6 +264,21 @@ def test_the_offer_of_credit_has_the_published_coefficient(real_data):
     fit = lo.fit(lo.squares(data.x, data.y, l2=data.l2))
     assert float(fit.flat[0]) == pytest.approx(1121.8, abs=0.05)  # by ordinary least squares
     assert len(lo.Groups.from_labels(data.labels["village"])) == 162
+
+
+def test_a_fifth_and_more_of_noisy_labels_are_wrong(real_data):
+    clean, noisy = lo.datasets.fashion(), lo.datasets.fashion_noisy()
+    drawn = noisy.labels["drawn"] == 1
+    assert drawn.mean() == pytest.approx(0.3, abs=1e-3)
+    np.testing.assert_array_equal(noisy.y[~drawn], clean.y[~drawn])
+    assert (noisy.y != clean.y).mean() == pytest.approx(0.27, abs=0.01)
+
+
+def test_every_patient_has_recordings_on_both_sides(real_data):
+    data = lo.datasets.parkinsons()
+    mine, asked = data.labels["patient"], data.query_labels["patient"]
+    assert set(mine) == set(asked) == set(range(1, 43))
+    np.testing.assert_allclose(np.bincount(mine, data.y)[1:].sum(), 0.0, atol=1e-9)
 
 
 def test_a_crowd_is_as_large_as_asked_and_unequal():

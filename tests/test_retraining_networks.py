@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import leaveout as lo
+from leaveout.training.run import Trained
 from problems import mostly_slow
 from test_training import FULL, KEY, RECIPE, N, X, Y, by_hand, data, made
 
@@ -44,6 +45,23 @@ def test_lanes_do_not_depend_on_each_other(run):
     wide = lo.train(run.objective, RECIPE, key=KEY, seeds=2, width=2)
     other = lo.effects(wide, data(), lo.measures.self_loss(), lo.Retrain())
     np.testing.assert_allclose(other.value, usual.value, rtol=1e-10)
+
+
+def test_memory_does_not_grow_with_the_number_of_groups(run, monkeypatch):
+    lanes = []
+    whole = Trained.without
+
+    def counted(self, v):
+        lanes.append(len(v))
+        return whole(self, v)
+
+    monkeypatch.setattr(Trained, "without", counted)
+    many = data()[np.arange(99) % 3]
+    found = lo.effects(run, many, lo.measures.self_loss(), lo.Retrain())
+    assert max(lanes) <= 32  # whose thetas are there together; each is trained in blocks of one
+    assert sum(lanes) < 2 * 99 + 2 * 4
+    few = lo.effects(run, data(), lo.measures.self_loss(), lo.Retrain())
+    np.testing.assert_array_equal(found.seeds, few[np.arange(99) % 3].seeds)
 
 
 def test_nobody_leaves_and_nothing_changes(run):

@@ -11,6 +11,7 @@ import pytest
 
 import leaveout as lo
 from problems import groups_of, linear, problem, wrong
+from test_training import made
 
 
 def eight_devices(*arguments):
@@ -62,6 +63,27 @@ def test_the_verbs_run_inside_jit_where_the_mesh_is_current(found):
     if "inside_jit" not in found:
         pytest.skip("looked at in the slow run")
     assert found["inside_jit"] < 1e-9
+
+
+@pytest.mark.slow
+def test_a_network_is_retrained_on_several_devices_as_on_one():
+    found = eight_devices("networks")
+    for name, gap in found["gaps"].items():
+        assert gap < 1e-5, name  # float32
+    assert found["lanes"][0] == [1]  # eight lanes, a device each
+
+
+def test_a_network_whose_examples_do_not_divide_is_refused(monkeypatch):
+    objective = made()
+
+    class Four:
+        shape = {"groups": 2, "data": 3}  # noqa: RUF012
+
+    monkeypatch.setattr("leaveout.objectives.sharded._checked", lambda mesh: Four())
+    with pytest.raises(
+        ValueError, match=r"n = 40 examples, which 3 devices do not divide: leave 1"
+    ):
+        lo.shard(objective)
 
 
 def test_examples_that_fill_up_have_no_weight_and_groups_stay_as_they_are():

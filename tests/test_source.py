@@ -57,6 +57,17 @@ def test_a_file_in_the_data_folder_is_taken_and_verified(places):
         find(mine, "table.csv")
 
 
+def test_a_file_that_a_package_of_the_system_installed_is_found_last(places):
+    packaged = places / "share"
+    packaged.mkdir()
+    mine = dataclasses.replace(origin(File("table.csv", PIN)), packaged=str(packaged))
+    (packaged / "table.csv").write_bytes(CONTENT)
+    assert find(mine, "table.csv") == packaged / "table.csv"
+    nearer = places / "data" / "set" / "table.csv"
+    nearer.write_bytes(CONTENT)
+    assert find(mine, "table.csv") == nearer
+
+
 def test_a_missing_file_is_downloaded_once(places, publisher):
     address, folder = publisher
     (folder / "table.csv").write_bytes(CONTENT)

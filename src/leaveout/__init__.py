@@ -25,6 +25,7 @@ from leaveout.analysis.valuation import value
 from leaveout.analysis.values import Values
 from leaveout.attribution.container import Effects, load
 from leaveout.attribution.join import concat
+from leaveout.attribution.sweep import damping_sweep
 from leaveout.attribution.verb import effects
 from leaveout.fitting.edits import add, rebalance, relabel, reweight
 from leaveout.fitting.fitted import Change, Fit
@@ -134,6 +135,7 @@ __all__ = [
     "SolveError",
     "Status",
     "concat",
+    "damping_sweep",
     "effects",
     "load",
     "measures",

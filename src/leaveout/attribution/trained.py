@@ -1,7 +1,7 @@
 """Effects on what was trained: seed by seed, each paired with its own run."""
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Method
 from leaveout.runtime.memory import limited
+from leaveout.runtime.sharding import on_its_mesh
 from leaveout.runtime.solution import raise_unless_converged
 from leaveout.runtime.text import warn
 from leaveout.training.run import Run, Trained, replayed
 
-__all__ = ["effects_of_run"]
+__all__ = ["effects_by", "effects_of_run", "mean_over_seeds"]
 
 _TOGETHER = 32  # groups of a chunk: how often progress is told
 
@@ -37,20 +38,39 @@ def effects_of_run(
     through the same batches. `Effects.seeds` holds them one by one, `Effects.error` the standard
     error of their mean.
     """
-    needs = _needs(method)
-    follows, notes, found = Need.trajectory in needs, [], []
-    with limited(memory):
-        for seed in range(run.seeds):
-            one, note = replayed(run, seed, method.exact) if follows else (run.at(seed), None)
-            notes += [note] if note is not None else []
-            found.append(_of_seed(one, groups, measures, method, progress))
-    if notes:
-        warn(notes[0])
-    meaning = [run.recipe.normaliser.meaning] if follows else []
-    result = _over_seeds(found, (*meaning, *dict.fromkeys(notes)))
+    (result,) = effects_by(run, groups, measures, [method], memory=memory, progress=progress)
     if throw:
         raise_unless_converged(result.status, result.residual, groups.titles)
     return result
+
+
+def effects_by(
+    run: Run,
+    groups: Groups,
+    measures: Measures,
+    methods: Sequence[Method],
+    *,
+    memory=None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Effects]:
+    """The effects by each of several methods that need the same of a run, seed after seed.
+
+    What is found once for a theta serves all of them.
+    """
+    needs = _needs(methods[0])
+    follows, notes, found = Need.trajectory in needs, [], [[] for _ in methods]
+    with limited(memory), on_its_mesh(run.objective):
+        for seed in range(run.seeds):
+            exact = methods[0].exact
+            one, note = replayed(run, seed, exact) if follows else (run.at(seed), None)
+            notes += [note] if note is not None else []
+            for method, parts in zip(methods, found, strict=True):
+                parts.append(_of_seed(one, groups, measures, method, progress))
+    if notes:
+        warn(notes[0])
+    meaning = [run.recipe.normaliser.meaning] if follows else []
+    said = (*meaning, *dict.fromkeys(notes))
+    return [mean_over_seeds(parts, said) for parts in found]
 
 
 def _needs(method: Method) -> Collection[Need]:
@@ -77,8 +97,13 @@ def _of_seed(one: Trained, groups: Groups, measures: Measures, method: Method, p
     return gathered(question, np.array_split(np.arange(len(groups)), chunks), progress)
 
 
-def _over_seeds(found: list[Effects], notes: tuple[str, ...]) -> Effects:
-    """The mean over seeds, flagged where any seed is."""
+def mean_over_seeds(found: Sequence[Effects], notes: tuple[str, ...]) -> Effects:
+    """The mean over seeds of effects on each, flagged where any seed is.
+
+    Args:
+        found: on each seed, of the same groups and columns.
+        notes: what a reader should know.
+    """
     seeds = np.stack([each.value for each in found])
     codes = np.stack([each.column_status for each in found])
     worst = np.take_along_axis(codes, np.argmax(codes != 0, axis=0)[None], axis=0)[0]

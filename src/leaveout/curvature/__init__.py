@@ -6,6 +6,6 @@ units of a mean loss, so that `damping * sum s` is added to the diagonal; None l
 recipe of a run, and is 0 of a fit.
 """
 
-from leaveout.curvature.kinds import Curvature, GaussNewton, Hessian, LastLayer
+from leaveout.curvature.kinds import Bent, Curvature, GaussNewton, Hessian, LastLayer
 
-__all__ = ["Curvature", "GaussNewton", "Hessian", "LastLayer"]
+__all__ = ["Bent", "Curvature", "GaussNewton", "Hessian", "LastLayer"]

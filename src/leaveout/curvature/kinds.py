@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, weigh
 from leaveout.runtime.options import is_positive
 
-__all__ = ["Curvature", "GaussNewton", "Hessian", "LastLayer"]
+__all__ = ["Bent", "Curvature", "GaussNewton", "Hessian", "LastLayer"]
 
 _TOGETHER = 32  # columns of a dense matrix that are found together
 
 
-class _Bent(AbstractExpansion):
+class Bent(AbstractExpansion):
     """Losses around one theta: first order exact, second order by Gauss-Newton or the Hessian.
 
     Attributes:
@@ -38,9 +38,11 @@ class _Bent(AbstractExpansion):
     exact: bool = eqx.field(static=True)
 
     def gradient(self, v):
+        """Sum_i v_i grad loss_i, exact."""
         return self.moves * self.objective.at(self.theta).gradient(v)
 
     def hvp(self, v, vector):
+        """The matrix of v, without penalty, times a vector."""
         vector = self.moves * vector
         if self.exact:
             return self.moves * self.objective.at(self.theta).hvp(v, vector)
@@ -54,13 +56,35 @@ class _Bent(AbstractExpansion):
         return self.moves * jax.vjp(objective.scores, self.theta)[1](slopes)[0]
 
     def hessian(self, v):
+        """The matrix of v, without penalty."""
         eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
         return jax.lax.map(lambda column: self.hvp(v, column), eye, batch_size=_TOGETHER)
 
+    def roots(self) -> Float[Array, "m p"]:
+        """R with R'R = sum_i s_i J_i' Q_i J_i: K rows an example."""
+        objective, theta = self.objective, self.theta
+
+        def one(example):
+            x, y, s = example
+
+            def score(theta):
+                return objective.scores(theta, x[None])[0].reshape(-1)
+
+            values, slopes = score(theta), jax.jacrev(score)(theta)
+            bend = jax.hessian(lambda scores: objective.point_loss(scores, y))(values)
+            size, way = jnp.linalg.eigh(bend)
+            return jnp.sqrt(jnp.maximum(s * size, 0.0))[:, None] * (way.T @ slopes)
+
+        examples = (*objective.examples[:2], self.weights)
+        rows = jax.lax.map(one, examples, batch_size=_TOGETHER)
+        return self.moves[None] * rows.reshape(-1, theta.size)
+
     def dot(self, vector):
+        """(n) grad loss_i . vector."""
         return self.objective.at(self.theta).dot(self.moves * vector)
 
     def restrict(self, rows):
+        """The same of some examples."""
         some = jax.tree.map(lambda leaf: leaf[rows], self.objective.examples)
         objective = eqx.tree_at(lambda o: o.examples, self.objective, some)
         return eqx.tree_at(
@@ -99,15 +123,15 @@ class Curvature(abc.ABC):
         """For tables and axes."""
 
     @abc.abstractmethod
-    def at(self, objective: AbstractScores, theta: Float[Array, "p"], damping: float) -> _Bent:
+    def at(self, objective: AbstractScores, theta: Float[Array, "p"], damping: float) -> Bent:
         """The expansion of an objective around theta, with this damping."""
 
 
-def _bent(objective: AbstractScores, theta, damping, moves, exact: bool) -> _Bent:
+def _bent(objective: AbstractScores, theta, damping, moves, exact: bool) -> Bent:
     total = damping * jnp.sum(objective.weights)
     still = jnp.where(moves > 0, 0.0, 1.0)  # what may not move has a curvature of its own
     penalty = objective.penalty * moves + total + still
-    return _Bent(
+    return Bent(
         objective=objective, theta=theta, weights=objective.weights,
         penalty=penalty.astype(theta.dtype), moves=moves, exact=exact,
     )  # fmt: skip

@@ -6,7 +6,7 @@ folder and import it here.
 
 import jax
 
-from leaveout.methods.end_point import Corrected
+from leaveout.methods.end_point import Corrected, formed_once
 from leaveout.methods.first_order import Influence, influence, per_point, self_influence
 from leaveout.methods.group_newton import Krylov, Newton, NewtonChebyshev, newton
 from leaveout.methods.protocol import (
@@ -37,6 +37,7 @@ __all__ = [
     "Smoothness",
     "as_change",
     "as_solution",
+    "formed_once",
     "influence",
     "l2_of_groups",
     "newton",

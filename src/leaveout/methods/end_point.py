@@ -1,9 +1,11 @@
 """Methods of the end of a training: influence and Newton steps with a curvature of choice."""
 
+import contextlib
+import contextvars
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.curvature import Curvature, GaussNewton
+from leaveout.curvature import Bent, Curvature, GaussNewton
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import Need
 from leaveout.fitting.implicit import DENSE
@@ -20,18 +22,56 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.methods.trajectory import Metagradient, as_trained
-from leaveout.objectives.abstract import AbstractExpansion, as_scores
+from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, as_scores
+from leaveout.objectives.networks import Network
 from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget, chunks
-from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, SolveError, Status
-from leaveout.solvers import CG, Block, Factor, factorise, full_matrix
+from leaveout.solvers import CG, Block, DualFactor, Factor, factorise, factorise_rows, full_matrix
 from leaveout.training.run import Trained
 
-__all__ = ["Corrected", "End", "end_of", "influence_at", "newton_at", "refuse_settings"]
+__all__ = [
+    "Corrected",
+    "End",
+    "end_of",
+    "formed_once",
+    "influence_at",
+    "newton_at",
+    "refuse_settings",
+]
 
 _LANES = 16  # groups that are solved together
 _SOLVE = CG(rtol=1e-6)
+
+
+class _Formed(NamedTuple):
+    """A matrix that is kept, and what it is of.
+
+    Attributes:
+        objective: whose losses bend.
+        theta: (p) where.
+        matrix: (p p) without damping.
+    """
+
+    objective: AbstractScores
+    theta: Float[Array, "p"]
+    matrix: Float[Array, "p p"]
+
+    def of(self, objective: AbstractScores, theta: Float[Array, "p"]) -> bool:
+        """Whether it is of this objective and theta."""
+        mine, theirs = (self.objective, self.theta), (objective, theta)
+        same = jax.tree.structure(mine) == jax.tree.structure(theirs)
+        return same and all(
+            a is b or np.array_equal(a, b)
+            for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True)
+        )
+
+
+#: matrices by their curvature, where `formed_once` keeps them
+_formed: contextvars.ContextVar[dict[Curvature, _Formed] | None] = contextvars.ContextVar(
+    "formed", default=None
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,17 +79,14 @@ class End:
     """A theta with a curvature, for influence and Newton steps.
 
     Attributes:
-        fit: with the factor of the curvature, where p allows one.
+        fit: whose theta it is.
         expansion: of the losses, with that curvature.
+        factor: of the curvature and its damping, where p or n allows one.
     """
 
     fit: Fit
     expansion: AbstractExpansion
-
-    @property
-    def factor(self) -> Factor | None:
-        """Of the curvature and its damping."""
-        return self.fit.metric
+    factor: Factor | DualFactor | None
 
     def changes(self, groups: Groups, newton: bool) -> Solution:
         """Changes in theta of groups: (G + l2 M + d)^-1 g(w), or with G of what stays.
@@ -69,7 +106,10 @@ class End:
 
 @eqx.filter_jit
 def _solved(
-    expansion: AbstractExpansion, factor: Factor | None, taken: Float[Array, "b n"], newton: bool
+    expansion: AbstractExpansion,
+    factor: Factor | DualFactor | None,
+    taken: Float[Array, "b n"],
+    newton: bool,
 ) -> Solution:
     pulls = jax.lax.map(expansion.gradient, taken)
     block = Block(taken if newton else jnp.zeros_like(taken))
@@ -79,7 +119,9 @@ def _solved(
 def end_of(fit: Fit, curvature: Curvature | None) -> End:
     """A fit, or the end of a training, with a curvature: Gauss-Newton by default.
 
-    The factor is formed up to p = 12,000, by p products with all the data; beyond there is none.
+    The factor is formed up to p = 12,000, by p products with all the data. Beyond, it is that of
+    the examples' own matrix, where they have up to 12,000 outputs together; else there is none, and
+    solves are by plain conjugate gradients.
 
     Raises:
         ValueError: for an objective without scores, or what is no curvature.
@@ -89,20 +131,59 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
     if not isinstance(curvature, Curvature):
         raise ValueError(f"expected curvature as lo.curvature.GaussNewton(), got {curvature!r}")
     objective = as_scores(fit.objective, f"the curvature {curvature.name}")
-    expansion = curvature.at(objective, fit.flat, _damping(fit, curvature))
+    damping = _damping(fit, curvature)
+    expansion = curvature.at(objective, fit.flat, damping)
     if objective.p > DENSE:
-        return End(_with(fit, None), expansion)
-    factor, good = _factor(expansion)
+        return End(fit, expansion, _dual(objective, expansion))
+    matrix, total = _undamped(fit, curvature, objective), damping * jnp.sum(objective.weights)
+    factor, good = _factor(matrix, total.astype(matrix.dtype))
     if not bool(to_host(good)):
         raise SolveError(
             f"the curvature {curvature.name} is not positive definite at this theta: use "
             "lo.curvature.GaussNewton(), a larger damping, or more l2"
         )
-    return End(_with(fit, factor), expansion)
+    return End(fit, expansion, factor)
 
 
-def _with(fit: Fit, factor: Factor | None) -> Fit:
-    return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
+def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
+    """The factor by way of the examples, where they are few and nothing is without penalty."""
+    count = objective.n * objective.outputs
+    held = 2 * count * (objective.p + count) * objective.weights.dtype.itemsize
+    few = isinstance(objective, Network) and not expansion.exact and count <= DENSE
+    if not few or held > budget() or not bool(jnp.min(expansion.penalty) > 0):
+        return None
+    return factorise_rows(_roots(expansion), expansion.penalty)
+
+
+@eqx.filter_jit
+def _roots(expansion: Bent) -> Float[Array, "m p"]:
+    return replicate(expansion.roots())
+
+
+@contextlib.contextmanager
+def formed_once() -> Iterator[None]:
+    """Within it the matrix of a curvature at a theta is formed once, whatever asks, and kept.
+
+    That of one theta at a time: p^2 numbers.
+    """
+    token = _formed.set({})
+    try:
+        yield
+    finally:
+        _formed.reset(token)
+
+
+def _undamped(fit: Fit, curvature: Curvature, objective: AbstractScores) -> Float[Array, "p p"]:
+    """The matrix of a curvature without its damping, which is added to the diagonal."""
+    kept, bare = _formed.get(), dataclasses.replace(curvature, damping=0)
+    if kept is None or is_traced((fit.flat, objective)):
+        return _matrix(bare.at(objective, fit.flat, 0.0))
+    held = kept.get(bare)
+    if held is None or not held.of(objective, fit.flat):
+        kept.clear()  # the matrix of another theta goes before this one comes
+        held = _Formed(objective, fit.flat, _matrix(bare.at(objective, fit.flat, 0.0)))
+        kept[bare] = held
+    return held.matrix
 
 
 def refuse_settings(**settings: bool) -> None:
@@ -126,8 +207,13 @@ def _damping(fit: Fit, curvature: Curvature) -> float:
 
 
 @eqx.filter_jit
-def _factor(expansion: AbstractExpansion):
-    return replicate(factorise(full_matrix(expansion, expansion.weights)))
+def _matrix(expansion: AbstractExpansion) -> Float[Array, "p p"]:
+    return full_matrix(expansion, expansion.weights)
+
+
+@eqx.filter_jit
+def _factor(matrix: Float[Array, "p p"], damping: Float[Array, ""]):
+    return replicate(factorise(matrix + damping * jnp.eye(len(matrix), dtype=matrix.dtype)))
 
 
 def _finished(end: End, groups: Groups, newton: bool) -> Change:
@@ -160,14 +246,16 @@ def _additive(end: End, measure: Measure) -> PerPoint | None:
     """What each point does to the columns, per unit of w; None where that does not add up."""
     if measure.needs_w or not measure.smooth:
         return None
-    return PerPoint(*to_host(_per_point(end.fit, end.expansion, measure)))
+    return PerPoint(*to_host(_per_point(end.fit, end.expansion, end.factor, measure)))
 
 
 @eqx.filter_jit
-def _per_point(fit: Fit, expansion: AbstractExpansion, measure: Measure):
+def _per_point(
+    fit: Fit, expansion: AbstractExpansion, factor: Factor | DualFactor | None, measure: Measure
+):
     gradients = gradients_of(fit, measure)
     nobody = Block(jnp.zeros((len(gradients), expansion.n), gradients.dtype))
-    found = _SOLVE.reduced(expansion, fit.metric, nobody)(gradients)
+    found = _SOLVE.reduced(expansion, factor, nobody)(gradients)
     unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
     psi = unit[:, None] * expansion.dots(found.value)
     return replicate((psi, found.residual, found.steps, found.status))

@@ -20,7 +20,7 @@ from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer
-from leaveout.runtime.sharding import entry_point, replicate
+from leaveout.runtime.sharding import entry_point, on_its_mesh, replicate
 from leaveout.runtime.solution import Solution, Status
 from leaveout.runtime.text import shortened, warn
 from leaveout.training.loop import forward, reverse
@@ -221,7 +221,8 @@ def smoothness(run: Run) -> Smoothness:
         raise ValueError(f"expected a Run from lo.train, got {type(run).__name__}")
     first = run.at(0)
     refuse_rough(run.recipe.optimiser, run.objective.parameters(first.start))
-    found = Smoothness(np.array([_cosine_of(run.at(seed)) for seed in range(run.seeds)]))
+    with on_its_mesh(run.objective):
+        found = Smoothness(np.array([_cosine_of(run.at(seed)) for seed in range(run.seeds)]))
     bad = np.flatnonzero(~(found.cosine >= _SMOOTH))
     if bad.size:
         warn(f"{_doubt(found.worst)}; it is below {_SMOOTH} for seeds {shortened(bad.tolist())}")

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from leaveout.objectives.abstract import AbstractObjective
+from leaveout.objectives.networks import Network
 from leaveout.runtime.sharding import AXES
 
 __all__ = ["shard"]
@@ -18,7 +19,9 @@ _Objective = TypeVar("_Objective", bound=AbstractObjective)
 def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
     """The objective with its examples spread over the devices of a mesh.
 
-    Fit it and call the verbs and `effects` as ever: `lo.fit(lo.shard(objective, mesh))`. Each
+    Fit it, or train it, and call the verbs and `effects` as ever: `lo.fit(lo.shard(objective,
+    mesh))`. Of a network the lanes of a block are spread over "groups": train it with `width=` a
+    multiple of them. Each
     device of the axis "data" holds n / data examples; along "groups" they are repeated, and batches
     of groups are spread. Where n does not divide, the last example is repeated with base weight 0;
     groups made for the n examples before serve all the same, and w of a measure f(theta, w) has the
@@ -39,8 +42,8 @@ def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
         an objective with the same J.
 
     Raises:
-        ValueError: if it is not an objective, if its inputs are sparse, or for a mesh of other
-            axes.
+        ValueError: if it is not an objective, if its inputs are sparse, for a mesh of other axes,
+            or where the examples of a network do not divide: its batches are drawn from all n.
     """
     if not isinstance(objective, AbstractObjective):
         raise ValueError(
@@ -55,6 +58,12 @@ def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
     mesh = _checked(mesh)
     parts = mesh.shape.get("data", 1)
     more = -objective.n % parts
+    if more and isinstance(objective, Network):
+        raise ValueError(
+            f"batches of a network are drawn from its n = {objective.n:,} examples, which "
+            f"{parts} devices do not divide: leave {objective.n % parts} out, or spread groups "
+            'alone, jax.make_mesh((devices,), ("groups",))'
+        )
     rows = PartitionSpec("data") if "data" in mesh.shape else PartitionSpec()
 
     def longer(leaf):

@@ -13,6 +13,7 @@ every point loses. Every answer's residual is the true one, measured after the s
 
 from leaveout.solvers.choice import AnySolver, Auto, as_solver, tolerance_of
 from leaveout.solvers.direct import Cholesky, LowRank, together
+from leaveout.solvers.dual import DualFactor, factorise_rows
 from leaveout.solvers.factor import (
     Block,
     Factor,
@@ -42,6 +43,7 @@ __all__ = [
     "Auto",
     "Block",
     "Cholesky",
+    "DualFactor",
     "Factor",
     "Lift",
     "Lineax",
@@ -55,6 +57,7 @@ __all__ = [
     "corrected",
     "factorise",
     "factorise_outputs",
+    "factorise_rows",
     "full_matrix",
     "judge",
     "leverage",

@@ -10,6 +10,7 @@ from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
+    Factor,
     apply_full,
     apply_reduced,
     judge,
@@ -48,7 +49,7 @@ class CG:
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
-        if factor is not None and factor.rows is not None:
+        if isinstance(factor, Factor) and factor.rows is not None:
             taken = block.dense(expansion.n) * expansion.second[:, 0, 0][None]
             return self.by_rows(factor, taken)
         apply = apply_reduced(expansion, block.left(expansion.weights))

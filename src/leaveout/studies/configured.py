@@ -144,6 +144,11 @@ class Configured(abc.ABC):
     def chosen(self) -> tuple[Chosen, ...]:
         """Its field `methods`, words of `methods.BY_WORD` or your own, by all their names."""
 
+    @property
+    def repeats(self) -> int:
+        """Thetas whose effects are asked about, one after the other."""
+        return 1
+
     @classmethod
     @abc.abstractmethod
     def owns(cls, fields: dict[str, Any]) -> bool:

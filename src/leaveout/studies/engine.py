@@ -7,8 +7,11 @@ itself up on its data (`Setting`). The engine does what all have in common.
 import abc
 import dataclasses
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from leaveout.attribution.container import Effects, joined, load_effects
 from leaveout.attribution.stream import plan, pose, stream
@@ -67,6 +70,18 @@ class Setting(abc.ABC, Generic[_Result]):
     fit: Fit
     measures: list[Measure]
 
+    def at(self, repeat: int) -> Fit:
+        """The theta of a repeat, of those that the experiment has."""
+        return self.fit
+
+    def admit(self, groups: Groups, methods: Collection[Chosen]) -> None:
+        """Refuse groups or methods that this is not for."""
+        admit(self.fit, groups, {need for each in methods for need in each.method.needs})
+
+    def chunks(self, groups: Groups) -> list[np.ndarray]:
+        """Positions in the groups, of those that are computed and saved together."""
+        return plan(self.fit, groups)
+
     @abc.abstractmethod
     def groups(self, space: Workspace) -> Groups:
         """Make the groups; called where the folder has none yet."""
@@ -77,7 +92,11 @@ class Setting(abc.ABC, Generic[_Result]):
 
 
 class Experiment(Configured, Generic[_Result]):
-    """A configuration that can be run by the engine."""
+    """A configuration that can be run by the engine.
+
+    Attributes:
+        repeats: thetas whose effects are asked about, one after the other: the seeds of a network.
+    """
 
     @abc.abstractmethod
     def set_up(self, space: Workspace) -> Setting[_Result]:
@@ -86,6 +105,15 @@ class Experiment(Configured, Generic[_Result]):
     @abc.abstractmethod
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays, of those that were asked for; called once all is fitted."""
+
+    def word(self, each: Chosen, repeat: int) -> str:
+        """What the chunks of a method and a repeat are called."""
+        return each.word if self.repeats == 1 else f"{each.word}.{repeat}"
+
+    def gathered(self, each: Chosen, repeats: Sequence[Effects]) -> Effects:
+        """What a method found, of what it found in every repeat."""
+        (only,) = repeats
+        return only
 
     @abc.abstractmethod
     def opened(self, folder: Path) -> _Result:
@@ -149,52 +177,65 @@ def _planned(experiment: Experiment, setting: Setting, space: Workspace) -> Plan
         made = setting.groups(space)
         room = experiment.room(space)
         with limited(room):
-            save_plan(folder, Plan(made, plan(setting.fit, made), room))
+            save_plan(folder, Plan(made, setting.chunks(made), room))
     return read_groups(folder)
 
 
 def _compute(experiment: Experiment, setting: Setting, planned: Plan, space: Workspace) -> int:
     """Compute the chunks that are not in the folder; how many were."""
     every = experiment.chosen
-    admit(setting.fit, planned.groups, {need for each in every for need in each.method.needs})
+    setting.admit(planned.groups, every)
     resumed = 0
-    for each in every:
-        drop_damaged(space.folder, each.word, planned.chunks, space.say)
-        resumed += _compute_one(each, setting, planned, space)
+    for repeat in range(experiment.repeats):
+        for each in every:
+            drop_damaged(space.folder, experiment.word(each, repeat), planned.chunks, space.say)
+            resumed += _compute_one(experiment, each, repeat, setting, planned, space)
     return resumed
 
 
-def _compute_one(each: Chosen, setting: Setting, planned: Plan, space: Workspace) -> int:
-    """Compute the chunks of a method, and save them one by one."""
+def _compute_one(
+    experiment: Experiment,
+    each: Chosen,
+    repeat: int,
+    setting: Setting,
+    planned: Plan,
+    space: Workspace,
+) -> int:
+    """Compute the chunks of a method and a repeat, and save them one by one."""
     groups, chunks = planned.groups, planned.chunks
-    paths = [chunk_path(space.folder, each.word, number) for number in range(len(chunks))]
+    word, total = experiment.word(each, repeat), experiment.repeats * len(groups)
+    paths = [chunk_path(space.folder, word, number) for number in range(len(chunks))]
     missing = [number for number, path in enumerate(paths) if not path.exists()]
-    done = len(groups) - sum(len(chunks[number]) for number in missing)
-    space.progress(each.label, done, len(groups))
+    done = (repeat + 1) * len(groups) - sum(len(chunks[number]) for number in missing)
+    space.progress(each.label, done, total)
     if not missing:
         return len(chunks)
     with limited(space.room):
-        question = pose(setting.fit, groups, setting.measures, each.method)
+        question = pose(setting.at(repeat), groups, setting.measures, each.method)
         parts = stream(question, [chunks[number] for number in missing], planned.longest)
         for number, (rows, part) in zip(missing, parts, strict=True):
             part.save(paths[number])
             give_back()
             space.clock.lap(each.word)
             done += len(rows)
-            space.progress(each.label, done, len(groups))
+            space.progress(each.label, done, total)
     return len(chunks) - len(missing)
 
 
-def collected(folder: Path, configured: Configured, planned: Plan) -> dict[Chosen, Effects]:
+def collected(folder: Path, experiment: Experiment, planned: Plan) -> dict[Chosen, Effects]:
     """The effects of all groups by every method, from the chunks in a folder."""
-    count, order = len(planned.chunks), planned.order
+
+    def of(each: Chosen, repeat: int) -> Effects:
+        word = experiment.word(each, repeat)
+        parts = [
+            load_effects(chunk_path(folder, word, number)) for number in range(len(planned.chunks))
+        ]
+        return joined(parts, planned.groups, planned.order)
+
     return {
-        each: joined(
-            [load_effects(chunk_path(folder, each.word, number)) for number in range(count)],
-            planned.groups, order,
-        )
-        for each in configured.chosen
-    }  # fmt: skip
+        each: experiment.gathered(each, [of(each, repeat) for repeat in range(experiment.repeats)])
+        for each in experiment.chosen
+    }
 
 
 def found(where: str | os.PathLike, kind: type[Configured]) -> list[dict[str, Any]]:
@@ -214,5 +255,6 @@ def _state(folder: Path, configured: Configured) -> str:
         return "finished"
     if not (folder / "plan.json").exists():
         return "begun"
-    total = len(read_json(folder / "plan.json", "chunks")["chunks"]) * len(configured.chosen)
+    each = len(read_json(folder / "plan.json", "chunks")["chunks"]) * configured.repeats
+    total = each * len(configured.chosen)
     return f"{chunks_there(folder)} of {total} chunks"

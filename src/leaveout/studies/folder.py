@@ -50,21 +50,30 @@ class Clock:
         folder: of the experiment.
         begun: when waiting for it began, as `time.perf_counter()` says; the time from then to now
             is the stage "start".
+
+    Attributes:
+        seconds: stage to seconds on the wall.
+        processor: stage to seconds of processors, which other processes do not stretch.
     """
 
     def __init__(self, folder: Path, begun: float | None = None):
-        self.path = folder / "seconds.json"
-        self.seconds: dict[str, float] = read_json(self.path) if self.path.exists() else {}
-        self.last = time.perf_counter() if begun is None else begun
-        if begun is not None:
+        self.paths = folder / "seconds.json", folder / "processor_seconds.json"
+        self.seconds, self.processor = (
+            read_json(path) if path.exists() else {} for path in self.paths
+        )
+        self.last = time.perf_counter(), time.process_time()
+        if begun is not None:  # with this process, whose own clock has counted from there
+            self.last = begun, 0.0
             self.lap("start")
 
     def lap(self, stage: str) -> None:
         """All since the last lap was this stage."""
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self.last
+        now = time.perf_counter(), time.process_time()
+        kept = zip(self.paths, (self.seconds, self.processor), now, self.last, strict=True)
+        for path, spent, here, before in kept:
+            spent[stage] = spent.get(stage, 0.0) + here - before
+            write_json(path, spent, indent=None)
         self.last = now
-        write_json(self.path, self.seconds, indent=None)
 
     def total(self) -> dict[str, float]:
         """The seconds of each stage, and their sum as "total"."""

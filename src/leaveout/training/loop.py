@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from leaveout.objectives.networks import Network
-from leaveout.runtime.sharding import replicate
+from leaveout.runtime.sharding import constrain, replicate
 from leaveout.training.recipe import Recipe
 
 __all__ = ["Course", "block", "forward", "reverse", "trained"]
@@ -136,7 +136,7 @@ def block(
 
     if len(v) == 1:
         return jax.tree.map(lambda leaf: leaf[None], one(v[0]))
-    return replicate(jax.vmap(one)(v))
+    return replicate(jax.vmap(one)(constrain(v, "groups")))
 
 
 @eqx.filter_jit

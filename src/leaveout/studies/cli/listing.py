@@ -1,15 +1,18 @@
-"""What `--list` prints: the studies of both kinds in a folder, and how far each is."""
+"""What `--list` prints: the studies in a folder, and how far each is."""
 
 from leaveout.studies import natural, removal
+from leaveout.studies.networks import study
 
 __all__ = ["HELP", "listed"]
 
-HELP = "list the studies of both kinds in this folder, and how far they are"
+HELP = "list the studies in this folder, and how far they are"
 
 
 def listed() -> int:
     """Print a line for each study in the current folder; returns the exit code."""
-    rows = sorted([*removal.found(), *natural.found()], key=lambda row: row["folder"])
+    rows = sorted(
+        [*removal.found(), *natural.found(), *study.found()], key=lambda row: row["folder"]
+    )
     if not rows:
         print("no studies in this folder")
     for row in rows:

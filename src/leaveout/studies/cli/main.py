@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         credit,
         data,
         figure,
+        networks,
         own,
         progress,
         records,
@@ -127,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add(commands, process, table, json, quiet)
     credit.add(commands, arrays, table, json, quiet)
     worth.add(commands, arrays, quiet)
+    networks.add(commands, arrays, quiet)
     figure.add(commands, folders, arrays, quiet)
     tables.add(commands, folders, quiet)
     data.add(commands)

@@ -7,9 +7,10 @@ shelf's tests.
 
 from collections.abc import Callable
 
-from leaveout.studies.datasets import natural, paper, paper_natural, social
+from leaveout.studies.datasets import field, natural, paper, paper_natural, social
 from leaveout.studies.datasets.container import Coding, Dataset, objective_for
 from leaveout.studies.datasets.embedded import breast_cancer, digits, wine
+from leaveout.studies.datasets.field import concrete, fashion, fashion_noisy, parkinsons
 from leaveout.studies.datasets.natural import adult, heart, morocco, sms, youtube
 from leaveout.studies.datasets.paper import diabetes, enron, fishdog, mnist, mnist_small
 from leaveout.studies.datasets.paper_natural import cdr, nli
@@ -26,10 +27,13 @@ __all__ = [
     "breast_cancer",
     "cdr",
     "compas",
+    "concrete",
     "crowd",
     "diabetes",
     "digits",
     "enron",
+    "fashion",
+    "fashion_noisy",
     "fishdog",
     "gauss4",
     "heart",
@@ -42,6 +46,7 @@ __all__ = [
     "objective_for",
     "origin",
     "ortho2",
+    "parkinsons",
     "sms",
     "where",
     "wine",
@@ -54,6 +59,7 @@ _SHELF: dict[str, Callable[[], Dataset]] = {
         breast_cancer, digits, wine,
         diabetes, enron, fishdog, mnist, mnist_small, cdr, nli,
         heart, adult, compas, morocco, microcredit, youtube, sms,
+        concrete, parkinsons, fashion, fashion_noisy,
         ortho2, gauss4, crowd,
     )
 }  # fmt: skip
@@ -79,5 +85,5 @@ def load(name: str) -> Dataset:
 
 def origin(name: str) -> Origin | None:
     """Where the raw files of a data set come from; None if it needs none."""
-    every = paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS | social.ORIGINS
+    every = paper.ORIGINS | paper_natural.ORIGINS | natural.ORIGINS | social.ORIGINS | field.ORIGINS
     return every.get(name)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from leaveout.studies.datasets.container import Dataset
-from leaveout.studies.datasets.source import File, Origin, dataset, find
+from leaveout.studies.datasets.source import File, Origin, dataset, find, standardised
 
 __all__ = ["ORIGINS", "adult", "heart", "morocco", "one_hot", "sms", "standardised", "youtube"]
 
@@ -104,13 +104,6 @@ ORIGINS = {
 
 def _dataset(name: str, parse: Callable[[], dict[str, np.ndarray]], **rest) -> Dataset:
     return dataset(name, ORIGINS[name], parse, Path(__file__).read_bytes(), **rest)
-
-
-def standardised(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both in units of the training rows' standard deviations from their mean."""
-    middle, scale = train.mean(axis=0), train.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    return (train - middle) / scale, (query - middle) / scale
 
 
 def one_hot(column) -> tuple[np.ndarray, list[str]]:

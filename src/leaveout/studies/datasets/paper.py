@@ -6,7 +6,6 @@ Of one of them the features were never published; what stands in for it is calle
 Source: Koh et al. (2019), section 3 and their released code.
 """
 
-import gzip
 import io
 import re
 import tarfile
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from leaveout.studies.datasets.container import Dataset
-from leaveout.studies.datasets.source import File, Origin, dataset, find, member
+from leaveout.studies.datasets.source import File, Origin, dataset, find, idx, member
 
 __all__ = ["ORIGINS", "diabetes", "enron", "enron_texts", "fishdog", "mnist", "mnist_small"]
 
@@ -331,19 +330,11 @@ def mnist_small() -> Dataset:
 
 
 def _parse_mnist():
-    def read(name: str, magic: int) -> np.ndarray:
-        content = gzip.decompress(find(_MNIST, name).read_bytes())
-        sizes = np.frombuffer(content, ">u4", 1 + magic % 256)
-        if sizes[0] != magic:
-            raise ValueError(f"{name} does not begin as an idx file does: {sizes[0]}, not {magic}")
-        values = np.frombuffer(content, np.uint8, offset=4 * len(sizes))
-        return values.reshape(sizes[1], -1)
-
     return {
-        "x": read("train-images-idx3-ubyte.gz", 2051)[5_000:],
-        "y": read("train-labels-idx1-ubyte.gz", 2049)[5_000:, 0],
-        "x_query": read("t10k-images-idx3-ubyte.gz", 2051),
-        "y_query": read("t10k-labels-idx1-ubyte.gz", 2049)[:, 0],
+        "x": idx(_MNIST, "train-images-idx3-ubyte.gz", 2051)[5_000:],
+        "y": idx(_MNIST, "train-labels-idx1-ubyte.gz", 2049)[5_000:, 0],
+        "x_query": idx(_MNIST, "t10k-images-idx3-ubyte.gz", 2051),
+        "y_query": idx(_MNIST, "t10k-labels-idx1-ubyte.gz", 2049)[:, 0],
         "features": np.array([f"pixel {i // 28}, {i % 28}" for i in range(784)]),
     }
 

@@ -7,6 +7,7 @@ the member of an archive that is re-packed by those who pass it on, has a pinned
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import os
 import zipfile
@@ -26,7 +27,9 @@ __all__ = [
     "cached",
     "dataset",
     "find",
+    "idx",
     "member",
+    "standardised",
     "where",
 ]
 
@@ -59,6 +62,7 @@ class Origin:
         source: a reference.
         licence: on what terms.
         derived: how files that are nobody's publication were made; None for publishers' originals.
+        packaged: the folder to which a package of the system installs the same files, if one does.
     """
 
     folder: str
@@ -67,15 +71,14 @@ class Origin:
     source: str
     licence: str
     derived: str | None = None
+    packaged: str | None = None
 
 
 def where(origin: Origin, file: File) -> Path | None:
     """The path of a raw file that is on this machine, else None."""
-    for root in _roots():
-        path = root / origin.folder / file.name
-        if path.is_file():
-            return path
-    return None
+    folders = [root / origin.folder for root in _roots()]
+    folders += [Path(origin.packaged)] if origin.packaged is not None else []
+    return next((path for each in folders if (path := each / file.name).is_file()), None)
 
 
 def find(origin: Origin, name: str) -> Path:
@@ -124,6 +127,27 @@ def member(origin: Origin, name: str, inner: str) -> bytes:
             f"delete {path} and {_get(origin, file)}"
         )
     return content
+
+
+def idx(origin: Origin, name: str, magic: int) -> np.ndarray:
+    """A raw file of bytes in the format of MNIST, compressed, a row an entry.
+
+    Raises:
+        ValueError: if it does not begin with this number.
+    """
+    content = gzip.decompress(find(origin, name).read_bytes())
+    sizes = np.frombuffer(content, ">u4", 1 + magic % 256)
+    if sizes[0] != magic:
+        raise ValueError(f"{name} does not begin as an idx file does: {sizes[0]}, not {magic}")
+    values = np.frombuffer(content, np.uint8, offset=4 * len(sizes))
+    return values.reshape(sizes[1], -1)
+
+
+def standardised(train: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both in units of the training rows' standard deviations from their mean."""
+    middle, scale = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    return (train - middle) / scale, (query - middle) / scale
 
 
 def cached(origin: Origin, name: str, parse: Callable[[], dict[str, np.ndarray]], code: bytes):
