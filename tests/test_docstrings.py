@@ -8,9 +8,9 @@ from pathlib import Path
 
 import jax
 import pytest
+from docs.generated import SHARED, names
 
 import leaveout as lo
-from docs.generated import SHARED, names
 
 SOURCE = Path(lo.__file__).parent
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -13,6 +13,7 @@ from leaveout.analysis.agreement import STATISTICS, with_intervals
 from leaveout.analysis.seeds import SEEDED, Noise, noise_of, refuse_other_question
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
+from leaveout.runtime.extras import needed
 from leaveout.runtime.options import check_integer, seed_of
 from leaveout.runtime.solution import flagged_in_words
 from leaveout.runtime.text import aligned, shortened
@@ -93,7 +94,8 @@ class Comparison:
 
     def to_pandas(self):
         """The rows as a pandas table."""
-        import pandas as pd
+        with needed("a table of statistics"):
+            import pandas as pd
 
         return pd.DataFrame(self.rows)
 

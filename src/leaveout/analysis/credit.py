@@ -21,6 +21,7 @@ from leaveout.measures import Measures
 from leaveout.methods import Influence, Method, Newton, Retrain, self_influence
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.deprecated import instead
+from leaveout.runtime.extras import needed
 from leaveout.runtime.files import write_parquet
 from leaveout.runtime.memory import limited
 from leaveout.runtime.options import check_integer
@@ -76,7 +77,8 @@ class Credit:
         each other method), the last method's "effect per example on f", "lower" and "upper" where
         certified, and "z", "percentile", "p" and "q".
         """
-        import pandas as pd
+        with needed("a table of groups"):
+            import pandas as pd
 
         size = self.groups.size
         table: dict[str, Any] = {

@@ -8,6 +8,7 @@ import numpy as np
 
 from leaveout.groups import Groups
 from leaveout.objectives.networks import Network
+from leaveout.runtime.extras import needed
 from leaveout.runtime.files import read_npz, write_npz, write_parquet
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 from leaveout.training.recipe import Recipe
@@ -128,7 +129,8 @@ class Effects:
 
     def to_pandas(self):
         """A long pandas table: one row a group and column."""
-        import pandas as pd
+        with needed("a table of effects"):
+            import pandas as pd
 
         g, m = self.value.shape
         table = {
@@ -155,13 +157,15 @@ class Effects:
 
     def to_arrow(self):
         """The long table of `to_pandas` as a pyarrow Table."""
-        import pyarrow as pa
+        with needed("an Arrow table"):
+            import pyarrow as pa
 
         return pa.Table.from_pandas(self.to_pandas(), preserve_index=False)
 
     def to_xarray(self):
         """An xarray Dataset with dimensions group and column."""
-        import xarray as xr
+        with needed("an array with labelled axes"):
+            import xarray as xr
 
         coordinates = {
             "group": self.groups.names,

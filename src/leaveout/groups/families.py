@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from leaveout.groups.container import Groups
 from leaveout.groups.linkage import single_linkage
 from leaveout.runtime.columns import numbered
+from leaveout.runtime.extras import needed
 from leaveout.runtime.memory import GRADIENT_BYTES
 from leaveout.runtime.options import check_integer, check_key, generator
 from leaveout.runtime.tables import check_rows, common_rows
@@ -233,7 +234,8 @@ def _single_linkage(points) -> np.ndarray:
 
 
 def _k_means(points, rng) -> list[np.ndarray]:
-    from sklearn.cluster import KMeans
+    with needed("k-means"):
+        from sklearn.cluster import KMeans
 
     settings: dict[str, Any] = {"n_init": 10}  # as in the paper; scikit-learn's stub wants text
     labels = []

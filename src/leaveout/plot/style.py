@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from leaveout.runtime import files
+from leaveout.runtime.extras import needed
 
 __all__ = [
     "FOUR",
@@ -50,10 +51,8 @@ OTHER = (("#56B4E9", "v"), ("#999999", "X"), ("#117733", "p"), ("#882255", "h"),
 
 def need_matplotlib():
     """Matplotlib, or one sentence on how to install it."""
-    try:
+    with needed("a figure"):
         import matplotlib
-    except ImportError as error:
-        raise ImportError('figures need matplotlib; pip install "leaveout[study]"') from error
     return matplotlib
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from leaveout.runtime.extras import needed
+
 __all__ = ["Bars", "words", "wrote"]
 
 
@@ -23,14 +25,15 @@ class Bars:
     """One progress bar a method: share, groups a second, time left."""
 
     def __init__(self):
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        with needed("the command line"):
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
         self.progress = Progress(
             TextColumn("{task.description:<9}"),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 
 __all__ = ["breast_cancer", "digits", "wine"]
@@ -9,12 +10,8 @@ __all__ = ["breast_cancer", "digits", "wine"]
 
 def _embedded(name: str, loader: str, source: str, scale: float = 1.0) -> Dataset:
     """A data set that ships with scikit-learn; 80 % of a fixed permutation train, 20 % query."""
-    try:
+    with needed(f"the data set {name}, which ships with scikit-learn,"):
         import sklearn.datasets
-    except ImportError as error:
-        raise ImportError(
-            f'the {name} data set ships with scikit-learn; pip install "leaveout[study]"'
-        ) from error
     bunch = getattr(sklearn.datasets, loader)()
     x, y = np.asarray(bunch.data, float) / scale, np.asarray(bunch.target, int)
     order = np.random.default_rng(0).permutation(len(y))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find
 
@@ -314,7 +315,8 @@ def sms() -> Dataset:
 
 
 def _parse_votes(name: str):
-    from sklearn.feature_extraction.text import CountVectorizer
+    with needed("counting words"):
+        from sklearn.feature_extraction.text import CountVectorizer
 
     def read(part):
         path = find(ORIGINS[name], f"{part}.json.gz")

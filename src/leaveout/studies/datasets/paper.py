@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find, member
 
@@ -185,7 +186,8 @@ def diabetes() -> Dataset:
 
 
 def _parse_diabetes():
-    import pandas as pd
+    with needed("reading the raw table"):
+        import pandas as pd
 
     content = member(_DIABETES, "dataset_diabetes.zip", "diabetic_data.csv")
     table = pd.read_csv(io.BytesIO(content), keep_default_na=False)
@@ -232,7 +234,8 @@ def enron() -> Dataset:
 
 
 def _parse_enron():
-    from sklearn.feature_extraction.text import CountVectorizer
+    with needed("counting words"):
+        from sklearn.feature_extraction.text import CountVectorizer
 
     texts, months, spam, held = _emails()
     words = CountVectorizer(min_df=5, token_pattern=_WORD, stop_words="english")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find
 
@@ -112,9 +113,10 @@ def cdr() -> Dataset:
 
 
 def _parse_cdr():
-    from sklearn.feature_extraction import DictVectorizer
-    from sklearn.feature_selection import SelectFromModel
-    from sklearn.metrics import f1_score
+    with needed("choosing features"):
+        from sklearn.feature_extraction import DictVectorizer
+        from sklearn.feature_selection import SelectFromModel
+        from sklearn.metrics import f1_score
 
     with gzip.open(find(_CDR, "cdr_sentences.jsonl.gz"), "rt", encoding="utf-8") as file:
         sentences = {row["sent"]: row for row in map(json.loads, file)}
