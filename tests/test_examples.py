@@ -36,3 +36,23 @@ def test_every_figure_of_the_gallery_is_drawn(tmp_path):
         assert (ROOT / "docs" / "gallery" / f"{draw.__name__}.png").exists()
         assert f"({draw.__name__}.png)" in page
         assert f":pyobject: {draw.__name__}\n" in page
+
+
+@pytest.mark.slow
+def test_odds_ratios_hang_on_the_hospital_that_treats_the_sickest(tmp_path, capsys):
+    from docs.examples import hospital
+
+    odds = hospital.main(["--out", str(tmp_path)])
+    change = np.abs(np.log(odds.without[:, 0]) - np.log(odds.estimate[0]))
+    assert odds.groups.names[change.argmax()] == "H"
+    assert odds.low[0] < odds.estimate[0] < odds.high[0]
+    assert "without H" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_pipeline_ends_in_a_report(tmp_path):
+    from docs.examples import pipeline
+
+    text = pipeline.main(["--out", str(tmp_path)]).read_text(encoding="utf-8")
+    assert "coast" in text
+    assert "Which regions is the model made of?" in text
