@@ -45,6 +45,12 @@ class Comparison:
             do not vary is undefined: value, low and high are None, and `notes` says so.
         columns: names of the columns.
         notes: what a reader should know.
+
+    Example:
+        >>> actual = lo.effects(fit, groups, measure, lo.Retrain())
+        >>> found = lo.compare(lo.effects(fit, groups, measure), actual)
+        >>> found.spearman.round(3)
+        array([0.8])
     """
 
     rows: list[dict[str, Any]]
@@ -192,9 +198,17 @@ def compare(
         resamples: bootstrap resamples of the groups for the overall rows, a fifth of them for rows
             by kind and size.
 
+    Returns:
+        statistics, a row of the table for each column of effects.
+
     Raises:
         ValueError: for NaN or infinite effects that are not flagged (named), other groups or
             columns, or fewer than two groups that are not flagged in any column.
+
+    Example:
+        >>> predicted = np.array([1.0, 2.0, 3.0, 5.0])
+        >>> lo.compare(predicted, predicted * 2).slope.tolist()
+        [0.5]
     """
     check_integer(resamples, "resamples", least=0)
     refuse_other_question(predicted, actual)

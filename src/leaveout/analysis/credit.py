@@ -46,6 +46,13 @@ class Credit:
         self_influence: (g) influence on it, g(w)' H^-1 g(w); NaN without a factor.
         leverage: (g) parameters' worth of curvature that leaves; NaN without a factor.
         null: the place among random groups, or None.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, null=20)
+        >>> found.columns, list(found.effects)
+        (('mean of loss',), ['influence', 'Newton'])
+        >>> found.to_pandas().shape
+        (4, 18)
     """
 
     groups: Groups
@@ -210,6 +217,14 @@ def credit(
         certify: certify the last method's effects (see `effects`).
         null: the random groups that they are compared with, or how many for each; 0 for none.
         memory: as in `effects`.
+
+    Returns:
+        a table of the groups; `print` shows it.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, actual=True, null=20)
+        >>> list(found.effects), found.null.p.shape
+        (['influence', 'Newton', 'actual'], (4, 1))
     """
     methods = [methods] if isinstance(methods, Method) else list(methods)
     if actual and not any(method.actual for method in methods):

@@ -24,7 +24,12 @@ __all__ = ["Null", "Standing", "Within", "standing"]
 
 
 class Within(enum.Enum):
-    """Of what random groups take as many points as the group that they are compared with."""
+    """Of what random groups take as many points as the group that they are compared with.
+
+    Example:
+        >>> [within.name for within in lo.Within]
+        ['classes', 'size']
+    """
 
     classes = "each class, where the targets are labels"
     size = "all points together: they are of the same size, nothing else"
@@ -43,6 +48,12 @@ class Null:
         within: of what they take as many points: `Within`, or (n) strata of your own, for example
             site and class.
         key: of the draws; default one fixed key, so that the same call gives the same table.
+
+    Example:
+        >>> chance = lo.Null(50, lo.Newton(), within=lo.Within.size)
+        >>> found = lo.credit(fit, groups, measure, null=chance)
+        >>> found.null.draws, found.null.method
+        (50, 'Newton')
     """
 
     draws: int = 1000
@@ -82,6 +93,11 @@ class Standing:
         method: name of the method.
         status: (g m) `Status` codes of the groups' own effects.
         flagged: (g m) how many of the random groups are flagged.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, null=20).null
+        >>> found.p.shape, bool((found.p >= 2 / 21).all())
+        ((4, 1), True)
     """
 
     effect: np.ndarray

@@ -57,6 +57,13 @@ class Effects:
         notes: what a reader of any of them should know.
         error: (g m) of a run of several seeds, the standard error of the mean over them, or None.
         seeds: (s g m) of a run, the effects on each seed, of which `value` is the mean, or None.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, measure, lo.Retrain())
+        >>> effects
+        Effects(actual: 4 groups x 1 columns, all converged)
+        >>> effects.value.shape, effects.columns
+        ((4, 1), ('mean of loss',))
     """
 
     value: np.ndarray
@@ -230,9 +237,17 @@ def load(
         recipe: of a run, likewise; both are code, whose structure is compared with the file's.
         exact: of a run, refuse code whose structure is another.
 
+    Returns:
+        effects, or a run.
+
     Raises:
         ValueError: if the file is not one of ours, is damaged, or lacks a part; if objective or
             recipe are not those of the run.
+
+    Example:
+        >>> lo.effects(fit, groups, measure).save("effects.npz")
+        >>> lo.load("effects.npz")
+        Effects(Newton: 4 groups x 1 columns, all converged)
     """
     if objective is None and recipe is None:
         return _load_effects(path)

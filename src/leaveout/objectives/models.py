@@ -72,9 +72,18 @@ def glm(
         offset: (n), or (n K) for several outputs: known amounts that are added to the scores, such
             as the log of an exposure. Query examples then carry theirs, `(x, y, offset)`.
 
+    Returns:
+        the objective, for `lo.fit`.
+
     Raises:
         ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x,
             y, weights and offset have a pandas index and they differ.
+
+    Example:
+        >>> def pseudo_huber(score, y):
+        ...     return jnp.sqrt(1 + (score - y) ** 2) - 1
+        >>> lo.fit(lo.glm(pseudo_huber, x, y, l2=0.5)).theta.weight.shape
+        (3,)
     """
     loss = loss if isinstance(loss, Loss) else Loss(loss)
     given, names = {"x": x, "y": y, "weights": weights, "offset": offset}, names_of(x)
@@ -135,6 +144,10 @@ def logistic(
 
     Raises:
         ValueError: for more or fewer labels than two, and as `glm`.
+
+    Example:
+        >>> lo.fit(lo.logistic(x, ["no", "yes"] * 12, l2=1.0)).theta.weight.shape
+        (3,)
     """
     return glm(
         _losses.logistic,
@@ -177,6 +190,10 @@ def softmax(
 
     Raises:
         ValueError: for one label alone, and as `glm`.
+
+    Example:
+        >>> lo.fit(lo.softmax(x, np.arange(24) % 3, l2=1.0)).theta.weight.shape
+        (3, 3)
     """
     return glm(
         _losses.softmax,
@@ -219,6 +236,10 @@ def squares(
 
     Raises:
         ValueError: for targets that are no finite numbers, and as `glm`.
+
+    Example:
+        >>> bool(np.allclose(lo.fit(lo.squares(x, x[:, 0], l2=0.0)).theta.weight, [1.0, 0.0, 0.0]))
+        True
     """
     return glm(
         _losses.squares,
@@ -261,6 +282,12 @@ def poisson(
 
     Raises:
         ValueError: for negative counts, and as `glm`.
+
+    Example:
+        >>> exposure = np.linspace(1, 2, 24)
+        >>> rates = lo.poisson(x, np.arange(24) % 3, l2=1.0, offset=np.log(exposure))
+        >>> lo.fit(rates).theta.weight.shape
+        (3,)
     """
     return glm(
         _losses.poisson,

@@ -41,6 +41,11 @@ def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
     Raises:
         ValueError: if it is not an objective, if its inputs are sparse, or for a mesh of other
             axes.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> lo.fit(lo.shard(objective, mesh)).flat.shape
+        (4,)
     """
     if not isinstance(objective, AbstractObjective):
         raise ValueError(

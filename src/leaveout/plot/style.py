@@ -57,14 +57,38 @@ def need_matplotlib():
 
 
 def styles(kinds) -> dict[str, tuple[str, str]]:
-    """A style for each kind, no two alike while there are five unknown ones or fewer."""
+    """A style for each kind, no two alike while there are five unknown ones or fewer.
+
+    Args:
+        kinds: names of sorts of groups.
+
+    Returns:
+        name to colour and marker.
+
+    Example:
+        >>> lo.plot.styles(["random"])
+        {'random': ('#000000', 'o')}
+    """
     unknown = sorted(set(kinds) - set(STYLE))
     known = {kind: style for kind, style in STYLE.items() if kind in kinds}
     return known | {kind: OTHER[i % len(OTHER)] for i, kind in enumerate(unknown)}
 
 
 def canvas(down: int, across: int):
-    """A figure with room for square panels, and its axes (down across)."""
+    """A figure with room for square panels, and its axes (down across).
+
+    Args:
+        down: rows of panels.
+        across: columns of panels.
+
+    Returns:
+        the matplotlib figure, and an array of its axes.
+
+    Example:
+        >>> figure, axes = lo.plot.canvas(1, 2)
+        >>> axes.shape
+        (1, 2)
+    """
     need_matplotlib()
     from matplotlib import figure as drawn
 
@@ -86,6 +110,10 @@ def write(figure: Figure, path: Paths) -> None:
         figure: of matplotlib.
         path: where to, or several paths, each whole or not at all; the format goes by the suffix,
             matplotlib's own without one. Nowhere if None.
+
+    Example:
+        >>> figure, axes = lo.plot.canvas(1, 1)
+        >>> lo.plot.write(figure, "figure.png")
     """
     if path is None:
         return

@@ -38,6 +38,11 @@ class Dataset:
         weights: (n) base weights that go with the natural groups, or None for ones.
         labels: columns about the training examples, name to (n); the first groups them naturally.
         query_labels: columns about the query examples, name to (m).
+
+    Example:
+        >>> data = lo.datasets.wine()
+        >>> data.n, data.d, data.outputs, data.x_query.shape
+        (142, 13, 3, (36, 13))
     """
 
     name: str
@@ -90,7 +95,20 @@ class Dataset:
 
 
 def objective_for(data: Dataset, l2: float = 1.0, *, weights=None) -> LinearObjective:
-    """The model of a `Dataset`: logistic or softmax regression of labels, else least squares."""
+    """The model of a `Dataset`: logistic or softmax regression of labels, else least squares.
+
+    Args:
+        data: the data set.
+        l2: the penalty, absolute.
+        weights: (n) base weights; default the data set's, or ones.
+
+    Returns:
+        the objective.
+
+    Example:
+        >>> lo.datasets.objective_for(lo.datasets.wine()).loss is lo.losses.softmax
+        True
+    """
     make = squares
     if data.labelled:
         make = logistic if data.outputs == 1 else softmax

@@ -31,7 +31,15 @@ def _embedded(name: str, loader: str, source: str, scale: float = 1.0) -> Datase
 
 
 def breast_cancer() -> Dataset:
-    """Breast Cancer Wisconsin (Diagnostic): 455 + 114 tumours, 30 raw features, 2 classes."""
+    """Breast Cancer Wisconsin (Diagnostic): 455 + 114 tumours, 30 raw features, 2 classes.
+
+    Returns:
+        the data set, in scikit-learn's own copy.
+
+    Example:
+        >>> lo.datasets.breast_cancer().x.shape
+        (455, 30)
+    """
     return _embedded(
         "breast_cancer",
         "load_breast_cancer",
@@ -40,7 +48,15 @@ def breast_cancer() -> Dataset:
 
 
 def digits() -> Dataset:
-    """Handwritten digits: 1,437 + 360 images of 8 x 8, pixels in [0, 1], 10 classes."""
+    """Handwritten digits: 1,437 + 360 images of 8 x 8, pixels in [0, 1], 10 classes.
+
+    Returns:
+        the data set, in scikit-learn's own copy.
+
+    Example:
+        >>> lo.datasets.digits().x.shape
+        (1437, 64)
+    """
     return _embedded(
         "digits",
         "load_digits",
@@ -50,7 +66,15 @@ def digits() -> Dataset:
 
 
 def wine() -> Dataset:
-    """Wine: 142 + 36 chemical analyses, 13 raw features, 3 growers."""
+    """Wine: 142 + 36 chemical analyses, 13 raw features, 3 growers.
+
+    Returns:
+        the data set, in scikit-learn's own copy.
+
+    Example:
+        >>> lo.datasets.wine().x.shape
+        (142, 13)
+    """
     return _embedded(
         "wine", "load_wine", "Aeberhard and Forina (1991), UCI dataset 109, as in scikit-learn"
     )

@@ -176,8 +176,14 @@ def diabetes() -> Dataset:
     categories); "None" is a category. Positive: readmitted within 30 days. The split is the
     released code's (NumPy's RandomState(2)).
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw file is neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.diabetes().x.shape  # doctest: +SKIP
 
     Source: Strack et al. (2014).
     """
@@ -225,8 +231,14 @@ def enron() -> Dataset:
     the released code; lower-case alphabetic words of two letters or more that are not in
     scikit-learn's list of stop words, in at least five training e-mails. The paper has 3,289.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw file is neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.enron().x.shape  # doctest: +SKIP
 
     Source: Metsis, Androutsopoulos and Paliouras (2006).
     """
@@ -283,8 +295,14 @@ def fishdog() -> Dataset:
 
     EfficientNet-Lite0 on images of 48 pixels, where the paper has 2,048 features of Inception v3.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the file is not below LEAVEOUT_DATA; it is published nowhere.
+
+    Example:
+        >>> lo.datasets.fishdog().x.shape  # doctest: +SKIP
 
     Source: Imagenette, a subset of ImageNet.
     """
@@ -312,8 +330,14 @@ def mnist() -> Dataset:
 
     The first 5,000 training images, the released code's validation set, are not used.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.mnist().x.shape  # doctest: +SKIP
 
     Source: LeCun, Cortes and Burges (1998).
     """
@@ -324,8 +348,14 @@ def mnist() -> Dataset:
 def mnist_small() -> Dataset:
     """A tenth of MNIST: 5,500 of its 55,000 images, drawn as in the released code; same queries.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.mnist_small().x.shape  # doctest: +SKIP
 
     Source: LeCun, Cortes and Burges (1998).
     """

@@ -104,8 +104,14 @@ def cdr() -> Dataset:
     to those that an L1 penalised logistic regression keeps, at the penalty of the best weighted F1
     on the development pairs' votes.
 
+    Returns:
+        the data set; `labels` names the function and the pair.
+
     Raises:
         FileNotFoundError: if the files are not below LEAVEOUT_DATA; they are published nowhere.
+
+    Example:
+        >>> lo.datasets.cdr().n  # doctest: +SKIP
 
     Source: Li et al. (2016), Hancock et al. (2018).
     """
@@ -215,8 +221,14 @@ def nli() -> Dataset:
     names the worker and the part (base, sim, translate) of each training example; in sim and
     translate the worker labelled a pair that was made by machine.
 
+    Returns:
+        the data set; `labels` names the worker and the part.
+
     Raises:
         FileNotFoundError: if the files are not below LEAVEOUT_DATA.
+
+    Example:
+        >>> lo.datasets.nli().n  # doctest: +SKIP
 
     Source: Vania, Chen and Bowman (2020).
     """
