@@ -24,7 +24,6 @@ release = importlib.metadata.version("leaveout")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["examples", "**/_*", "_build", "**/.ipynb_checkpoints"]
 root_doc = "index"
-suppress_warnings = ["toc.empty_glob", "toc.glob"]
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

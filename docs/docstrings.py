@@ -26,6 +26,7 @@ WORDS = {  # as they stand in docstrings, to the term of the glossary
     r"mu(?= is|,|\b)": "Mu",
 }
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Example|Examples|Source|Yields):\s*(.*)$")
+HEAD = re.compile(r"^(    [\w*][\w*, ]*:)(.*)$")
 PUBLIC = {f"lo.{name}" for name, _ in names()}
 SHORT = {}  # a name without its shelf, where only one has it
 for _name in sorted(PUBLIC, key=len, reverse=True):
@@ -48,7 +49,13 @@ def process(app, what, name, obj, options, lines: list[str]) -> None:
         elif literal and not blank and not indented:
             literal = False
         plain = literal or blank or line.lstrip().startswith((">>>", "..."))
-        out.append(line if plain or _in_example(lines, number) else _prose(line, linked))
+        head = HEAD.match(line) if section else None
+        if plain or _in_example(lines, number):
+            out.append(line)
+        elif head is not None:  # the name of an argument stays as it is
+            out.append(head[1] + _prose(head[2], linked))
+        else:
+            out.append(_prose(line, linked))
     lines[:] = out
 
 

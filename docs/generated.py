@@ -80,6 +80,7 @@ def write(docs: Path) -> None:
     _save(docs / "reference" / "datasets.md", _datasets())
     _save(docs / "how-to" / "_statuses.md", _statuses())
     _save(docs / "glossary.md", _glossary())
+    _save(docs / "explanation" / "_more.md", _more(docs))
     _notebooks(docs / "tutorials")
 
 
@@ -186,6 +187,16 @@ def _glossary() -> str:
     for term, said in sorted(terms().items(), key=lambda pair: pair[0].lower()):
         lines += [*ALIASES.get(term, ()), term, f"  {said[:1].upper()}{said[1:]}", ""]
     return "\n".join([*lines, "```", ""])
+
+
+def _more(docs: Path) -> str:
+    """The list of pages beside `index.md` that no other page lists."""
+    listed = "".join(path.read_text(encoding="utf-8") for path in docs.rglob("index.md"))
+    listed += "index"
+    found = [page.stem for page in sorted(docs.glob("*.md"))]
+    own = [stem for stem in found if not re.search(rf"^(\.\./)?{stem}$", listed, flags=re.M)]
+    lines = ["```{toctree}", ":hidden:", "", *(f"../{stem}" for stem in own if stem != "index")]
+    return "\n".join([*lines, "```", ""]) if own != ["index"] else ""
 
 
 def _notebooks(folder: Path) -> None:
