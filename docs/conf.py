@@ -5,9 +5,9 @@ Notebooks are Python files of `notebooks/`. They are shown as they are written, 
 `LEAVEOUT_RUN_NOTEBOOKS=cache` has Sphinx run those that changed since the last time.
 """
 
-import importlib.metadata
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -19,7 +19,7 @@ import generated  # noqa: E402
 project = "leaveout"
 author = "The leaveout developers"
 project_copyright = "The leaveout developers, Apache License 2.0"
-release = importlib.metadata.version("leaveout")
+release = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]["version"]
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["examples", "**/_*", "_build", "**/.ipynb_checkpoints"]
@@ -39,6 +39,7 @@ maximum_signature_line_length = 90
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Source"]
 viewcode_line_numbers = True

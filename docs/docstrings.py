@@ -45,7 +45,7 @@ def process(app, what, name, obj, options, lines: list[str]) -> None:
         indented = line.startswith("    ") and not blank
         if not section and indented and not literal and number and not lines[number - 1].strip():
             literal = True
-            out += ["::", ""]
+            out += [".. code-block:: text", ""]
         elif literal and not blank and not indented:
             literal = False
         plain = literal or blank or line.lstrip().startswith((">>>", "..."))
@@ -53,7 +53,7 @@ def process(app, what, name, obj, options, lines: list[str]) -> None:
         if plain or _in_example(lines, number):
             out.append(line)
         elif head is not None:  # the name of an argument stays as it is
-            out.append(head[1] + _prose(head[2], linked))
+            out.append(head[1].replace(", ", ",") + _prose(head[2], linked))
         else:
             out.append(_prose(line, linked))
     lines[:] = out

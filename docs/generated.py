@@ -27,6 +27,7 @@ INNER = {  # what a shelf offers to other folders, and not to users
     *("measures.Ball", "measures.Measures", "measures.as_measures", "groups.shuffles"),
     *("counterexamples.changes", "datasets.Origin", "datasets.origin", "datasets.where"),
     *(f"plot.{name}" for name in ("Axes", "Figure", "Paths", "FOUR", "LINES", "OTHER", "STYLE")),
+    *("plot.HELPS", "plot.HURTS", "plot.meaning", "groups.dealt_sums", "datasets.Coding"),
     *("plot.count_in_red", "plot.need_matplotlib", "solvers.AnySolver"),
 }
 OF_SOLVERS = ("Auto", "CG", "Cholesky", "Lineax", "LowRank", "Refined")
