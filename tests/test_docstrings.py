@@ -60,7 +60,16 @@ def shared():
     return space
 
 
-@pytest.mark.parametrize("file", EXAMPLES)
+#: what compiles most
+SLOW = {
+    *("analysis/propositions.py", "fitting/edits.py", "fitting/penalties.py"),
+    *("methods/trajectory.py", "objectives/sharded.py", "training/run.py"),
+    "studies/koh2019/counterexamples.py",
+}
+FILES = [pytest.param(file, marks=pytest.mark.slow if file in SLOW else ()) for file in EXAMPLES]
+
+
+@pytest.mark.parametrize("file", FILES)
 def test_examples_print_what_they_say(file, shared, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for line, text in EXAMPLES[file]:

@@ -40,13 +40,12 @@ def blocks(text: str) -> list[Block]:
 WRITTEN = sorted(page for page in (ROOT / "docs").glob("*/**/*.md") if "api" not in page.parts)
 PAGES = [README, ROOT / "CONTRIBUTING.md", *WRITTEN]
 RUN = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"))]
-QUICK = ("README.md", "ten_minutes.md", "statuses.md", "own_loss.md")
 
 
 def cases():
-    """Pages, those of more than a few seconds among the slow tests."""
+    """Pages, all but the first among the slow tests: together they take a minute."""
     for page in RUN:
-        marks = () if page.name in QUICK else (pytest.mark.slow,)
+        marks = () if page == README else (pytest.mark.slow,)
         yield pytest.param(page, id=str(page.relative_to(ROOT)), marks=marks)
 
 

@@ -62,7 +62,7 @@ def against():
 
 
 def intervals():
-    """Proven intervals of the effect of retraining, from one Newton step; matplotlib's own."""
+    """Proven intervals of the effect of retraining: mostly narrower than the dots."""
     groups = lo.groups.random(jax.random.key(0), data, sizes=np.full(30, 20))
     measure = lo.measures.loss(queries, reduce="mean")
     sure = lo.effects(fit, groups, measure, lo.NewtonChebyshev(), certify=True)
