@@ -3,7 +3,7 @@
     python docs/examples/hospital.py --out build
     python docs/examples/hospital.py patients.csv --target died --groups hospital --feature treated
 
-Without a file a table is drawn: patients of eight hospitals, one of which treats the sickest.
+Without a file a table is drawn: patients of 24 hospitals, one of which treats the sickest.
 """
 
 import argparse
@@ -16,11 +16,14 @@ import pandas as pd
 import leaveout as lo
 
 
-def drawn(n: int = 1200, seed: int = 0) -> pd.DataFrame:
+def drawn(n: int = 2400, seed: int = 0) -> pd.DataFrame:
     """Patients; in hospital H treatment goes to those who would have died anyway."""
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
-        {"age": rng.normal(65, 10, n).round(1), "hospital": rng.choice(list("ABCDEFGH"), n)}
+        {
+            "age": rng.normal(65, 10, n).round(1),
+            "hospital": rng.choice(list("ABCDEFGHIJKLMNOPQRSTUVWX"), n),
+        }
     )
     severe = rng.normal(size=n)
     of_h = frame["hospital"] == "H"
