@@ -43,7 +43,9 @@ def refusals(folder: Path) -> dict[str, Callable[[], object]]:
         "a map": lambda: lo.plot.heat(effects.value, groups.names, ["loss"]),
         "panels": lambda: lo.plot.panels({"a": effects}, effects, [0]),
         "data of scikit-learn": lo.datasets.breast_cancer,
-        "clusters": lambda: lo.groups.feature_clusters(jax.random.key(0), fit.objective, sizes=[3]),
+        "clusters": lambda: lo.groups.feature_clusters(
+            jax.random.key(0), lo.logistic(x, y), sizes=[3]
+        ),
     }
 
 

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import series
 
 
-def run_of(folder, ours, plain, cores=2):
+def run_of(folder, ours, plain, cores: float = 2):
     """The file of a run in which each of our methods takes `ours` ms, scikit-learn `plain`."""
     rows = [{"data": "d", "method": name, "ms_a_group": ours} for name in series.OURS]
     rows += [{"data": "d", "method": "scikit-learn lbfgs at 1", "ms_a_group": plain}]
