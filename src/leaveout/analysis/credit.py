@@ -22,6 +22,7 @@ from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Newton, Retrain, l2_of_groups, self_influence
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.deprecated import instead
+from leaveout.runtime.extras import needed
 from leaveout.runtime.files import write_parquet
 from leaveout.runtime.memory import limited
 from leaveout.runtime.options import check_integer
@@ -49,6 +50,13 @@ class Credit:
         base: (m) the columns at theta, f(with), of which effects are changes; NaN for a column that
             depends on who leaves.
         fit: what the effects are of, or None where it is not at hand.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, null=20)
+        >>> found.columns, list(found.effects)
+        (('mean of loss',), ['influence', 'Newton'])
+        >>> found.to_pandas().shape
+        (4, 18)
     """
 
     groups: Groups
@@ -82,7 +90,8 @@ class Credit:
         each other method), the last method's "effect per example on f", "lower" and "upper" where
         certified, and "z", "percentile", "p" and "q".
         """
-        import pandas as pd
+        with needed("a table of groups"):
+            import pandas as pd
 
         size = self.groups.size
         table: dict[str, Any] = {
@@ -223,6 +232,14 @@ def credit(
         values: from `lo.value` of the same groups and measures: minus them, as effects, in the
             first column.
         memory: as in `effects`.
+
+    Returns:
+        a table of the groups; `print` shows it.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, actual=True, null=20)
+        >>> list(found.effects), found.null.p.shape
+        (['influence', 'Newton', 'actual'], (4, 1))
     """
     methods = [methods] if isinstance(methods, Method) else list(methods)
     if actual and not any(method.actual for method in methods):

@@ -33,6 +33,11 @@ class HeldOut:
         groups: what was held out.
         method: name of the method.
         drop: whether means leave out the groups that did not converge.
+
+    Example:
+        >>> held_out = lo.cross_validate_groups(fit, groups, lo.Retrain())
+        >>> bool(held_out.mean > held_out.training_mean)
+        True
     """
 
     loss: np.ndarray
@@ -119,8 +124,16 @@ def cross_validate_groups(
         memory: as in `effects`.
         throw: as in `effects`.
 
+    Returns:
+        losses (g) of the groups, and their means.
+
     Raises:
         ValueError: for groups that add something.
+        SolveError: of a mean, where a group did not converge and `drop` is not said.
+
+    Example:
+        >>> lo.cross_validate_groups(fit, groups, lo.Retrain()).loss.shape
+        (4,)
 
     Source: Koh et al. (2019), section 4.3 (self-loss); Pregibon (1981) and Beirami et al. (2017)
     for single points.

@@ -25,6 +25,13 @@ class LDS:
         high: 97.5 % point.
         ceiling: the score that a perfect prediction could have; NaN without seeds.
         columns: how many columns have one.
+
+    Example:
+        >>> halves = lo.Groups.from_masks(rng.random((8, 24)) < 0.5)
+        >>> truth = lo.effects(fit, halves, measure, lo.Retrain())
+        >>> found = lo.lds(lo.effects(fit, halves, measure), truth)
+        >>> bool(found.low <= found.value <= found.high), found.columns
+        (True, 1)
     """
 
     value: float
@@ -52,8 +59,17 @@ def lds(
         key: random key of bootstrap and splits; default `jax.random.key(0)`.
         resamples: of groups, columns and seeds together.
 
+    Returns:
+        the score, its interval and its ceiling.
+
     Raises:
         ValueError: for other groups or columns, or fewer than three groups that are not flagged.
+
+    Example:
+        >>> halves = lo.Groups.from_masks(np.random.default_rng(1).random((8, 24)) < 0.5)
+        >>> truth = lo.effects(fit, halves, measure, lo.Retrain())
+        >>> bool(lo.lds(lo.effects(fit, halves, measure), truth).value > 0.8)
+        True
 
     Source: Park et al. (2023), TRAK, equation 12.
     """

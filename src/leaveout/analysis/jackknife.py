@@ -43,6 +43,11 @@ def jackknife(
             is only one.
         SolveError: if the effect of a group on a column is flagged, unless they are to be dropped.
 
+    Example:
+        >>> effects = lo.effects(fit, groups, lo.measures.parameter([0, 1]), lo.Retrain())
+        >>> lo.jackknife(effects).shape
+        (2,)
+
     Source: Efron and Stein (1981); Liang and Zeger (1986).
     """
     if not isinstance(effects, Effects):

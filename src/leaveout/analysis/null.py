@@ -25,7 +25,12 @@ __all__ = ["Null", "Standing", "Within", "standing"]
 
 
 class Within(enum.Enum):
-    """Of what random groups take as many points as the group that they are compared with."""
+    """Of what random groups take as many points as the group that they are compared with.
+
+    Example:
+        >>> [within.name for within in lo.Within]
+        ['classes', 'size']
+    """
 
     classes = "each class, where the targets are labels"
     size = "all points together: they are of the same size, nothing else"
@@ -44,6 +49,12 @@ class Null:
         within: of what they take as many points: `Within`, or (n) strata of your own, for example
             site and class.
         key: of the draws; default one fixed key, so that the same call gives the same table.
+
+    Example:
+        >>> chance = lo.Null(50, lo.Newton(), within=lo.Within.size)
+        >>> found = lo.credit(fit, groups, measure, null=chance)
+        >>> found.null.draws, found.null.method
+        (50, 'Newton')
     """
 
     draws: int = 1000
@@ -86,6 +97,11 @@ class Standing:
         family: of groups that were looked for (`discover`), among how many: what they are compared
             with is then the most extreme effect of as many in every draw, p is one-sided and of the
             whole family, and q is p. 0 of groups that were given.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, null=20).null
+        >>> found.p.shape, bool((found.p >= 2 / 21).all())
+        ((4, 1), True)
     """
 
     effect: np.ndarray

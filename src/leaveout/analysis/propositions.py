@@ -88,6 +88,11 @@ class Constants(eqx.Module):
         l2: the smallest entry of the penalty: 0 with a free intercept.
         whole: mu of the group of everybody, lambda_max(H^-1/2 (H - penalty) H^-1/2); sigma_max /
             (sigma_max + l2) where all of theta is penalised, 1 with a free intercept.
+
+    Example:
+        >>> constants = lo.bounds.constants(fit)
+        >>> float(constants.n), round(float(constants.whole), 6)  # the intercept is free
+        (24.0, 1.0)
     """
 
     n: Float[Array, ""]
@@ -106,8 +111,18 @@ def constants(fit: Fit) -> Constants:
     C_H is sup |loss'''| max |x|^3: 1 / (6 sqrt 3) for the logistic loss, 0 for squares; for the
     softmax sqrt(2) / (3 sqrt 3), found by maximisation for K to 10, proven for 2.
 
+    Args:
+        fit: a linear model with a dense Hessian.
+
+    Returns:
+        the constants, scalars.
+
     Raises:
         ValueError: for objectives that are not linear models, or too large for a dense Hessian.
+
+    Example:
+        >>> lo.bounds.constants(lo.fit(lo.squares(x, y, l2=1.0))).third.item()
+        0.0
     """
     check_dense(fit)
     return _constants(as_linear(fit.objective), linear_expansion(fit), factor_of(fit))
@@ -135,7 +150,12 @@ def _constants(objective: LinearObjective, expansion: LinearExpansion, factor: F
 
 
 class Sigma(enum.Enum):
-    """What is taken for the least curvature of what stays, beside the penalty."""
+    """What is taken for the least curvature of what stays, beside the penalty.
+
+    Example:
+        >>> [sigma.name for sigma in lo.bounds.Sigma]
+        ['zero', 'printed']
+    """
 
     zero = "nothing: then the bound holds"
     printed = "sigma_min of all the data, as in the paper"
@@ -164,6 +184,14 @@ def newton_gap(
 
     Returns:
         (g m) in units of f.
+
+    Raises:
+        ValueError: for other models, or measures without a largest gradient.
+
+    Example:
+        >>> whole = lo.fit(lo.logistic(x, y, l2=1.0, intercept=False))
+        >>> lo.bounds.newton_gap(whole, groups, lo.measures.parameter(0)).shape
+        (4, 1)
     """
     sigma = option(Sigma, sigma, "sigma")
     fit, groups = admit(fit, groups)
@@ -204,6 +232,12 @@ class Parts(eqx.Module):
         rest: f's higher orders along the step; 0 for predictions. Computed, not bounded.
         status: (g m) `Status` codes, the first of the three effects' that is not 0: the parts of a
             flagged effect explain nothing.
+
+    Example:
+        >>> parts = lo.bounds.decompose(fit, groups, measure)
+        >>> error = parts.newton_error + parts.curvature + parts.measure_curvature + parts.rest
+        >>> bool(np.allclose(parts.actual - parts.influence, error))
+        True
     """
 
     influence: Float[np.ndarray, "g m"]
@@ -234,6 +268,13 @@ def decompose(
         measures: any.
         retrain: how the actual effects are found.
         memory: as in `effects`.
+
+    Returns:
+        the parts, each (g m), in units of f.
+
+    Example:
+        >>> lo.bounds.decompose(fit, groups, measure).newton_error.shape
+        (4, 1)
     """
     fit, groups = admit(fit, groups)
     with limited(memory):
@@ -288,6 +329,11 @@ class Cone(eqx.Module):
     Attributes:
         lower, upper: (g) slopes: lower * influence <= Newton - rest <= upper * influence, `rest` of
             `decompose`.
+
+    Example:
+        >>> cone = lo.bounds.cone(fit, groups)
+        >>> bool((1 <= cone.lower).all()), bool((cone.lower <= cone.upper).all())
+        (True, True)
     """
 
     lower: Float[np.ndarray, "g"]
@@ -295,7 +341,12 @@ class Cone(eqx.Module):
 
 
 class Mu(enum.Enum):
-    """Whose share of the curvature, along which direction, a bound takes."""
+    """Whose share of the curvature, along which direction, a bound takes.
+
+    Example:
+        >>> [mu.name for mu in lo.bounds.Mu]
+        ['everybody', 'group', 'lanczos']
+    """
 
     everybody = "the largest, of all the data together: the paper's"
     group = "the largest, of the group alone"
@@ -319,6 +370,13 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: Mu | str = Mu.la
         groups: what leaves.
         copies: proposition 4's function instead of 3's; it holds for a linear f only along copies.
         of: whose share.
+
+    Returns:
+        slopes (g) between which Newton over influence lies.
+
+    Example:
+        >>> lo.bounds.cone(fit, groups, of=lo.bounds.Mu.group).upper.shape
+        (4,)
     """
     of = option(Mu, of, "of")
 
@@ -347,6 +405,18 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
         d(w) = 1 / (1 - |w| loss'' x' H^-1 x)
 
     One output only. For a group of other points it is what the formula gives for its first one.
+
+    Args:
+        fit: a linear model of one output.
+        groups: copies of one point each.
+
+    Returns:
+        (g) ratios, at least 1 where points of positive curvature leave.
+
+    Example:
+        >>> twins = lo.Groups.from_indices([[0], [3]], n=24)
+        >>> bool((lo.bounds.copies(fit, twins) > 1).all())
+        True
     """
     fit, groups = admit(fit, groups)
     if fit.objective.outputs > 1:
@@ -371,6 +441,16 @@ def prediction_gap(
         groups: what leaves.
         measures: measures that do not depend on what leaves.
         of: `Mu.group`, or `Mu.everybody` for the paper's global constant.
+
+    Returns:
+        (g m) in units of f.
+
+    Example:
+        >>> gap = lo.bounds.prediction_gap(fit, groups, lo.measures.parameter(0))
+        >>> newton = lo.effects(fit, groups, lo.measures.parameter(0), lo.Newton())
+        >>> influence = lo.effects(fit, groups, lo.measures.parameter(0), lo.Influence())
+        >>> bool((abs(newton.value - influence.value) <= gap).all())
+        True
     """
     fit, groups = admit(fit, groups)
     of, w = option(Mu, of, "of"), leaving(fit, groups)

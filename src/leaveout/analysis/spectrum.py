@@ -45,8 +45,19 @@ def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
 
     One p x p eigendecomposition a group, and n p^2 to form S.
 
+    Args:
+        fit: a linear model with a factor.
+        groups: what leaves.
+
+    Returns:
+        (g p) in 0 to 1.
+
     Raises:
         ValueError: for p beyond what is formed.
+
+    Example:
+        >>> lo.bounds.spectrum(fit, groups).shape
+        (4, 4)
     """
     fit, groups = admit(fit, groups)
     return spectrum_of(fit, leaving(fit, groups))
@@ -54,7 +65,19 @@ def spectrum(fit: Fit, groups: Groups) -> Float[Array, "g p"]:
 
 @entry_point
 def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
-    """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1."""
+    """Mu: the largest share of the curvature along any direction that each group takes, 0 to 1.
+
+    Args:
+        fit: a linear model with a factor.
+        groups: what leaves.
+
+    Returns:
+        (g) in 0 to 1.
+
+    Example:
+        >>> bool((lo.bounds.shares(fit, groups) < 1).all())
+        True
+    """
     fit, groups = admit(fit, groups)
     return shares_of(fit, leaving(fit, groups))
 
@@ -92,6 +115,17 @@ def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
     """Every example's leverage, tr(H^-1 H_i), and the longest difference of scores in H^-1.
 
     n p^2 multiplications; the leverages of all add up to p, less what the penalty takes.
+
+    Args:
+        fit: a linear model with a factor.
+
+    Returns:
+        (n) leverages, and the longest difference, a scalar.
+
+    Example:
+        >>> leverages, longest = lo.bounds.leverages(fit)
+        >>> leverages.shape, bool(leverages.sum() < fit.flat.size)
+        ((24,), True)
     """
     own, longest = leverages_by_weight(fit)
     return weigh(fit.objective.weights, own), longest

@@ -38,6 +38,10 @@ class Light(enum.IntEnum):
 
     By `Trust.error`, what influence is expected to miss: green below 0.1, amber below 0.5, red from
     there on or where mu reaches 1. How often that was right on real data: `docs/certificates.md`.
+
+    Example:
+        >>> [light.name for light in lo.Light]
+        ['green', 'amber', 'red']
     """
 
     green = 0
@@ -64,6 +68,11 @@ class Trust(eqx.Module):
             what its loss bends times its change squared.
         error: (g) missed + moved / 2, the relative error to expect of influence.
         light: (g) `Light` codes.
+
+    Example:
+        >>> trust = lo.trust(fit, groups)
+        >>> trust.mu.shape, bool((trust.mu < 1).all())
+        ((4,), True)
     """
 
     leverage: Float[np.ndarray, "g"]
@@ -89,6 +98,16 @@ def trust(fit: Fit, groups: Groups) -> Trust:
     Args:
         fit: a linear model with a factor.
         groups: what leaves.
+
+    Returns:
+        arrays (g); `print` shows a table.
+
+    Raises:
+        ValueError: for other models, or without a factor.
+
+    Example:
+        >>> [lo.Light(int(code)).name for code in lo.trust(fit, groups).light]
+        ['amber', 'amber', 'red', 'red']
     """
     check_fit(fit)
     check_outside(fit, "lo.trust")

@@ -11,6 +11,7 @@ from leaveout.fitting.saved import load_fit
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.networks import Network
+from leaveout.runtime.extras import needed
 from leaveout.runtime.files import (
     kind_in,
     read_npz,
@@ -68,6 +69,13 @@ class Effects:
         seeds: (s g m) of a run, the effects on each seed, of which `value` is the mean, or None.
         better: (m) 1 for a column of which more is better, -1 of which less is, 0 where that is not
             known: `Measure.better`.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, measure, lo.Retrain())
+        >>> effects
+        Effects(actual: 4 groups x 1 columns, all converged)
+        >>> effects.value.shape, effects.columns
+        ((4, 1), ('mean of loss',))
     """
 
     value: np.ndarray
@@ -146,7 +154,8 @@ class Effects:
 
         A wide table has the effects in the columns' names, and the worst status of each group.
         """
-        import pandas as pd
+        with needed("a table of effects"):
+            import pandas as pd
 
         if wide:
             return pd.DataFrame(self._wide())
@@ -190,7 +199,8 @@ class Effects:
 
     def to_arrow(self, *, wide: bool = False):
         """The table of `to_pandas` as a pyarrow Table."""
-        import pyarrow as pa
+        with needed("an Arrow table"):
+            import pyarrow as pa
 
         return pa.Table.from_pandas(self.to_pandas(wide=wide), preserve_index=False)
 
@@ -201,7 +211,8 @@ class Effects:
 
     def to_xarray(self):
         """An xarray Dataset with dimensions group and column."""
-        import xarray as xr
+        with needed("an array with labelled axes"):
+            import xarray as xr
 
         coordinates = {
             "group": self.groups.names,
@@ -280,9 +291,17 @@ def load(
         recipe: of a run, likewise; both are code, whose structure is compared with the file's.
         exact: of a run, refuse code whose structure is another.
 
+    Returns:
+        effects, or a run.
+
     Raises:
         ValueError: if the file is not one of ours, is damaged, or lacks a part; if objective or
             recipe are not those of the run or fit.
+
+    Example:
+        >>> lo.effects(fit, groups, measure).save("effects.npz")
+        >>> lo.load("effects.npz")
+        Effects(Newton: 4 groups x 1 columns, all converged)
     """
     if recipe is None and kind_in(path) == "fit":
         return load_fit(path, objective)

@@ -85,6 +85,18 @@ def effects(
 
     Returns:
         value (g m).
+
+    Raises:
+        ValueError: for what is no method or measure, groups of other data, or a theta too far from
+            its optimum.
+        SolveError: with `throw`, if an effect is flagged.
+
+    Example:
+        >>> lo.effects(fit, groups, [measure, lambda theta: theta.bias], lo.Retrain()).value.shape
+        (4, 2)
+        >>> sure = lo.effects(fit, groups, measure, lo.Retrain(), certify=True)
+        >>> bool((sure.lower <= sure.value).all() and (sure.value <= sure.upper).all())
+        True
     """
     if tolerance is not None and not is_positive(tolerance):
         raise ValueError(f"expected a tolerance > 0, got {tolerance!r}; 1e-3 is a thousandth")

@@ -107,6 +107,10 @@ class Curvature(abc.ABC):
 
     Raises:
         ValueError: for a damping that is negative, or no finite number.
+
+    Example:
+        >>> lo.curvature.GaussNewton(damping=0.1)
+        GaussNewton(damping=0.1)
     """
 
     damping: float | int | None = None
@@ -142,6 +146,11 @@ class GaussNewton(Curvature):
     """sum_i s_i J_i' Q_i J_i: never negative, where the Hessian of a network is.
 
     On linear models it is the Hessian.
+
+    Example:
+        >>> method = lo.Influence(curvature=lo.curvature.GaussNewton())
+        >>> lo.effects(fit, groups, measure, method).value.shape
+        (4, 1)
     """
 
     @property
@@ -159,6 +168,10 @@ class LastLayer(Curvature):
     """Gauss-Newton of the last layer alone: the features stay as they are.
 
     The last layer is the last parameter with two axes or more, and those after it.
+
+    Example:
+        >>> lo.curvature.LastLayer(damping=1e-3).name
+        'last layer'
     """
 
     @property
@@ -177,7 +190,12 @@ class LastLayer(Curvature):
 
 @dataclass(frozen=True)
 class Hessian(Curvature):
-    """The Hessian itself; refused where it is not positive definite, as it mostly is not."""
+    """The Hessian itself; refused where it is not positive definite, as it mostly is not.
+
+    Example:
+        >>> lo.curvature.Hessian().name
+        'Hessian'
+    """
 
     @property
     def name(self) -> str:

@@ -42,8 +42,15 @@ def reweight(groups: Groups, by) -> Groups:
         groups: whose points are reweighted.
         by: the factor, at least 0, one for all or (g).
 
+    Returns:
+        the groups with other w.
+
     Raises:
         ValueError: for a negative factor, or where more of a point would leave than there is.
+
+    Example:
+        >>> lo.reweight(groups, by=2).partial.tolist()[:3]
+        [-1.0, -1.0, -1.0]
     """
     factor = np.asarray(by, float)
     if factor.shape not in ((), (len(groups),)) or not (factor >= 0).all():
@@ -79,8 +86,16 @@ def rebalance(groups: Groups, y, *, weights=None) -> Groups:
         y: (n) the labels.
         weights: (n) the sample weights that the class weights multiply; default 1.
 
+    Returns:
+        the groups with the class weights that they change; each lists all n points.
+
     Raises:
         ValueError: where a group takes all of a class, or adds points.
+
+    Example:
+        >>> balanced = lo.rebalance(groups, y)
+        >>> balanced.size.tolist()
+        [24, 24, 24, 24]
     """
     labels = np.asarray(y)
     if labels.shape != (groups.n,):
@@ -129,8 +144,16 @@ def add(fit: Fit, examples: PyTree, groups=None, *, weights=None) -> tuple[Fit, 
         groups: groups of the m new points, or (m) labels that group them; default each alone.
         weights: (m) their base weights; default 1.
 
+    Returns:
+        the fit that knows of the points, and groups (g) whose effects are those of adding.
+
     Raises:
         ValueError: for examples that are not like the data, or labels the model does not know.
+
+    Example:
+        >>> more, added = lo.add(fit, (x[:2] + 1, y[:2]))
+        >>> lo.effects(more, added, measure).value.shape
+        (2, 1)
     """
     check_fit(fit)
     objective = fit.objective
@@ -169,8 +192,19 @@ def relabel(fit: Fit, groups: Groups, y: PyTree) -> tuple[Fit, Groups]:
         y: (n) the targets they get, in the labels of the training data; those of other points are
             not looked at. For an `lo.Objective` a PyTree like its data.
 
+    Returns:
+        a fit that knows of the other targets, and the groups that exchange them.
+
     Raises:
         ValueError: if `groups` was made for other data, or `y` does not fit it.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")  # a step sees little of it, and says so
+        ...     turned, both = lo.relabel(fit, groups[[0]], 1 - y)
+        >>> lo.effects(turned, both, measure, lo.Retrain()).value.shape
+        (1, 1)
     """
     _, groups = admit(fit, groups)
     objective = fit.objective

@@ -52,6 +52,12 @@ class Fit(eqx.Module):
             None where that is the objective itself.
         blocks: where there is no metric, what is near it: a factor for each output of a linear
             model, or None.
+
+    Example:
+        >>> fit.flat.shape, lo.Status(int(fit.status)).name
+        ((4,), 'converged')
+        >>> fit.theta.weight.shape, fit.theta.bias.shape
+        ((3,), ())
     """
 
     objective: AbstractObjective
@@ -184,6 +190,11 @@ class Change(eqx.Module):
         steps: (g) iterations or evaluations spent, 0 for a direct solve.
         status: (g) `Status` codes.
         objective: whose theta it is.
+
+    Example:
+        >>> change = lo.newton(fit, groups)
+        >>> change.value.shape, change.status.tolist()
+        ((4, 4), [0, 0, 0, 0])
     """
 
     value: Float[Array, "g p"]

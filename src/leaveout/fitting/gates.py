@@ -32,7 +32,12 @@ _SAMPLE = 256  # groups that stand for all where a gradient of each would cost t
 
 
 class Need(enum.Enum):
-    """What a method takes for granted."""
+    """What a method takes for granted.
+
+    Example:
+        >>> [need.name for need in lo.Need]
+        ['optimum', 'curvature', 'trajectory']
+    """
 
     optimum = "theta at the minimum of the objective"
     curvature = "the factor of the Hessian at theta"

@@ -91,9 +91,17 @@ def fit(
         max_steps: Newton steps at most.
         throw: raise when the optimum was not reached; otherwise `Fit.status` says so.
 
+    Returns:
+        theta, flat and as its PyTree, with the proof that it is an optimum.
+
     Raises:
         SolveError: if no optimum was found, or `theta` is not near one.
         ValueError: if theta does not have the objective's parameters.
+
+    Example:
+        >>> fit = lo.fit(lo.squares(x, y, l2=1.0))
+        >>> lo.Status(int(fit.status)).name, bool(fit.residual < 1e-6 * fit.sandwich)
+        ('converged', True)
     """
     if not isinstance(objective, AbstractObjective):
         raise ValueError(

@@ -145,10 +145,18 @@ def from_sklearn(
         frozen: what a refit would compute anew is meant to stay as it is: no warning.
         throw: as in `fit`.
 
+    Returns:
+        the fit of the converted objective, polished.
+
     Raises:
         ValueError: for another estimator or a penalty other than l2, or where two of x, y and
             weights have a pandas index and they differ.
         SolveError: if the parameters are not near the optimum of the converted objective.
+
+    Example:
+        >>> from sklearn.linear_model import Ridge
+        >>> lo.from_sklearn(Ridge(alpha=2.0).fit(x, y), x, y).objective.l2.item()
+        2.0
     """
     rows = common_rows(x=x, y=y, weights=weights)
     bare = _bare(estimator, x)

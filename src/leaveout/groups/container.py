@@ -57,6 +57,13 @@ class Groups:
             that an example without one gets nothing, instead of -w.
         fingerprint: which rows the examples are, where they were given with a pandas index: other
             data, or the same in another order, is then refused.
+
+    Example:
+        >>> groups = lo.Groups.from_labels(["a", "b", "a", "b"])
+        >>> groups.names.tolist(), groups.size.tolist()
+        (['a', 'b'], [2, 2])
+        >>> groups[[1]].dense().tolist()
+        [[0.0, 1.0, 0.0, 1.0]]
     """
 
     n: int

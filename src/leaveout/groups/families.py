@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from leaveout.groups.container import Groups
 from leaveout.groups.dealing import shuffles
 from leaveout.groups.linkage import single_linkage
+from leaveout.runtime.extras import needed
 from leaveout.runtime.memory import GRADIENT_BYTES
 from leaveout.runtime.options import check_integer, check_key, generator
 from leaveout.runtime.tables import dense_copy, is_sparse
@@ -86,6 +87,19 @@ _SKETCH = 512  # dimensions of the sketch of gradients that are too many to hold
 def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np.ndarray:
     """(num) sizes evenly spaced from low n to high n, truncated to integers, at least 1.
 
+    Args:
+        n: points in all.
+        num: how many sizes.
+        low: the least, a share of n.
+        high: the largest, a share of n.
+
+    Returns:
+        (num) integers.
+
+    Example:
+        >>> lo.groups.sizes(1_000, 4).tolist()
+        [2, 84, 167, 250]
+
     Source: Koh et al. (2019), section 3: 0.25 % to 25 % of the training data.
     """
     return np.clip(np.linspace(int(low * n), int(high * n), num).astype(int), 1, n - 1)
@@ -127,7 +141,20 @@ def _some(made: Groups | None, kind: str, why: str) -> Groups:
 
 
 def random(key: Array, data: Counted, *, sizes: Iterable) -> Groups:
-    """Points drawn uniformly without replacement, one group a size."""
+    """Points drawn uniformly without replacement, one group a size.
+
+    Args:
+        key: random key.
+        data: with n.
+        sizes: one group each.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> lo.groups.random(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
+        [2, 4]
+    """
     _known(data, Counted)
     rng = generator(key)
     lists = [rng.choice(data.n, size, replace=False) for size in _sized(sizes, data.n)]
@@ -153,7 +180,20 @@ def _inputs(data: Inputs) -> np.ndarray:
 
 
 def same_class(key: Array, data: Examples, *, sizes: Sequence | np.ndarray) -> Groups:
-    """Points of one class: a class with at least `size` points is chosen, then points of it."""
+    """Points of one class: a class with at least `size` points is chosen, then points of it.
+
+    Args:
+        key: random key.
+        data: with n, x (n d) and y (n).
+        sizes: one group each, if a class is large enough.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> lo.groups.same_class(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
+        [2, 4]
+    """
     _known(data, Examples)
     y = np.asarray(data.y)
     pools = [np.flatnonzero(y == label) for label in np.unique(y)]
@@ -164,6 +204,18 @@ def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
     """Points of like value in one feature: a window of a random feature's ranks.
 
     Ties are in the order of the data, so that windows of a sparse feature are slices of equals.
+
+    Args:
+        key: random key.
+        data: with n and x (n d).
+        sizes: one group each.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> lo.groups.shared_feature(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
+        [2, 4]
     """
     _known(data, Inputs)
     rng, x, n, lists = generator(key), _inputs(data), data.n, []
@@ -180,6 +232,18 @@ def feature_clusters(key: Array, data: Inputs, *, sizes: Sequence | np.ndarray) 
 
     The clusters are those of single linkage cut by inconsistency (threshold 1, depth 2) and of
     k-means with k = 4, 8, ..., 128, pooled; for each size a cluster large enough is chosen.
+
+    Args:
+        key: random key.
+        data: with n and x (n d).
+        sizes: one group each, if a cluster is large enough.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> lo.groups.feature_clusters(jax.random.key(0), objective, sizes=[3, 5]).size.tolist()
+        [3, 5]
     """
     _known(data, Inputs)
     return _clusters(key, _inputs(data), data, sizes, "feature clustering")
@@ -205,6 +269,15 @@ def gradient_clusters(
 
     Gradients that would take more than 128 MiB are sketched in 512 dimensions, which keeps
     distances to about 6 %.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> residuals = np.asarray(fit.expansion().first)
+        >>> key = jax.random.key(0)
+        >>> lo.groups.gradient_clusters(key, objective, residuals, sizes=[3]).size.tolist()
+        [3]
     """
     x = _inputs(data)
     x = np.c_[x, np.ones(len(x))] if intercept else x
@@ -237,7 +310,8 @@ def _single_linkage(points) -> np.ndarray:
 
 
 def _k_means(points, rng) -> list[np.ndarray]:
-    from sklearn.cluster import KMeans
+    with needed("k-means"):
+        from sklearn.cluster import KMeans
 
     settings: dict[str, Any] = {"n_init": 10}  # as in the paper; scikit-learn's stub wants text
     labels = []
@@ -265,6 +339,14 @@ def tails(
         scores: (n m) influence of each training point on each query's loss.
         num: groups for each query and end.
         names: (m) names of the queries; default their position.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> scores = lo.per_point(fit, lo.measures.loss((x[:1], y[:1])))
+        >>> len(lo.groups.tails(jax.random.key(0), scores, num=3))
+        6
     """
     scores, rng = np.asarray(scores), generator(key)
     n, lists, labels, kinds = len(scores), [], [], []
@@ -295,6 +377,13 @@ def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups
         key: random key, or None for the order of the data.
         data: with n, or n itself.
         k: number of folds, 2 to n.
+
+    Returns:
+        the groups.
+
+    Example:
+        >>> lo.groups.folds(None, 24, 3).size.tolist()
+        [8, 8, 8]
     """
     if not isinstance(data, int | np.integer):
         _known(data, Counted)
@@ -309,7 +398,18 @@ def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups
 
 
 def singles(data: Counted) -> Groups:
-    """Every point alone: leave one out."""
+    """Every point alone: leave one out.
+
+    Args:
+        data: with n.
+
+    Returns:
+        n groups of one point.
+
+    Example:
+        >>> len(lo.groups.singles(objective))
+        24
+    """
     _known(data, Counted)
     return Groups.from_indices(list(np.arange(data.n)[:, None]), n=data.n, kind="single")
 
@@ -327,6 +427,10 @@ def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: i
     Returns:
         g groups a draw, draw after draw. Groups that do not overlap do not in a draw either: it is
         a permutation of the points.
+
+    Example:
+        >>> lo.groups.lookalikes(jax.random.key(0), objective, like=groups, draws=2).size.tolist()
+        [6, 6, 6, 6, 6, 6, 6, 6]
     """
     _known(data, Counted)
     check_integer(draws, "draws")
@@ -348,6 +452,13 @@ def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:
         key: random key, as in `seven`.
         data: with n, x (n d) and y (n).
         num: groups a family.
+
+    Returns:
+        the groups, family after family.
+
+    Example:
+        >>> len(lo.groups.of_data(jax.random.key(0), lo.datasets.wine(), num=2))
+        8
     """
     _known(data, Examples)
     every = sizes(data.n, num)
@@ -376,6 +487,14 @@ def seven(
         scores: as in `tails`.
         num: groups a family; 100 and six queries make up to 1,700.
         first: `of_data(key, data, num=num)`, where several models of the same data share it.
+
+    Returns:
+        the groups, family after family.
+
+    Example:
+        >>> scores, residuals = lo.per_point(fit, measure), np.asarray(fit.expansion().first)
+        >>> len(lo.groups.seven(jax.random.key(0), objective, residuals, scores, num=2))
+        14
 
     Source: Koh et al. (2019), section 3; sizes and windows as in their released code.
     """

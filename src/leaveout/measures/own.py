@@ -70,6 +70,14 @@ def self_loss() -> Measure:
     """The loss of the group itself, sum_i s_i w_i loss_i(theta): one column.
 
     Not additive over groups: what is predicted depends on who leaves together.
+
+    Returns:
+        a measure of one column.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, lo.measures.self_loss(), lo.Retrain())
+        >>> bool((effects.value > 0).all())
+        True
     """
     return _SelfLoss()
 
@@ -164,9 +172,16 @@ def parameter(index, *, name: str = "parameter") -> Measure:
             stands for all of its columns.
         name: for tables and axes.
 
+    Returns:
+        a measure, a column for each entry.
+
     Raises:
         ValueError: for what is no integer, booleans among it; for a position beyond theta, or an
             unknown name, once the objective is known.
+
+    Example:
+        >>> lo.effects(fit, groups, lo.measures.parameter([0, -1]), lo.Newton()).columns
+        ('parameter[0]', 'parameter[-1]')
     """
     asked = np.atleast_1d(np.asarray(index))
     if asked.size and all(isinstance(one, str) for one in asked.reshape(-1).tolist()):
@@ -315,9 +330,17 @@ def linear(vectors, *, name: str = "linear") -> Measure:
         vectors: (m p), or (p) for one.
         name: for tables and axes.
 
+    Returns:
+        a measure of m columns.
+
     Raises:
         ValueError: for what is no matrix of finite numbers; for another p, once the objective is
             known.
+
+    Example:
+        >>> contrast = lo.measures.linear([1.0, -1.0, 0.0, 0.0], name="difference of slopes")
+        >>> lo.effects(fit, groups, contrast, lo.Newton()).columns
+        ('difference of slopes[0]',)
     """
     vectors = jnp.atleast_2d(vectors if is_traced(vectors) else jnp.asarray(_numbers(vectors)))
     if vectors.ndim != 2 or vectors.size == 0:

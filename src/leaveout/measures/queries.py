@@ -338,6 +338,13 @@ def prediction(
         by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset. An
             example whose label is missing is in none.
         name: for tables and axes.
+
+    Returns:
+        a measure of m K columns, or one for each subset.
+
+    Example:
+        >>> lo.effects(fit, groups, lo.measures.prediction(x[:2]), lo.Newton()).value.shape
+        (4, 2)
     """
     return _per_example((x, None, None), name, reduce, by, _score)
 
@@ -354,6 +361,14 @@ def loss(
         by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset. An
             example whose label is missing is in none.
         name: for tables and axes.
+
+    Returns:
+        a measure of m columns, or one for each subset.
+
+    Example:
+        >>> by_class = lo.measures.loss((x, y), by=y)
+        >>> lo.effects(fit, groups, by_class, lo.Newton()).columns
+        ('sum of loss[0]', 'sum of loss[1]')
     """
     return _per_example(parts(examples, name), name, reduce, by, _loss)
 
@@ -365,6 +380,19 @@ def margin(
 
     For a binary model y (w.x + b), y in {-1, +1}: what the paper's figures call the test
     prediction. For K classes s_y - log sum_{k != y} exp(s_k), which is the same for K = 2.
+
+    Args:
+        examples: inputs and labels, `(x (m d), y (m))`.
+        reduce: None for a column per example, "sum" or "mean" over examples.
+        by: (m) labels, or a dictionary of names to booleans (m): a sum or mean for each subset.
+        name: for tables and axes.
+
+    Returns:
+        a measure of m columns, or one for each subset.
+
+    Example:
+        >>> lo.effects(fit, groups, lo.measures.margin((x[:2], y[:2])), lo.Newton()).value.shape
+        (4, 2)
     """
     return _per_example(parts(examples, name), name, reduce, by, _margin)
 

@@ -95,6 +95,13 @@ def accuracy(examples, *, by: Iterable[object] | None = None, name: str = "accur
         examples: inputs and labels.
         by: (m) labels, or a dictionary of names to booleans (m): a column for each subset.
         name: for tables and axes.
+
+    Returns:
+        a measure; a column each subset.
+
+    Example:
+        >>> lo.effects(fit, groups, lo.measures.accuracy((x, y)), lo.Newton()).value.shape
+        (4, 1)
     """
     return _ranked(examples, name, by, _accuracy)
 
@@ -103,6 +110,18 @@ def auroc(examples, *, by: Iterable[object] | None = None, name: str = "AUROC") 
     """Area under the ROC curve of a binary classifier, ties counted half; as `accuracy`.
 
     Undefined, NaN, for a subset of one class.
+
+    Args:
+        examples: inputs and labels, `(x (m d), y (m))`.
+        by: (m) labels, or a dictionary of names to booleans (m): a column for each subset.
+        name: for tables and axes.
+
+    Returns:
+        a measure; a column each subset.
+
+    Example:
+        >>> lo.effects(fit, groups, lo.measures.auroc((x, y)), lo.Newton()).columns
+        ('AUROC',)
     """
     return _ranked(examples, name, by, _auroc)
 
@@ -113,6 +132,20 @@ def calibration_error(
     """Expected calibration error of the predicted class, in bins of equal width; as `accuracy`.
 
     The mean over examples of |accuracy - mean confidence| of the bin of their confidence.
+
+    Args:
+        examples: inputs and labels, `(x (m d), y (m))`.
+        bins: how many.
+        by: (m) labels, or a dictionary of names to booleans (m): a column for each subset.
+        name: for tables and axes.
+
+    Returns:
+        a measure; a column each subset.
+
+    Example:
+        >>> error = lo.measures.calibration_error((x, y), bins=5)
+        >>> lo.effects(fit, groups, error, lo.Newton()).columns
+        ('calibration error',)
 
     Source: Guo, Pleiss, Sun and Weinberger (2017).
     """

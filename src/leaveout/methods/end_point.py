@@ -278,6 +278,12 @@ class Corrected(Method):
         since: as in `Metagradient`.
         check: as in `Metagradient`.
         exact: as in `Metagradient`.
+
+    Example:
+        >>> lo.Corrected().name
+        'corrected metagradient'
+        >>> lo.Corrected(lo.curvature.LastLayer())
+        Corrected(curvature=LastLayer(damping=None), since=0, check=True, exact=True)
     """
 
     needs: ClassVar[Collection[Need]] = (Need.trajectory,)

@@ -65,6 +65,11 @@ class Influence(Method):
         rescaled: take each point's Newton step instead of its influence (`influence`).
         curvature: what stands for the Hessian, of `lo.curvature`; default the Hessian of a fit, and
             Gauss-Newton of a run. Groups are then solved by conjugate gradients.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, measure, lo.Influence())
+        >>> effects.method, effects.value.shape
+        ('influence', (4, 1))
     """
 
     of_run: ClassVar[Collection[Need] | None] = ()
@@ -156,6 +161,10 @@ def influence(
 
     Raises:
         ValueError: if `groups` was made for another number of examples.
+
+    Example:
+        >>> lo.influence(fit, groups).value.shape
+        (4, 4)
 
     Source: Koh and Liang (2017); Koh et al. (2019), equation 4, with the sign of removal. Rescaled:
     Beirami et al. (2017), Rad and Maleki (2020); Rubinstein and Hopkins (2025).
@@ -323,6 +332,15 @@ def per_point(
 
     Returns:
         (n m), f(without) - f(with) in units of f, to first order.
+
+    Raises:
+        SolveError: if a solve fails, unless `throw` is False.
+
+    Example:
+        >>> each = lo.per_point(fit, measure)
+        >>> together = lo.effects(fit, groups, measure, lo.Influence()).value
+        >>> bool(np.allclose(groups.dense() @ each, together))
+        True
     """
     check_fit(fit)
     fit = following(inside(fit))

@@ -74,6 +74,10 @@ class Newton(Method):
         steps: Newton steps, those after the first damped.
         curvature: what stands for the Hessian, of `lo.curvature`; default the Hessian of a fit, and
             Gauss-Newton of a run. Groups are then solved by conjugate gradients.
+
+    Example:
+        >>> lo.effects(fit, groups, measure, lo.Newton(steps=2)).method
+        'Newton, 2 steps'
     """
 
     of_run: ClassVar[Collection[Need] | None] = ()
@@ -111,6 +115,10 @@ class NewtonChebyshev(Method):
 
     Attributes:
         solver: any member of `solvers`, or a lineax linear solver.
+
+    Example:
+        >>> lo.effects(fit, groups, measure, lo.NewtonChebyshev()).method
+        'Newton-Chebyshev'
     """
 
     solver: AnySolver = Auto()
@@ -135,6 +143,10 @@ class Krylov(Method):
 
     Attributes:
         steps: how many.
+
+    Example:
+        >>> lo.effects(fit, groups, measure, lo.Krylov(steps=2)).method
+        'Krylov-2'
 
     Source: Hestenes and Stiefel (1952); the first step is d(w) of Koh et al. (2019), proposition 4,
     where that applies.
@@ -212,6 +224,10 @@ def newton(
 
     Raises:
         ValueError: if `groups` was made for another number of examples, or for less than a step.
+
+    Example:
+        >>> lo.newton(fit, groups).value.shape
+        (4, 4)
 
     Source: Koh et al. (2019), the one-step Newton approximation of section 4; Chebyshev's method
     of third order, here for the removal of groups.

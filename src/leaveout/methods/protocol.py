@@ -45,6 +45,12 @@ class PerPoint:
         residual: (m) what the columns' solves reached.
         steps: (m) iterations they took.
         status: (m) `Status` codes.
+
+    Example:
+        >>> n, m = 24, 1
+        >>> steps, status = np.zeros(m, int), np.zeros(m, np.int8)
+        >>> lo.PerPoint(np.zeros((n, m)), np.zeros(m), steps, status).value.shape
+        (24, 1)
     """
 
     value: Float[Array | np.ndarray, "n m"]
@@ -67,6 +73,11 @@ class Prepared:
             `PerPoint` for each measure, None for a measure without.
         change_under: as `change`, of groups and the l2 (g) that each one's refit has; None of a
             method that has no answer to it.
+
+    Example:
+        >>> prepared = lo.Prepared(lambda groups: jnp.zeros((len(groups), 4)))
+        >>> prepared.change(groups).shape
+        (4, 4)
     """
 
     change: Callable[[Groups], Change | Array | np.ndarray]
@@ -126,6 +137,14 @@ class Method(abc.ABC):
         first_order: whether measures are taken to first order in the change, instead of evaluated
             at the changed theta.
         actual: whether the change is that of retraining, which others are compared with.
+
+    Example:
+        >>> class Nothing(lo.Method):
+        ...     name = "nothing"
+        ...     def prepare(self, fit, measures):
+        ...         return lo.Prepared(lambda groups: jnp.zeros((len(groups), fit.flat.size)))
+        >>> lo.effects(fit, groups, measure, Nothing()).value.ravel().tolist()
+        [0.0, 0.0, 0.0, 0.0]
     """
 
     needs: ClassVar[Collection[Need]] = (Need.optimum,)

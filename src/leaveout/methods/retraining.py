@@ -67,6 +67,11 @@ class Retrain(Method):
 
     On a `Run` the training itself is repeated without each group, from the same start through the
     same batches; tolerance, max_steps and history are of fits.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, measure, lo.Retrain(tolerance=1e-10))
+        >>> bool((effects.residual < 1e-10).all())
+        True
     """
 
     actual: ClassVar[bool] = True
@@ -139,6 +144,11 @@ def retrain(
 
     Raises:
         ValueError: if `groups` was made for another number of examples.
+
+    Example:
+        >>> change = lo.retrain(fit, groups)
+        >>> change.value.shape, change.status.tolist()
+        ((4, 4), [0, 0, 0, 0])
 
     Source: Koh et al. (2019), equation 2; converged, where the paper's solver stopped early.
     """

@@ -34,6 +34,10 @@ class SecondOrder(Method):
     Attributes:
         solver: any member of `solvers`, or a lineax linear solver.
 
+    Example:
+        >>> lo.effects(fit, groups, measure, lo.SecondOrder()).method
+        'second-order influence'
+
     Source: Giordano, Jordan and Broderick (2019).
     """
 

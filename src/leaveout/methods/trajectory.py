@@ -98,6 +98,10 @@ class Metagradient(Method):
     Raises:
         ValueError: for an optimiser without derivative (Adam without eps_root); a training whose
             derivative turns within 2 % of the weights.
+
+    Example:
+        >>> lo.Metagradient(since=100).name
+        'metagradient since step 100'
     """
 
     needs: ClassVar[Collection[Need]] = (Need.trajectory,)
@@ -193,6 +197,10 @@ class Smoothness:
     Attributes:
         cosine: (s) for each seed, between the derivatives of the training loss in all weights, as
             they are and after a step of 2 %: 1 where the trained theta is smooth in them.
+
+    Example:
+        >>> lo.Smoothness(np.array([0.99, 0.97])).worst
+        0.97
     """
 
     cosine: np.ndarray
@@ -216,6 +224,24 @@ def smoothness(run: Run) -> Smoothness:
     Every weight moves by 2 %, up or down at random (always by the same draw). At 1 the derivative
     says what a group does; below .9, which is warned of, the trained theta bends within the step;
     below .5 `Metagradient` is refused. About eight trainings a seed.
+
+    Args:
+        run: from `lo.train`.
+
+    Returns:
+        a cosine for each seed.
+
+    Raises:
+        ValueError: for an optimiser that has no derivative.
+
+    Example:
+        >>> import optax
+        >>> def init(key):
+        ...     return {"w": jax.random.normal(key, (3,))}
+        >>> net = lo.network(init, lo.losses.logistic, (x, y), apply=lambda p, x: x @ p["w"])
+        >>> run = lo.train(net, lo.Recipe(optax.sgd(0.1), steps=6, batch=8), key=jax.random.key(0))
+        >>> bool(lo.smoothness(run).worst > 0.9)
+        True
     """
     if not isinstance(run, Run):
         raise ValueError(f"expected a Run from lo.train, got {type(run).__name__}")

@@ -51,6 +51,14 @@ class Objective(AbstractObjective):
     Raises:
         ValueError: for lengths that differ, NaN in the data, a loss that is not scalar, or a
             negative l2.
+
+    Example:
+        >>> def loss(theta, example):
+        ...     x, y = example
+        ...     return (x @ theta["slope"] - y) ** 2 / 2
+        >>> mine = lo.Objective(loss, (x, y), {"slope": jnp.zeros(3)}, l2=1.0)
+        >>> lo.fit(mine).theta["slope"].shape
+        (3,)
     """
 
     data: PyTree

@@ -41,6 +41,11 @@ class Linear(eqx.Module):
         weight: (d) for one output, (K d) for K.
         bias: () or (K); None without an intercept.
         names: of the columns of the inputs, where they were given as a table.
+
+    Example:
+        >>> theta = lo.Linear(weight=np.ones(3), bias=np.array(0.5))
+        >>> float(theta.weight @ x[0] + theta.bias) == float(x[0].sum() + 0.5)
+        True
     """
 
     weight: Any  # Float[Array, "d"] or "K d"; booleans where a mask of parameters is meant

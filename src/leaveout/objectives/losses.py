@@ -50,6 +50,13 @@ class Loss:
         third: the largest third derivative by the scores, anywhere, as a multilinear form.
         diagonal: `diagonal(scores (K), y)`, the second derivative by each score alone, of losses of
             several scores; None leaves it to K products with the Hessian.
+
+    Example:
+        >>> huber = lo.losses.Loss(lambda s, y: jnp.sqrt(1 + (s - y) ** 2) - 1, "real", convex=True)
+        >>> lo.fit(lo.glm(huber, x, y, l2=1.0)).theta.weight.shape
+        (3,)
+        >>> float(lo.losses.logistic(0.0, 1)), float(lo.losses.squares(1.0, 3.0))
+        (0.6931471805599453, 2.0)
     """
 
     value: Callable

@@ -72,9 +72,18 @@ def glm(
         offset: (n), or (n K) for several outputs: known amounts that are added to the scores, such
             as the log of an exposure. Query examples then carry theirs, `(x, y, offset)`.
 
+    Returns:
+        the objective, for `lo.fit`.
+
     Raises:
         ValueError: for wrong lengths, NaN, labels out of range, a negative l2, or where two of x,
             y, weights and offset have a pandas index and they differ.
+
+    Example:
+        >>> def pseudo_huber(score, y):
+        ...     return jnp.sqrt(1 + (score - y) ** 2) - 1
+        >>> lo.fit(lo.glm(pseudo_huber, x, y, l2=0.5)).theta.weight.shape
+        (3,)
     """
     loss = loss if isinstance(loss, Loss) else Loss(loss)
     given, names = {"x": x, "y": y, "weights": weights, "offset": offset}, names_of(x)
@@ -110,34 +119,185 @@ def glm(
     return objective
 
 
-def logistic(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
-    """Binary logistic regression; y holds two labels of any kind, the larger is the positive one.
+def logistic(
+    x,
+    y,
+    l2: Penalty = 1.0,
+    *,
+    intercept: bool = True,
+    weights=None,
+    penalised=None,
+    offset=None,
+) -> LinearObjective:
+    """Binary logistic regression; the larger of the two labels is the positive one.
 
-    Further options as in `glm`.
+    Args:
+        x: (n d) inputs: an array, a table, or a sparse matrix, as in `glm`.
+        y: (n) two labels of any kind.
+        l2: penalty, at least 0: scikit-learn's 1 / C; or one for each coefficient.
+        intercept: fit a bias, which is not penalised.
+        weights: (n) base weights, at least 0; default 1.
+        penalised: which parameters l2 falls on, or how heavily; default the weight only.
+        offset: (n) known amounts that are added to the scores.
+
+    Returns:
+        the objective, for `lo.fit`.
+
+    Raises:
+        ValueError: for more or fewer labels than two, and as `glm`.
+
+    Example:
+        >>> lo.fit(lo.logistic(x, ["no", "yes"] * 12, l2=1.0)).theta.weight.shape
+        (3,)
     """
-    return glm(_losses.logistic, x, y, 1, l2, **options)
+    return glm(
+        _losses.logistic,
+        x,
+        y,
+        1,
+        l2,
+        intercept=intercept,
+        weights=weights,
+        penalised=penalised,
+        offset=offset,
+    )
 
 
-def softmax(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
+def softmax(
+    x,
+    y,
+    l2: Penalty = 1.0,
+    *,
+    intercept: bool = True,
+    weights=None,
+    penalised=None,
+    offset=None,
+) -> LinearObjective:
     """Multinomial logistic regression with one score for each of the K labels found in y.
 
-    Two labels at l2 give the predictions of `logistic` at l2 / 2. Further options as in `glm`.
+    Two labels at l2 give the predictions of `logistic` at l2 / 2.
+
+    Args:
+        x: (n d) inputs: an array, a table, or a sparse matrix, as in `glm`.
+        y: (n) K labels of any kind.
+        l2: penalty, at least 0: scikit-learn's 1 / C; or one for each coefficient.
+        intercept: fit K biases, which is not penalised.
+        weights: (n) base weights, at least 0; default 1.
+        penalised: which parameters l2 falls on, or how heavily; default the weight only.
+        offset: (n K) known amounts that are added to the scores.
+
+    Returns:
+        the objective, for `lo.fit`.
+
+    Raises:
+        ValueError: for one label alone, and as `glm`.
+
+    Example:
+        >>> lo.fit(lo.softmax(x, np.arange(24) % 3, l2=1.0)).theta.weight.shape
+        (3, 3)
     """
-    return glm(_losses.softmax, x, y, 0, l2, **options)
+    return glm(
+        _losses.softmax,
+        x,
+        y,
+        0,
+        l2,
+        intercept=intercept,
+        weights=weights,
+        penalised=penalised,
+        offset=offset,
+    )
 
 
-def squares(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
+def squares(
+    x,
+    y,
+    l2: Penalty = 1.0,
+    *,
+    intercept: bool = True,
+    weights=None,
+    penalised=None,
+    offset=None,
+) -> LinearObjective:
     """Least squares, loss (score - y)^2 / 2: scikit-learn's Ridge at alpha = l2.
 
     Targets (n K) make K scores an example and add up their losses: K regressions under one penalty.
-    Further options as in `glm`.
+
+    Args:
+        x: (n d) inputs: an array, a table, or a sparse matrix, as in `glm`.
+        y: (n) numbers, or (n K).
+        l2: penalty, at least 0; or one for each coefficient.
+        intercept: fit a bias for each score, which is not penalised.
+        weights: (n) base weights, at least 0; default 1.
+        penalised: which parameters l2 falls on, or how heavily; default the weight only.
+        offset: (n), or (n K): known amounts that are added to the scores.
+
+    Returns:
+        the objective, for `lo.fit`.
+
+    Raises:
+        ValueError: for targets that are no finite numbers, and as `glm`.
+
+    Example:
+        >>> bool(np.allclose(lo.fit(lo.squares(x, x[:, 0], l2=0.0)).theta.weight, [1.0, 0.0, 0.0]))
+        True
     """
-    return glm(_losses.squares, x, y, 0, l2, **options)
+    return glm(
+        _losses.squares,
+        x,
+        y,
+        0,
+        l2,
+        intercept=intercept,
+        weights=weights,
+        penalised=penalised,
+        offset=offset,
+    )
 
 
-def poisson(x, y, l2: Penalty = 1.0, **options) -> LinearObjective:
-    """Poisson regression with the log link; y >= 0. Further options as in `glm`.
+def poisson(
+    x,
+    y,
+    l2: Penalty = 1.0,
+    *,
+    intercept: bool = True,
+    weights=None,
+    penalised=None,
+    offset=None,
+) -> LinearObjective:
+    """Poisson regression with the log link.
 
     Rates: `offset=np.log(exposure)`.
+
+    Args:
+        x: (n d) inputs: an array, a table, or a sparse matrix, as in `glm`.
+        y: (n) counts, at least 0; they need not be whole.
+        l2: penalty, at least 0: n times scikit-learn's alpha; or one for each coefficient.
+        intercept: fit a bias, which is not penalised.
+        weights: (n) base weights, at least 0; default 1.
+        penalised: which parameters l2 falls on, or how heavily; default the weight only.
+        offset: (n) known amounts that are added to the scores, such as the log of an exposure.
+
+    Returns:
+        the objective, for `lo.fit`.
+
+    Raises:
+        ValueError: for negative counts, and as `glm`.
+
+    Example:
+        >>> exposure = np.linspace(1, 2, 24)
+        >>> rates = lo.poisson(x, np.arange(24) % 3, l2=1.0, offset=np.log(exposure))
+        >>> lo.fit(rates).theta.weight.shape
+        (3,)
     """
-    return glm(_losses.poisson, x, y, 1, l2, **options)
+    return glm(
+        _losses.poisson,
+        x,
+        y,
+        1,
+        l2,
+        intercept=intercept,
+        weights=weights,
+        penalised=penalised,
+        offset=offset,
+    )

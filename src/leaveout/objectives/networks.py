@@ -73,9 +73,18 @@ def network(
         weights: (n) base weights s_i >= 0; default 1.
         penalised: how heavily l2 falls on each parameter; default all, biases too.
 
+    Returns:
+        the objective, for `lo.train`.
+
     Raises:
         ValueError: for a model that couples examples (batch normalisation) or draws random numbers
             (dropout), a loss that is no scalar, NaN in the data, lengths that differ.
+
+    Example:
+        >>> def init(key):
+        ...     return {"w": jax.random.normal(key, (3,))}
+        >>> lo.network(init, lo.losses.logistic, (x, y), apply=lambda p, x: x @ p["w"]).y.shape
+        (24,)
     """
     for function, name in ((init, "init"), (loss, "loss"), (apply or init, "apply")):
         if not callable(function):

@@ -44,6 +44,11 @@ def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
     Raises:
         ValueError: if it is not an objective, if its inputs are sparse, for a mesh of other axes,
             or where the examples of a network do not divide: its batches are drawn from all n.
+
+    Example:
+        >>> mesh = jax.make_mesh((1,), ("data",))
+        >>> lo.fit(lo.shard(objective, mesh)).flat.shape
+        (4,)
     """
     if not isinstance(objective, AbstractObjective):
         raise ValueError(

@@ -53,6 +53,10 @@ def scatter(
 
     Returns:
         the axes.
+
+    Example:
+        >>> actual = lo.effects(fit, groups, measure, lo.Retrain())
+        >>> axes = lo.plot.scatter(lo.effects(fit, groups, measure), actual, title="Newton")
     """
     need_matplotlib()
     check_column(paired(predicted, actual).columns, column)
@@ -168,6 +172,10 @@ def panels(
 
     Returns:
         the matplotlib figure.
+
+    Example:
+        >>> actual = lo.effects(fit, groups, measure, lo.Retrain())
+        >>> figure = lo.plot.panels({"Newton": lo.effects(fit, groups, measure)}, actual, [0])
     """
     cells = [[(each, actual, column) for each in predictions.values()] for column in columns]
     return grid(cells, titles=list(predictions), wide=True, path=path)
@@ -196,6 +204,10 @@ def grid(
 
     Returns:
         the matplotlib figure.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, measure, lo.Retrain())
+        >>> figure = lo.plot.grid([[(lo.effects(fit, groups, measure), effects, 0), None]])
     """
     need_matplotlib()
     from matplotlib.figure import Figure

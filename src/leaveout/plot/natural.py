@@ -51,6 +51,14 @@ def against(
         hide: groups of the largest x to leave outside the limits; the border says so in red.
         status: (g) `Status` codes of the effects, a column of `Effects.column_status`: those that
             are not 0 are left out, of the correlations too, and their number stands in red.
+
+    Returns:
+        nothing; it draws in `ax`.
+
+    Example:
+        >>> figure, axes = lo.plot.canvas(1, 1)
+        >>> effects = lo.effects(fit, groups, measure).value[:, 0]
+        >>> lo.plot.against(groups.size, effects, ax=axes[0, 0], xlabel="size", ylabel="effect")
     """
     from scipy.stats import spearmanr
 
@@ -119,6 +127,10 @@ def heat(
 
     Returns:
         the matplotlib figure.
+
+    Example:
+        >>> effects = lo.effects(fit, groups, lo.measures.loss((x, y), by=y)).value
+        >>> figure = lo.plot.heat(effects, groups.names, ["class 0", "class 1"])
     """
     need_matplotlib()
     from matplotlib.figure import Figure
@@ -239,6 +251,9 @@ def bands(
 
     Returns:
         the matplotlib figure.
+
+    Example:
+        >>> figure = lo.plot.bands(lo.credit(fit, groups, measure, null=20))
     """
     need_matplotlib()
     null, column = credit.null, credit.at(column)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from leaveout.runtime import files
+from leaveout.runtime.extras import needed
 
 __all__ = [
     "FOUR",
@@ -65,22 +66,44 @@ OTHER = (("#56B4E9", "v"), ("#999999", "X"), ("#117733", "p"), ("#882255", "h"),
 
 def need_matplotlib():
     """Matplotlib, or one sentence on how to install it."""
-    try:
+    with needed("a figure"):
         import matplotlib
-    except ImportError as error:
-        raise ImportError('figures need matplotlib; pip install "leaveout[study]"') from error
     return matplotlib
 
 
 def styles(kinds) -> dict[str, tuple[str, str]]:
-    """A style for each kind, no two alike while there are five unknown ones or fewer."""
+    """A style for each kind, no two alike while there are five unknown ones or fewer.
+
+    Args:
+        kinds: names of sorts of groups.
+
+    Returns:
+        name to colour and marker.
+
+    Example:
+        >>> lo.plot.styles(["random"])
+        {'random': ('#000000', 'o')}
+    """
     unknown = sorted(set(kinds) - set(STYLE))
     known = {kind: style for kind, style in STYLE.items() if kind in kinds}
     return known | {kind: OTHER[i % len(OTHER)] for i, kind in enumerate(unknown)}
 
 
 def canvas(down: int, across: int):
-    """A figure with room for square panels, and its axes (down across)."""
+    """A figure with room for square panels, and its axes (down across).
+
+    Args:
+        down: rows of panels.
+        across: columns of panels.
+
+    Returns:
+        the matplotlib figure, and an array of its axes.
+
+    Example:
+        >>> figure, axes = lo.plot.canvas(1, 2)
+        >>> axes.shape
+        (1, 2)
+    """
     need_matplotlib()
     from matplotlib import figure as drawn
 
@@ -160,6 +183,10 @@ def write(figure: Figure, path: Paths) -> None:
         figure: of matplotlib.
         path: where to, or several paths, each whole or not at all; the format goes by the suffix,
             matplotlib's own without one. Nowhere if None.
+
+    Example:
+        >>> figure, axes = lo.plot.canvas(1, 1)
+        >>> lo.plot.write(figure, "figure.png")
     """
     if path is None:
         return

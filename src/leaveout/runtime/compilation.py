@@ -52,6 +52,9 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> Path:
 
     Raises:
         ValueError: if the folder cannot be made or written to.
+
+    Example:
+        >>> folder = lo.keep_compiled("compiled")  # doctest: +SKIP
     """
     settings: Any = jax.config  # its names are made when JAX starts
     given = settings.jax_compilation_cache_dir

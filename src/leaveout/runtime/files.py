@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.runtime.text import shortened, warn
 
 __all__ = [
@@ -235,7 +236,8 @@ def read_parquet(path: str | os.PathLike, rows: int) -> Any:
     Raises:
         ValueError: if it is damaged, or another table.
     """
-    import pyarrow.parquet
+    with needed("a Parquet file"):
+        import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -331,4 +333,6 @@ def write_json(path: Target, content: object, indent: int | None = 2) -> None:
 
 def write_parquet(path: Target, table: Any) -> None:
     """Write a pandas table as Parquet, whole or not at all."""
+    with needed("a Parquet file"):
+        import pyarrow.parquet  # noqa: F401 - pandas would name no extra
     write(path, lambda file: table.to_parquet(file, index=False))

@@ -18,7 +18,14 @@ __all__ = [
 
 
 class Status(enum.IntEnum):
-    """How a solve ended. Arrays of statuses hold these codes as int8; 0 is the only good one."""
+    """How a solve ended. Arrays of statuses hold these codes as int8; 0 is the only good one.
+
+    Example:
+        >>> lo.Status(7).name
+        'no_minimum'
+        >>> lo.Status.max_steps.advice.partition(";")[0]
+        'the steps ran out before the residual was reached'
+    """
 
     converged = 0
     singular = 1
@@ -81,7 +88,14 @@ _ADVICE = {
 
 
 class Certificate(enum.IntEnum):
-    """What is known for sure about an effect. Arrays hold these codes as int8."""
+    """What is known for sure about an effect. Arrays hold these codes as int8.
+
+    Example:
+        >>> lo.Certificate(1).name
+        'loose'
+        >>> lo.Certificate.loose.advice.partition(":")[0]
+        'the interval holds the effect of retraining but proves little'
+    """
 
     certified = 0
     loose = 1
@@ -127,7 +141,16 @@ class Solution(eqx.Module):
 
 
 class SolveError(RuntimeError):
-    """A solve ended badly and the caller asked to be told by an exception."""
+    """A solve ended badly and the caller asked to be told by an exception.
+
+    Example:
+        >>> x = np.array([[0.0], [1.0]])
+        >>> try:
+        ...     lo.fit(lo.logistic(x, [0, 1], l2=0.0))  # separable: no minimum
+        ... except lo.SolveError as error:
+        ...     print("refused")
+        refused
+    """
 
 
 def raise_unless_converged(status, residual, names) -> None:

@@ -30,6 +30,10 @@ class Auto:
 
     Attributes:
         rtol: handed on to the solver chosen.
+
+    Example:
+        >>> lo.influence(fit, groups, lo.solvers.Auto(rtol=1e-6)).value.shape
+        (4, 4)
     """
 
     rtol: float = 1e-8

@@ -37,6 +37,10 @@ class Cholesky:
 
     Attributes:
         rtol: residual above which a solution is called `inaccurate`.
+
+    Example:
+        >>> lo.newton(fit, groups, lo.solvers.Cholesky()).steps.tolist()
+        [0, 0, 0, 0]
     """
 
     rtol: float = 1e-8
@@ -172,6 +176,10 @@ class LowRank:
 
     Attributes:
         rtol: residual above which a group is solved again by the dense route.
+
+    Example:
+        >>> lo.newton(fit, groups, lo.solvers.LowRank()).value.shape
+        (4, 4)
 
     Source: Woodbury; Koh et al. (2019) section 4, one removed group at a time.
     """

@@ -28,6 +28,11 @@ class Lineax:
     Attributes:
         solver: for example `lineax.LU()` or `lineax.GMRES(rtol=1e-12, atol=1e-12)`.
         rtol: residual above which a solution is called `inaccurate`.
+
+    Example:
+        >>> import lineax as lx
+        >>> lo.newton(fit, groups, lo.solvers.Lineax(lx.LU())).value.shape
+        (4, 4)
     """
 
     solver: _Solver

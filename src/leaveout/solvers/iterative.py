@@ -37,6 +37,10 @@ class CG:
         rtol: residual at which a lane is done.
         max_steps: steps after which a lane is given up; default 10 p.
         truncate: stopping at max_steps is what is wanted, so that a lane has converged there.
+
+    Example:
+        >>> bool((lo.newton(fit, groups, lo.solvers.CG(rtol=1e-8)).residual < 1e-8).all())
+        True
     """
 
     rtol: float = 1e-10

@@ -34,6 +34,10 @@ class Refined:
         rtol: residual at which a lane is done.
         max_steps: steps after which a lane is given up.
 
+    Example:
+        >>> lo.newton(fit, groups, lo.solvers.Refined()).value.shape
+        (4, 4)
+
     Source: Higham and Mary (2022), Acta Numerica 31, section 5.
     """
 

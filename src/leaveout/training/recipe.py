@@ -49,6 +49,10 @@ class Order(enum.Enum):
             that are left over sit this epoch out.
         in_turn: the examples as they lie, beginning again after the last.
         drawn: each batch drawn without replacement, whatever came before.
+
+    Example:
+        >>> [order.name for order in lo.Order]
+        ['shuffled', 'in_turn', 'drawn']
     """
 
     shuffled = "shuffled"
@@ -91,6 +95,10 @@ class Fixed(Normaliser):
     """Divide by the size of the batch: data = B, penalty = n.
 
     The stochastic form of J(.; v) / n: what is left pulls as it did, and takes shorter steps.
+
+    Example:
+        >>> lo.Fixed().meaning
+        'removal: batches are divided by their size, the penalty by n'
     """
 
     def shares(self, v, s, batch):
@@ -108,6 +116,10 @@ class LeftKeepingPenalty(Normaliser):
     """Divide by what is left: data = sum_b v_i, penalty = sum_i v_i.
 
     The stochastic form of J(.; v) / sum v: l2 weighs as in a sum over what is left.
+
+    Example:
+        >>> lo.LeftKeepingPenalty().meaning
+        'removal: batches and the penalty are divided by what is left of them'
     """
 
     def shares(self, v, s, batch):
@@ -125,6 +137,10 @@ class Left(Normaliser):
     """Divide by what is left, the penalty by what there was: data = sum_b v_i, penalty = sum_i s_i.
 
     A weight decay that stays what it is: nearest to training on batches made of what is left.
+
+    Example:
+        >>> lo.Left().meaning
+        'removal: batches are divided by what is left of them, the penalty as before'
     """
 
     def shares(self, v, s, batch):
@@ -157,6 +173,12 @@ class Recipe:
 
     Raises:
         ValueError: for an optimiser that asks for more than gradients (a line search, the loss).
+
+    Example:
+        >>> import optax
+        >>> recipe = lo.Recipe(optax.sgd(0.1, momentum=0.9), steps=20, batch=8)
+        >>> recipe.steps, recipe.order.name
+        (20, 'shuffled')
     """
 
     optimiser: Optimiser

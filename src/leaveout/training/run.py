@@ -113,6 +113,15 @@ class Run:
         width: lanes that are trained together in a block.
         marks: hashes: of the program, the data, and of each seed's start, order and end.
         versions: of what computed it.
+
+    Example:
+        >>> import optax
+        >>> def init(key):
+        ...     return {"w": jax.random.normal(key, (3,))}
+        >>> net = lo.network(init, lo.losses.logistic, (x, y), apply=lambda p, x: x @ p["w"])
+        >>> run = lo.train(net, lo.Recipe(optax.sgd(0.1), steps=6, batch=8), key=jax.random.key(0))
+        >>> run.seeds, run.theta.shape, run.losses.shape
+        (1, (1, 3), (1, 6))
     """
 
     objective: Network
@@ -205,6 +214,15 @@ def train(
     Raises:
         ValueError: for another objective, a batch larger than n.
         SolveError: if a training ends in NaN or infinity.
+
+    Example:
+        >>> import optax
+        >>> def init(key):
+        ...     return {"w": jax.random.normal(key, (3,))}
+        >>> net = lo.network(init, lo.losses.logistic, (x, y), apply=lambda p, x: x @ p["w"])
+        >>> recipe = lo.Recipe(optax.sgd(0.1), steps=6, batch=8)
+        >>> lo.train(net, recipe, key=jax.random.key(0), seeds=2).theta.shape
+        (2, 3)
     """
     check_integer(seeds, "seeds")
     _check(objective, recipe)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.folder import Say
 
 __all__ = ["Bars", "begun", "speech", "teller", "took", "words", "wrote"]
@@ -76,15 +77,16 @@ class Bars:
     """One progress bar a method: share, groups a second, time left; on the standard error."""
 
     def __init__(self, quiet: bool = False):
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
+        with needed("the command line"):
+            from rich.console import Console
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
 
         self.progress = Progress(
             TextColumn("{task.description:<9}"),

@@ -66,17 +66,35 @@ _SHELF: dict[str, Callable[[], Dataset]] = {
 
 
 def available() -> tuple[str, ...]:
-    """Names that `load` knows."""
+    """Names that `load` knows.
+
+    Returns:
+        names, in the order of the shelf.
+
+    Example:
+        >>> lo.datasets.available()[:3]
+        ('breast_cancer', 'digits', 'wine')
+    """
     return tuple(_SHELF)
 
 
 def load(name: str) -> Dataset:
     """The data set of this name.
 
+    Args:
+        name: one of `available`.
+
+    Returns:
+        the data set.
+
     Raises:
         ValueError: for an unknown name, with the list of known ones; or for raw files that are not
             those expected.
         FileNotFoundError: for raw files that are neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.load("wine").n
+        142
     """
     if name not in _SHELF:
         raise ValueError(f"unknown dataset {name!r}; known: {', '.join(available())}")

@@ -68,6 +68,11 @@ class Dataset:
         coding: how the columns of a user's table became x, or None.
         notes: sentences on what was done to the table.
         folds: of a table cut into folds, a data set for each, in which it is the query.
+
+    Example:
+        >>> data = lo.datasets.wine()
+        >>> data.n, data.d, data.outputs, data.x_query.shape
+        (142, 13, 3, (36, 13))
     """
 
     name: str
@@ -218,6 +223,18 @@ def objective_for(data: Dataset, l2: Penalty = 1.0, *, weights=None) -> LinearOb
     """The model of a `Dataset`: logistic or softmax regression of labels, else least squares.
 
     With its own loss where it says so, its offsets, and the names of its features.
+
+    Args:
+        data: the data set.
+        l2: the penalty, absolute.
+        weights: (n) base weights; default ones.
+
+    Returns:
+        the objective.
+
+    Example:
+        >>> lo.datasets.objective_for(lo.datasets.wine()).loss is lo.losses.softmax
+        True
     """
     loss, y = data.model_loss, data.codes(data.y) if data.labelled else data.y
     made = glm(

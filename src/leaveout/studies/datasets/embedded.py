@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 
 __all__ = ["breast_cancer", "digits", "wine"]
@@ -9,12 +10,8 @@ __all__ = ["breast_cancer", "digits", "wine"]
 
 def _embedded(name: str, loader: str, source: str, scale: float = 1.0) -> Dataset:
     """A data set that ships with scikit-learn; 80 % of a fixed permutation train, 20 % query."""
-    try:
+    with needed(f"the data set {name}, which ships with scikit-learn,"):
         import sklearn.datasets
-    except ImportError as error:
-        raise ImportError(
-            f'the {name} data set ships with scikit-learn; pip install "leaveout[study]"'
-        ) from error
     bunch = getattr(sklearn.datasets, loader)()
     x, y = np.asarray(bunch.data, float) / scale, np.asarray(bunch.target, int)
     order = np.random.default_rng(0).permutation(len(y))
@@ -34,7 +31,15 @@ def _embedded(name: str, loader: str, source: str, scale: float = 1.0) -> Datase
 
 
 def breast_cancer() -> Dataset:
-    """Breast Cancer Wisconsin (Diagnostic): 455 + 114 tumours, 30 raw features, 2 classes."""
+    """Breast Cancer Wisconsin (Diagnostic): 455 + 114 tumours, 30 raw features, 2 classes.
+
+    Returns:
+        the data set, in scikit-learn's own copy.
+
+    Example:
+        >>> lo.datasets.breast_cancer().x.shape
+        (455, 30)
+    """
     return _embedded(
         "breast_cancer",
         "load_breast_cancer",
@@ -43,7 +48,15 @@ def breast_cancer() -> Dataset:
 
 
 def digits() -> Dataset:
-    """Handwritten digits: 1,437 + 360 images of 8 x 8, pixels in [0, 1], 10 classes."""
+    """Handwritten digits: 1,437 + 360 images of 8 x 8, pixels in [0, 1], 10 classes.
+
+    Returns:
+        the data set, in scikit-learn's own copy.
+
+    Example:
+        >>> lo.datasets.digits().x.shape
+        (1437, 64)
+    """
     return _embedded(
         "digits",
         "load_digits",
@@ -53,7 +66,15 @@ def digits() -> Dataset:
 
 
 def wine() -> Dataset:
-    """Wine: 142 + 36 chemical analyses, 13 raw features, 3 growers."""
+    """Wine: 142 + 36 chemical analyses, 13 raw features, 3 growers.
+
+    Returns:
+        the data set, in scikit-learn's own copy.
+
+    Example:
+        >>> lo.datasets.wine().x.shape
+        (142, 13)
+    """
     return _embedded(
         "wine", "load_wine", "Aeberhard and Forina (1991), UCI dataset 109, as in scikit-learn"
     )

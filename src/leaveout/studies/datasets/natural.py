@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find, standardised
 
@@ -135,6 +136,12 @@ def heart() -> Dataset:
     of its own. A fifth of each hospital's patients are queries. `labels` names the hospital and the
     sex.
 
+    Returns:
+        the data set; `labels` names the hospital and the sex.
+
+    Example:
+        >>> sorted(lo.datasets.heart().labels)  # doctest: +SKIP
+
     Source: Janosi, Steinbrunn, Pfisterer and Detrano (1988).
     """
     return _dataset("heart", _parse_heart)
@@ -201,6 +208,13 @@ def adult() -> Dataset:
     Five numbers in standard deviations and seven kinds one-hot; "?" is a kind. `labels` names
     occupation, country, sex and race, then what else describes the training examples.
 
+    Returns:
+        the data set; `labels` names occupation, country, sex and race.
+
+    Example:
+        >>> data = lo.datasets.adult()  # doctest: +SKIP
+        >>> data.n, sorted(data.labels)  # doctest: +SKIP
+
     Source: Becker and Kohavi (1996).
     """
     return _dataset("adult", _parse_adult)
@@ -251,6 +265,12 @@ def morocco() -> Dataset:
     out, since the coefficient is the question: the queries are the training examples. To be fitted
     by least squares without a penalty. `labels` names the village (pair and arm) and the pair.
 
+    Returns:
+        the data set; `labels` names the village and the pair.
+
+    Example:
+        >>> lo.datasets.morocco().x.shape  # doctest: +SKIP
+
     Source: Crepon, Devoto, Duflo and Pariente (2015).
     """
     return _dataset("morocco", _parse_morocco, l2=0.0)
@@ -295,6 +315,12 @@ def youtube() -> Dataset:
     As `cdr`: a training example is a vote of a function on a comment, its label the vote, its
     weight one over the votes on the comment. Counts of the words in at least two comments.
 
+    Returns:
+        the data set; `labels` names the function.
+
+    Example:
+        >>> lo.datasets.youtube().n  # doctest: +SKIP
+
     Source: Alberto, Lochter and Almeida (2015); Zhang et al. (2021).
     """
     return _dataset("youtube", lambda: _parse_votes("youtube"))
@@ -305,13 +331,20 @@ def sms() -> Dataset:
 
     As `youtube`.
 
+    Returns:
+        the data set; `labels` names the function.
+
+    Example:
+        >>> lo.datasets.sms().n  # doctest: +SKIP
+
     Source: Almeida, Hidalgo and Yamakami (2011); Awasthi et al. (2020); Zhang et al. (2021).
     """
     return _dataset("sms", lambda: _parse_votes("sms"))
 
 
 def _parse_votes(name: str):
-    from sklearn.feature_extraction.text import CountVectorizer
+    with needed("counting words"):
+        from sklearn.feature_extraction.text import CountVectorizer
 
     def read(part):
         path = find(ORIGINS[name], f"{part}.json.gz")

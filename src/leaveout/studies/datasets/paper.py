@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find, idx, member
 
@@ -174,8 +175,14 @@ def diabetes() -> Dataset:
     categories); "None" is a category. Positive: readmitted within 30 days. The split is the
     released code's (NumPy's RandomState(2)).
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw file is neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.diabetes().x.shape  # doctest: +SKIP
 
     Source: Strack et al. (2014).
     """
@@ -184,7 +191,8 @@ def diabetes() -> Dataset:
 
 
 def _parse_diabetes():
-    import pandas as pd
+    with needed("reading the raw table"):
+        import pandas as pd
 
     content = member(_DIABETES, "dataset_diabetes.zip", "diabetic_data.csv")
     table = pd.read_csv(io.BytesIO(content), keep_default_na=False)
@@ -222,8 +230,14 @@ def enron() -> Dataset:
     the released code; lower-case alphabetic words of two letters or more that are not in
     scikit-learn's list of stop words, in at least five training e-mails. The paper has 3,289.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw file is neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.enron().x.shape  # doctest: +SKIP
 
     Source: Metsis, Androutsopoulos and Paliouras (2006).
     """
@@ -231,7 +245,8 @@ def enron() -> Dataset:
 
 
 def _parse_enron():
-    from sklearn.feature_extraction.text import CountVectorizer
+    with needed("counting words"):
+        from sklearn.feature_extraction.text import CountVectorizer
 
     texts, months, spam, held = _emails()
     words = CountVectorizer(min_df=5, token_pattern=_WORD, stop_words="english")
@@ -279,8 +294,14 @@ def fishdog() -> Dataset:
 
     EfficientNet-Lite0 on images of 48 pixels, where the paper has 2,048 features of Inception v3.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the file is not below LEAVEOUT_DATA; it is published nowhere.
+
+    Example:
+        >>> lo.datasets.fishdog().x.shape  # doctest: +SKIP
 
     Source: Imagenette, a subset of ImageNet.
     """
@@ -308,8 +329,14 @@ def mnist() -> Dataset:
 
     The first 5,000 training images, the released code's validation set, are not used.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.mnist().x.shape  # doctest: +SKIP
 
     Source: LeCun, Cortes and Burges (1998).
     """
@@ -320,8 +347,14 @@ def mnist() -> Dataset:
 def mnist_small() -> Dataset:
     """A tenth of MNIST: 5,500 of its 55,000 images, drawn as in the released code; same queries.
 
+    Returns:
+        the data set.
+
     Raises:
         FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> lo.datasets.mnist_small().x.shape  # doctest: +SKIP
 
     Source: LeCun, Cortes and Burges (1998).
     """

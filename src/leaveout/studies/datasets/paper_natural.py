@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find
 
@@ -103,8 +104,14 @@ def cdr() -> Dataset:
     to those that an L1 penalised logistic regression keeps, at the penalty of the best weighted F1
     on the development pairs' votes.
 
+    Returns:
+        the data set; `labels` names the function and the pair.
+
     Raises:
         FileNotFoundError: if the files are not below LEAVEOUT_DATA; they are published nowhere.
+
+    Example:
+        >>> lo.datasets.cdr().n  # doctest: +SKIP
 
     Source: Li et al. (2016), Hancock et al. (2018).
     """
@@ -112,9 +119,10 @@ def cdr() -> Dataset:
 
 
 def _parse_cdr():
-    from sklearn.feature_extraction import DictVectorizer
-    from sklearn.feature_selection import SelectFromModel
-    from sklearn.metrics import f1_score
+    with needed("choosing features"):
+        from sklearn.feature_extraction import DictVectorizer
+        from sklearn.feature_selection import SelectFromModel
+        from sklearn.metrics import f1_score
 
     with gzip.open(find(_CDR, "cdr_sentences.jsonl.gz"), "rt", encoding="utf-8") as file:
         sentences = {row["sent"]: row for row in map(json.loads, file)}
@@ -213,8 +221,14 @@ def nli() -> Dataset:
     names the worker and the part (base, sim, translate) of each training example; in sim and
     translate the worker labelled a pair that was made by machine.
 
+    Returns:
+        the data set; `labels` names the worker and the part.
+
     Raises:
         FileNotFoundError: if the files are not below LEAVEOUT_DATA.
+
+    Example:
+        >>> lo.datasets.nli().n  # doctest: +SKIP
 
     Source: Vania, Chen and Bowman (2020).
     """

@@ -12,6 +12,13 @@ def ortho2() -> Dataset:
 
     Fitted without an intercept at l2 = 0.12. The 116 groups are the first m copies of one point.
 
+    Returns:
+        the data set.
+
+    Example:
+        >>> lo.datasets.ortho2().x.shape
+        (120, 2)
+
     Source: Koh et al. (2019), figure 3 and their released code.
     """
     copies = ((0, 0.075, 40, 0), (0, 0.15, 20, 1), (1, 1.0, 40, 0), (1, 0.1, 20, 1))
@@ -26,6 +33,13 @@ def gauss4() -> Dataset:
     Fitted without an intercept at l2 = 0.12; the groups are pairs of points. The queries are the
     test points drawn from the same mixture. The random stream is the released code's, which draws
     its other data sets first.
+
+    Returns:
+        the data set.
+
+    Example:
+        >>> lo.datasets.gauss4().x.shape
+        (120, 60)
 
     Source: Koh et al. (2019), figure 3 and their released code.
     """
@@ -83,6 +97,14 @@ def crowd(n: int = 392_702, d: int = 600, workers: int = 387, seed: int = 0) -> 
         d: features.
         workers: how many.
         seed: of the draws.
+
+    Returns:
+        the data set; `labels` names the worker.
+
+    Example:
+        >>> data = lo.datasets.crowd(n=400, d=5, workers=7)
+        >>> data.x.shape, len(set(data.labels["worker"]))
+        ((400, 5), 7)
     """
     rng = np.random.default_rng(seed)
     share = 1 / (np.arange(workers) + 2.0)

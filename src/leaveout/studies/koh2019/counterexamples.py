@@ -47,6 +47,11 @@ class Counterexample:
         fit: a logistic model without an intercept.
         groups: what leaves.
         x_query: (m d) where the scores are predicted.
+
+    Example:
+        >>> example = lo.counterexamples.reversal()
+        >>> example.fit.flat.shape, len(example.groups), example.x_query.shape
+        ((6,), 6, (1, 6))
     """
 
     fit: Fit
@@ -74,6 +79,13 @@ def ortho2() -> Counterexample:
 
     Newton's effect is d(w) = 1 / (1 - m phi'' x' H^-1 x) times influence (proposition 4), 1.00 to
     8.04 here, another factor for every point: in a wide cone, the order is nearly kept.
+
+    Returns:
+        the fit, 116 groups, one query.
+
+    Example:
+        >>> len(lo.counterexamples.ortho2().groups)
+        116
 
     Source: Koh et al. (2019), figure 3 and their released code.
     """
@@ -107,6 +119,13 @@ def gauss4(guard: float = 0.0) -> Counterexample:
             the released code computed in, the system is singular to rounding, the queries have a
             length of 1e11, and what they show is rounding. With 0 the pairs do point apart, and
             float32 and float64 agree.
+
+    Returns:
+        the fit, 120 pairs of points, 100 queries.
+
+    Example:
+        >>> lo.counterexamples.gauss4().x_query.shape
+        (100, 60)
 
     Source: Koh et al. (2019), figure 3 and their released code, random stream included.
     """
@@ -142,6 +161,13 @@ def reversal() -> Counterexample:
     effect is d(w) times influence, d(w) = 1.02 to 3.05; the query weighs the axes such that the
     influences are -1.00, -0.98, ... -0.90. So no influence is wrong by much more than its neighbour
     is, each has the right sign and is too small, as the paper finds, and the order is lost.
+
+    Returns:
+        the fit, six groups, one query.
+
+    Example:
+        >>> len(lo.counterexamples.reversal().groups)
+        6
     """
     fitted, groups = _axes()
     change = np.asarray(influence(fitted, groups).value, float)
@@ -157,6 +183,13 @@ def blind_spot(tilt: float = 0.0) -> Counterexample:
 
     Args:
         tilt: as in `blind_query`.
+
+    Returns:
+        the fit, one group, one query.
+
+    Example:
+        >>> len(lo.counterexamples.blind_spot(tilt=0.05).groups)
+        1
     """
     fitted, groups = _axes()
     together = Groups.from_indices([groups.indices], n=groups.n, names=["all that can leave"])
@@ -183,6 +216,12 @@ def blind_query(fit: Fit, groups: Groups, tilt: float = 0.0) -> Float[np.ndarray
     Raises:
         ValueError: for other models, and where N has no part across I, as when copies of one point
             leave.
+
+    Example:
+        >>> example = lo.counterexamples.blind_spot()
+        >>> query = lo.counterexamples.blind_query(example.fit, example.groups)
+        >>> query.shape, round(float(np.linalg.norm(query)), 6)
+        ((1, 6), 1.0)
     """
     objective = fit.objective
     if (
