@@ -3,6 +3,7 @@
 import numpy as np
 
 from leaveout.analysis.credit import Credit
+from leaveout.analysis.null import Standing
 from leaveout.plot.style import (
     FOUR,
     HELPS,
@@ -287,16 +288,19 @@ def bands(
     ax.set(ylim=(-0.7, len(order) - 0.3))
     ax.set_xlabel(f"effect on {plain(credit.columns[column])}\n{meaning(better)}", fontsize=9)
     entitle(ax, title, own)
-    explain(ax, _handles(best.method, null.method, bool(better)), 2, own)
+    explain(ax, _handles(best.method, null, bool(better)), 2, own)
     count_in_red(ax, flagged=len(null.z) - placed.size)
     write(ax.figure, path)
     return ax.figure
 
 
-def _handles(drawn: str, compared: str, sided: bool) -> list:
+def _handles(drawn: str, null: Standing, sided: bool) -> list:
     """What the legend of `bands` explains."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+
+    compared = null.method
+    like = "the best groups by chance" if null.family else "random groups like it"
 
     def dot(face, edge, label):
         return Line2D([], [], linestyle="", marker="o", markersize=6, markerfacecolor=face,
@@ -309,7 +313,7 @@ def _handles(drawn: str, compared: str, sided: bool) -> list:
         dots = [dot(NEUTRAL, NEUTRAL, effect)]
     handles: list[object] = [*dots]
     handles.append(dot("white", NEUTRAL, "hollow: within chance (q > 0.05)"))
-    handles.append(Patch(color="0.86", label=f"95 % of random groups like it, by {compared}"))
+    handles.append(Patch(color="0.86", label=f"95 % of {like}, by {compared}"))
     if drawn != compared:
         handles.append(
             Line2D([], [], linestyle="", marker="|", markersize=8, color="0.45",

@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     from leaveout.studies.cli import (
         credit,
         data,
+        discover,
         figure,
         networks,
         own,
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add(commands, process, table, json, quiet)
     credit.add(commands, arrays, table, json, quiet)
     worth.add(commands, arrays, quiet)
+    discover.add(commands, arrays, table, json, quiet)
     networks.add(commands, arrays, quiet)
     figure.add(commands, folders, arrays, quiet)
     tables.add(commands, folders, quiet)

@@ -200,7 +200,10 @@ class _Told:
         if not np.isfinite(self.q).any():
             lost = int((~self.known).sum())
             return Card(f"{count - lost:,} of {count:,}", "groups have an answer")
+        null = self.credit.null
         text = "groups do more than random groups of their size and class balance would"
+        if null is not None and null.family:
+            text = f"groups do more than the best of {null.family:,} would by chance"
         return Card(f"{int(self.stands.sum()):,} of {count:,}", text)
 
     # ---- the table ------------------------------------------------------------------------------
@@ -285,6 +288,13 @@ class _Told:
         names = self.credit.groups.names[self.stands]
         listed = ", ".join(map(str, names[:12])) + (", ..." if len(names) > 12 else "")
         found = f"These do more: {listed}." if len(names) else "None does more."
+        if null.family:
+            return (
+                f"The groups were looked for among {null.family:,}, each described by the columns. "
+                f"In {null.draws:,} draws chance dealt every example's influence to another, and "
+                "the best of as many groups was taken each time: p is how often that does as much, "
+                f"and so allows for the search. {found}",
+            )
         return (
             f"Each group was compared with {null.draws:,} random groups of the same size and, of "
             f"classes, the same balance, by {null.method}: p is how often chance does as much; q "
@@ -300,9 +310,10 @@ class _Told:
             if not self.known.any():
                 return ()
             return (drawn(plot.forest(self.credit, self.j, most=_SHOWN), caption),)
+        like = "the best group does under chance" if null.family else "random groups of its size do"
         caption = (
-            f"Each {self.kind}'s effect (dot) beside what random groups of its size do (grey), "
-            "those most unlike chance on top."
+            f"Each {self.kind}'s effect (dot) beside what {like} (grey), those most unlike chance "
+            "on top."
         )
         return (drawn(plot.bands(self.credit, self.j, most=_SHOWN), caption),)
 
