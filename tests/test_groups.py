@@ -53,7 +53,7 @@ MADE = {
     "of_data": lambda key: shelf.of_data(key, DATA, num=12),
     "seven": lambda key: shelf.seven(key, DATA, RESIDUALS, SCORES, num=12),
     "conjunctions": lambda key: shelf.conjunctions(
-        {"lot": jax.random.permutation(key, np.arange(N) % 12)}, depth=1
+        {"lot": jax.random.permutation(key, np.arange(N) % 8)}, depth=1
     ),
 }
 

@@ -33,7 +33,6 @@ MODULES = [
     "paper",
     "path",
     "radius",
-    "report",
     "sharding",
     "solution",
     "study",

@@ -97,20 +97,20 @@ def test_tables_stand_beside_the_papers(made, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "code", "sentence"),
     [
-        (["figure", "9"], "unknown figure '9'; known: 1, 2, 3, C.1, C.2, C.4"),
-        (["figure", "3", "--data", "wine"], "figure 3 is of generated data; got wine"),
-        (["figure", "1", "--data", "wine"], "figure 1 is of .*; got 'wine'"),
-        (["tables"], "no finished study of .* run `leaveout figure 1` first"),
-        (["study"], "which data set"),
+        (["figure", "9"], 2, "unknown figure '9'; known: 1, 2, 3, C.1, C.2, C.4"),
+        (["figure", "3", "--data", "wine"], 2, "figure 3 is of generated data; got wine"),
+        (["figure", "1", "--data", "wine"], 2, "figure 1 is of .*; got 'wine'"),
+        (["tables"], 1, "no finished study of .* run `leaveout figure 1` first"),
+        (["study"], 2, "which data set"),
     ],
 )
 def test_the_commands_refuse_unknown_figures_and_missing_data_or_studies(
-    arguments, sentence, tmp_path, monkeypatch, capsys
+    arguments, code, sentence, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 2
+    assert cli.main(arguments) == code
     assert re.search(sentence, capsys.readouterr().err)
 
 

@@ -275,6 +275,7 @@ def columns(*, words: bool) -> Any:
 
 CHOOSES: dict[str, Any] = {"Cs": [0.1, 1], "cv": 3, "l1_ratios": (0,), "tol": 1e-12,
                            "solver": "newton-cholesky", "use_legacy_attributes": False}  # fmt: skip
+EXACTLY: dict[str, Any] = {"solver": "sparse_cg", "tol": 1e-14}
 COUNTING: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-10}
 #: an estimator, its targets, and what is fitted again behind the frozen steps, n of N rows
 LAST: dict[str, tuple[Any, Any, Any]] = {
@@ -282,7 +283,7 @@ LAST: dict[str, tuple[Any, Any, Any]] = {
     "LogisticRegressionCV": (
         LogisticRegressionCV(**CHOOSES), Y, lambda found, n: classifier(C=float(found.C_)),
     ),
-    "Ridge": (Ridge(), TARGETS[:, 0], lambda found, n: Ridge()),
+    "Ridge": (Ridge(**EXACTLY), TARGETS[:, 0], lambda found, n: Ridge(**EXACTLY)),
     "RidgeCV": (
         RidgeCV([0.5, 2]), TARGETS[:, 0], lambda found, n: Ridge(float(found.alpha_)),
     ),

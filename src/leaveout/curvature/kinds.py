@@ -147,6 +147,9 @@ class GaussNewton(Curvature):
 
     On linear models it is the Hessian.
 
+    Attributes:
+        damping: as of `Curvature`.
+
     Example:
         >>> method = lo.Influence(curvature=lo.curvature.GaussNewton())
         >>> lo.effects(fit, groups, measure, method).value.shape
@@ -168,6 +171,9 @@ class LastLayer(Curvature):
     """Gauss-Newton of the last layer alone: the features stay as they are.
 
     The last layer is the last parameter with two axes or more, and those after it.
+
+    Attributes:
+        damping: as of `Curvature`.
 
     Example:
         >>> lo.curvature.LastLayer(damping=1e-3).name
@@ -191,6 +197,9 @@ class LastLayer(Curvature):
 @dataclass(frozen=True)
 class Hessian(Curvature):
     """The Hessian itself; refused where it is not positive definite, as it mostly is not.
+
+    Attributes:
+        damping: as of `Curvature`.
 
     Example:
         >>> lo.curvature.Hessian().name

@@ -143,7 +143,7 @@ class Method(abc.ABC):
         ...     name = "nothing"
         ...     def prepare(self, fit, measures):
         ...         return lo.Prepared(lambda groups: jnp.zeros((len(groups), fit.flat.size)))
-        >>> lo.effects(fit, groups, measure, Nothing()).value.ravel().tolist()
+        >>> lo.effects(fit, groups, measure, Nothing()).value.ravel().round(12).tolist()
         [0.0, 0.0, 0.0, 0.0]
     """
 

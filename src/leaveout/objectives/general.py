@@ -48,6 +48,12 @@ class Objective(AbstractObjective):
         penalised: how heavily l2 falls on each parameter, f: booleans or numbers, a PyTree
             likewise; default all.
 
+    Attributes:
+        start: (p) the starting parameters, flat.
+        unravel: flat parameters (p) to the PyTree, without what is not trained.
+        frozen: what of theta is not trained.
+        fingerprint: what the groups made of the data remember it by, or None.
+
     Raises:
         ValueError: for lengths that differ, NaN in the data, a loss that is not scalar, or a
             negative l2.

@@ -184,6 +184,9 @@ def write(figure: Figure, path: Paths) -> None:
         path: where to, or several paths, each whole or not at all; the format goes by the suffix,
             matplotlib's own without one. Nowhere if None.
 
+    Returns:
+        nothing.
+
     Example:
         >>> figure, axes = lo.plot.canvas(1, 1)
         >>> lo.plot.write(figure, "figure.png")
