@@ -19,13 +19,13 @@ _Objective = TypeVar("_Objective", bound=AbstractObjective)
 def shard(objective: _Objective, mesh: Mesh | None = None) -> _Objective:
     """The objective with its examples spread over the devices of a mesh.
 
-    Fit it, or train it, and call the verbs and `effects` as ever: `lo.fit(lo.shard(objective,
-    mesh))`. Of a network the lanes of a block are spread over "groups": train it with `width=` a
-    multiple of them. Each
-    device of the axis "data" holds n / data examples; along "groups" they are repeated, and batches
-    of groups are spread. Where n does not divide, the last example is repeated with base weight 0;
-    groups made for the n examples before serve all the same, and w of a measure f(theta, w) has the
-    length that the objective has now, zeros at its end.
+    Fit it, or train it, and call the verbs and `effects` as ever:
+    `lo.fit(lo.shard(objective, mesh))`. Each device of the axis "data" holds n / data examples;
+    along "groups" they are repeated, and batches of groups are spread. Where n does not divide, the
+    last example is repeated with base weight 0; groups made for the n examples before serve all the
+    same, and w of a measure f(theta, w) has the length that the objective has now, zeros at its
+    end. Of a network the lanes of a block are spread over "groups": train it with `width=` a
+    multiple of them.
 
     With several processes (`jax.distributed.initialize`) every process calls with the same
     objective and mesh, and keeps its own devices' part. Where all data does not fit on one device,
