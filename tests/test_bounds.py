@@ -36,6 +36,7 @@ def test_the_printed_proposition_1_is_violated_and_the_safe_form_is_not():
     assert printed < error < lo.bounds.newton_gap(fit, groups, f)[0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", pytest.param("softmax", marks=SLOW)])
 def test_proposition_1_bounds_the_error_of_newton(name):
     fit, groups = penalised(name), groups_of(60)
@@ -54,6 +55,7 @@ def test_a_free_intercept_or_a_loss_without_constants_leaves_proposition_1_infin
         assert np.isinf(lo.bounds.newton_gap(fit, groups, f)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["logistic", "squares", *(pytest.param(n, marks=SLOW) for n in ("softmax", "poisson"))]
 )
@@ -139,6 +141,7 @@ def test_corollary_1_bounds_newton_beside_influence_on_predictions():
     assert (own <= lo.bounds.prediction_gap(fit, groups, f, of=lo.bounds.Mu.everybody)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["logistic", pytest.param("softmax", marks=SLOW)])
 def test_trust_agrees_with_its_definitions(name):
     fit, groups = penalised(name, intercept=True), groups_of(60)

@@ -111,6 +111,7 @@ def test_effects_of_every_method_come_with_an_interval_for_retraining(name):
     assert widths[3] < 1e-5
 
 
+@pytest.mark.slow
 def test_intervals_narrow_as_the_candidate_gets_better():
     objective = problem("logistic", n=60, l2=0.5)
     fit, groups = lo.fit(objective), groups_of(60)
@@ -119,6 +120,7 @@ def test_intervals_narrow_as_the_candidate_gets_better():
     assert widths[0] > 3 * widths[1] > 9 * widths[2]
 
 
+@pytest.mark.slow
 def test_a_tolerance_is_met_and_what_it_took_is_said():
     objective = problem("logistic", n=60, l2=1e-3, seed=3)
     fit, groups = lo.fit(objective), groups_of(60)
@@ -134,6 +136,7 @@ def test_a_tolerance_is_met_and_what_it_took_is_said():
     assert holds(effects, actual, 1e-9)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_proven_is_said_not_to_be():
     y = np.arange(30) % 2
     x = np.random.default_rng(0).normal(size=(30, 3))
@@ -232,6 +235,7 @@ def test_the_widest_pair_is_found_from_products():
     assert (np.asarray(found) >= expected).all()
 
 
+@pytest.mark.slow
 def test_certified_effects_survive_saving_and_tables(tmp_path):
     objective = problem("logistic", n=40)
     fit, groups = lo.fit(objective), groups_of(40, 4)

@@ -45,6 +45,7 @@ def test_added_points_are_as_if_they_had_been_there(name):
     assert np.abs(predicted.value - change.value).max() > np.abs(newton.value - change.value).max()
 
 
+@pytest.mark.slow
 def test_points_can_be_added_one_by_one_and_to_any_objective():
     def loss(theta, example):
         return jnp.logaddexp(0.0, -example["sign"] * (example["x"] @ theta["w"]))

@@ -56,6 +56,7 @@ def literal():
 # ---- copies --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     mostly_slow([counterexamples.ortho2, counterexamples.reversal], counterexamples.reversal),
@@ -73,6 +74,7 @@ def test_copies_of_a_point_scale_influence_as_proposition_4_says(make):
     assert factor.max() <= largest / example.fit.objective.l2  # 1 + sigma_max / l2
 
 
+@pytest.mark.slow
 def test_ortho2_is_a_wide_cone_in_which_the_order_is_nearly_kept():
     example = counterexamples.ortho2()
     first, second = effects_of(example)
@@ -175,6 +177,7 @@ def test_pairs_that_point_apart_lose_order_and_sign(apart):
     np.testing.assert_allclose(np.linalg.norm(apart.x_query[THIRD]), 39.9, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_released_rule_picks_pairs_that_hardly_matter(apart, literal):
     one, other = (
         np.asarray(v(literal.fit, literal.groups).value) for v in (lo.influence, lo.newton)

@@ -37,6 +37,7 @@ def sites(request):
     return whole, lo.Groups.from_labels(SITE), right
 
 
+@pytest.mark.slow
 def test_slopes_beside_the_dummies_of_what_left_are_determined(sites):
     fit, groups, right = sites
     measures = [lo.measures.parameter([0, 1]), lo.measures.parameter(2), lo.measures.self_loss()]

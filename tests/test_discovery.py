@@ -137,6 +137,7 @@ def test_a_gap_is_a_difference_of_means(case, frame):
     np.testing.assert_allclose(both.values(fit.objective, fit.flat, None), [expected])
 
 
+@pytest.mark.slow
 def test_intervals_of_a_gap_in_loss_hold_the_truth(case, frame):
     fit, _ = case
     x, y = np.asarray(fit.objective.x), np.asarray(fit.objective.y)

@@ -164,6 +164,7 @@ def exact_ridge(x, y, l2):
     return [(d * u - b * v) / det, (a * v - b * u) / det]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", mostly_slow([1e2, 1e4, 1e5, 1e6], 1e5))
 @pytest.mark.parametrize("method", [lo.Newton(), lo.Retrain(1e-10), lo.Influence()])
 def test_ill_conditioned_columns_are_right_or_flagged(offset, method):

@@ -274,6 +274,7 @@ def test_a_theta_too_far_from_its_optimum_is_warned_of_then_refused():
     np.testing.assert_allclose(again.flat, exact.flat, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_float32_asks_what_it_can_reach():
     with jax.enable_x64(False):
         fit = lo.fit(lo.logistic(X, Y, l2=1.0))

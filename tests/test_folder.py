@@ -161,6 +161,7 @@ def test_a_killed_credit_holds_its_folder_until_then_and_goes_on_bit_for_bit(who
     assert_the_same(report, whole)
 
 
+@pytest.mark.slow
 def test_a_damaged_chunk_or_one_of_other_groups_is_made_anew(whole, tmp_path):
     folder = tmp_path / "study"
     shutil.copytree(whole.folder, folder)
@@ -196,6 +197,7 @@ def test_the_command_says_that_it_goes_on_and_does(whole, tmp_path, monkeypatch,
 # ---- whose it is ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_folder_of_the_other_kind_is_refused(whole, tmp_path):
     with pytest.raises(ValueError, match="holds another study"):
         removal.run(removal.Configuration("wine"), whole.folder)
@@ -228,6 +230,7 @@ def old(whole, folder):
     return folder
 
 
+@pytest.mark.slow
 def test_a_finished_folder_of_the_old_format_is_read_listed_and_left_alone(whole, tmp_path):
     folder = old(whole, tmp_path / "old")
     before = sorted(folder.iterdir())

@@ -46,6 +46,7 @@ def test_effects_of_two_families_are_those_of_both(fit):
     same(lo.concat(apart), lo.effects(fit, SITES + DAYS, LOSS, lo.Newton()))
 
 
+@pytest.mark.slow
 def test_intervals_that_some_have_are_kept_and_the_others_infinite(fit):
     one = lo.effects(fit, SITES, LOSS, lo.Newton(), certify=True)
     two = lo.effects(fit, SITES, FIRST, lo.Newton())

@@ -7,12 +7,12 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 import leaveout as lo
-from problems import groups_of, problem
+from problems import groups_of, mostly_slow, problem
 
 N, M = 60, 40
 
 
-@pytest.fixture(scope="module", params=["logistic", "softmax"])
+@pytest.fixture(scope="module", params=mostly_slow(["logistic", "softmax"], "logistic"))
 def case(request):
     """A fit, queries with their labels, and a label for each query."""
     objective = problem(request.param, n=N)

@@ -17,7 +17,7 @@ from leaveout.fitting.leaving import worth_listing
 from leaveout.methods.coordinates import around
 from leaveout.methods.first_order import self_influence
 from leaveout.solvers.direct import together
-from problems import USUAL, groups_of, measures_of, problem, wrong
+from problems import LOSSES, groups_of, measures_of, mostly_slow, problem, wrong
 
 SOLVERS = [
     getattr(lo.solvers, name)()
@@ -34,7 +34,7 @@ FOREIGN = [
 of_processors = pytest.mark.skipif(jax.default_backend() != "cpu", reason="a way of processors")
 
 
-@pytest.fixture(scope="module", params=USUAL)
+@pytest.fixture(scope="module", params=mostly_slow(LOSSES, "logistic", "squares"))
 def fitted(request):
     return lo.fit(problem(request.param))
 
@@ -89,6 +89,7 @@ def test_a_second_newton_step_is_the_dense_one(fitted, groups):
         np.testing.assert_allclose(row, change - down, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_further_newton_steps_of_any_objective_are_those_of_the_linear_model(groups):
     linear = problem("logistic")
 
@@ -219,6 +220,7 @@ def test_an_emptied_feature_at_no_penalty_is_singular_never_nan(solver):
         lo.newton(fitted, groups, solver, throw=True)
 
 
+@pytest.mark.slow
 def test_a_retraining_that_leaves_many_minima_says_so():
     x = np.random.default_rng(0).normal(size=(20, 4))
     fitted = lo.fit(lo.squares(x, x[:, 0] ** 2, l2=0.0))
@@ -240,6 +242,7 @@ def test_an_emptied_class_has_no_minimum_and_says_so():
     assert lo.Status(int(change.status[1])) is lo.Status.converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver", [lo.solvers.Cholesky(), lo.solvers.CG()], ids=lambda s: type(s).__name__
 )
@@ -308,6 +311,7 @@ def test_own_penalties_stay_well_conditioned():
     assert int(change.steps.max()) < 60
 
 
+@pytest.mark.slow
 def test_more_groups_than_lanes_refill_the_pool():
     fitted = lo.fit(problem("logistic", n=80))
     groups = groups_of(80, 20)
@@ -565,6 +569,7 @@ def test_small_groups_of_many_points_are_looked_at_one_by_one(name, weights):
     assert not step.status.any()
 
 
+@pytest.mark.slow
 def test_curvature_at_the_end_is_that_of_the_hessian():
     some = problem("softmax", n=600, l2=0.5)  # more than one block, the last one not full
     fit, rng = lo.fit(some), np.random.default_rng(0)

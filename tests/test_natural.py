@@ -37,6 +37,7 @@ def test_a_study_says_what_each_hospital_does_to_each_part(heart):
         assert (heart.folder / f"{name}.png").stat().st_size > 5_000
 
 
+@pytest.mark.slow
 def test_a_finished_study_is_read_and_another_question_refused(heart):
     sentences = []
     again = natural.run(natural.Question("heart", l2_over_n=0.01, null=200), heart.folder,

@@ -102,6 +102,7 @@ def test_the_same_credit_gives_the_same_page(credit, page, tmp_path):
     assert again.read_bytes() == page.read_bytes()
 
 
+@pytest.mark.slow
 def test_flagged_effects_are_not_known_and_nothing_else_is_refused(tmp_path, as_users_run_it):
     x = np.array([[0.0], [0.1], [0.3], [0.9], [1.0], [1.2], [0.5], [0.6]])
     y = np.array([0, 0, 0, 1, 1, 1, 0, 1])

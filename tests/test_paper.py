@@ -75,6 +75,7 @@ def test_the_sweep_is_a_study_for_each_penalty(made, monkeypatch, tmp_path):
     assert len(study.found(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_tables_stand_beside_the_papers(made, capsys):
     folder, _ = made
     page = folder / "page.md"
@@ -114,6 +115,7 @@ def test_the_commands_refuse_unknown_figures_and_missing_data_or_studies(
     assert re.search(sentence, capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_studies_are_listed(made, monkeypatch, capsys, tmp_path):
     folder, _ = made
     monkeypatch.chdir(folder)

@@ -33,6 +33,7 @@ def without(k):
 # ---- for each coefficient ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", mostly_slow([lo.Influence(), lo.NewtonChebyshev(), EXACT], lo.NewtonChebyshev())
 )

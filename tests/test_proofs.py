@@ -159,6 +159,7 @@ def test_a_retrained_theta_that_is_as_far_as_theta_hat_itself_is_flagged():
 # ---- rounding ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", mostly_slow([lo.NewtonChebyshev(), lo.Retrain(1e-12)], lo.Retrain(1e-12))
 )

@@ -38,6 +38,7 @@ def test_default_retraining_agrees_with_newton_cholesky(diabetes):
     assert error < 1e-7 * np.abs(actual.value).max()
 
 
+@pytest.mark.slow
 def test_a_few_of_the_papers_groups_are_ranked_as_retraining_ranks_them(diabetes):
     fitted = lo.fit(lo.logistic(diabetes.x, diabetes.y, l2=L2_OVER_N * diabetes.n))
     query = (diabetes.x_query[[66_678]], diabetes.y_query[[66_678]])

@@ -8,6 +8,7 @@ import pytest
 
 import leaveout as lo
 from leaveout.analysis.exact import Leaving, Rows
+from problems import mostly_slow
 
 
 def drawn(seed=0, n=40, d=3, kind=lo.logistic, l2=0.5, heavy=False):
@@ -113,6 +114,7 @@ def test_small_problems_have_the_best_set_there_is(kind, direction):
             assert direction * found.upper[0] >= best
 
 
+@pytest.mark.slow
 def test_a_model_that_breaks_is_no_answer():
     x = np.array([[-1.0], [-0.9], [1.0], [1.1], [0.2], [-0.3]])
     y = np.array([0, 0, 1, 1, 0, 1])  # separable without the last two
@@ -142,6 +144,7 @@ def test_whole_groups_leave_and_size_counts_them(logistic):
     assert (found.value >= 0.99 * best).all()
 
 
+@pytest.mark.slow
 def test_candidates_are_added(logistic):
     fit, measure, x, y = logistic
     wider, pool = lo.add(fit, (x, 1 - y))
@@ -174,6 +177,7 @@ def test_rank_one_formulas_are_refits(squares):
         np.testing.assert_allclose([leaving.effect, said], effect, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_no_set_passes_the_upper_limit(squares):
     fit, *_ = squares
     measure = lo.measures.parameter(0)
@@ -202,7 +206,7 @@ def test_where_no_limit_is_known_it_says_why(logistic, squares):
 # ---- the fewest ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [lo.logistic, lo.squares])
+@pytest.mark.parametrize("kind", mostly_slow([lo.logistic, lo.squares], lo.squares))
 def test_the_fewest_that_flip_are_found_and_are_enough(kind):
     rng = np.random.default_rng(7)
     x = rng.standard_normal((14, 1))

@@ -24,7 +24,7 @@ def eight_devices(*arguments):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.fixture(scope="module", params=["quick", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["quick", "slow"])
 def found(request):
     return eight_devices(request.param)
 
@@ -36,11 +36,13 @@ def check_numbers(rows):
         assert gap < 1e-10, (name, shape, method, gap)
 
 
+@pytest.mark.slow
 def test_several_devices_give_the_numbers_of_one(found):
     check_numbers(found["numbers"])
     assert {row[2] for row in found["numbers"]} >= {"influence", "Newton", "actual"}
 
 
+@pytest.mark.slow
 def test_a_gradient_of_retraining_costs_one_all_reduce(found):
     for name, (p, sent, _) in found["communication"].items():
         assert [kind for kind, _ in sent] == ["all-reduce"], name
@@ -50,6 +52,7 @@ def test_a_gradient_of_retraining_costs_one_all_reduce(found):
         assert sum(sizes) <= 8 * p + 8, name
 
 
+@pytest.mark.slow
 def test_no_device_is_sent_all_data_for_a_newton_step(found):
     for name, (p, _, sent) in found["communication"].items():
         assert sent, name
@@ -59,6 +62,7 @@ def test_no_device_is_sent_all_data_for_a_newton_step(found):
             assert size < 4000 * width, (name, kind, shapes)
 
 
+@pytest.mark.slow
 def test_the_verbs_run_inside_jit_where_the_mesh_is_current(found):
     if "inside_jit" not in found:
         pytest.skip("looked at in the slow run")

@@ -148,6 +148,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", mostly_slow(CASES, "an l2 for each"))
 def test_every_loss_and_penalty(case):
     make, options = CASES[case]

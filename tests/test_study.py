@@ -44,6 +44,7 @@ def test_a_study_leaves_everything_needed_to_repeat_it(finished):
     np.testing.assert_allclose(mine, again, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_goes_on_bit_for_bit(finished):
     configuration, folder, result = finished
     chunks = sorted((folder / "chunks").iterdir())
@@ -99,6 +100,7 @@ def test_a_killed_study_loses_at_most_the_chunk_in_flight(tmp_path):
         np.testing.assert_array_equal(result.effects[name].value, effects.value)
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_in_the_same_folder(finished):
     _, folder, _ = finished
     other = study.Configuration("wine", per_family=5, l2_over_n=1e-2)
@@ -144,6 +146,7 @@ def test_the_command_lists_the_data(tmp_path, monkeypatch, capsys):
     assert "is not the file expected" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_names_its_files(finished, capsys):
     _, folder, _ = finished
     arguments = ["study", "wine", "--groups", "4", "--l2", "1e-2", "--out", str(folder)]

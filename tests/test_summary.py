@@ -321,6 +321,7 @@ def test_scores_and_coefficients_bear_the_class(fits):
     assert asked.columns(numbered)[1] == "parameter[age, class 1]"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_users_run_it")
 def test_odds_ratios_are_enclosed_and_refused_where_there_are_no_odds(fits):
     groups, measure = lo.Groups.from_labels(WARD), lo.measures.odds_ratio(["dose", "age"], per=2)

@@ -478,6 +478,7 @@ def test_nothing_to_fit_is_refused():
         lo.squares(np.empty((N, 0)), PAID, intercept=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [np.asarray, pd.DataFrame, lambda t: pl.from_numpy(t)])
 def test_several_targets_are_as_many_regressions(form):
     x, y = np.c_[AGE / 10, TIMES], np.c_[PAID, AGE, PAID**2]
