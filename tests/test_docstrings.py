@@ -18,22 +18,6 @@ NAMES = {name: thing for name, thing in names() if callable(thing)}
 WITHOUT = {  # instances of a class that is explained, and aliases
     name for name, thing in NAMES.items() if not hasattr(thing, "__qualname__")
 }
-#: names that are explained in part as yet: take one out when it is done, and put none in
-OWED = {
-    *("Banzhaf", "Beta", "Shapley", "Values", "value", "values"),
-    *("CRV", "Confidence", "concat", "confidence", "from_statsmodels", "report", "table"),
-    *("Extreme", "Flips", "discover", "extreme", "flips", "groups.Cells", "groups.Lattice"),
-    *("groups.conjunctions", "measures.gap", "measures.odds_ratio", "measures.probability"),
-    *("datasets.compas", "datasets.concrete", "datasets.fashion", "datasets.fashion_noisy"),
-    *("datasets.microcredit", "datasets.parkinsons", "plot.forest", "curvature.damping_sweep"),
-    *(
-        "damping_sweep",
-        "plot.bars",
-        "plot.waterfall",
-        "curvature.formed_once",
-        "groups.formed_once",
-    ),
-}
 
 
 def examples() -> dict[str, list[tuple[int, str]]]:
@@ -90,7 +74,7 @@ def explained(doc: str, section: str) -> set[str]:
     return {word.strip(" *") for head in heads for word in head.split(",")}
 
 
-@pytest.mark.parametrize("name", sorted(NAMES.keys() - WITHOUT - OWED))
+@pytest.mark.parametrize("name", sorted(NAMES.keys() - WITHOUT))
 def test_public_names_explain_what_they_take_and_give(name):
     thing = NAMES[name]
     doc = inspect.getdoc(thing)

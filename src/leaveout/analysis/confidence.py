@@ -31,6 +31,18 @@ _MOST = 0.5  # share of a variance that is worth a note if one cluster makes it
 class CRV(enum.Enum):
     """Cluster-robust variances of g clusters, of n points and p parameters.
 
+    Attributes:
+        CRV0: the sandwich, of influences; too small where clusters are few.
+        CRV1: the same times a factor, as other programs print it.
+        CRV3: the jackknife, of what is left without each cluster; errs on the side of caution.
+        CRV3J: the jackknife around the mean of the changes in the place of the estimate.
+
+    Example:
+        >>> lo.CRV.CRV3.of(np.array([1.0, -1.0, 2.0, 0.0]), n=24, p=4)  # 3 / 4 (1 + 1 + 4)
+        4.5
+        >>> lo.CRV.CRV0.infinitesimal, lo.CRV.CRV3.infinitesimal
+        (True, False)
+
     Source: Liang and Zeger (1986), 0; Cameron and Miller (2015), 1; MacKinnon, Nielsen and Webb
     (2023), 3 and 3J, the jackknife.
     """
@@ -79,6 +91,14 @@ class Confidence:
         without_high: (g m) its upper end.
         share: (g m) of the variance, by cluster of the first way.
         notes: what a reader should know.
+
+    Example:
+        >>> points = lo.Groups.from_labels(np.arange(24))  # 24 clusters
+        >>> found = lo.confidence(fit, points, lo.measures.parameter([0, 1]), pairs=False)
+        >>> found.error.shape, found.without.shape, found.degrees
+        ((2,), (24, 2), array([23, 23]))
+        >>> found.to_pandas().columns.tolist()
+        ['column', 'estimate', 'error', 'low', 'high', 'p', 'degrees']
     """
 
     columns: tuple[str, ...]
@@ -197,9 +217,20 @@ def confidence(
         partial: take points in no cluster as fixed, as in `jackknife`.
         memory: as in `effects`.
 
+    Returns:
+        estimates, standard errors and intervals, an entry a column of the measures; `print` shows
+        them as a table.
+
     Raises:
         ValueError: if clusters overlap, points are in none, or there are fewer than two.
         SolveError: if the effect of a cluster is flagged, unless they are to be dropped.
+
+    Example:
+        >>> points = lo.Groups.from_labels(np.arange(24))  # 24 clusters
+        >>> age = lo.measures.parameter([0])
+        >>> found = lo.confidence(fit, points, age, lo.CRV.CRV1)
+        >>> bool(found.low[0] < found.estimate[0] < found.high[0])
+        True
 
     Source: MacKinnon, Nielsen and Webb (2023), and (2024) of two ways, whose "max-se" is the last
     clause; Cameron, Gelbach and Miller (2011).

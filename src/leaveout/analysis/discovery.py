@@ -85,6 +85,12 @@ def discover(
         ValueError: for a measure of several columns, one that has no sum over points, or where
             nothing has such a support.
 
+    Example:
+        >>> table = {"ward": np.arange(24) // 6, "sex": ["f", "m"] * 12}
+        >>> found = lo.discover(fit, table, measure, support=(0.1, 0.3), show=2, null=20)
+        >>> found.groups.names.tolist(), found.null.family
+        (['sex = m and ward = 0', 'ward = 0'], 12)
+
     Source: Pradhan et al. (2022), Gopher, for the question; the null and the truth are added.
     """
     sign, null = _checked(direction, beam, show, overlap, null)

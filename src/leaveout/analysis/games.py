@@ -61,6 +61,13 @@ class Shapley(Semivalue):
     """Every size alike: the mean over all orders in which players can join.
 
     The only one whose values add up to what all players together are worth.
+
+    Example:
+        >>> lo.Shapley().shares(4)
+        array([0.25, 0.25, 0.25, 0.25])
+        >>> found = lo.value(fit, groups, measure, lo.Shapley())
+        >>> np.allclose(found.value.sum(axis=0), found.total)
+        True
     """
 
     def shares(self, players):
@@ -73,6 +80,12 @@ class Banzhaf(Semivalue):
     """Every coalition alike, so that most weight is on joining half of the others.
 
     Of all semivalues it keeps the order of players best where the worths are noisy.
+
+    Example:
+        >>> lo.Banzhaf().shares(4)
+        array([0.125, 0.375, 0.375, 0.125])
+        >>> lo.value(fit, groups, measure, lo.Banzhaf()).of
+        Banzhaf()
     """
 
     def shares(self, players):
@@ -87,6 +100,15 @@ class Beta(Semivalue):
     Attributes:
         a: above b, what a group does where data is scarce counts more.
         b: above a, where there is much.
+
+    Raises:
+        ValueError: if one of them is not positive.
+
+    Example:
+        >>> lo.Beta(4, 1).name
+        'Beta(4, 1)'
+        >>> lo.Beta(4, 1).shares(3).round(2)  # of joining nobody, one, both others
+        array([0.67, 0.27, 0.07])
 
     Source: Kwon and Zou (2022), equation 5.
     """

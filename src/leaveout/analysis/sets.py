@@ -53,6 +53,13 @@ class Extreme:
         accuracy_now: the same of the model as it is.
         refits: (s) models trained in the search of each set.
         history: of each set, (t 2) the size and the effect of each model trained on the way.
+
+    Example:
+        >>> found = lo.extreme(fit, measure, [2, 3])
+        >>> found.groups.names.tolist()
+        ['mean of loss up, 2', 'mean of loss up, 3']
+        >>> found.value.shape, bool((found.value >= found.one_pass - 1e-9).all())
+        ((2,), True)
     """
 
     groups: Groups
@@ -111,6 +118,13 @@ class Flips:
         accuracy: (s) as in `Extreme`.
         accuracy_now: as in `Extreme`.
         refits: (m) models trained in the search of each column.
+
+    Example:
+        >>> found = lo.flips(fit, lo.measures.parameter(1), most=0.5)
+        >>> found.columns, found.size, found.influence_says
+        (('parameter[1]',), array([3]), array([5]))
+        >>> bool(found.now[0] + found.effects.value[0, 0] < 0)  # it was positive
+        True
     """
 
     columns: tuple[str, ...]
@@ -207,9 +221,19 @@ def extreme(
         memory: as in `effects`.
         progress: called with the number of models trained, after each round.
 
+    Returns:
+        the sets found, s of them: for each column each size, and for each size each direction.
+
     Raises:
         ValueError: for a measure that has no derivative or depends on who leaves, groups that
             overlap, or a size beyond what may leave.
+
+    Example:
+        >>> found = lo.extreme(fit, measure, 2, direction=[1, -1])
+        >>> found.size, found.direction
+        (array([2, 2]), array([ 1, -1]))
+        >>> bool(found.value[0] > 0 > found.value[1])
+        True
 
     Source: Broderick, Giordano and Meager (2020), AMIP, for one pass; Kuschnig, Zens and Crespo
     Cuaresma (2021) for greedy sets of least squares.
@@ -358,8 +382,16 @@ def flips(
         memory: as in `effects`.
         progress: as in `extreme`.
 
+    Returns:
+        the fewest found for each column, and what retraining without them gives.
+
     Raises:
         ValueError: as `extreme`.
+
+    Example:
+        >>> coefficients = lo.measures.parameter([0, 1])
+        >>> lo.flips(fit, coefficients, most=6).size  # six are too few for the first
+        array([-1,  3])
 
     Source: Broderick, Giordano and Meager (2020), who ask the question and answer it by influence.
     """

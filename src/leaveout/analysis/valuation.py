@@ -87,10 +87,21 @@ def value(
         memory: bytes that working arrays may take; default a quarter of what is free.
         progress: called with the number of coalitions done, after each chunk.
 
+    Returns:
+        the values (g m), a row a group and a column a column of the measures, with their standard
+        errors, leave-one-in, leave-one-out, and the coalitions they come from.
+
     Raises:
         ValueError: if groups overlap, hold points in part, or are none; for a measure of what left,
             too few trainings, a file of another question, or a coalition of nobody that has no
             minimum and no convention.
+
+    Example:
+        >>> found = lo.value(fit, groups, measure)
+        >>> found.value.shape, found.columns
+        ((4, 1), ('mean of loss',))
+        >>> np.allclose(found.last, -lo.effects(fit, groups, measure, lo.Retrain()).value)
+        True
 
     Source: Ghorbani and Zou (2019), Wang and Jia (2023), Kwon and Zou (2022); the estimate after
     Musco and Witter (2025) and Witter et al. (2025).

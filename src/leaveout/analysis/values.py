@@ -80,6 +80,13 @@ class Values:
         of: how sizes of coalitions were weighed.
         members: (c g) who is in each coalition: nobody, everybody, then each and its complement.
         trained: what was found of them, f(coalition) - f(everybody) first of all.
+
+    Example:
+        >>> found = lo.value(fit, groups, measure)
+        >>> found.value.shape, found.exact, len(found.members)
+        ((4, 1), True, 16)
+        >>> found.under(lo.Banzhaf()).of  # nothing is trained again
+        Banzhaf()
     """
 
     game: Game

@@ -31,9 +31,21 @@ def concat(parts: Iterable[Effects]) -> Effects:
     Args:
         parts: two or more (or one), by the same method.
 
+    Returns:
+        effects (g m) of all their groups, or on all their columns, in the order given; of one part,
+        itself.
+
     Raises:
         ValueError: for other methods, which are compared and not joined (`lo.compare`); for parts
             that differ in groups and in columns, or in neither; for a column that is there twice.
+
+    Example:
+        >>> more = lo.effects(fit, groups, lo.measures.parameter([0]))
+        >>> both = lo.concat([lo.effects(fit, groups, measure), more])
+        >>> both.columns, both.value.shape
+        (('mean of loss', 'parameter[0]'), (4, 2))
+        >>> len(lo.concat([both[:1], both[1:]]).groups)
+        4
     """
     found = list(parts)
     if not found or not all(isinstance(part, Effects) for part in found):

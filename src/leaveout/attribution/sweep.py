@@ -48,6 +48,11 @@ def damping_sweep(
 
     Raises:
         ValueError: for no damping, a negative one, or a method without curvature.
+
+    Example:
+        >>> found = lo.damping_sweep(fit, groups, measure, [0.0, 0.1])
+        >>> {damping: effects.value.shape for damping, effects in found.items()}
+        {0.0: (4, 1), 0.1: (4, 1)}
     """
     if not isinstance(method, Influence | Newton | Corrected):
         raise ValueError(

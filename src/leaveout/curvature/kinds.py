@@ -28,6 +28,13 @@ class Bent(AbstractExpansion):
         moves: (p) 1 for parameters that may move, 0 for those that stay.
         exact: whether products are with the Hessian, else with sum_i v_i J_i' Q_i J_i, J_i the
             scores' derivative and Q_i the loss's Hessian by the scores.
+
+    Example:
+        >>> bent = lo.curvature.GaussNewton().at(objective, fit.flat, 0.0)
+        >>> exact = objective.at(fit.flat)  # of linear models Gauss-Newton is the Hessian
+        >>> v = objective.weights
+        >>> np.allclose(bent.hvp(v, fit.flat), exact.hvp(v, fit.flat))
+        True
     """
 
     objective: AbstractScores

@@ -67,9 +67,19 @@ def from_statsmodels(results: object, *, throw: bool = True) -> Fit:
         results: what `fit()` returned.
         throw: as in `lo.fit`.
 
+    Returns:
+        the fit, at the optimum that the parameters are near.
+
     Raises:
         ValueError: for another model, family or link, or a fit with a penalty.
         SolveError: if the parameters are not near the optimum of the objective.
+
+    Example:
+        >>> import statsmodels.api as sm
+        >>> results = sm.OLS(x[:, 0], sm.add_constant(x[:, 1:])).fit()
+        >>> taken = lo.from_statsmodels(results)
+        >>> taken.objective.names, np.allclose(taken.theta.bias, results.params[0])
+        (('x1', 'x2'), True)
     """
     if not isinstance(results, _Results) or not isinstance(results.model, _Model):
         raise ValueError(f"expected what fit() of statsmodels returned, got {results!r:.100}")

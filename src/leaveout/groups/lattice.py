@@ -30,6 +30,14 @@ class Cells(NamedTuple):
         rows: (r) the examples that are in one of them.
         code: (r) in which.
         held: (q) how many examples each holds.
+
+    Example:
+        >>> table = {"ward": np.arange(24) // 6, "sex": ["f", "m"] * 12}
+        >>> cells = next(lo.groups.Lattice.of(table, support=(0.1, 0.3)).cells())
+        >>> cells.columns, cells.held.tolist()  # both columns: 2 x 4 conjunctions of 3 examples
+        ((0, 1), [3, 3, 3, 3, 3, 3, 3, 3])
+        >>> cells.sums(np.ones(24)).shape
+        (8,)
     """
 
     columns: tuple[int, ...]
@@ -62,6 +70,14 @@ class Lattice:
         least: examples that it holds, at least.
         most: and at most.
         fingerprint: which rows the examples are, or None.
+
+    Example:
+        >>> table = {"ward": np.arange(24) // 6, "sex": ["f", "m"] * 12}
+        >>> lattice = lo.groups.Lattice.of(table, support=(0.1, 0.3))
+        >>> lattice.columns, lattice.codes.shape
+        (('sex', 'ward'), (24, 2))
+        >>> sum(len(cells.held) for cells in lattice.cells())
+        12
     """
 
     columns: tuple[str, ...]
@@ -185,6 +201,12 @@ def conjunctions(
     Raises:
         ValueError: for columns of unlike lengths or without a name, or where nothing has such a
             support.
+
+    Example:
+        >>> table = {"ward": np.arange(24) // 6, "sex": ["f", "m"] * 12}
+        >>> found = lo.groups.conjunctions(table, support=(0.1, 0.3))
+        >>> len(found), found.names[[0, -1]].tolist()
+        (12, ['sex = f and ward = 0', 'ward = 3'])
     """
     lattice = Lattice.of(frame, depth=depth, support=support, bins=bins)
     found = [lattice.predicates(cells) for cells in lattice.cells()]

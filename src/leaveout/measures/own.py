@@ -278,8 +278,17 @@ def odds_ratio(feature: str | Iterable[str], *, per: float | int = 1, name: str 
         per: units, such as 10 for ten years.
         name: for tables and axes; default "odds ratio", with the units if they are not one.
 
+    Returns:
+        a measure of one column for each feature, and of K > 2 classes of K - 1 for each.
+
     Raises:
         ValueError: for another loss, or an unknown name, once the objective is known.
+
+    Example:
+        >>> import pandas as pd
+        >>> named = lo.fit(lo.logistic(pd.DataFrame(x, columns=["age", "dose", "bmi"]), y, l2=1.0))
+        >>> lo.effects(named, groups, lo.measures.odds_ratio("age", per=10)).columns
+        ('odds ratio per 10[age]',)
     """
     several = () if isinstance(feature, str) or not isinstance(feature, Iterable) else feature
     features = (feature,) if isinstance(feature, str) else tuple(several)

@@ -410,6 +410,13 @@ def probability(
         reduce: None for a column per example, "sum" or "mean" over examples.
         by: as in `prediction`.
         name: for tables and axes.
+
+    Returns:
+        a measure of m columns (m K of K classes), or one for each subset.
+
+    Example:
+        >>> lo.effects(fit, groups, lo.measures.probability(x[:2]), lo.Newton()).columns
+        ('probability[0]', 'probability[1]')
     """
     whole = x if isinstance(x, tuple) else (x, None, None)
     return _per_example(whole, name, reduce, by, _probability)
@@ -440,8 +447,16 @@ def gap(
             there are, in sorted order (a dictionary's in its own).
         name: for tables and axes.
 
+    Returns:
+        a measure of one column; of one a class or score where `of` has several.
+
     Raises:
         ValueError: for other than two subsets, an unknown one, or another kind of measure.
+
+    Example:
+        >>> sex = ["f", "m"] * 12
+        >>> lo.effects(fit, groups, lo.measures.gap(x, sex), lo.Newton()).columns
+        ('gap in probability, f - m',)
     """
     known = of in (probability, prediction, loss, margin)
     each = of(examples, by=by, reduce="mean", name=name) if known else None

@@ -34,6 +34,14 @@ def values(
 
     Returns:
         the axes.
+
+    Raises:
+        ValueError: for the name of a column that is not there.
+
+    Example:
+        >>> axes = lo.plot.values(lo.value(fit, groups, measure))
+        >>> axes.get_xlabel()
+        'added to mean of loss'
     """
     need_matplotlib()
     from matplotlib.figure import Figure

@@ -99,6 +99,16 @@ def forest(
 
     Returns:
         the matplotlib figure.
+
+    Raises:
+        ValueError: where all effects on the column are flagged, or for the name of one that is not
+            there.
+
+    Example:
+        >>> found = lo.credit(fit, groups, measure, null=20)
+        >>> figure = lo.plot.forest(found, "mean of loss", title="What each ward does")
+        >>> len(figure.axes[0].get_yticklabels())  # a row a group
+        4
     """
     need_matplotlib()
     whole = isinstance(found, Confidence)

@@ -107,6 +107,17 @@ def concrete() -> Dataset:
     Inputs and strength in standard deviations from the mean, of the rows that train: 90 % of a
     fixed permutation.
 
+    Returns:
+        the data set.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> data = lo.datasets.concrete()  # doctest: +SKIP
+        >>> data.x.shape, data.x_query.shape  # doctest: +SKIP
+        ((927, 8), (103, 8))
+
     Source: Yeh (1998).
     """
     return _dataset("concrete", _parse_concrete)
@@ -123,6 +134,17 @@ def parkinsons() -> Dataset:
     19 inputs: age, sex, days since the trial began, and 16 measures of a recording; they and the
     score in standard deviations from the mean, of the rows that train. 90 % of the recordings
     train, of every one of the 42 patients, whom `labels` names; the motor score is left out.
+
+    Returns:
+        the data set; `labels` names the patient.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> data = lo.datasets.parkinsons()  # doctest: +SKIP
+        >>> data.x.shape, sorted(data.labels)  # doctest: +SKIP
+        ((5287, 19), ['patient'])
 
     Source: Tsanas et al. (2009).
     """
@@ -164,6 +186,17 @@ def fashion() -> Dataset:
 
     784 pixels in [0, 1].
 
+    Returns:
+        the data set.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> data = lo.datasets.fashion()  # doctest: +SKIP
+        >>> data.x.shape, data.outputs  # doctest: +SKIP
+        ((6144, 784), 10)
+
     Source: Xiao, Rasul and Vollgraf (2017).
     """
     return _dataset("fashion", _parse_fashion, 255.0)
@@ -173,6 +206,17 @@ def fashion_noisy() -> Dataset:
     """The images of `fashion`, 30 % of whose labels are drawn anew, all classes alike.
 
     `labels` says which were drawn: a tenth of those have their own label all the same.
+
+    Returns:
+        the data set; `labels` says whose label was drawn.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> data = lo.datasets.fashion_noisy()  # doctest: +SKIP
+        >>> data.labels["drawn"].mean().round(2)  # doctest: +SKIP
+        np.float64(0.3)
 
     Source: Xiao, Rasul and Vollgraf (2017); the noise as in Bae et al. (2024).
     """

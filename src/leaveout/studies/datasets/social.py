@@ -58,6 +58,17 @@ def compas() -> Dataset:
     tenths are queries, drawn at random. `labels` and `query_labels` name race, sex and what else
     the model is told; the labels of training examples the score that COMPAS gave as well.
 
+    Returns:
+        the data set; `labels` names race, sex and the charge, the numbers, and the score.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> data = lo.datasets.compas()  # doctest: +SKIP
+        >>> data.x.shape, data.x_query.shape  # doctest: +SKIP
+        ((4320, 15), (1852, 15))
+
     Source: Angwin, Larson, Mattu and Kirchner (2016).
     """
     return dataset("compas", _COMPAS, _parse_compas, Path(__file__).read_bytes())
@@ -111,6 +122,17 @@ def microcredit() -> Dataset:
     whose coefficients are the trials' differences in means. One rate of exchange a trial lies
     between these units and the dollars, at purchasing power parity and a fortnight, of the papers:
     signs do not depend on it. Nothing is held out. `labels` names trial and arm.
+
+    Returns:
+        the data set; the queries are the training examples.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
+    Example:
+        >>> data = lo.datasets.microcredit()  # doctest: +SKIP
+        >>> data.x.shape, sorted(data.labels)  # doctest: +SKIP
+        ((35303, 14), ['arm', 'trial'])
 
     Source: Meager (2019); Broderick, Giordano and Meager (2020).
     """

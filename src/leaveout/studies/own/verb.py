@@ -80,10 +80,19 @@ def table(
         loss: in the place of the one that the target asks for, such as `lo.losses.poisson`.
         name: of the data set; default that of the file.
 
+    Returns:
+        the data set: x (n d), y (n), the queries, `groups` and what was done to the table.
+
     Raises:
         ValueError: for a table that does not hold what is asked for: no rows, a column that is not
             there, one class, dates, numbers mixed with text, names of rows, and so on, in a
             sentence each.
+
+    Example:
+        >>> frame = {"age": x[:, 0], "site": list("abcd") * 6, "died": y}
+        >>> data = lo.table(frame, target="died", groups="site", features=["age"])
+        >>> data.x.shape, data.groups.names.tolist()
+        ((24, 1), ['a', 'b', 'c', 'd'])
     """
     if missing not in _POLICIES:
         raise ValueError(f"expected missing as one of {shortened(_POLICIES)}, got {missing!r}")

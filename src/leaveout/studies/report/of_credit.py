@@ -58,11 +58,12 @@ def report(
 
     Raises:
         ImportError: without jinja2 or matplotlib.
+        ValueError: for what is no `Credit`.
 
-    For example::
-
-        found = lo.credit(fit, data.groups, lo.measures.loss(data.query, reduce="sum"), actual=True)
-        lo.report(found, "hospitals.html", data=data)
+    Example:
+        >>> found = lo.credit(fit, groups, measure, actual=True, null=20)
+        >>> lo.report(found, "hospitals.html", title="Which hospitals help?").name
+        'hospitals.html'
     """
     if not isinstance(credit, Credit):
         raise ValueError(f"expected a `Credit`, from lo.credit(...), got {type(credit).__name__}")
