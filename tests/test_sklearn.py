@@ -273,8 +273,9 @@ def columns(*, words: bool) -> Any:
     )  # fmt: skip
 
 
-CHOOSES: dict[str, Any] = {"Cs": [0.1, 1], "cv": 3, "l1_ratios": (0,), "tol": 1e-12,
-                           "solver": "newton-cholesky", "use_legacy_attributes": False}  # fmt: skip
+CHOOSES: dict[str, Any] = {"Cs": [0.1, 1], "cv": 3, "scoring": "accuracy", "l1_ratios": (0,),
+                           "tol": 1e-12, "solver": "newton-cholesky",
+                           "use_legacy_attributes": False}  # fmt: skip
 EXACTLY: dict[str, Any] = {"solver": "sparse_cg", "tol": 1e-14}
 COUNTING: dict[str, Any] = {"solver": "newton-cholesky", "tol": 1e-10}
 #: an estimator, its targets, and what is fitted again behind the frozen steps, n of N rows
