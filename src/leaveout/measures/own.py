@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.measures.container import Measure, around, sound
-from leaveout.measures.queries import loss_error
+from leaveout.measures.enclosing import loss_error
 from leaveout.objectives import losses
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
