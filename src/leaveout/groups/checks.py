@@ -10,6 +10,7 @@ from leaveout.runtime.text import shortened
 
 __all__ = [
     "check_ends",
+    "check_pairs",
     "check_points",
     "check_same",
     "check_stored",
@@ -22,6 +23,16 @@ __all__ = [
     "named",
     "rows_of",
 ]
+
+
+def check_pairs(one: int, other: int, sign: str) -> int:
+    """How many groups there are on both sides, where a single one goes with every other."""
+    if one != other and 1 not in (one, other):
+        raise ValueError(
+            f"expected as many groups on both sides of {sign}, or one on either, "
+            f"got {one} and {other}"
+        )
+    return max(one, other)
 
 
 def named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from leaveout.groups.checks import (
     check_ends,
+    check_pairs,
     check_points,
     check_same,
     check_stored,
@@ -486,12 +487,7 @@ def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Grou
     check_same(one, other, sign)
     check_whole(one.w)
     check_whole(other.w)
-    count = max(len(one), len(other))
-    if len(one) != len(other) and 1 not in (len(one), len(other)):
-        raise ValueError(
-            f"expected as many groups on both sides of {sign}, or one on either, "
-            f"got {len(one)} and {len(other)}"
-        )
+    count = check_pairs(len(one), len(other), sign)
     first = one if len(one) == count else one[np.zeros(count, int)]
     second = other if len(other) == count else other[np.zeros(count, int)]
     lists = [points_of(a, b) for a, b in zip(_lists(first), _lists(second), strict=True)]

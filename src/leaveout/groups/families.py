@@ -15,10 +15,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from leaveout.groups.clusterings import clusterings
 from leaveout.groups.container import Groups
 from leaveout.groups.dealing import shuffles
-from leaveout.groups.linkage import single_linkage
-from leaveout.runtime.extras import needed
 from leaveout.runtime.memory import GRADIENT_BYTES
 from leaveout.runtime.options import check_integer, check_key, generator
 from leaveout.runtime.tables import dense_copy, is_sparse
@@ -297,29 +296,9 @@ def gradient_clusters(
 
 def _clusters(key, points, data, sizes, kind) -> Groups:
     rng = generator(_own(key, 0))
-    labels = [_single_linkage(points), *_k_means(points, rng)]
+    labels = clusterings(points, rng)
     pools = [np.flatnonzero(label == c) for label in labels for c in np.unique(label)]
     return _pools(key, pools, data, sizes, kind, "cluster")
-
-
-def _single_linkage(points) -> np.ndarray:
-    """SciPy's fclusterdata(points, 1), in O(n) memory."""
-    from scipy.cluster.hierarchy import fcluster
-
-    return fcluster(single_linkage(points), 1, "inconsistent", depth=2)
-
-
-def _k_means(points, rng) -> list[np.ndarray]:
-    with needed("k-means"):
-        from sklearn.cluster import KMeans
-
-    settings: dict[str, Any] = {"n_init": 10}  # as in the paper; scikit-learn's stub wants text
-    labels = []
-    for k in (4, 8, 16, 32, 64, 128):
-        seed = int(rng.integers(2**31))
-        if k < len(points):
-            labels.append(KMeans(k, **settings, random_state=seed).fit_predict(points))
-    return labels
 
 
 def tails(
