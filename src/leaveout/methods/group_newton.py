@@ -4,9 +4,9 @@ And Chebyshev's step, a second solve with the same factor that makes it third or
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -18,25 +18,23 @@ from leaveout.curvature import Curvature
 from leaveout.fitting.fitted import Change, Fit, expansion_of, ill_conditioned, with_rows
 from leaveout.fitting.gates import Need
 from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
-from leaveout.fitting.leaving import LISTED, block_of, leaving
+from leaveout.fitting.leaving import block_of, leaving
 from leaveout.fitting.places import backtrack
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.end_point import newton_at, refuse_settings
 from leaveout.methods.first_order import force_of
+from leaveout.methods.newton_batches import Batch, by_rows, plan_of
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import judged, marked, reach_of, shortened
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, weigh
 from leaveout.objectives.expansion import LinearExpansion
-from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.batches import joined
-from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
+from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.sharding import (
-    devices,
     entry_point,
     is_traced,
-    on_host,
     place,
     replicate,
     to_host,
@@ -47,8 +45,6 @@ from leaveout.solvers import (
     AnySolver,
     Auto,
     Block,
-    Cholesky,
-    Refined,
     Solver,
     apply_reduced,
     as_solver,
@@ -59,9 +55,6 @@ from leaveout.solvers import (
 from leaveout.training.run import Trained
 
 __all__ = ["Krylov", "Newton", "NewtonChebyshev", "newton"]
-
-_NARROWEST, _COARSE = 64, 512  # points to which lists are padded at least; where that is free
-_LARGE = 64  # parameters from which on fewer groups together do as well
 
 
 @dataclass(frozen=True)
@@ -254,7 +247,7 @@ class _Way:
         def change(groups: Groups, l2: Array | None = None) -> Change:
             seen = with_rows(fit, budget(), gram=_wants_gram(groups, fit.objective))
             reach = None if self.chebyshev else reach_of(seen)
-            plan, parts = list(_plan(seen, expansion, groups, solver, self.steps)), []
+            plan, parts = list(plan_of(seen, expansion, groups, solver, self.steps)), []
             for batch in plan:
                 rows = np.resize(batch.rows, batch.lanes)
                 listed = _listed(seen, groups, rows, batch)
@@ -294,88 +287,13 @@ class _Way:
         return step - solve_at(objective, theta, v, third) / 2
 
 
-class _Batch(NamedTuple):
-    """Groups that are solved together.
-
-    Attributes:
-        rows: which groups.
-        lanes: to how many they are filled up.
-        width: to how many points their lists are padded. None stands for w of every point: for
-            solvers that look at all the data anyway, and for groups of more than half of it.
-        solver: the one that suits them.
-    """
-
-    rows: np.ndarray
-    lanes: int
-    width: int | None
-    solver: Solver
-
-
 def _wants_gram(groups: Groups, objective) -> bool:
     """Whether X H^-1 X' as a whole is cheaper than its part for each group that is small enough."""
     size = groups.size.astype(float)
     return objective.n < objective.p and bool(np.sum(size**2) > objective.n**2)
 
 
-def _plan(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> Iterator[_Batch]:
-    """The groups in batches for one solver, of like size.
-
-    Their shapes are the problem's, whatever the number of groups: a ragged end is filled up.
-    """
-    n, size = fit.objective.n, groups.size
-    lengths = [None if k > n // 2 else min(_length(k), n) for k in size]
-    routes = {length: _route(fit, expansion, solver, length) for length in set(lengths)}
-    each = [routes[length] for length in lengths]
-    for width, chosen in dict.fromkeys(each):
-        rows = np.flatnonzero([one == (width, chosen) for one in each])
-        rows = rows[np.argsort(size[rows], kind="stable")]
-        held = _bytes(fit, expansion, width, chosen, steps)
-        most = NEWTON_LANES if fit.objective.p < _LARGE else NEWTON_LANES // 4
-        lanes = longest(held, budget(), most if on_host() else ACCELERATOR * most)
-        if devices() > 1:  # what fills up would be sent around
-            lanes = min(lanes, bucket(len(rows)))
-        for at in range(0, len(rows), lanes):
-            yield _Batch(rows[at : at + lanes], lanes, width, chosen)
-
-
-def _length(size: int | np.integer) -> int:
-    """Points of a group, rounded up by a quarter at most, so that few are looked at."""
-    eighth = max(bucket(size) // 8, 1)
-    return max(-(-int(size) // eighth) * eighth, _NARROWEST)
-
-
-def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int | None, Solver]:
-    """The width of lists of this length, and the solver for them.
-
-    A solver that factorises a Hessian looks at lists only as far as they go, so that few widths do
-    for it; to others padding is work.
-    """
-    n = fit.objective.n
-    taken = np.zeros((1, length or n))
-    sample = Block(place(taken, float), None if length is None else place(taken, int))
-    if isinstance(solver, Auto):
-        solver = solver.choose(expansion, fit.metric, sample)
-    if length is None or isinstance(solver, CG):
-        return None, solver
-    if devices() > 1:
-        return length, solver
-    widths = [n // 2]
-    step, least = (64, _COARSE) if isinstance(solver, Cholesky | Refined) else (4, _NARROWEST)
-    while widths[-1] // step >= least:
-        widths.append(widths[-1] // step)
-    return min((width for width in widths if width >= min(length, n // 2)), default=n // 2), solver
-
-
-def _bytes(fit: Fit, expansion, width: int | None, solver: Solver, steps: int) -> int:
-    """What a group takes while it is solved."""
-    n, p, floats = fit.objective.n, fit.objective.p, fit.objective.floats_per_example
-    looks = n if width is None or not _by_rows(expansion, width) else 0
-    held = 8 * (4 * (width or n) + (2 + floats) * looks + 6 * p)
-    held += 8 * p * p * (not isinstance(solver, CG))  # the group's factor
-    return held + 8 * n * floats * (steps > 1)
-
-
-def _listed(fit: Fit, groups: Groups, rows, batch: _Batch) -> tuple[Array, Array | None]:
+def _listed(fit: Fit, groups: Groups, rows, batch: Batch) -> tuple[Array, Array | None]:
     """W of a batch's groups, and the points it is of; of every point without a width."""
     if batch.width is None:
         return leaving(fit, groups, rows), None
@@ -384,14 +302,8 @@ def _listed(fit: Fit, groups: Groups, rows, batch: _Batch) -> tuple[Array, Array
     return place(w, fit.objective.weights.dtype), place(indices, indices.dtype)
 
 
-def _by_rows(expansion, width: int) -> bool:
-    """Whether gathered rows are cheaper than a product of dense weights with all the data."""
-    dense = isinstance(expansion, LinearExpansion) and not isinstance(expansion.design, Sparse)
-    return dense and LISTED * width < expansion.n and devices() == 1
-
-
 def _gradients(expansion: AbstractExpansion, block: Block):
-    if block.indices is None or not _by_rows(expansion, block.indices.shape[1]):
+    if block.indices is None or not by_rows(expansion, block.indices.shape[1]):
         return expansion.gradients(block.dense(expansion.n))
     own = jax.vmap(lambda rows, taken: expansion.restrict(rows).gradient(taken))
     return own(block.indices, block.taken)
