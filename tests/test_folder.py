@@ -17,11 +17,11 @@ import pytest
 
 import leaveout as lo
 from leaveout.runtime.files import cache
-from leaveout.studies import datasets, natural, removal
+from leaveout.studies import datasets, natural, removal, valued
 from leaveout.studies.cli import main as cli
 from leaveout.studies.cli.progress import Bars, begun, took
 from leaveout.studies.configured import Recorded
-from leaveout.studies.folder import Clock
+from leaveout.studies.folder import Clock, claim
 
 STUDY = removal.Configuration("crowd", per_family=3, l2_over_n=1e-2)
 QUESTION = natural.Question("crowd", by="worker", l2_over_n=1e-2, null=20)
@@ -371,3 +371,13 @@ def test_what_groups_took_is_told_part_by_part():
     seconds = {"start": 1.26, "fit": 3.0, "total": 4.26}
     assert took(1_700, seconds) == "1,700 groups in 4 s (start 1.3, fit 3.0)"
     assert took(12, 7.3) == "12 groups in 7 s"  # as an older folder says
+
+
+def test_studies_of_every_kind_are_listed_as_what_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for kind in (STUDY, QUESTION, valued.Worth("heart", by="hospital")):
+        claim(Path(kind.folder()), kind)
+    assert cli.main(["study", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert sum("by hospital, Shapley" in line and "begun" in line for line in lines) == 1

@@ -115,8 +115,8 @@ class Configuration(Experiment[Study]):
 
     @classmethod
     def owns(cls, fields: dict[str, Any]) -> bool:
-        """Whether these fields are not those of a study of natural groups, or of networks."""
-        return "null" not in fields and "setup" not in fields
+        """Whether these fields are those of a study of the paper's groups."""
+        return "per_family" in fields
 
     def folder(self) -> str:
         """The default name of the study's folder: it changes with the configuration."""

@@ -18,7 +18,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.runtime.files import write_json
 from leaveout.runtime.options import check_integer
-from leaveout.studies import datasets
+from leaveout.studies import datasets, engine
 from leaveout.studies.configured import Chosen, Configured, chosen
 from leaveout.studies.datasets import Dataset, objective_for
 from leaveout.studies.folder import Clock, Progress, Say, Workspace, alone, claim, is_finished
@@ -139,6 +139,11 @@ def read(folder: str | os.PathLike) -> Values:
     if not is_finished(Path(folder)):
         raise FileNotFoundError(f"{folder} holds no finished study of values")
     return Values.load(Path(folder) / "values.npz")
+
+
+def found(where: str | os.PathLike = ".") -> list[dict[str, Any]]:
+    """The studies in the folders of a folder: what each is, and how far it is."""
+    return engine.found(where, Worth)
 
 
 def _run(worth: Worth, space: Workspace) -> Values:
