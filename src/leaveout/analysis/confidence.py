@@ -19,6 +19,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Retrain
+from leaveout.runtime.extras import needed
 from leaveout.runtime.text import aligned, warn
 
 __all__ = ["CRV", "Confidence", "confidence"]
@@ -134,7 +135,8 @@ class Confidence:
 
     def to_pandas(self):
         """A pandas table, a row a column."""
-        import pandas as pd
+        with needed("a table of confidence intervals"):
+            import pandas as pd
 
         names = ("estimate", "error", "low", "high", "p", "degrees")
         table = {"column": self.columns} | {name: getattr(self, name) for name in names}
@@ -142,7 +144,8 @@ class Confidence:
 
     def without_pandas(self):
         """A pandas table of the leave-one-cluster-out estimates: a row a cluster and column."""
-        import pandas as pd
+        with needed("a table of confidence intervals"):
+            import pandas as pd
 
         g, m = self.without.shape
         table = {

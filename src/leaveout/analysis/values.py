@@ -11,6 +11,7 @@ from leaveout.analysis.games import Banzhaf, Beta, Semivalue, Shapley, Table, es
 from leaveout.attribution.container import Effects
 from leaveout.attribution.stream import first_failure
 from leaveout.groups import Groups
+from leaveout.runtime.extras import needed
 from leaveout.runtime.files import read_npz, write_npz, write_parquet
 from leaveout.runtime.solution import Status
 from leaveout.runtime.text import aligned
@@ -228,7 +229,8 @@ class Values:
 
     def to_pandas(self):
         """A long pandas table: one row a group and column."""
-        import pandas as pd
+        with needed("a table of values"):
+            import pandas as pd
 
         g, m = self.value.shape
         return pd.DataFrame(

@@ -23,6 +23,7 @@ from leaveout.objectives import losses
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.losses import Loss
+from leaveout.runtime.extras import needed
 from leaveout.runtime.memory import DENSE_COPY, gib
 from leaveout.runtime.sharding import to_host
 from leaveout.runtime.solution import Status
@@ -77,7 +78,8 @@ class Summary:
 
     def to_pandas(self):
         """A pandas table, a row a coefficient."""
-        import pandas as pd
+        with needed("a table of coefficients"):
+            import pandas as pd
 
         names = ("estimate", "error", "statistic", "p", "low", "high")
         return pd.DataFrame({"name": self.names} | {name: getattr(self, name) for name in names})

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from leaveout.runtime.extras import needed
 from leaveout.runtime.text import shortened
 from leaveout.studies.own.coding import MANY, Block, Coding, written_out
 from leaveout.studies.own.frames import Frame, kind_of
@@ -121,13 +122,9 @@ def sources_of(text: str, frame: Frame) -> list[str]:
         ImportError: without formulaic.
         ValueError: if it cannot be read, or names a column that is not there.
     """
-    try:
+    with needed("a formula", "table"):
         import formulaic
         from formulaic.errors import FormulaicError
-    except ImportError as error:
-        raise ImportError(
-            'formulas are read by formulaic; pip install "leaveout[table]"'
-        ) from error
     try:
         read: Any = formulaic.Formula
         terms = [term for product in read(text) for term in product.factors]

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from leaveout.runtime.columns import Column, as_numbers, column
+from leaveout.runtime.extras import needed
 from leaveout.runtime.tables import columns_of, names_of
 from leaveout.runtime.text import did_you_mean, shortened
 
@@ -140,10 +141,8 @@ def _read_file(path: Path) -> Frame:
 
 
 def _parquet(path: Path):
-    try:
+    with needed("a Parquet file", "table"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError('Parquet is read by pyarrow; pip install "leaveout[table]"') from error
     try:
         return pyarrow.parquet.read_table(path)
     except (OSError, ValueError) as error:
@@ -156,10 +155,8 @@ def _csv(path: Path) -> Frame:
     Raises:
         ValueError: if it is empty, no text, or has rows of different lengths.
     """
-    try:
+    with needed("a CSV file", "table"):
         import pandas as pd
-    except ImportError as error:
-        raise ImportError('CSV is read by pandas; pip install "leaveout[table]"') from error
     try:
         first = pd.read_csv(path, sep="\x01", header=None, nrows=1, dtype=str, encoding="utf-8-sig")
         line = str(first.iat[0, 0])

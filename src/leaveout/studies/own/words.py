@@ -6,6 +6,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from leaveout.runtime.columns import Column
+from leaveout.runtime.extras import needed
 from leaveout.studies.own.coding import MISSING, Block, Part
 
 __all__ = ["Vectorizer", "Words", "is_prose", "words_of"]
@@ -71,14 +72,9 @@ def words_of(name: str, given: Column, vectorizer: object, absent: bool) -> Word
     Raises:
         ValueError: where no text has a word.
     """
-    try:
+    with needed(f"a column of words such as {name!r}", "table"):
         from sklearn.base import clone
         from sklearn.feature_extraction.text import TfidfVectorizer
-    except ImportError as error:
-        raise ImportError(
-            f"the words of {name!r} are found by scikit-learn; "
-            'pip install "leaveout[table]", or leave the column out'
-        ) from error
     own: Any = TfidfVectorizer() if vectorizer is None else clone(cast(Any, vectorizer))
     try:
         own.fit(_texts(given))

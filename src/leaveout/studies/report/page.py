@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from leaveout.plot import Figure
+from leaveout.runtime.extras import needed
 from leaveout.runtime.files import write_text
 
 __all__ = ["Card", "Drawn", "Page", "Row", "Section", "Table", "drawn", "number", "write_page"]
@@ -93,10 +94,8 @@ def write_page(page: Page, path: str | os.PathLike) -> Path:
     Raises:
         ImportError: without jinja2, with what to install.
     """
-    try:
+    with needed("a report"):
         import jinja2
-    except ImportError as error:
-        raise ImportError('reports need jinja2; pip install "leaveout[study]"') from error
     text = resources.files("leaveout.studies.report").joinpath("page.html.jinja").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     write_text(Path(path), environment.from_string(text).render(page=page))
