@@ -103,12 +103,12 @@ def bricks_of(problem: Coordinates, groups: Groups) -> tuple[Bricks, np.ndarray]
     None where there are none, or what they save is not worth what they cost.
     """
     fit = problem.fit
-    if not _serves(problem):
+    if not _serves(problem) or not _may_pay(fit, len(groups)):
         return None
-    atoms = atoms_of(groups, fit.objective.n)
-    if atoms is None or not isinstance(expansion_of(fit), LinearExpansion):
+    atoms, expansion = atoms_of(groups, fit.objective.n), expansion_of(fit)
+    if atoms is None or not isinstance(expansion, LinearExpansion):
         return None
-    rows = _chosen(fit, atoms)
+    rows = _chosen(fit, expansion, atoms)
     if not rows.size:
         return None
     each = _formed(problem, atoms)
@@ -124,7 +124,14 @@ def _serves(problem: Coordinates) -> bool:
     return not (isinstance(problem, Plain) and problem.eigenvalues is not None)
 
 
-def _chosen(fit: Fit, atoms: Atoms) -> np.ndarray:
+def _may_pay(fit: Fit, groups: int) -> bool:
+    """Whether so many could save what `_chosen` asks, whatever they leave."""
+    n, p = fit.objective.n, fit.objective.p
+    most = 4 * n * p * (_ALONE - _ROUND) + _WAITING - (_ROUND * _READ + 2) * p**2 - _INVERSE * p**3
+    return groups * most > 2 * n * p**2 + _COMPILED
+
+
+def _chosen(fit: Fit, expansion: LinearExpansion, atoms: Atoms) -> np.ndarray:
     """(r) the groups whose own metric saves more than it costs, in multiplications.
 
     A group that goes alone in the end costs waiting besides; what is compiled for a metric of each
@@ -132,7 +139,7 @@ def _chosen(fit: Fit, atoms: Atoms) -> np.ndarray:
     """
     n, p, count = fit.objective.n, fit.objective.p, atoms.w.shape[1]
     evaluation, factor = 4 * n * p, 2 * count * p**2 + _INVERSE * p**3
-    there = _evaluations(_shares_left(fit, atoms))
+    there = _evaluations(_shares_left(fit, expansion, atoms))
     spent = evaluation * there + np.where(there >= _ALONE, _WAITING, 0.0)
     saved = spent - _ROUND * (evaluation + _READ * p**2) - factor
     own = np.flatnonzero(saved > 0)
@@ -144,16 +151,14 @@ def _evaluations(left: Float[np.ndarray, "g"]) -> Float[np.ndarray, "g"]:
     return np.minimum(_ROUND * (1 + np.log2(1 / np.maximum(left, 1e-12))), _ALONE)
 
 
-def _shares_left(fit: Fit, atoms: Atoms) -> Float[np.ndarray, "g"]:
+def _shares_left(fit: Fit, expansion: LinearExpansion, atoms: Atoms) -> Float[np.ndarray, "g"]:
     """The least share of a parameter's own curvature, penalty included, that each group leaves."""
-    objective, expansion = fit.objective, expansion_of(fit)
-    assert isinstance(expansion, LinearExpansion)  # see `_serves`
     design = np.asarray(to_host(expansion.design))
     curvature = np.asarray(to_host(expansion.curvature)).diagonal(axis1=1, axis2=2)
     order = np.argsort(atoms.owner, kind="stable")
     parts = np.split(order, np.cumsum(np.bincount(atoms.owner))[:-1])
     own = np.stack([(curvature[rows].T @ design[rows] ** 2).reshape(-1) for rows in parts])
-    penalty = np.asarray(to_host(objective.penalty))[np.argsort(expansion.layout.order())]
+    penalty = np.asarray(to_host(fit.objective.penalty))[np.argsort(expansion.layout.order())]
     whole = own.sum(axis=0) + penalty
     share = 1 - (atoms.w @ own) / np.where(whole > 0, whole, 1.0)
     return share.min(axis=1)
