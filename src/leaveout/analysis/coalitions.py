@@ -19,7 +19,7 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Method
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
-from leaveout.runtime.memory import CHUNK_GROUPS, bucket
+from leaveout.runtime.memory import bucket
 from leaveout.runtime.sharding import replicate, to_host
 from leaveout.runtime.solution import Status, flagged_in_words
 from leaveout.runtime.text import shortened, warn
@@ -246,19 +246,14 @@ def trainer(
         theta = convention.theta(players, members)
         given = np.isfinite(theta).all(axis=1)
         found = Trained.nothing(sum(map(len, question.columns)))
-        for rows in _chunks(np.flatnonzero(~given)):
-            found = found.joined(_by_training(question, left_out(players, members[rows])))
+        if not given.all():
+            found = found.joined(_by_training(question, left_out(players, members[~given])))
         if given.any():
             found = found.joined(_by_convention(question, theta[given]))
         order = np.concatenate([np.flatnonzero(~given), np.flatnonzero(given)])
         return found[np.argsort(order)]
 
     return question, train
-
-
-def _chunks(rows: np.ndarray) -> list[np.ndarray]:
-    """Rows of coalitions whose lists of points are made together."""
-    return np.array_split(rows, -(-len(rows) // CHUNK_GROUPS)) if len(rows) else []
 
 
 def _by_training(question: Question, leaves: Groups) -> Trained:

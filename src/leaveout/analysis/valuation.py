@@ -127,11 +127,10 @@ def value(
             key=seed,
         )
         ledger = _Ledger(game, train, None if out is None else Path(out), progress)
-        members = _chosen(game, of, trainings, error, ledger)
-        found = reckoned(game, members, ledger.of(members), of)
+        found = _valued(game, of, trainings, error, ledger)
     if out is not None:
         found.save(out)
-    say_flagged(found.trained, lambda rows: coalition_names(players, members[rows]))
+    say_flagged(found.trained, lambda rows: coalition_names(players, found.members[rows]))
     return found
 
 
@@ -151,20 +150,24 @@ def _check_settings(of, trainings, error, groups, progress) -> None:
             )
 
 
-def _chosen(game: Game, of: Semivalue, trainings, error: float, ledger: "_Ledger") -> np.ndarray:
-    """(c g) the coalitions that the values are made from."""
+def _valued(game: Game, of: Semivalue, trainings, error: float, ledger: "_Ledger") -> Values:
+    """The values from all coalitions, from as many as are asked, or until the error is small."""
+
+    def from_these(members: np.ndarray) -> Values:
+        return reckoned(game, members, ledger.of(members), of)
+
     players = len(game.groups)
     everything = 2**players - 2
     if min(_MOST if trainings is None else trainings, everything) == everything:
-        return every(players)
+        return from_these(every(players))
     draws = Draws(players, game.key)
     if trainings is not None:
-        return draws.upto(allotted(players, of, trainings // 2))
+        return from_these(draws.upto(allotted(players, of, trainings // 2)))
     pairs, most = max(fewest(players) // 2, 5 * players), _MOST // 2
     while True:
         pairs = min(pairs, max(most, fewest(players) // 2))
-        members = draws.upto(allotted(players, of, pairs))
-        share = _share(reckoned(game, members, ledger.of(members), of))
+        found = from_these(draws.upto(allotted(players, of, pairs)))
+        share = _share(found)
         if share <= error or pairs >= most:
             break
         pairs = int(1.6 * pairs)
@@ -173,7 +176,7 @@ def _chosen(game: Game, of: Semivalue, trainings, error: float, ledger: "_Ledger
             f"{2 * pairs:,} coalitions leave standard errors of {share:.2g} of the values' spread "
             f"where {error:g} was asked; give trainings= for more"
         )
-    return members
+    return found
 
 
 def _share(values: Values) -> float:
