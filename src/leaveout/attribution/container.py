@@ -11,6 +11,7 @@ from leaveout.fitting.saved import load_fit
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.networks import Network
+from leaveout.runtime.columns import plain
 from leaveout.runtime.extras import needed
 from leaveout.runtime.files import (
     kind_in,
@@ -260,7 +261,7 @@ class Effects:
 
 def _plain(value: Any) -> Any:
     """A value as JSON has it."""
-    value = value.item() if isinstance(value, np.generic) else value
+    value = plain(value)
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 

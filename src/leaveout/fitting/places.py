@@ -101,13 +101,13 @@ def _damped(objective, theta, value, gradient, move, every):
 
 
 @eqx.filter_jit
-def lifted_step(objective: AbstractObjective, place: Place, shift, every=1):
+def lifted_step(objective: AbstractObjective, place: Place, shift):
     """A Newton step with H shifted by a multiple of its diagonal until it is positive definite.
 
     Returns:
         (p) what it takes off theta, and the shift.
     """
-    matrix = second_order(objective, place.theta, every).matrix
+    matrix = second_order(objective, place.theta).matrix
     factor, used = lifted(matrix, scale_of(matrix), shift, Lift(1e-8, 10.0, 1e12))
     return replicate((factor.solve(place.gradient[None])[0], used))
 
