@@ -25,7 +25,7 @@ from leaveout.studies.folder import Clock, Progress, Say, Workspace, alone, clai
 from leaveout.studies.natural import parts
 from leaveout.studies.penalty import penalised
 
-__all__ = ["Worth", "read", "run", "semivalue"]
+__all__ = ["Worth", "found", "read", "run", "semivalue"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
