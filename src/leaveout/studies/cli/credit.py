@@ -55,17 +55,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         help=f"of {', '.join(BY_WORD)} (default influence,newton,actual)",
     )
     parser.add_argument(
-        "--l2",
-        type=float,
-        metavar="X",
-        help="the penalty divided by the number of training examples "
-        "(default: the data set's own, or chosen by 5-fold cross-validation)",
-    )
-    parser.add_argument(
         "--null", type=int, default=1000, metavar="N", help="random groups a group (default 1000)"
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
     )
     parser.set_defaults(run=run)
 

@@ -125,12 +125,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     process = _memory("memory for the whole process, in GiB")
     arrays = _memory("memory for working arrays, in GiB")
+    out, l2 = _out(), _l2()
     folders, quiet, table, json = _folders(), progress.speech(), own.of_table(), records.option()
-    study.add(commands, process, table, json, quiet)
-    credit.add(commands, arrays, table, json, quiet)
-    worth.add(commands, arrays, quiet)
+    study.add(commands, process, out, table, json, quiet)
+    credit.add(commands, arrays, l2, out, table, json, quiet)
+    worth.add(commands, arrays, l2, out, quiet)
     discover.add(commands, arrays, table, json, quiet)
-    networks.add(commands, arrays, quiet)
+    networks.add(commands, arrays, out, quiet)
     figure.add(commands, folders, arrays, quiet)
     tables.add(commands, folders, quiet)
     data.add(commands)
@@ -141,6 +142,26 @@ def _memory(meaning: str) -> argparse.ArgumentParser:
     """The option --memory in one of its two meanings, for the commands that have it."""
     parent = argparse.ArgumentParser(add_help=False)
     parent.add_argument("--memory", type=_bytes, metavar="GIB", help=meaning)
+    return parent
+
+
+def _out() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
+    )
+    return parent
+
+
+def _l2() -> argparse.ArgumentParser:
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--l2",
+        type=float,
+        metavar="X",
+        help="the penalty divided by the number of training examples "
+        "(default: the data set's own, or chosen by 5-fold cross-validation)",
+    )
     return parent
 
 

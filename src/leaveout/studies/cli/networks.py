@@ -59,9 +59,6 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         help="of these finished studies, one table (networks.md) and the figure of smoothness "
         "(smoothness.png), into --out",
     )
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
-    )
     parser.set_defaults(run=run)
 
 

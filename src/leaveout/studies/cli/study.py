@@ -54,9 +54,6 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "(default: chosen by 5-fold cross-validation)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of groups and test points (default 0)")
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
-    )
     parser.set_defaults(run=run)
 
 

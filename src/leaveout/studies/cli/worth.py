@@ -39,16 +39,6 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
     parser.add_argument(
         "--method", default="actual", help="by which they are (default actual: retraining)"
     )
-    parser.add_argument(
-        "--l2",
-        type=float,
-        metavar="X",
-        help="the penalty divided by the number of training examples "
-        "(default: the data set's own, or chosen by 5-fold cross-validation)",
-    )
-    parser.add_argument(
-        "--out", metavar="DIR", help="folder to write to, or to go on in (default: named for you)"
-    )
     parser.set_defaults(run=run)
 
 
