@@ -20,7 +20,7 @@ from leaveout.fitting.gates import admit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.runtime.files import read_json
-from leaveout.runtime.memory import give_back, limited
+from leaveout.runtime.memory import budget, give_back, limited
 from leaveout.studies.configured import Chosen, Configured, parsed
 from leaveout.studies.folder import (
     Clock,
@@ -102,9 +102,9 @@ class Experiment(Configured, Generic[_Result]):
     def set_up(self, space: Workspace) -> Setting[_Result]:
         """Load the data and fit; laps "l2" and "fit" of the clock."""
 
-    @abc.abstractmethod
     def room(self, space: Workspace) -> int:
         """Bytes for working arrays, of those that were asked for; called once all is fitted."""
+        return budget(space.room)
 
     def word(self, each: Chosen, repeat: int) -> str:
         """What the chunks of a method and a repeat are called."""

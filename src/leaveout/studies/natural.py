@@ -27,7 +27,7 @@ from leaveout.methods import Method
 from leaveout.runtime.columns import levels_of
 from leaveout.runtime.deprecated import found_elsewhere
 from leaveout.runtime.files import read_json, read_parquet, write_json, write_parquet
-from leaveout.runtime.memory import budget, limited
+from leaveout.runtime.memory import limited
 from leaveout.studies import engine
 from leaveout.studies.configured import Chosen, chosen, file_name, parsed
 from leaveout.studies.datasets import Dataset, objective_for
@@ -103,10 +103,6 @@ class Question(Experiment[Report]):
         l2 = "chosen l2" if self.l2_over_n is None else f"l2/n {self.l2_over_n:.3g}"
         by = "its first column" if self.by is None else self.by
         return f"{known(self.dataset):<14} by {by}, {l2}, {self.null:,} random groups a group"
-
-    def room(self, space: Workspace) -> int:
-        """Bytes for working arrays: those that were asked for."""
-        return budget(space.room)
 
     def set_up(self, space: Workspace) -> "_Setting":
         """The data, its groups, and the fit."""

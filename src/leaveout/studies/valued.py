@@ -207,6 +207,6 @@ def _write(found: Values, worth: Worth, data: Dataset, l2: float, space: Workspa
         "flagged": int(np.count_nonzero(found.trained.status.max(axis=1))),
         "median_evaluations": float(np.median(steps)) if steps.size else 0.0,
         "total": dict(zip(found.columns, found.total.tolist(), strict=True)),
-        "seconds": sum(space.clock.seconds.values()),
+        "seconds": space.clock.total()["total"],
     }
     write_json(space.folder / "summary.json", summary)

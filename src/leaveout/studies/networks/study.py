@@ -38,7 +38,7 @@ from leaveout.methods import (
 )
 from leaveout.objectives.networks import Network
 from leaveout.runtime.files import read_json, write_json, write_parquet
-from leaveout.runtime.memory import budget, most_resident
+from leaveout.runtime.memory import most_resident
 from leaveout.runtime.options import check_integer, is_positive
 from leaveout.studies import datasets, engine
 from leaveout.studies.configured import Chosen, chosen, parsed
@@ -165,10 +165,6 @@ class Configuration(Experiment[Report]):
             f"{self.dataset:<14} network, {self.setup}{rate}, {self.trainings:,} trainings, "
             f"{self.seeds} seeds"
         )
-
-    def room(self, space: Workspace) -> int:
-        """Bytes for working arrays: those that were asked for."""
-        return budget(space.room)
 
     def gathered(self, each: Chosen, repeats: Sequence[Effects]) -> Effects:
         """The mean over seeds, with the effects on each."""
@@ -354,7 +350,7 @@ class _Setting(Setting[Report]):
 
     def _summary(self, found: Found, space, scored, costs, smooth) -> dict[str, Any]:
         data, objective, groups = self.data, self.run.objective, found.plan.groups
-        actual, seconds = found.effects[self.configuration.actual], space.clock.seconds
+        actual = found.effects[self.configuration.actual]
         return {
             "configuration": self.configuration.to_json(),
             "setup": dataclasses.asdict(self.configuration.recipe),
@@ -368,7 +364,7 @@ class _Setting(Setting[Report]):
             "groups": {"made": len(groups), "notes": list(groups.notes)},
             "flagged": int(np.count_nonzero(actual.status)),
             "costs": costs,
-            "seconds": seconds | {"total": sum(seconds.values())},
+            "seconds": space.clock.total(),
             "processor_seconds": space.clock.processor,
             "resumed_chunks": found.resumed,
             "peak_memory_gib": most_resident() / 2**30,

@@ -12,6 +12,7 @@ from leaveout.analysis.credit import Credit
 from leaveout.attribution.container import Effects
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 from leaveout.studies.datasets import Dataset
+from leaveout.studies.natural_report import short
 from leaveout.studies.report.about import about
 from leaveout.studies.report.page import (
     Card,
@@ -326,7 +327,7 @@ class _Told:
         same = [k for k, name in enumerate(best.measure) if name == best.measure[self.j]]
         if not 1 < len(same) <= 60:
             return ()
-        names = [_part(self.credit.columns[k]) for k in same]
+        names = [short(self.credit.columns[k]) for k in same]
         figure = plot.heat(
             best.value[:, same], self.credit.groups.names, names,
             status=best.column_status[:, same], better=self.better or None,
@@ -412,8 +413,3 @@ def _only(found: Effects, j: int) -> Effects:
     one = {name: (getattr(found, name)[j],) for name in ("columns", "measure", "better")}
     codes = found.column_status[:, j]
     return dataclasses.replace(found, **kept, **one, status=codes, seeds=None)
-
-
-def _part(column: str) -> str:
-    """What of a column's name tells it from others of its measure."""
-    return column.partition("[")[2].rstrip("]") or column
