@@ -115,8 +115,8 @@ class Configuration(Experiment[Study]):
 
     @classmethod
     def owns(cls, fields: dict[str, Any]) -> bool:
-        """Whether these fields are those of a study of the paper's groups."""
-        return "per_family" in fields
+        """Whether these fields are those of no other kind: what is damaged is then told here."""
+        return not {"null", "setup", "largest"} & set(fields)
 
     def folder(self) -> str:
         """The default name of the study's folder: it changes with the configuration."""
