@@ -192,8 +192,10 @@ def _told(effects: Effects, tolerance: float, hopeless: np.ndarray) -> Effects:
             "that the tolerance says nothing of it; ask for predictions, losses, self-loss or "
             "linear functionals of a convex linear model, in float64"
         )
-    share = np.max(_widths(effects)[:, ~hopeless], axis=1, initial=0.0)
-    wide = share > tolerance
+    share = np.where(hopeless, 0.0, _widths(effects))
+    wide, share = (share > tolerance), np.max(share, axis=1, initial=0.0)
+    each = np.where(wide & (effects.column_status == 0), Status.inaccurate, effects.column_status)
+    wide = wide.any(axis=1)
     if wide.any():
         warn(
             f"the tolerance of {tolerance:g} was not reached for {wide.sum():,} of {wide.size:,} "
@@ -202,7 +204,9 @@ def _told(effects: Effects, tolerance: float, hopeless: np.ndarray) -> Effects:
             "leave, allows no more: loosen tolerance, raise l2, or centre the features"
         )
     status = np.where(wide & (effects.status == 0), Status.inaccurate, effects.status)
-    return dataclasses.replace(effects, status=status.astype(np.int8))
+    return dataclasses.replace(
+        effects, status=status.astype(np.int8), column_status=each.astype(np.int8)
+    )
 
 
 def _replace(effects: Effects, rows: np.ndarray, part: Effects) -> None:
