@@ -1,6 +1,6 @@
 """What groups have to be, each refusal with the name of the group."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
@@ -55,6 +55,11 @@ def listed(lists) -> list:
     """A list of index lists, from any iterable of them."""
     if isinstance(lists, str) or not isinstance(lists, Iterable):
         raise ValueError(f"expected a list of index lists, got {type(lists).__name__}")
+    if isinstance(lists, Mapping):
+        raise ValueError(
+            "expected a list of index lists, got a dictionary; give list(d.values()), and its keys "
+            "as names=list(d)"
+        )
     return list(lists)
 
 
