@@ -185,6 +185,8 @@ def series(values) -> pd.Series:
 FIT = lo.fit(lo.logistic(FRAME, Y, l2=1.0))
 INDEXED = lo.fit(lo.logistic(DATA, series(Y), l2=1.0))
 GROUPS = lo.Groups.from_labels(SITE)
+OFFSET = lo.fit(lo.logistic(DATA, Y, offset=PAID))
+GENERAL = lo.fit(lo.Objective(lambda theta, one: (theta - one) ** 2, series(PAID), 1.0))
 
 ROWS: dict[str, Any] = {
     "targets": lambda s: lo.logistic(DATA, s(Y)),
@@ -219,6 +221,18 @@ ROWS: dict[str, Any] = {
     ),
     "queries": lambda s: lo.measures.loss((DATA, s(Y))),
     "parts of queries": lambda s: lo.measures.loss((DATA, Y), by=s(SITE)),
+    "offsets of queries": lambda s: lo.measures.loss((DATA, Y, s(PAID))),
+    "offsets of ranked queries": lambda s: lo.measures.accuracy((DATA, Y, s(PAID))),
+    "offsets of predictions": lambda s: OFFSET.predict(DATA, offset=s(PAID)),
+    "clusters of a summary": lambda s: INDEXED.summary(s(SITE)),
+    "labels to balance": lambda s: lo.rebalance(lo.Groups.from_labels(series(SITE)), s(Y)),
+    "weights to balance": lambda s: lo.rebalance(
+        lo.Groups.from_labels(series(SITE)), Y, weights=s(TIMES + 1)
+    ),
+    "balanced groups": lambda s: lo.influence(
+        INDEXED, lo.rebalance(lo.Groups.from_labels(SITE), s(Y))
+    ),
+    "other data of an objective": lambda s: lo.relabel(GENERAL, GROUPS, s(PAID + 1)),
     "masks of queries": lambda s: lo.measures.accuracy((DATA, Y), by={"old": s(AGE > 40)}),
     "new points": lambda s: lo.add(INDEXED, (DATA, s(Y))),
     "weights of new points": lambda s: lo.add(INDEXED, (DATA, Y), weights=s(TIMES + 1)),
@@ -255,6 +269,29 @@ def test_an_index_is_known_by_what_it_reads_not_by_its_type():
     assert lo.influence(FIT, labels).value.shape == (4, 5)
     again = lo.Groups.from_labels(pd.Series(SITE, INDEX.astype("category")))
     assert lo.influence(INDEXED, again).value.shape == (4, 5)
+
+
+DAYS = pd.date_range("2020-01-01", periods=N)
+LATER = pd.date_range("3020-01-01", periods=N, unit="ms")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DAYS.as_unit("ns"), DAYS.as_unit("us")),
+        (DAYS.as_unit("s"), DAYS.as_unit("ms")),
+        (LATER.as_unit("s"), LATER.as_unit("ms")),
+        (DAYS.as_unit("ns") - DAYS[0], DAYS.as_unit("us") - DAYS[0]),
+        (pd.RangeIndex(5, 5 + N), pd.Index(np.arange(5.0, 5 + N))),
+        (pd.RangeIndex(-3, N - 3), pd.Index(np.arange(-3, N - 3, dtype=np.int32))),
+        (pd.MultiIndex.from_arrays([range(N), DAYS.as_unit("ns")]),
+         pd.MultiIndex.from_arrays([np.arange(N, dtype=np.int32), DAYS.as_unit("us")])),
+    ],
+)  # fmt: skip
+def test_labels_that_pandas_calls_equal_are_the_same_rows(one, other):
+    lo.logistic(FRAME.set_axis(one), pd.Series(Y, other))
+    with pytest.raises(ValueError, match="in another order"):
+        lo.logistic(FRAME.set_axis(one), pd.Series(Y, other[::-1]))
 
 
 def test_rows_without_an_index_go_by_position():

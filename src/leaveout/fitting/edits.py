@@ -23,7 +23,7 @@ from leaveout.objectives.checks import check_weights, leading_axes, targets
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.sparse import Sparse
-from leaveout.runtime.columns import Column
+from leaveout.runtime.columns import Column, levels_of, numbered
 from leaveout.runtime.deprecated import renamed
 from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.tables import check_rows, common_rows, is_table
@@ -90,20 +90,24 @@ def rebalance(groups: Groups, y, *, weights=None) -> Groups:
         the groups with the class weights that they change; each lists all n points.
 
     Raises:
-        ValueError: where a group takes all of a class, or adds points.
+        ValueError: where a group takes all of a class, or adds points; for missing labels, or a
+            pandas index that is not that of the groups' data.
 
     Example:
         >>> balanced = lo.rebalance(groups, y)
         >>> balanced.size.tolist()
         [24, 24, 24, 24]
     """
-    labels = np.asarray(y)
-    if labels.shape != (groups.n,):
-        raise ValueError(f"expected a label for each of {groups.n:,} points, got {labels.shape}")
+    labels = targets(y)
+    if labels.there.shape != (groups.n,):
+        shape = labels.there.shape
+        raise ValueError(f"expected a label for each of {groups.n:,} points, got {shape}")
+    rows = common_rows(y=y, weights=weights)
+    check_rows(rows, groups.fingerprint, "y", "the groups' data")
     base = np.asarray(check_weights(weights, groups.n, float))
     if (groups.w < 0).any() and not groups.scaled:
         raise ValueError("expected groups that leave; what is added has no class weight yet")
-    classes, code = np.unique(labels, return_inverse=True)
+    classes, code = levels_of(labels), numbered(labels, "label")
     count, whole = len(groups), np.bincount(code, base, len(classes))
     cell = groups.lanes * len(classes) + code[groups.indices]
     taken = np.bincount(cell, base[groups.indices] * groups.w, count * len(classes))
@@ -126,6 +130,7 @@ def rebalance(groups: Groups, y, *, weights=None) -> Groups:
         partial=w.ravel(),
         notes=(*groups.notes, "class weights follow, balanced over what stays"),
         scaled=True,
+        fingerprint=rows if groups.fingerprint is None else groups.fingerprint,
     )
 
 
@@ -225,8 +230,8 @@ def relabel(fit: Fit, groups: Groups, y: PyTree) -> tuple[Fit, Groups]:
 
 def _relabelled(objective: AbstractObjective, touched: np.ndarray, y: PyTree) -> PyTree:
     """The touched examples with other targets, in the form of `examples` without weights."""
+    check_rows(common_rows(y=y), objective.fingerprint, "y", "the data")
     if isinstance(objective, AbstractScores):
-        check_rows(common_rows(y=y), objective.fingerprint, "y", "the data")
         inputs, _, *offset, _ = objective.examples
         some = _some_targets(objective, touched, y)
         return inputs[touched], some, *(each[touched] for each in offset)

@@ -7,6 +7,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.objectives import losses
 from leaveout.objectives.abstract import as_scores
 from leaveout.runtime.sharding import to_host
+from leaveout.runtime.tables import common_rows
 
 __all__ = ["predicted"]
 
@@ -15,9 +16,11 @@ def predicted(fit: Fit, x, offset, chances: bool) -> np.ndarray:
     """Predictions of inputs (m d): `Fit.predict` says which.
 
     Raises:
-        ValueError: for chances of what has no classes, or a loss of which only scores are known.
+        ValueError: for chances of what has no classes, a loss of which only scores are known, or
+            where x and the offset have a pandas index and they differ.
     """
     objective = as_scores(fit.objective, "predict")
+    common_rows(x=x, offset=offset)
     inputs = objective.inputs(x)
     scores = objective.scores(fit.flat, inputs)
     added = objective.offset_of(offset, len(scores), "predict")

@@ -27,6 +27,7 @@ from leaveout.runtime.extras import needed
 from leaveout.runtime.memory import DENSE_COPY, gib
 from leaveout.runtime.sharding import to_host
 from leaveout.runtime.solution import Status
+from leaveout.runtime.tables import check_rows
 from leaveout.runtime.text import aligned
 
 __all__ = ["Summary", "summarised"]
@@ -309,6 +310,7 @@ def _clusters(given: object, objective: AbstractObjective) -> Groups:
     groups = given if isinstance(given, Groups) else Groups.from_labels(given)
     if groups.n != objective.n:
         raise ValueError(f"the clusters are of {groups.n:,} points, the fit of {objective.n:,}")
+    check_rows(groups.fingerprint, objective.fingerprint, "the clusters' labels", "the data")
     if np.unique(groups.indices).size < groups.indices.size or (groups.w != 1).any():
         raise ValueError("the clusters overlap, or leave in part; each point belongs to one")
     if groups.uncovered:

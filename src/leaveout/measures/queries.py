@@ -175,7 +175,7 @@ def _values(measure: _PerExample, objective, theta):
 
 def _per_example(examples, name, reduce, by, function):
     x, y, offset = examples
-    x, names = queries(x, y, name, by)
+    x, names = queries(x, y, offset, name, by)
     if reduce not in (None, "sum", "mean"):
         raise ValueError(f'expected reduce as None, "sum" or "mean", got {reduce!r}')
     each = _PerExample(x=x, y=y, offset=offset, name=name, function=function, names=names)
@@ -192,12 +192,12 @@ def _per_example(examples, name, reduce, by, function):
     return dataclasses.replace(each, pool=pool, labels=labels)
 
 
-def queries(x, y, name, by=None):
+def queries(x, y, offset, name, by=None):
     """Query inputs, checked, with as many targets, and the names of their columns.
 
     Raises:
-        ValueError: for another shape, entries that are no finite numbers, or where two of x, y and
-            `by` have a pandas index and they differ.
+        ValueError: for another shape, entries that are no finite numbers, or where two of x, y,
+            the offset and `by` have a pandas index and they differ.
     """
     given, names, sparse = x, names_of(x), as_sparse(x, f"the inputs of {name}")
     if sparse is not None:
@@ -216,7 +216,7 @@ def queries(x, y, name, by=None):
             f"expected one target for each of the {x.shape[0]} query inputs, got targets with "
             f"leading axes {sorted(leading_axes(y))}"
         )
-    common_rows(x=given, y=y, by=by)
+    common_rows(x=given, y=y, offset=offset, by=by)
     return x, names
 
 

@@ -69,7 +69,7 @@ class _Ranked(Measure):
 
 def _ranked(examples, name, by, function) -> Measure:
     x, y, offset = parts(examples, name)
-    x, names = queries(x, y, name, by)
+    x, names = queries(x, y, offset, name, by)
     members, labels = np.ones((1, x.shape[0])), (name,)
     if by is not None:
         members, titles = subsets(by, x.shape[0])

@@ -266,16 +266,40 @@ def check_names(given: Names | None, known: Names | None, what: str) -> None:
 
 
 def fingerprint(index) -> Fingerprint:
-    """Which rows a pandas index stands for, in an order and in any."""
+    """Which rows a pandas index stands for, in an order and in any.
+
+    The same of labels that pandas calls equal: dates in seconds or in nanoseconds, 3 and 3.0.
+    """
     from pandas.util import hash_pandas_object
 
-    if index.nlevels == 1 and index.dtype == object:
-        index = index.infer_objects()
+    if index.nlevels > 1:
+        plain = [_one_kind(level) for level in index.levels]
+        index = index.set_levels(plain, verify_integrity=False)
+    else:
+        index = _one_kind(index)
     each = cast(Callable, hash_pandas_object)(index, index=False).to_numpy(np.uint64)
     ordered = hashlib.blake2b(each.tobytes(), digest_size=8).digest()
     return np.concatenate(
         [np.frombuffer(ordered, np.uint32), each.sum(keepdims=True).view(np.uint32)]
     )
+
+
+def _one_kind(index):
+    """A pandas index in the one type of those that hold labels equal to its own."""
+    import pandas as pd
+
+    if index.dtype == object:
+        index = index.infer_objects()
+    if isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
+        try:
+            return index.as_unit("ns")
+        except (pd.errors.OutOfBoundsDatetime, pd.errors.OutOfBoundsTimedelta):
+            return index.as_unit("us")
+    if isinstance(index.dtype, np.dtype) and index.dtype.kind in "if":
+        with np.errstate(invalid="ignore"):  # NaN is no whole number
+            whole = index.to_numpy().astype(np.int64)
+        return pd.Index(whole) if (whole == index.to_numpy()).all() else index
+    return index
 
 
 def _indices(given) -> Iterator:
