@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import leaveout as lo
@@ -295,3 +296,51 @@ def test_tables_and_cross_validation_take_a_penalty_for_each_group():
     ):
         with pytest.raises(ValueError, match=r"expected l2 of shape \(5,\)"):
             call(2.0)
+
+
+# ---- by names ------------------------------------------------------------------------------------
+
+
+def test_a_penalty_by_names_goes_to_its_columns():
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame(rng.normal(size=(N, 3)), columns=["age", "paid", "own"])
+    y = np.arange(N) % 2
+    named = pd.Series({"own": 9.0, "age": 0.1, "paid": 2.0})
+    right = lo.logistic(frame, y, np.array([0.1, 2.0, 9.0])).penalty
+    for given in (named, named.to_dict(), pd.Series([0.1, 2.0, 9.0])):
+        np.testing.assert_array_equal(lo.logistic(frame, y, given).penalty, right)
+        np.testing.assert_array_equal(lo.logistic(frame, y, penalised=given).penalty, right)
+    held = lo.logistic(frame, y, {**named, "intercept": 0.5})
+    np.testing.assert_array_equal(held.penalty, [0.1, 2.0, 9.0, 0.5])
+    np.testing.assert_array_equal(lo.logistic(frame.to_numpy(), y, named).penalty[0], 9.0)
+    with pytest.raises(ValueError, match="it lacks 'paid', 'own', and 'Age' are unknown"):
+        lo.logistic(frame, y, {"age": 1.0, "Age": 1.0})
+    with pytest.raises(ValueError, match="'age' are unknown; give an array to go by position"):
+        lo.logistic(frame.to_numpy(), y, {"age": 1.0})
+
+
+def test_a_penalty_of_groups_goes_by_their_names():
+    """As `labels.value_counts()` has them: largest first."""
+    labels = pd.Series(np.repeat(["u", "v", "w"], [5, 20, 10]))
+    groups = lo.Groups.from_labels(labels)
+    x = np.random.default_rng(5).normal(size=(35, 2))
+    fit = lo.fit(lo.squares(x, x[:, 0] + x[:, 1] ** 2))
+    own = 0.1 * (35 - labels.value_counts())
+    right = lo.newton(fit, groups, l2=0.1 * (35 - groups.size)).value
+    np.testing.assert_array_equal(lo.newton(fit, groups, l2=own).value, right)
+    np.testing.assert_array_equal(lo.newton(fit, groups, l2=own.loc[["u", "v", "w"]]).value, right)
+    by_position = pd.Series(own.loc[["u", "v", "w"]].to_numpy())
+    np.testing.assert_array_equal(lo.newton(fit, groups, l2=by_position).value, right)
+    factor = pd.Series({"w": 3.0, "u": 0.0, "v": 2.0})
+    np.testing.assert_array_equal(
+        lo.reweight(groups, factor).w, lo.reweight(groups, [0.0, 2.0, 3.0]).w
+    )
+    with pytest.raises(ValueError, match="it lacks 'u', and 'x' are unknown"):
+        lo.newton(fit, groups, l2=own.rename({"u": "x"}))
+    pairs = pd.DataFrame({"a": labels, "b": np.arange(35) % 2})
+    crossed = lo.Groups.from_labels(pairs)
+    sizes = pairs.groupby(["b", "a"]).size()  # ("u", 1) is called "u, 1" there
+    with pytest.raises(ValueError, match="it lacks"):
+        lo.reweight(crossed, sizes)
+    doubled = lo.reweight(crossed, pairs.groupby(["a", "b"]).size().iloc[::-1])
+    np.testing.assert_array_equal(doubled.w, 1 - np.repeat(crossed.size, crossed.size))

@@ -17,7 +17,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.fitting.optimum import factor_at
-from leaveout.groups import Groups
+from leaveout.groups import Groups, by_group
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.objectives.checks import check_weights, leading_axes, targets
 from leaveout.objectives.expansion import LinearExpansion
@@ -40,7 +40,7 @@ def reweight(groups: Groups, by) -> Groups:
 
     Args:
         groups: whose points are reweighted.
-        by: the factor, at least 0, one for all or (g).
+        by: the factor, at least 0, one for all or (g); a pandas Series by names of groups.
 
     Returns:
         the groups with other w.
@@ -52,7 +52,7 @@ def reweight(groups: Groups, by) -> Groups:
         >>> lo.reweight(groups, by=2).partial.tolist()[:3]
         [-1.0, -1.0, -1.0]
     """
-    factor = np.asarray(by, float)
+    factor = np.asarray(by_group(by, groups, "the factor"), float)
     if factor.shape not in ((), (len(groups),)) or not (factor >= 0).all():
         raise ValueError(
             f"expected a factor >= 0, one or one for each of {len(groups)} groups, got {factor}"

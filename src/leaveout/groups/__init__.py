@@ -1,5 +1,6 @@
 """Groups of training points, and the shelf of families that make them."""
 
+from leaveout.groups.checks import by_group
 from leaveout.groups.container import Groups
 from leaveout.groups.dealing import dealt_sums, shuffles
 from leaveout.groups.families import (
@@ -22,6 +23,7 @@ __all__ = [
     "Cells",
     "Groups",
     "Lattice",
+    "by_group",
     "conjunctions",
     "dealt_sums",
     "feature_clusters",

@@ -5,10 +5,11 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
-from leaveout.runtime.tables import Fingerprint, check_rows
+from leaveout.runtime.tables import Fingerprint, by_name, check_rows
 from leaveout.runtime.text import shortened
 
 __all__ = [
+    "by_group",
     "check_ends",
     "check_pairs",
     "check_points",
@@ -133,6 +134,19 @@ def _called(names: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return np.concatenate([np.flatnonzero(names == name) for name in asked])
 
 
+def by_group(given, groups: "_Named", what: str):
+    """One value a group (g) as an array; of a pandas Series in the order of the groups' names.
+
+    Raises:
+        ValueError: for names that are missing, or that no group has.
+    """
+
+    def read(label: object) -> str:
+        return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+
+    return by_name(given, groups.names.tolist(), what, read=read)
+
+
 def check_stored(n, offsets, indices, weights, names, kind) -> None:
     """What a file holds are groups: whole numbers, w, text, as much of each as there should be."""
     if np.shape(n) != () or any(
@@ -200,6 +214,13 @@ def check_ends(names, size: np.ndarray, whole: np.ndarray, n: int) -> None:
             names, np.argmax(whole == n),
             "removes every example; nothing is left to fit (coalitions=True allows it)",
         )  # fmt: skip
+
+
+class _Named(Protocol):
+    """What has a name for each group."""
+
+    @property
+    def names(self) -> np.ndarray: ...
 
 
 @runtime_checkable

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, Int8
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import Need, admit, inside, is_stale
 from leaveout.fitting.implicit import known
-from leaveout.groups import Groups
+from leaveout.groups import Groups, by_group
 from leaveout.measures import Measure
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import limited
@@ -105,13 +105,14 @@ class Prepared:
 
 
 def l2_of_groups(l2, groups: Groups) -> Array | None:
-    """A penalty for each group (g), checked; None as it is.
+    """A penalty for each group (g), checked; None as it is, a pandas Series by names of groups.
 
     Raises:
         ValueError: for another shape, or a value that is negative or not finite.
     """
     if l2 is None:
         return None
+    l2 = by_group(l2, groups, "l2")
     if np.shape(l2) != (len(groups),):
         raise ValueError(f"expected l2 of shape ({len(groups)},), got {np.shape(l2)}")
     if not is_traced(l2):

@@ -20,7 +20,7 @@ from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.sparse import widened
 from leaveout.runtime.sharding import in_jax
-from leaveout.runtime.tables import common_rows, names_of
+from leaveout.runtime.tables import by_name, common_rows, names_of
 
 __all__ = ["Penalty", "glm", "logistic", "poisson", "softmax", "squares"]
 
@@ -63,8 +63,8 @@ def glm(
         outputs: K, scores per example.
         l2: penalty, at least 0; a sum convention, so scikit-learn's 1 / C. Or one for each
             coefficient: shaped like the weight, (d) for one a feature, flat (p) with the intercept
-            last, or as `Linear(weight, bias)`. A penalty for each group, or a grid of them, then
-            multiplies these.
+            last, or as `Linear(weight, bias)`; of a table a pandas Series or a dictionary of its
+            columns. A penalty for each group, or a grid of them, then multiplies these.
         intercept: fit a bias, which is not penalised.
         weights: (n) base weights s_i >= 0; default 1.
         penalised: which parameters l2 falls on, or how heavily: booleans or numbers, shaped as l2
@@ -94,6 +94,8 @@ def glm(
     x = widened(x, layout.intercept)
     like = jax.eval_shape(layout.tree, jax.ShapeDtypeStruct((layout.size,), x.dtype))
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+    last = "intercept" if layout.intercept else None
+    l2, penalised = (by_name(each, names, "the penalty", last=last) for each in (l2, penalised))
     l2, penalised = check_penalty(l2, penalised, like, layout.penalised(), x.dtype)
     objective = LinearObjective(
         design=x,

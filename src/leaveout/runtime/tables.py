@@ -7,7 +7,7 @@ is never taken for another because it stands where that stood.
 
 import hashlib
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import jax
@@ -25,6 +25,7 @@ __all__ = [
     "Rows",
     "as_columns",
     "as_sparse",
+    "by_name",
     "check_finite",
     "check_names",
     "check_rows",
@@ -260,6 +261,50 @@ def check_names(given: Names | None, known: Names | None, what: str) -> None:
         f"the columns of {what} are not those the model was fitted on: "
         f"it lacks {shortened(missing) or 'none'}, and {shortened(unknown) or 'none'} are unknown"
     )
+
+
+def by_name(
+    given,
+    names: Sequence[Hashable] | None,
+    what: str,
+    *,
+    read: Callable = lambda label: label,
+    last: Hashable = None,
+):
+    """Values that go by names, of a pandas Series or a dictionary, in the order of `names`.
+
+    Anything else as it is; and by position a Series that counts from 0, or where nobody has names.
+
+    Args:
+        given: a Series, a dictionary of names to values, or what has no names.
+        names: in whose order values are wanted, or None.
+        what: the values are, for messages.
+        read: how a name is read from a label of the index.
+        last: a name that may be there besides, or None.
+
+    Raises:
+        ValueError: for names that are missing, or that nobody knows.
+    """
+    if given is None or np.isscalar(given) or isinstance(given, np.ndarray | jax.Array):
+        return given  # for which nothing is loaded
+    if not isinstance(given, Mapping):
+        import narwhals.stable.v2 as nw
+
+        if not nw.dependencies.is_pandas_series(given):
+            return given
+        if names is None or list(given.index) == list(range(len(given))):
+            return given.to_numpy()
+    place = {read(label): value for label, value in given.items()}
+    known = list(names or ())
+    known += [last] * (last in place and last not in known)
+    missing = [name for name in known if name not in place]
+    unknown = [name for name in place if name not in set(known)]
+    if missing or unknown or len(place) < len(given):
+        raise ValueError(
+            f"expected one value of {what} for each name: it lacks {shortened(missing) or 'none'}, "
+            f"and {shortened(unknown) or 'none'} are unknown; give an array to go by position"
+        )
+    return np.asarray([place[name] for name in known])
 
 
 # ---- rows ----------------------------------------------------------------------------------------
