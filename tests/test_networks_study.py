@@ -13,7 +13,7 @@ import leaveout as lo
 from leaveout.studies import datasets
 from leaveout.studies.cli import main as cli
 from leaveout.studies.networks import families, setups, study
-from leaveout.studies.networks.table import QUESTIONS, scores, table
+from leaveout.studies.networks.table import QUESTIONS, overview, scores, table
 from problems import spearman
 from test_seeds import G, M, effects, noisy
 
@@ -178,6 +178,18 @@ def test_a_slope_between_seeds_is_free_of_their_noise():
     run, other, _ = scores({"half": truth}, actual, 5)[:3]
     assert run.slope < 0.2
     assert other.slope == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_overview_has_a_line_a_study_and_a_column_a_method():
+    actual = noisy(1.0)
+    one, two = (scores({name: actual}, actual, 5) for name in ("influence", "Newton"))
+    head, _, first, second = overview([("a, tanh", one), ("a, tanh", two)]).splitlines()
+    assert head == "| study | family | groups | influence | Newton | another seed's ceiling |"
+    cells = [each.strip() for each in first.strip("| ").split("|")]
+    assert cells[3].startswith("1.00 [")
+    assert cells[3].endswith("] x 1.00")
+    assert cells[4:] == ["", f"{one[1].ceiling:.2f}"[1:]]
+    assert second.split("|")[4].strip() == ""
 
 
 def effects_of_truth():

@@ -10,7 +10,7 @@ from leaveout.studies.cli.progress import Bars, teller, took, words, wrote
 from leaveout.studies.folder import Say
 from leaveout.studies.networks import figures, setups, study
 from leaveout.studies.networks.study import Report
-from leaveout.studies.networks.table import markdown, table
+from leaveout.studies.networks.table import markdown, overview, table
 
 __all__ = ["add", "run"]
 
@@ -114,14 +114,14 @@ def _whole(report: Report) -> Mapping[str, float]:
 
 
 def _across(reports: list[Report], folder: Path, say: Say) -> int:
-    """One text with the table of each study, and the figure of smoothness."""
+    """One text: an overview, then the table of each study; and the figure of smoothness."""
     folder.mkdir(parents=True, exist_ok=True)
-    parts = []
+    parts = [overview([(_name(report), report.scores) for report in reports])]
     for report in reports:
         summary, actual = report.summary, report.effects["actual"]
         smooth = summary["smoothness"]
         of = f"smoothness {min(smooth):.2f} to {max(smooth):.2f}; " if smooth else ""
-        title = f"### {summary['configuration']['dataset']}, {summary['configuration']['setup']}"
+        title = f"### {_name(report)}"
         what = setups.Setup.of_json(summary["setup"]).in_words()
         head = f"{what}. {len(actual.groups):,} groups x {len(summary['quality'])} seeds; {of}"
         measure = actual.measure[0]
@@ -134,3 +134,9 @@ def _across(reports: list[Report], folder: Path, say: Say) -> int:
     write_text(text, "\n\n".join(parts) + "\n")
     figures.draw_across(reports, drawn)
     return wrote([text, drawn], say)
+
+
+def _name(report: Report) -> str:
+    """What a study is of."""
+    asked = report.summary["configuration"]
+    return f"{asked['dataset']}, {asked['setup']}"

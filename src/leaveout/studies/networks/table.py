@@ -6,7 +6,7 @@ over seeds on both sides. Of the last two noise of seeds is the ceiling.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from leaveout.attribution.container import Effects
 from leaveout.runtime.options import generator
 from leaveout.runtime.text import aligned
 
-__all__ = ["QUESTIONS", "Score", "markdown", "scores", "table"]
+__all__ = ["QUESTIONS", "Score", "markdown", "overview", "scores", "table"]
 
 #: what can be asked of predictions that are made seed by seed
 QUESTIONS = ("this run", "another seed", "the algorithm")
@@ -243,9 +243,50 @@ def table(found: Iterable[Score], costs: Mapping[str, float], measure: str) -> s
 
 def markdown(found: Iterable[Score], costs: Mapping[str, float], measure: str) -> str:
     """`table` in Markdown."""
-    rule = ["---"] * len(_HEAD)
-    rows = (_HEAD, rule, *_lines(found, costs, measure))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _piped([_HEAD, *_lines(found, costs, measure)])
+
+
+def overview(studies: Sequence[tuple[str, Sequence[Score]]]) -> str:
+    """Several studies in Markdown: a line a study and family, a column a method.
+
+    Of each study's first measure, predictions of this run: rank correlation, its interval, and the
+    slope; beside them the ceiling of another seed.
+
+    Args:
+        studies: name and scores of each, those of its first measure first.
+    """
+    methods = list(dict.fromkeys(each.method for _, found in studies for each in found))
+    head = ["study", "family", "groups", *methods, "another seed's ceiling"]
+    lines = [line for name, found in studies for line in _overview(name, found, methods)]
+    return _piped([head, *lines])
+
+
+def _overview(name: str, found: Sequence[Score], methods: Sequence[str]) -> list[list[str]]:
+    """The lines of a study."""
+    mine = [each for each in found if each.measure == found[0].measure]
+    by = {(each.family, each.method, each.question): each for each in mine}
+    lines = []
+    for family in dict.fromkeys(each.family for each in mine):
+        runs = [by.get((family, method, QUESTIONS[0])) for method in methods]
+        some = next(each for each in runs if each is not None)
+        other = by.get((family, some.method, QUESTIONS[1]))
+        ceiling = "-" if other is None else _number(other.ceiling)
+        lines.append([name, family, f"{some.groups:,}", *map(_in_short, runs), ceiling])
+    return lines
+
+
+def _in_short(score: Score | None) -> str:
+    """Rank correlation, its interval and the slope."""
+    if score is None:
+        return ""
+    low, high = score.spearman_interval
+    return f"{_number(score.spearman)} [{_number(low)}, {_number(high)}] x {_number(score.slope)}"
+
+
+def _piped(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, the first row its head."""
+    head, *rest = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest))
 
 
 def _lines(found: Iterable[Score], costs: Mapping[str, float], measure: str) -> list[list[str]]:
