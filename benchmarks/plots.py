@@ -1,6 +1,7 @@
 """Plots of recorded results: what is in the folder, drawn beside it."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from leaveout import plot
@@ -15,6 +16,10 @@ def draw(folder: Path) -> list[Path]:
     written = []
     drawings = {
         "accuracy_certificates": _cost,
+        "accuracy_damping": _damping,
+        "accuracy_leave_one_out": _leave_one_out,
+        "accuracy_sets": _sets,
+        "accuracy_values": _values,
         "speed_methods": _speed,
         "speed_scaling": _scaling,
     }
@@ -89,3 +94,146 @@ def _scaling(rows: list[dict]):
         ax.grid(alpha=0.3)
     axes[0, 0].legend(fontsize=8, frameon=False)
     return figure
+
+
+# ---- of networks, sets and values ----------------------------------------------------------------
+
+
+def _damping(rows: list[dict]):
+    """Rank correlation and slope by damping, a column a method, a line a kind of groups."""
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    own = next(row["damping"] for row in rows if row["of the recipe"])
+    figure, axes = plot.canvas(2, len(methods))
+    for column, method in enumerate(methods):
+        for row, what in enumerate(("spearman", "slope")):
+            ax = axes[row, column]
+            for family in families:
+                mine = [r for r in rows if (r["method"], r["family"]) == (method, family)]
+                mine.sort(key=lambda r: r["damping"])
+                ax.plot([r["damping"] for r in mine], [r[what] for r in mine], "o-", label=family)
+            ax.axvline(own, color="0.6", linestyle=":")
+            ax.set(xscale="log", title=method if row == 0 else "", xlabel="damping, of a mean loss")
+            ax.set(ylim=(0, 1.02) if row == 0 else None)
+            ax.set(ylabel="Spearman, this run" if row == 0 else "slope")
+            ax.grid(alpha=0.3)
+        axes[1, column].axhline(1.0, color="0.6", linewidth=2, zorder=0)
+        axes[1, column].set(yscale="log")
+    axes[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
+    return figure
+
+
+def _leave_one_out(rows: list[dict]):
+    """Correlation with the effects of single points, by trainings a point, a panel a truth."""
+    names = {"own": "start and order of their own", "same": "start and order of the run"}
+    figure, axes = plot.canvas(1, len(names))
+    margins = [row for row in rows if row["measure"] == "margin"]
+    for ax, (truth, name) in zip(axes[0], names.items(), strict=True):
+        mine = [row for row in margins if row["truth"] == truth]
+        for i, method in enumerate(dict.fromkeys(row["method"] for row in mine)):
+            line = [row for row in mine if row["method"] == method and row["spearman"] is not None]
+            ax.plot(
+                [row["trainings"] for row in line], [row["spearman"] for row in line],
+                f"{'osD'[i]}-", label=method, markersize=5,
+            )  # fmt: skip
+        ceiling = {row["trainings"]: row["ceiling"] for row in mine}
+        ax.plot(*zip(*sorted(ceiling.items()), strict=True), "k:", label="ceiling of noise")
+        ax.axhline(0.025, color="0.7", linewidth=1, zorder=0, label="published, at most")
+        ax.set(xlabel="trainings a point", ylabel="Spearman over 60 points", title=name)
+        ax.set(ylim=(-0.05, 1.03), xticks=sorted(ceiling))
+        ax.grid(alpha=0.3)
+    axes[0, 1].legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def _sets(rows: list[dict]):
+    """Beyond one pass: sets found of a size, the fewest that flip, and what no set can do."""
+    figure, axes = plot.canvas(1, 3)
+    _beyond(axes[0, 0], [row for row in rows if row["data"] == "breast_cancer"])
+    _flips(axes[0, 1], [row for row in rows if "amip_says" in row])
+    _limits(axes[0, 2], [row for row in rows if "limit" in row])
+    return figure
+
+
+def _beyond(ax, rows: list[dict]) -> None:
+    """Effects of sets as multiples of what one pass finds, a line a test point."""
+    ways = {"influence_says": ("o", ":"), "greedy": ("s", "--"), "found": ("D", "-")}
+    names = ("influence says", "greedy, one by one", "lo.extreme")
+    for i, point in enumerate(dict.fromkeys(row["point"] for row in rows)):
+        mine = [row for row in rows if row["point"] == point]
+        for way, (marker, line) in ways.items():
+            ax.plot(
+                [row["size"] for row in mine], [row[way] / row["amip"] for row in mine],
+                marker=marker, linestyle=line, color=f"C{i}", markersize=5, alpha=0.85,
+            )  # fmt: skip
+    for (marker, line), name in zip(ways.values(), names, strict=True):
+        ax.plot([], [], marker=marker, linestyle=line, color="0.3", label=name)
+    ax.axhline(1.0, color="0.6", linewidth=2, zorder=0)
+    ax.set(
+        xscale="log", yscale="log", title="breast_cancer, 4 test points",
+        xlabel="points that leave", ylabel="effect / that of one pass (AMIP)",
+    )  # fmt: skip
+    _ticks(ax, [row["size"] for row in rows])
+    ax.legend(fontsize=8, frameon=False, loc="upper left")
+
+
+def _flips(ax, rows: Sequence[dict]) -> None:
+    """How many points turn a sign, a line a data set."""
+    names = [
+        row["data"].split(", ")[-1].replace("the offer's sign", "Morocco, loans") for row in rows
+    ]
+    ways = {"amip_says": ("o", "influence says"), "amip": ("s", "AMIP, refitted"),
+            "greedy": ("^", "greedy, one by one"), "found": ("D", "lo.flips")}  # fmt: skip
+    for i, (way, (marker, label)) in enumerate(ways.items()):
+        ax.plot(
+            [row[way] for row in rows], range(len(rows)), marker, color=f"C{i}", label=label,
+            markersize=10 - 2 * i, alpha=0.9, markerfacecolor="none" if i < 3 else f"C{i}",
+        )  # fmt: skip
+    ax.set_yticks(range(len(rows)), names, fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xscale="log", xlabel="points that turn the sign", title="who turns a result")
+    _ticks(ax, (1, 5, 10, 20, 50))
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
+
+
+def _limits(ax, rows: list[dict]) -> None:
+    """What was found beside what no set of that size can pass."""
+    sizes = [row["size"] for row in rows]
+    ax.plot(sizes, [abs(row["found"]) for row in rows], "D-", label="lo.extreme", markersize=5)
+    ax.plot(sizes, [abs(row["limit"]) for row in rows], "v--", label="proven limit", markersize=5)
+    ax.set(xscale="log", xlabel="points that leave", title="Morocco without pairs")
+    _ticks(ax, sizes)
+    ax.set(ylabel="fall of the coefficient of the offer")
+    ax.legend(fontsize=8, frameon=False)
+    ax.grid(alpha=0.3)
+
+
+def _values(rows: list[dict]):
+    """Error of Shapley's values by trainings, a panel a game."""
+    rows = [row for row in rows if "antithetic_permutations" in row]
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    ways = {"error": "lo.value", "means_of_sizes": "means of sizes alone",
+            "antithetic_permutations": "antithetic orders (pyDVL's)"}  # fmt: skip
+    figure, axes = plot.canvas(1, len(names))
+    for ax, name in zip(axes[0], names, strict=True):
+        mine = [row for row in rows if row["data"] == name]
+        for way, marker in zip(ways, "Ds^", strict=True):
+            ax.plot(
+                [row["trainings"] for row in mine], [row[way] for row in mine], f"{marker}-",
+                label=ways[way], markersize=5,
+            )  # fmt: skip
+        every = 2 ** mine[0]["players"]
+        ax.set(xscale="log", yscale="log", title=f"{name}: {every:,} coalitions in all")
+        ax.set(xlabel="coalitions trained", ylabel="RMSE / spread of the values")
+        _ticks(ax, [row["trainings"] for row in mine])
+        ax.grid(alpha=0.3)
+    axes[0, 0].legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _ticks(ax, values: Sequence[int]) -> None:
+    """Ticks of a logarithmic axis where the points are, and no others."""
+    some = sorted(set(values))
+    ax.set_xticks(some, [f"{each:,}" for each in some])
+    ax.xaxis.set_minor_formatter(lambda *_: "")
