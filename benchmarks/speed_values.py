@@ -3,40 +3,71 @@
 Census income of the 12 commonest occupations (every eighth person unless --full), whose coalitions
 empty whole one-hot columns: `lo.retrain` in a metric of what each leaves (`methods/bricks.py`),
 the same without it, and scikit-learn's newton-cholesky from theta_hat, in processor seconds of all
-threads a coalition (one thread, where XLA_FLAGS and OMP_NUM_THREADS say so). Then, of the ten
-commonest, Shapley's values from some of the 1,024 coalitions: the root mean square error over 20
-draws, as a share of the values' spread, of `lo.value`, of the mean of each size alone, and of
-random orders and their reverses (pyDVL's antithetic sampler), a coalition counted once.
+threads a coalition (one thread, where XLA_FLAGS and OMP_NUM_THREADS say so); and whole calls, of
+`lo.value` and of pyDVL in an environment of its own, there and on the women and men of heart's four
+hospitals. Then Shapley's values from some of the coalitions, of the ten commonest occupations and
+of heart: the root mean square error over draws, as a share of the values' spread, of `lo.value`, of
+the mean of each size alone, and of random orders and their reverses (pyDVL's antithetic sampler), a
+coalition counted once. And of 42 countries, whose coalitions nobody can train: how far draws are
+from each other, and whether as far as their errors say.
 """
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import record
+from benchmarks.peers.worker import PeerError, Worker
 from leaveout.analysis.coalitions import Contents, left_out
 from leaveout.analysis.games import Draws, Table, allotted, estimated, every, of_table
 from leaveout.methods import retraining
 
 L2_OVER_N = 1e-3
 _SKLEARN = {"smoke": 6, "small": 96, "full": 192}  # coalitions that scikit-learn trains
+_ORDERS = {"smoke": 2, "small": 24, "full": 100}  # that pyDVL goes through
+
+
+class Play(NamedTuple):
+    """A game: whose data, and what is asked of coalitions.
+
+    Attributes:
+        name: of the data.
+        fit: with everybody.
+        players: who joins.
+        queries: inputs and targets, of which f is the mean loss.
+    """
+
+    name: str
+    fit: lo.Fit
+    players: lo.Groups
+    queries: tuple[np.ndarray, np.ndarray]
+
+    @property
+    def measure(self) -> lo.measures.Measure:
+        """The mean loss of the queries."""
+        return lo.measures.loss(self.queries, reduce="mean")
 
 
 def main(folder: Path, size: str) -> None:
     """Time coalitions, then see how many are needed."""
-    fit, players, _ = game(12, size)
-    record(folder, "speed_values", costs(fit, players, size))
-    fit, players, measure = game(10, size)
-    record(folder, "accuracy_values", errors(fit, players, measure, size))
+    twelve, ten = occupations(12, size), occupations(10, size)
+    more = [] if size == "smoke" else [heart()]
+    rows, versions = costs(twelve, size), {}
+    for play in (twelve, *more):
+        found, versions = rates(play, size)
+        rows += found
+    record(folder, "speed_values", rows, versions)
+    rows = [row for play in (ten, *more) for row in errors(play, size)]
+    record(folder, "accuracy_values", rows + ([] if size == "smoke" else many(size)))
 
 
-def game(count: int, size: str) -> tuple[lo.Fit, lo.Groups, lo.measures.Measure]:
-    """A fit of the commonest occupations' people, these as players, and a mean loss."""
+def occupations(count: int, size: str) -> Play:
+    """The people of the commonest occupations, these as players."""
     if size == "smoke":
         return drawn()
     data = lo.datasets.adult()
@@ -47,28 +78,48 @@ def game(count: int, size: str) -> tuple[lo.Fit, lo.Groups, lo.measures.Measure]
     x, y, owner = x[mine], y[mine], owner[mine]
     x = x[:, np.ptp(x, axis=0) > 0]
     kept = np.ptp(data.x[thin][mine], axis=0) > 0
-    queries = data.x_query[:, kept], data.y_query
     fit = lo.fit(lo.logistic(x, y, l2=L2_OVER_N * len(x)))
-    return fit, lo.Groups.from_labels(owner), lo.measures.loss(queries, reduce="mean")
+    queries = data.x_query[:, kept], data.y_query
+    return Play("adult", fit, lo.Groups.from_labels(owner), queries)
 
 
-def drawn() -> tuple[lo.Fit, lo.Groups, lo.measures.Measure]:
+def heart() -> Play:
+    """The women and men of four hospitals."""
+    data = lo.datasets.heart()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=0.01 * data.n))
+    return Play("heart", fit, data.grouped("hospital,sex"), (data.x_query, data.y_query))
+
+
+def countries() -> Play:
+    """Everybody by country of birth, nine tenths in one of them."""
+    data = lo.datasets.adult()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=L2_OVER_N * data.n))
+    return Play("adult", fit, data.grouped("country"), (data.x_query, data.y_query))
+
+
+def drawn() -> Play:
     """A small problem with a one-hot column for each of five players."""
     rng = np.random.default_rng(0)
     owner = rng.integers(0, 5, 400)
     x = np.c_[rng.normal(size=(400, 4)), np.eye(5)[owner]]
     y = (x[:, 0] + 0.3 * owner + rng.logistic(size=400) > 0.6).astype(int)
     fit = lo.fit(lo.logistic(x[:300], y[:300], l2=0.3))
-    return fit, lo.Groups.from_labels(owner[:300]), lo.measures.loss((x[300:], y[300:]))
+    return Play("drawn", fit, lo.Groups.from_labels(owner[:300]), (x[300:], y[300:]))
 
 
-def costs(fit: lo.Fit, players: lo.Groups, size: str) -> list[dict[str, Any]]:
+def costs(play: Play, size: str) -> list[dict[str, Any]]:
     """A row a way to train every coalition of somebody."""
+    fit, players = play.fit, play.players
     members = every(len(players))[2:]
     if size != "full":
         members = members[np.random.default_rng(0).permutation(len(members))[:512]]
     groups = left_out(players, members)
-    shape = {"n": fit.objective.n, "p": fit.objective.p, "coalitions": len(groups)}
+    shape = {
+        "data": play.name,
+        "n": fit.objective.n,
+        "p": fit.objective.p,
+        "coalitions": len(groups),
+    }
     slow, fast = (_spent(lambda: lo.retrain(fit, groups), bricks) for bricks in (False, True))
     apart = np.linalg.norm(np.asarray(fast[0].value - slow[0].value), axis=1)
     apart = apart / np.linalg.norm(np.asarray(slow[0].value), axis=1)
@@ -123,17 +174,54 @@ def _sklearn(fit: lo.Fit, members: np.ndarray, players: lo.Groups, count: int) -
             "evaluations": float(np.median(steps))}  # fmt: skip
 
 
-def errors(fit: lo.Fit, players: lo.Groups, measure, size: str) -> list[dict[str, Any]]:
+def rates(play: Play, size: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Processor seconds of a whole call, for each coalition that it trains; pyDVL beside it."""
+    players, owner = play.players, np.zeros(play.players.n, int)
+    owner[players.indices] = players.lanes
+    objective = play.fit.objective
+    shape = {"data": play.name, "n": objective.n, "p": objective.p, "players": len(players)}
+    trainings = {"smoke": 20}.get(size, min(512, 2 ** len(players)))
+
+    def ours():
+        begin = time.process_time()
+        found = lo.value(play.fit, players, play.measure, trainings=trainings)
+        return (time.process_time() - begin) / (len(found.members) - 2)
+
+    problem = {
+        "x": np.asarray(objective.examples[0])[:, :-1], "y": np.asarray(objective.examples[1]),
+        "owner": owner, "l2": float(objective.l2),
+        "x_query": play.queries[0], "y_query": play.queries[1],
+    }  # fmt: skip
+    ours()
+    try:
+        with Worker("pydvl_values", "values", problem) as worker:
+            worker.ask(orders=2)
+            pairs = [(ours(), worker.ask(orders=_ORDERS[size])) for _ in range(3)]
+            mine = min(spent for spent, _ in pairs)
+            theirs = min(said["processor_seconds"] / said["trainings"] for _, said in pairs)
+            rows = [("lo.value", mine, {}), ("pyDVL", theirs, {"times_ours": theirs / mine})]
+            versions = {"pydvl": worker.versions}
+    except PeerError as reason:
+        rows, versions = [("lo.value", ours(), {"pydvl skipped": str(reason)})], {}
+    return [
+        shape | {"method": f"{name}, whole call", "milliseconds": 1e3 * spent, **more}
+        for name, spent, more in rows
+    ], versions
+
+
+def errors(play: Play, size: str) -> list[dict[str, Any]]:
     """Root mean square errors of values from some coalitions, beside those of all."""
-    whole = lo.value(fit, players, measure)
+    fit, players = play.fit, play.players
+    whole = lo.value(fit, players, play.measure)
     table, of, g = Table(whole.members, whole.trained.worth), lo.Shapley(), len(players)
     at = {row.tobytes(): i for i, row in enumerate(table.members)}
     truth, spread = of_table(table, of), whole.value.std(axis=0)
     traits = Contents.of(fit.objective, players).traits
     rows = []
-    for trainings in {"smoke": (20,)}.get(size, (80, 160, 320, 640)):
+    some_of_all = (66, 126, 190) if g < 10 else (80, 160, 320, 640)
+    for trainings in {"smoke": (20,)}.get(size, some_of_all):
         ours, plain, orders, inside = [], [], [], []
-        for seed in range(3 if size == "smoke" else 20):
+        for seed in range(3 if size == "smoke" else 200):
             key = jax.random.key(seed)
             members = Draws(g, key).upto(allotted(g, of, trainings // 2))
             some = Table(members, table.worth[[at[row.tobytes()] for row in members]])
@@ -143,7 +231,12 @@ def errors(fit: lo.Fit, players: lo.Groups, measure, size: str) -> list[dict[str
             by_orders = permutations(table, at, trainings, np.random.default_rng(seed))
             orders.append((by_orders - truth) ** 2 / spread**2)
             inside.append(np.abs(value - truth) <= 1.96 * error)
-        row = {"players": g, "trainings": trainings, "error": float(np.sqrt(np.mean(ours)))}
+        row = {
+            "data": play.name,
+            "players": g,
+            "trainings": trainings,
+            "error": float(np.sqrt(np.mean(ours))),
+        }
         row |= {"means_of_sizes": float(np.sqrt(np.mean(plain)))}
         row |= {"antithetic_permutations": float(np.sqrt(np.mean(orders)))}
         rows.append(row | {"in_95_percent": float(np.mean(inside))})
@@ -163,3 +256,26 @@ def permutations(table: Table, at: dict, trainings: int, rng: np.random.Generato
             total += np.diff(table.worth[rows], axis=0)[each]
             count += 1
     return total / count
+
+
+def many(size: str) -> list[dict[str, Any]]:
+    """Of players whose coalitions cannot be counted out: how far draws are from each other."""
+    play, rows = countries(), []
+    for trainings in (640, 1280, 2560) if size == "full" else (640, 1280):
+        draws = [
+            lo.value(play.fit, play.players, play.measure, trainings=trainings,
+                     key=jax.random.key(seed))
+            for seed in range(6)
+        ]  # fmt: skip
+        value, error = (np.stack([getattr(each, part) for each in draws])
+                        for part in ("value", "error"))  # fmt: skip
+        first, second = np.triu_indices(len(draws), 1)
+        apart, doubt = value[first] - value[second], np.hypot(error[first], error[second])
+        rows.append({
+            "data": "adult by country", "n": play.fit.objective.n, "players": len(play.players),
+            "trainings": trainings,
+            "error": float(np.sqrt(np.mean(apart**2) / 2) / value.mean(axis=0).std()),
+            "said": float(np.sqrt(np.mean(error**2)) / value.mean(axis=0).std()),
+            "in_95_percent": float(np.mean(np.abs(apart) <= 1.96 * doubt)),
+        })  # fmt: skip
+    return rows

@@ -15,6 +15,7 @@ __all__ = ["ENVIRONMENTS", "make", "python"]
 # need here: kronfluence asks for torchvision, which brings another torch.
 ENVIRONMENTS = {
     "jax": (("jax==0.10.2", "optimistix==0.1.0", "optax==0.2.8"),),
+    "values": (("pydvl==0.10.0", "numpy<2", "pandas<3"),),
     "statsmodels": (("statsmodels==0.15.0", "numpy==2.4.6", "scipy==1.17.1"),),
     "torch": (
         ("torch==2.13.0",),
