@@ -1,0 +1,99 @@
+"""Numbers that texts state are those of the files that they name, rounded."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NAMES = {
+    "Diabetes": "diabetes", "CDR, rebuilt": "cdr", "fish-dog": "fishdog", "Enron": "enron",
+    "MNIST": "mnist", "of MultiNLI's size, K=3": "crowd",
+}  # fmt: skip
+
+
+def recorded(name: str) -> list[dict]:
+    """The rows of a benchmark."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())["rows"]
+
+
+def tables(page: str) -> list[list[dict[str, str]]]:
+    """The tables of a page, each a list of rows by the names of their columns."""
+    found = []
+    for block in re.findall(r"(?:^\|.*\|\n)+", (ROOT / page).read_text("utf-8"), flags=re.M):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|\n").split("|")]
+                          for line in block.splitlines())  # fmt: skip
+        found.append([dict(zip(head, row, strict=True)) for row in rows])
+    return found
+
+
+def states(cell: str, value: float) -> bool:
+    """Whether a cell states a value, rounded to the digits that it shows."""
+    number = cell.split(" ")[0].replace(",", "")
+    whole, _, decimals = number.partition(".")
+    zeros = 0 if decimals else len(whole) - len(whole.rstrip("0"))
+    unit = 10.0 ** (zeros - len(decimals))
+    return abs(float(number) - value) <= unit / 2 * (1 + 1e-9)
+
+
+def least(rows: list[dict], *begins: str) -> float:
+    """Milliseconds a group of the fastest rival that is accurate, in coordinates of its own."""
+    return min(
+        row["ms_a_group"]
+        for row in rows
+        if row["method"].startswith(begins) and row["accurate"] and "whitened" not in row["method"]
+    )
+
+
+def test_a_cell_states_what_it_rounds():
+    assert states("1.3", 1.327)
+    assert states("1,640", 1644.9)
+    assert states("36 (newton-cholesky)", 36.23)
+    assert not states("1.3", 1.36)
+    assert not states("57", 57.6)
+
+
+@pytest.mark.parametrize(
+    ("page", "ours", "newton"),
+    [("README.md", "`lo.Retrain`", "`lo.Newton`"),
+     ("docs/explanation/speed.md", "retraining", "Newton")],
+)  # fmt: skip
+def test_the_table_of_speed_is_that_of_the_benchmark(page, ours, newton):
+    stated = [row for table in tables(page) for row in table if "NumPy and LAPACK" in row]
+    assert len(stated) == 4
+    for row in stated:
+        name = NAMES[row["data"]]
+        rows = [each for each in recorded("speed_methods") if each["data"] == name]
+        of = {each["method"]: each["ms_a_group"] for each in rows}
+        retraining = of["retrain at 1e-8" if name == "enron" else "retrain at 1e-6"]
+        assert states(row[ours], retraining), row
+        assert states(row[newton], of["Newton"]), row
+        assert states(row["NumPy and LAPACK"], of["NumPy and LAPACK, Newton, 2 processes"]), row
+        assert states(row["scikit-learn's best"], least(rows, "scikit-learn")), row
+        (other,) = (cell for head, cell in row.items() if head.endswith("best other library"))
+        assert states(other, least(rows, "SciPy", "optimistix", "optax")), row
+
+
+def test_the_table_of_a_gpu_is_that_of_the_benchmark():
+    (stated,) = (table for table in tables("docs/explanation/speed.md") if "groups" in table[0])
+    for row in stated:
+        name = NAMES[row["data"]]
+        rows = [each for each in recorded("gpu/speed_large") if each["data"] == name]
+        seconds = {each["method"]: each["seconds"] for each in rows}
+        for head, method in (("influence", "influence"), ("Newton", "Newton"),
+                             ("retraining", "retrain")):  # fmt: skip
+            assert states(row[head], seconds[method]), (row, head)
+        counts = [each["groups"] for each in rows if "groups" in each]
+        assert states(row["groups"], counts[0]), row
+
+
+def test_the_counts_of_reliability_are_those_of_the_benchmark():
+    *_, found, _ = recorded("reliability")
+    million = f"{found['compared'] / 1e6:.1f} million comparisons"
+    assert million in " ".join((ROOT / "README.md").read_text("utf-8").split())
+    page = " ".join((ROOT / "docs/explanation/testing.md").read_text("utf-8").split())
+    assert million in page
+    assert f"{found['problems']:,} problems" in page
+    assert f"{found['flagged']:,} answers flagged, {found['refused']} fits refused" in page
+    assert f"**{found['wrong']} wrong in silence**" in page
