@@ -77,14 +77,14 @@ print(f"accuracy {pipe.score(kept, kept['bought']):.3f}")
 # ## Five lines
 #
 # The fitted pipeline is taken over as it is: its scaler, its categories and its words stay, which
-# `frozen=True` says is meant; the last step is fitted again without each vendor. One column for
-# each segment of the checked customers.
+# `frozen=True` says is meant; the last step is fitted again without each vendor. Measures take the
+# table as the pipeline does. One column for each segment of the checked customers.
 
 # %%
 fit = lo.from_sklearn(pipe, train, train["bought"], frozen=True)
 vendors = lo.Groups.from_labels(train["vendor"], kind="vendor")
-queries = pipe[:-1].transform(kept), kept["bought"]
-found = lo.credit(fit, vendors, lo.measures.loss(queries, by=kept["segment"]), actual=True)
+measure = lo.measures.loss((kept, kept["bought"]), by=kept["segment"])
+found = lo.credit(fit, vendors, measure, actual=True)
 print(found)
 
 # %% [markdown]
@@ -102,11 +102,12 @@ assert actual[private].idxmin() == "v7"
 # It is what refitting the last step gives, to 1e-7 (at scikit-learn's tightest tolerance):
 
 # %%
-stays, x = (train["vendor"] != "v7").to_numpy(), pipe[:-1].transform(train)
+stays = (train["vendor"] != "v7").to_numpy()
+x, asked = pipe[:-1].transform(train), pipe[:-1].transform(kept)
 exact = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-12)
 losses = []
 for rows in (stays, np.ones(len(train), bool)):
-    chance = exact.fit(x[rows], train["bought"][rows]).predict_proba(queries[0])[:, 1]
+    chance = exact.fit(x[rows], train["bought"][rows]).predict_proba(asked)[:, 1]
     losses.append(-np.log(np.where(kept["bought"] == "yes", chance, 1 - chance)))
 mine = (losses[0] - losses[1])[kept["segment"] == "private"].sum()
 print(mine, actual.loc["v7", private])

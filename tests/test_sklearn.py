@@ -323,3 +323,75 @@ def test_words_stay_sparse_all_the_way():
     svc = make_pipeline(columns(words=True), LinearSVC()).fit(FRAME, Y)
     with pytest.raises(ValueError, match="LinearSVC cannot be taken over: its loss has no second"):
         lo.from_sklearn(svc, FRAME, Y)
+
+
+# ---- inputs as the first step sees them ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def piped():
+    """A pipeline of columns on 80 rows of the table, and its fit."""
+    pipe = make_pipeline(columns(words=False), classifier()).fit(FRAME[:80], Y[:80])
+    return pipe, lo.from_sklearn(pipe, FRAME[:80], Y[:80], frozen=True)
+
+
+MEASURED = {
+    "loss": lambda x, y: lo.measures.loss((x, y), by=y),
+    "prediction": lambda x, y: lo.measures.prediction(x),
+    "accuracy": lambda x, y: lo.measures.accuracy((x, y)),
+    "gap": lambda x, y: lo.measures.gap(x, y == y[0]),
+}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_measures_take_tables_as_the_first_step_sees_them(piped, name):
+    pipe, fit = piped
+    rows, y = FRAME[80:], Y[80:]
+    groups = lo.Groups.from_labels(np.arange(80) % 3)
+    inner = lo.effects(fit, groups, MEASURED[name](pipe[:-1].transform(rows), y))
+    for given in (rows, rows.assign(more="text").sort_index(axis="columns", ascending=False)):
+        found = lo.effects(fit, groups, MEASURED[name](given, y))
+        np.testing.assert_array_equal(found.value, inner.value)
+    assert fit.predict(rows).tolist() == pipe.predict(rows).tolist()
+
+
+def test_a_table_is_never_taken_for_one_that_is_scaled():
+    raw = FRAME[["age"]]
+    pipe = make_pipeline(StandardScaler(), classifier()).fit(raw, Y)
+    fit = lo.from_sklearn(pipe, raw, Y, frozen=True)
+    chances = pipe.predict_proba(raw)
+    np.testing.assert_allclose(fit.predict(raw, chances=True), chances, atol=1e-6)
+    scaled = pipe[:-1].transform(raw)
+    np.testing.assert_allclose(fit.predict(scaled, chances=True), chances, atol=1e-6)
+    pipe[0].fit(raw * 3)  # the fit has the scaler as it was
+    np.testing.assert_allclose(fit.predict(raw, chances=True), chances, atol=1e-6)
+    told = make_pipeline(StandardScaler(), classifier()).set_output(transform="pandas")
+    either = lo.from_sklearn(told.fit(raw, Y), raw, Y, frozen=True)
+    with pytest.raises(ValueError, match="is this what the first step sees, or the last"):
+        either.predict(raw)
+
+
+def test_texts_are_what_a_vectorizer_sees():
+    texts = FRAME["note"].tolist()
+    pipe = make_pipeline(TfidfVectorizer(), classifier()).fit(texts, Y)
+    fit = lo.from_sklearn(pipe, texts, Y, frozen=True)
+    inner = lo.effects(fit, GROUPS, lo.measures.prediction(pipe[:-1].transform(texts[:9])))
+    for given in (texts[:9], FRAME["note"][:9], np.array(texts[:9])):
+        found = lo.effects(fit, GROUPS, lo.measures.prediction(given))
+        np.testing.assert_array_equal(found.value, inner.value)
+
+
+def test_a_file_holds_no_steps_and_says_so(piped, tmp_path):
+    pipe, fit = piped
+    fit.save(tmp_path / "fit.npz")
+    loaded = lo.load(tmp_path / "fit.npz")
+    inner = pipe[:-1].transform(FRAME)
+    assert loaded.predict(inner).tolist() == fit.predict(inner).tolist()
+    with pytest.raises(ValueError, match="does not hold the steps of its pipeline"):
+        loaded.predict(FRAME)
+
+
+def test_a_table_of_texts_is_refused_where_no_step_reads_it():
+    fit = lo.fit(lo.logistic(X, Y))
+    with pytest.raises(ValueError, match="the inputs of loss as a numeric matrix"):
+        lo.effects(fit, GROUPS, lo.measures.loss((FRAME, Y)))

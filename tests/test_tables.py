@@ -395,8 +395,9 @@ def test_missing_numbers_are_refused_where_they_are(form):
     x.loc[SITE == 3, "site"] = None
     with pytest.raises(ValueError, match=r"x\[3, 'site'\] is nan"):
         lo.logistic(x, Y)
+    whole = lo.logistic(x.assign(site=SITE), Y)
     with pytest.raises(ValueError, match=r"the inputs of loss must be finite, but .*\[3, 'site'\]"):
-        lo.measures.loss((x, Y))
+        lo.measures.loss((x, Y)).bind(whole)
 
 
 @pytest.mark.parametrize("text", ["nan", "<NA>", "NaT"])

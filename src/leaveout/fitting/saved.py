@@ -21,6 +21,7 @@ from leaveout.objectives.layout import Layout
 from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.sparse import Sparse, widened
+from leaveout.objectives.steps import Steps
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.sharding import to_host
 
@@ -29,6 +30,7 @@ __all__ = ["load_fit", "save_fit"]
 _PLAIN = ("y", "offset", "weights", "l2", "penalised", "fingerprint")
 _SPARSE = ("data", "indices", "indptr", "shape")
 _KNOWN = ("text", "flat", "x", *_PLAIN, *(f"x_{part}" for part in _SPARSE))
+_NAMED = ("classes", "names", "targets")
 _LABELS = (str, bool, int, float)
 
 
@@ -50,8 +52,11 @@ def save_fit(found: Fit, path) -> None:
     assert isinstance(loss, Loss)
     layout, arrays = objective.linear_layout, _arrays(objective)
     text |= {"loss": loss.name, "layout": [layout.features, layout.outputs, layout.intercept]}
-    for name in ("classes", "names", "targets"):
+    for name in _NAMED:
         text[name] = _labels(getattr(objective, name), name)
+    steps = as_linear(objective).steps
+    if steps is not None:  # which are code
+        text["steps"] = [_labels(steps.takes, "names"), _labels(steps.gives, "names")]
     write_npz(path, "fit", {"text": np.array(json.dumps(text)), "flat": flat, **arrays})
 
 
@@ -130,8 +135,7 @@ def _objective(text, file) -> LinearObjective:
         raise ValueError(f"x has shape {x.shape}, y {file['y'].shape}")
     parts: dict[str, Any] = {n: jnp.asarray(file[n]) for n in _PLAIN[:-1] if n in file}
     labels: dict[str, Any] = {
-        name: None if text[name] is None else tuple(text[name])
-        for name in ("classes", "names", "targets")
+        name: None if text[name] is None else tuple(text[name]) for name in _NAMED
     }
     return LinearObjective(
         design=widened(x, layout.intercept),
@@ -139,9 +143,18 @@ def _objective(text, file) -> LinearObjective:
         loss=_loss(str(text["loss"])),
         offset=parts.pop("offset", None),
         fingerprint=file.get("fingerprint"),
+        steps=_steps(text.get("steps")),
         **parts,
         **labels,
     )
+
+
+def _steps(stored: list | None) -> Steps | None:
+    """What is known of the steps before the model without their code: names."""
+    if stored is None:
+        return None
+    takes, gives = (None if names is None else tuple(names) for names in stored)
+    return Steps(takes, gives, None)
 
 
 def _inputs(file):

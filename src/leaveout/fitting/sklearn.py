@@ -17,6 +17,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.objectives import losses
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
+from leaveout.objectives.steps import Steps
 from leaveout.runtime.tables import Names, check_names, common_rows, is_table, names_of
 from leaveout.runtime.text import shortened, warn
 
@@ -79,12 +80,14 @@ class _Bare:
         x: its inputs.
         anew: what a refit of the wrappers computes anew.
         names: of the inputs, where steps before it say them.
+        steps: that make them of what the whole was given.
     """
 
     estimator: _Linear
     x: Any
     anew: tuple[_Anew, ...] = ()
     names: Names | None = None
+    steps: Steps | None = None
 
     @property
     def name(self) -> str:
@@ -136,9 +139,9 @@ def from_sklearn(
         estimator: fitted on (x, y).
         x: (n d) the training inputs; of a pipeline those that its first step saw, a table of texts
             and categories for a ColumnTransformer or a vectorizer, whose sparse results stay
-            sparse. Measures take inputs as the last step sees them,
-            `pipeline[:-1].transform(x)`, and names are those that the steps give,
-            `lo.measures.parameter("number__age")`.
+            sparse. Measures and `fit.predict` take a table or texts as the first step sees them,
+            an array as the last one does, `pipeline[:-1].transform(x)`; names are those that the
+            steps give, `lo.measures.parameter("number__age")`.
         y: (n) the training targets, (n K) for several.
         weights: (n) the `sample_weight` it was fitted with; a LogisticRegression's `class_weight`
             is taken from the estimator.
@@ -171,8 +174,9 @@ def from_sklearn(
     intercept = bool(bare.estimator.get_params().get("fit_intercept", True))
     options = {"intercept": intercept, "penalised": found.penalised}
     objective = found.make(inputs, found.y, found.l2, weights=base * found.factor, **options)
-    if bare.names is not None:
-        objective = dataclasses.replace(objective, names=bare.names)
+    objective = dataclasses.replace(
+        objective, names=bare.names or objective.names, steps=bare.steps
+    )
     if objective.fingerprint is None:  # a step made an array of the table, its rows are the same
         objective = dataclasses.replace(objective, fingerprint=rows)
     if not frozen:
@@ -220,7 +224,11 @@ def _after_steps(pipeline: _Pipeline, x) -> _Bare:
     given = pipeline[:-1].transform(x) if steps and _fitted(last) else x
     inner = _bare(last, given)
     if given is not x:
-        inner = dataclasses.replace(inner, names=_names(pipeline[:-1], given, inner.names))
+        inner = dataclasses.replace(
+            inner,
+            names=_names(pipeline[:-1], given, inner.names),
+            steps=Steps.of([step for _, step in steps], x, given).before(inner.steps),
+        )
     learning = [name for name, step in steps if _learns(step)]
     if not learning:
         return inner

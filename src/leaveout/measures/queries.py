@@ -17,12 +17,21 @@ from leaveout.objectives.checks import leading_axes, parts
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import score_error, units_of
 from leaveout.objectives.sparse import Inputs
+from leaveout.objectives.steps import Unread, is_unread
 from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
-from leaveout.runtime.tables import Names, as_sparse, check_names, common_rows, matrix, names_of
+from leaveout.runtime.tables import (
+    as_sparse,
+    check_names,
+    common_rows,
+    is_sparse,
+    matrix,
+    names_of,
+)
 from leaveout.runtime.text import shortened
 
 __all__ = [
     "gap",
+    "inputs_of",
     "loss",
     "margin",
     "prediction",
@@ -36,12 +45,11 @@ class _PerExample(Measure):
     """A function of the scores of query examples: one column each, or sums or means of them.
 
     Attributes:
-        x: (m d).
+        x: (m d), or a table until it is bound.
         y: (m), or None.
         offset: (m K) what is added to their scores, or None; predictions need none, which move by
             as much with it as without.
         name: of a column an example.
-        names: of the columns of x, where it was a table.
         bound: whether the examples are as an objective takes them.
         function: of the objective, the scores (K) and the target of one example.
         pool: (l m) weights of the l sums over examples, or None for a column an example.
@@ -55,7 +63,6 @@ class _PerExample(Measure):
     function: Callable = eqx.field(static=True)
     pool: Float[Array | np.ndarray, "l m"] | None = None
     labels: tuple[str, ...] = eqx.field(static=True, default=())
-    names: Names | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
     bound: bool = eqx.field(static=True, default=False)
 
@@ -63,8 +70,7 @@ class _PerExample(Measure):
         if self.bound:  # its examples are coded already
             return self
         objective = as_scores(objective, self.name)
-        check_names(self.names, objective.names, f"the inputs of {self.name}")
-        x = objective.inputs(self.x)
+        x = inputs_of(objective, self.x, self.name)
         y = jnp.zeros(x.shape[0]) if self.y is None else objective.encode(self.y)
         pool = None if self.pool is None else jnp.asarray(self.pool, objective.weights.dtype)
         offset = None
@@ -175,10 +181,10 @@ def _values(measure: _PerExample, objective, theta):
 
 def _per_example(examples, name, reduce, by, function):
     x, y, offset = examples
-    x, names = queries(x, y, offset, name, by)
+    x = queries(x, y, offset, name, by)
     if reduce not in (None, "sum", "mean"):
         raise ValueError(f'expected reduce as None, "sum" or "mean", got {reduce!r}')
-    each = _PerExample(x=x, y=y, offset=offset, name=name, function=function, names=names)
+    each = _PerExample(x=x, y=y, offset=offset, name=name, function=function)
     if reduce is None and by is None:
         return each
     reduce = reduce or "sum"
@@ -192,24 +198,27 @@ def _per_example(examples, name, reduce, by, function):
     return dataclasses.replace(each, pool=pool, labels=labels)
 
 
-def queries(x, y, offset, name, by=None):
-    """Query inputs, checked, with as many targets, and the names of their columns.
+def queries(x, y, offset, name, by=None) -> Inputs:
+    """Query inputs, with as many targets: arrays checked, tables for `inputs_of`.
 
     Raises:
         ValueError: for another shape, entries that are no finite numbers, or where two of x, y,
             the offset and `by` have a pandas index and they differ.
     """
-    given, names, sparse = x, names_of(x), as_sparse(x, f"the inputs of {name}")
-    if sparse is not None:
-        x = sparse
+    given = x
+    if is_unread(x):
+        x = Unread(x)
+    elif is_sparse(x):
+        x = as_sparse(x, f"the inputs of {name}")
+        assert x is not None
     elif not isinstance(x, jax.core.Tracer):
-        if names is None and np.ndim(x) < 2:
+        if np.ndim(x) < 2:
             raise ValueError(
                 f"expected query inputs of shape (m, d) with m >= 1, got {np.shape(x)}; "
                 "write x[None] for a single example"
             )
         x = _rows_of(x, f"the inputs of {name}")
-    if x.ndim < 2 or x.shape[0] == 0:
+    if (not isinstance(x, Unread) and x.ndim < 2) or x.shape[0] == 0:
         raise ValueError(f"expected query inputs of shape (m, d) with m >= 1, got {x.shape}")
     if y is not None and leading_axes(y) != {x.shape[:1]}:
         raise ValueError(
@@ -217,7 +226,23 @@ def queries(x, y, offset, name, by=None):
             f"leading axes {sorted(leading_axes(y))}"
         )
     common_rows(x=given, y=y, offset=offset, by=by)
-    return x, names
+    return x
+
+
+def inputs_of(objective: AbstractScores, x: Inputs, name: str) -> Array:
+    """Query inputs as an objective takes them; of a table what the steps before it make.
+
+    Raises:
+        ValueError: for other columns than those it was fitted on, or what is no finite number.
+    """
+    if not isinstance(x, Unread):
+        return objective.inputs(x)
+    what, made = f"the inputs of {name}", objective.made_of(x.given)
+    if made is x.given:
+        check_names(names_of(made), objective.names, what)
+        sparse = as_sparse(made, what)
+        made = matrix(made, what) if sparse is None else sparse
+    return objective.inputs(made)
 
 
 def _rows_of(x, what: str) -> np.ndarray:

@@ -12,12 +12,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.measures.container import Measure
-from leaveout.measures.queries import queries, subsets
+from leaveout.measures.queries import inputs_of, queries, subsets
 from leaveout.objectives.abstract import as_scores
 from leaveout.objectives.checks import parts
 from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.options import check_integer
-from leaveout.runtime.tables import Names, check_names
 
 __all__ = ["accuracy", "auroc", "calibration_error"]
 
@@ -32,7 +31,6 @@ class _Ranked(Measure):
     function: Callable = eqx.field(static=True)
     members: Float[Array | np.ndarray, "l m"]
     labels: tuple[str, ...] = eqx.field(static=True)
-    names: Names | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
     bound: bool = eqx.field(static=True, default=False)
     smooth: ClassVar[bool] = False
@@ -49,8 +47,7 @@ class _Ranked(Measure):
             raise ValueError(f"{self.name} needs a classifier (lo.logistic, lo.softmax)")
         if self.function is _auroc and objective.outputs > 2:
             raise ValueError("auroc needs two classes; make one measure a class for more")
-        check_names(self.names, objective.names, f"the inputs of {self.name}")
-        x, y = objective.inputs(self.x), objective.encode(self.y)
+        x, y = inputs_of(objective, self.x, self.name), objective.encode(self.y)
         offset = objective.offset_of(self.offset, x.shape[0], self.name)
         return dataclasses.replace(
             self, x=x, y=jnp.asarray(y, jnp.int32), offset=offset, bound=True
@@ -69,7 +66,7 @@ class _Ranked(Measure):
 
 def _ranked(examples, name, by, function) -> Measure:
     x, y, offset = parts(examples, name)
-    x, names = queries(x, y, offset, name, by)
+    x = queries(x, y, offset, name, by)
     members, labels = np.ones((1, x.shape[0])), (name,)
     if by is not None:
         members, titles = subsets(by, x.shape[0])
@@ -82,7 +79,6 @@ def _ranked(examples, name, by, function) -> Measure:
         function=function,
         members=members,
         labels=labels,
-        names=names,
     )
 
 

@@ -393,6 +393,10 @@ class AbstractScores(AbstractObjective):
     ) -> Float[Array, "m K"]:
         """Scores of inputs, one column an output; of the training data by default."""
 
+    def made_of(self, given: PyTree) -> PyTree:
+        """What the model takes of what a pipeline before it takes: without one, the same."""
+        return given
+
     @abc.abstractmethod
     def inputs(self, x: PyTree) -> Array:
         """Inputs of new examples, checked, as `scores` takes them."""

@@ -26,6 +26,7 @@ from leaveout.objectives.sparse import (
     some_columns,
     widened,
 )
+from leaveout.objectives.steps import Steps
 from leaveout.runtime.compilation import compiled
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.tables import (
@@ -68,6 +69,7 @@ class LinearObjective(AbstractScores):
         centre: (d) what the user's inputs are measured from here, or None (`centred`). The flat
             theta then holds the scores at the centre in the place of the intercepts.
         span: coordinates of the weights in the span of the rows, or None (`centred`).
+        steps: what makes inputs of a table or of texts, where the model came from a pipeline.
     """
 
     design: Design
@@ -84,6 +86,7 @@ class LinearObjective(AbstractScores):
     fingerprint: Fingerprint | None = None
     centre: Float[Array, "d"] | None = None
     span: Span | None = None
+    steps: Steps | None = eqx.field(static=True, default=None)
 
     @property
     def outputs(self) -> int:
@@ -257,12 +260,17 @@ class LinearObjective(AbstractScores):
             return self.span.taken_in(theta)
         return theta if self.centre is None else shifted(self.layout, theta, self.centre)
 
+    def made_of(self, given):
+        """What the steps before the model make of inputs."""
+        return given if self.steps is None else self.steps.made_of(given, self.names)
+
     def inputs(self, x):
         """Inputs (m d), one row an example, measured as the model measures them.
 
         Raises:
             ValueError: for another number of columns, or a table with others than those of x.
         """
+        x = self.made_of(x)
         check_names(names_of(x), self.names, "these inputs")
         sparse = as_sparse(x, "inputs")
         if sparse is not None and (self.sparse or self.span is not None):
