@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 import leaveout as lo
 
@@ -106,8 +107,6 @@ def refitted(x, y, keep):
 
 
 def test_the_jackknife_is_that_of_refitting_without_each_cluster_and_each_pair(sample):
-    import scipy.stats
-
     x, y, _, other = sample
     fit = lo.fit(lo.logistic(x, y, l2=0.0))
     groups = lo.Groups.from_labels(other, kind="site")
@@ -144,10 +143,37 @@ def test_about_the_mean_is_the_jackknife_that_was_there_before(sample):
     ours = lo.confidence(
         fit, groups, wanted, lo.CRV.CRV3J, method=lo.Newton(), pairs=False, level=0.9
     )
-    before = lo.jackknife(lo.effects(fit, groups, wanted, lo.Newton()))
+    l2 = np.full(24, 23 / 24)  # of what stays
+    before = lo.jackknife(lo.effects(fit, groups, wanted, lo.Newton(), l2=l2))
     np.testing.assert_allclose(ours.error, before, rtol=1e-12)
     assert ours.without_low is None
     assert [note for note in ours.notes if "l2 pulls estimates towards 0" in note]
+
+
+def test_refits_behind_the_variance_keep_the_penalty_an_example(sample):
+    x, y, _, other = sample
+    l2, design = 30.0, np.c_[x, np.ones(len(y))]
+
+    def ridge(keep, penalty):
+        some = design[keep]
+        return np.linalg.solve(some.T @ some + np.diag([penalty, penalty, 0]), some.T @ y[keep])
+
+    fit = lo.fit(lo.squares(x, y.astype(float), l2=l2))
+    with few():
+        ours = lo.confidence(fit, lo.Groups.from_labels(other), lo.measures.parameter([0, 1]))
+    whole, stays = ridge(other >= 0, l2), [np.mean(other != k) for k in range(8)]
+    like = np.array([ridge(other != k, l2 * stays[k]) for k in range(8)])
+    square = np.sum((like - whole) ** 2, axis=0)
+    np.testing.assert_allclose(ours.error, np.sqrt(7 / 8 * square)[:2], rtol=1e-6)
+    alone = np.array([ridge(other != k, l2) for k in range(8)])
+    np.testing.assert_allclose(ours.without, alone[:, :2], rtol=1e-7)  # as a refit gives it
+    pairs = [(other != 3) & (other != k) for k in range(8) if k != 3]
+    rest = np.array([ridge(keep, l2 * keep.mean()) for keep in pairs])
+    wide = np.sqrt(6 / 7 * np.sum((rest - like[3]) ** 2, axis=0))[:2]
+    assert ours.without_high is not None
+    assert ours.without_low is not None
+    half = (ours.without_high[3] - ours.without_low[3]) / 2 / scipy.stats.t.ppf(0.975, 6)
+    np.testing.assert_allclose(half, wide, rtol=1e-5)
 
 
 def test_a_cluster_that_makes_most_of_the_variance_is_named(sample):

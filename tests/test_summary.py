@@ -129,6 +129,25 @@ def test_a_penalised_estimate_varies_as_its_draws_do():
     assert "they do not say how far the penalty has drawn these to 0" in repr(found)
 
 
+def test_under_a_penalty_each_example_has_its_share_of_it():
+    """How theta moves with each weight, under a penalty on the mean of the losses."""
+    l2, design = 40.0, DESIGN.to_numpy()
+
+    def theta(weights):
+        bent = design.T @ (weights[:, None] * design) + np.diag([l2, l2, 0]) * weights.sum() / N
+        return np.linalg.solve(bent, design.T @ (weights * COST))
+
+    moves = np.array([theta(1 + 1e-30j * one).imag / 1e-30 for one in np.eye(N)])  # exact
+    fit = lo.fit(lo.squares(X, COST, l2=l2))
+    robust = fit.summary(robust=True, correct=False)
+    np.testing.assert_allclose(robust.error, np.sqrt(np.sum(moves**2, axis=0)), rtol=1e-8)
+    wards = np.array([moves[ward == WARD].sum(axis=0) for ward in np.unique(WARD)])
+    clustered = fit.summary(WARD, correct=False)
+    np.testing.assert_allclose(clustered.error, np.sqrt(np.sum(wards**2, axis=0)), rtol=1e-8)
+    assert "take its penalised predictions for the noise" in repr(fit.summary())
+    assert "penalised predictions" not in repr(robust)
+
+
 def test_far_columns_and_wide_ones_have_errors_too():
     far = lo.fit(lo.logistic(X + np.array([1e6, 0]), Y, l2=0.0))
     near = lo.fit(lo.logistic(X, Y, l2=0.0))

@@ -16,10 +16,12 @@ from leaveout.analysis.null import Null
 from leaveout.attribution.container import Effects
 from leaveout.attribution.verb import effects
 from leaveout.fitting.fitted import Fit
+from leaveout.fitting.leaving import group_sums
 from leaveout.groups import Groups
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Retrain
 from leaveout.runtime.extras import needed
+from leaveout.runtime.sharding import to_host
 from leaveout.runtime.text import aligned, warn
 
 __all__ = ["CRV", "Confidence", "confidence"]
@@ -203,7 +205,9 @@ def confidence(
 
     The clusters are taken for a sample of many. Few of them (less than twenty), or one that makes
     most of the variance, are noted: t and the jackknife help, but not where clusters are unlike.
-    A penalty pulls estimates towards 0, and the interval with them.
+    A penalty pulls estimates towards 0, and the interval with them. The refits behind the variance
+    then keep the penalty an example, l2 times the share that stays: under all of it what is left is
+    drawn further, which would be counted as noise. `without` is the estimate under l2 as it is.
 
     Args:
         fit: the fitted objective.
@@ -248,16 +252,16 @@ def confidence(
         credit(fit, way, measures, method, null=null if i == 0 else 0, memory=memory)
         for i, way in enumerate(ways)
     )
-    found = [each.best for each in credits]
+    sample = _Sample.of(fit, measures, credits[0].base, method, variance, memory)
+    found = [sample.drawn(each.groups, each.best) for each in credits]
     if len(ways) == 2:
-        found.append(effects(fit, _crossed(*ways), measures, method, memory=memory))
-    sample = _Sample.of(fit, measures, credits[0].base, method.first_order, variance)
+        found.append(sample.drawn(_crossed(*ways)))
     every = [sample.variances(each, drop, partial) for each in found]
     whole, notes = _both(every, found[0].columns)
     degrees = np.min([count - 1 for _, count, _ in every[:2]], axis=0)
-    scaled = sample.scaled(found[0].value)
+    alone = sample.scaled(credits[0].best.value)
     apart = _pairs_asked(pairs, variance, len(first))
-    ends = sample.without(first, scaled, method, level, memory) if apart else (None, None)
+    ends = sample.without(alone, found[0], level) if apart else (None, None)
     centre = _centre(sample.estimate, sample.ratio)
     low, high, p = _student(centre, np.sqrt(whole), degrees, level)
     share = every[0][2]
@@ -274,7 +278,7 @@ def confidence(
         variance=variance,
         level=level,
         credits=credits,
-        without=_shown(centre + scaled, sample.ratio),
+        without=_shown(centre + alone, sample.ratio),
         without_low=ends[0],
         without_high=ends[1],
         share=share,
@@ -313,19 +317,21 @@ class _Sample:
         measures: asked about.
         estimate: (m) them at theta.
         ratio: (m) which of them are ratios.
-        first: whether effects are of first order.
+        method: how effects are found.
         variance: which is wanted.
+        memory: as in `effects`.
     """
 
     fit: Fit
     measures: Measures
     estimate: np.ndarray
     ratio: np.ndarray
-    first: bool
+    method: Method
     variance: CRV
+    memory: object
 
     @classmethod
-    def of(cls, fit: Fit, measures: Measures, estimate, first: bool, variance: CRV) -> "_Sample":
+    def of(cls, fit: Fit, measures: Measures, estimate, *how) -> "_Sample":
         """With the columns that are ratios."""
         objective = fit.objective
         bound = [measure.bind(objective) for measure in as_measures(measures)]
@@ -334,11 +340,27 @@ class _Sample:
                 f"{name} depends on who leaves: it has no value of its own to estimate"
             )
         ratio = np.concatenate([[each.ratio] * len(each.columns(objective)) for each in bound])
-        return cls(fit, measures, estimate, ratio.astype(bool), first, variance)
+        return cls(fit, measures, estimate, ratio.astype(bool), *how)
+
+    def drawn(self, groups: Groups, known: Effects | None = None) -> Effects:
+        """Effects of samples without each group, under the penalty an example that all have.
+
+        Args:
+            groups: what is left out.
+            known: their effects under l2 as it is, which are these where it is 0.
+        """
+        objective, l2 = self.fit.objective, None
+        if float(objective.l2) > 0:
+            weights = np.asarray(to_host(objective.weights), float)[:, None]
+            left = 1 - np.asarray(group_sums(groups, groups.w, weights))[:, 0] / weights.sum()
+            l2 = float(objective.l2) * left
+        elif known is not None:
+            return known
+        return effects(self.fit, groups, self.measures, self.method, l2=l2, memory=self.memory)
 
     def scaled(self, change: np.ndarray) -> np.ndarray:
         """Changes (g m) in the logarithm where a column is a ratio."""
-        return _scaled(change, self.estimate, self.ratio, self.first)
+        return _scaled(change, self.estimate, self.ratio, self.method.first_order)
 
     def one(self, change: np.ndarray) -> float:
         """A variance by the changes (g) that count."""
@@ -357,17 +379,24 @@ class _Sample:
         total = squares.sum(axis=0)
         return whole, count, squares / np.where(total > 0, total, 1.0)
 
-    def without(self, groups: Groups, alone, method: Method, level: float, memory):
-        """(g m) ends of the confidence interval of what is left without each cluster."""
+    def without(self, alone, single: Effects, level: float):
+        """(g m) ends of the confidence interval of what is left without each cluster.
+
+        Args:
+            alone: (g m) changes without each.
+            single: the effects that those without pairs are compared with.
+            level: of the intervals.
+        """
+        groups, reference = single.groups, self.scaled(single.value)
         count = len(groups)
         couples = np.array(list(itertools.combinations(range(count), 2)))
         lists = np.split(groups.indices, groups.offsets[1:-1])
         both = Groups.from_indices([np.r_[lists[a], lists[b]] for a, b in couples], n=groups.n)
-        found = effects(self.fit, both, self.measures, method, memory=memory)
+        found = self.drawn(both)
         scaled = np.where(found.column_status == 0, self.scaled(found.value), np.nan)
         error = np.empty(alone.shape)
         for k in range(count):
-            apart = scaled[(couples == k).any(axis=1)] - alone[k]
+            apart = scaled[(couples == k).any(axis=1)] - reference[k]
             error[k] = [np.sqrt(self.one(each)) for each in apart.T]
         centre = _centre(self.estimate, self.ratio) + alone
         low, high, _ = _student(centre, error, np.array(count - 2), level)

@@ -140,7 +140,10 @@ class Fit(eqx.Module):
         for a negative log-likelihood; or robust, or clustered, which do not. Squares use Student's
         t with n - p degrees of freedom, clustered with g - 1, else by the normal distribution. Of
         softmax the differences from the first class. With a penalty, of the penalised coefficients,
-        p being the trace of H^-1 D, D the Hessian of the losses alone.
+        p being the trace of H^-1 D, D the Hessian of the losses alone. Errors by the model are then
+        off by what the penalty does to its predictions: in simulations a third too large
+        (logistic) or a quarter too small (Poisson) where it halves the coefficients; the sandwich
+        and clusters, in which each example has its share of the penalty, were within a tenth.
 
         Args:
             clusters: `Groups` that share no point, or (n) labels: errors clustered by them.

@@ -6,6 +6,10 @@
     clustered   H^-1 (sum_c G_c G_c') H^-1, G_c the sum over a cluster, times
                 g / (g - 1) (n - 1) / (n - p)
 
+Under a penalty each g_i has its share of the penalty's gradient, by weight: then they add up to 0,
+as without one. The losses' gradients alone add up to minus the penalty's, and their squares would
+count that pull towards 0, which is the same in every sample, as noise.
+
 Sources: Huber (1967); White (1980); MacKinnon and White (1985), HC1; Liang and Zeger (1986).
 """
 
@@ -255,12 +259,12 @@ def _variance(
     degrees = left if plain else math.inf
     if groups is not None:
         g = len(groups)
-        summed = parts.pulled @ _cluster_sums(inner, parts.expansion, groups).T  # (r g)
+        summed = parts.pulled @ _cluster_sums(inner, parts, groups).T  # (r g)
         factor = g / (g - 1) * (parts.n - 1) / left if correct else 1.0
         how = f"clustered by {g:,} groups ({'CRV1' if correct else 'CRV0'}){_law(g - 1)}"
         return factor * np.sum(summed**2, axis=1), float(g - 1), how
     if robust:
-        spread = np.asarray(to_host(parts.expansion.scatter()), float)
+        spread = _scatter(inner, parts)
         factor = parts.n / left if correct else 1.0
         how = f"sandwich ({'HC1' if correct else 'HC0'}){_law(degrees)}"
         return factor * _quadratic(parts.pulled, spread), degrees, how
@@ -290,14 +294,31 @@ def _dispersion(inner: Fit, left: float) -> np.ndarray:
     return each[objective.layout.output_of()]
 
 
-def _cluster_sums(inner: Fit, expansion: AbstractExpansion, groups: Groups) -> np.ndarray:
-    """(g p) the gradient of each cluster."""
+def _pull(inner: Fit) -> np.ndarray:
+    """(p) the gradient of the penalty: at the minimum, minus that of all losses."""
+    return np.asarray(to_host(inner.objective.penalty * inner.flat), float)
+
+
+def _scatter(inner: Fit, parts: _Parts) -> np.ndarray:
+    """(p p) sum_i g_i g_i', each g_i with its share of the penalty's gradient."""
     weights = np.asarray(to_host(inner.objective.weights), float)
+    share, pull = weights / weights.sum(), _pull(inner)
+    mixed = np.asarray(to_host(parts.expansion.gradient(jnp.asarray(share * weights))), float)
+    cross = np.outer(mixed, pull)
+    own = np.asarray(to_host(parts.expansion.scatter()), float)
+    return own + cross + cross.T + np.sum(share**2) * np.outer(pull, pull)
+
+
+def _cluster_sums(inner: Fit, parts: _Parts, groups: Groups) -> np.ndarray:
+    """(g p) the gradient of each cluster, with its share of the penalty's."""
+    weights, pull = np.asarray(to_host(inner.objective.weights), float), _pull(inner)
     together = max(1, DENSE_COPY // (8 * groups.n))
     found = []
     for at in range(0, len(groups), together):
         taken = groups.dense(slice(at, at + together)) * weights
-        found.append(np.asarray(to_host(expansion.gradients(jnp.asarray(taken)))))
+        share = taken.sum(axis=1, keepdims=True) / weights.sum()
+        own = np.asarray(to_host(parts.expansion.gradients(jnp.asarray(taken))))
+        found.append(own + share * pull)
     return np.concatenate(found)
 
 
@@ -325,19 +346,24 @@ def _clusters(given: object, objective: AbstractObjective) -> Groups:
 
 def _notes(fit: Fit, groups: Groups | None, robust: bool) -> tuple[str, ...]:
     """What a reader of the intervals should know."""
-    found = []
+    found, by_the_model = [], groups is None and not robust
     if np.any(np.asarray(to_host(fit.objective.penalty)) > 0):
         found.append(
             "confidence intervals are of the penalised coefficients: they do not say how far the "
             "penalty has drawn these to 0"
         )
+        if by_the_model:
+            found.append(
+                "errors by the model take its penalised predictions for the noise of the data: "
+                "off by tens of percent where the penalty draws far; robust=True is not"
+            )
     if groups is not None and len(groups) < _FEW:
         found.append(
             f"{len(groups)} clusters are few: these errors tend to be too small; lo.confidence "
             "leaves each out (the jackknife)"
         )
     known = getattr(fit.objective, "loss", None) in _LIKELIHOODS
-    if not known and groups is None and not robust:
+    if not known and by_the_model:
         found.append(
             "by the model means that the loss is a negative log-likelihood, which is not known "
             "here; robust=True takes nothing for granted"
