@@ -1,5 +1,7 @@
 """Data sets: shelf-wide conformance, and fingerprints of what the paper used."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -288,3 +290,17 @@ def test_a_crowd_is_as_large_as_asked_and_unequal():
     assert len(count) == 30
     assert count.max() > 20 * np.sort(count)[5] / 5
     assert data.fingerprint() == lo.datasets.crowd(4_000, 20, workers=30).fingerprint()
+
+
+@pytest.mark.parametrize("rows", [slice(30), np.arange(0, 60, 7), np.arange(60) % 3 == 0])
+def test_some_examples_keep_what_belongs_to_them(rows):
+    counts = np.arange(60.0)
+    data = dataclasses.replace(
+        lo.datasets.crowd(60, 3, workers=5), weights=counts + 1, offset=-counts
+    )
+    some, kept = data.some(rows), np.arange(60)[rows]
+    np.testing.assert_array_equal(some.x, data.x[kept])
+    np.testing.assert_array_equal(some.weights, kept + 1)
+    np.testing.assert_array_equal(some.offset, -kept)
+    np.testing.assert_array_equal(some.labels["worker"], data.labels["worker"][kept])
+    assert len(some.y_query) == len(data.y_query)

@@ -131,6 +131,8 @@ def test_a_gap_is_a_difference_of_means(case, frame):
     np.testing.assert_allclose(value, [chance[m].mean() - chance[~m].mean()])
     assert bound.columns(fit.objective) == ("gap in probability, m - w",)
     y = np.asarray(fit.objective.y)
+    whole = lo.measures.gap((x, y), by=frame["sex"], between=("m", "w")).bind(fit.objective)
+    np.testing.assert_array_equal(whole.values(fit.objective, fit.flat, None), value)
     both = lo.measures.gap((x, y), by={"m": m, "w": ~m}, of=lo.measures.loss).bind(fit.objective)
     losses = np.asarray(fit.objective.losses(fit.flat))
     expected = losses[m].mean() - losses[~m].mean()

@@ -17,6 +17,7 @@ from sklearn.model_selection import KFold
 
 import leaveout as lo
 from leaveout.studies import natural
+from leaveout.studies.own.frames import read_file
 from problems import wrong
 
 N = 120
@@ -97,6 +98,26 @@ def test_a_file_is_the_table_that_was_written(files, file):
     assert data.name == file.partition(".")[0]
     assert data.fingerprint() == lo.table(FRAME, **USUAL).fingerprint()
     assert ("without a name" in repr(data)) == (file == "indexed.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("european.csv", "csv"),
+        ("tabs.tsv", "tsv"),
+        ("tabs.tsv", "csv"),
+        ("plain.parquet", "parquet"),
+    ],
+)
+def test_a_file_whose_name_does_not_say_is_what_it_is_said_to_be(files, tmp_path, file, kind):
+    path = tmp_path / "table.data"
+    path.write_bytes((files / file).read_bytes())
+    with pytest.raises(ValueError, match=r"expected a file ending in \.csv"):
+        lo.table(path, **USUAL)
+    np.testing.assert_array_equal(lo.table(read_file(path, kind), **USUAL).x, coded())
+    if kind == "parquet":
+        with pytest.raises(ValueError, match=r"is not UTF-8|is no sound CSV file"):
+            read_file(path, "csv")
 
 
 def test_a_fit_is_what_scikit_learn_finds_and_bears_names():

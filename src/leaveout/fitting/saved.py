@@ -3,9 +3,7 @@
 Never unpickled. What is read is fitted again from its theta, which proves that it is the optimum.
 """
 
-import hashlib
 import json
-import re
 from typing import Any
 
 import equinox as eqx
@@ -23,6 +21,7 @@ from leaveout.objectives.losses import Loss
 from leaveout.objectives.sparse import Sparse, widened
 from leaveout.objectives.steps import Steps
 from leaveout.runtime.files import read_npz, write_npz
+from leaveout.runtime.hashes import of_arrays, of_program
 from leaveout.runtime.sharding import to_host
 
 __all__ = ["load_fit", "save_fit"]
@@ -207,12 +206,7 @@ def _given_again(path, text, objective: AbstractObjective | None) -> AbstractObj
 
 def _data(objective: AbstractObjective) -> str:
     """A hash of all arrays of an objective."""
-    digest = hashlib.sha256()
-    parts = (objective.examples, objective.l2, objective.penalised)
-    for leaf in map(np.asarray, map(to_host, jax.tree.leaves(parts))):
-        digest.update(f"{leaf.shape}{leaf.dtype}".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
-    return digest.hexdigest()
+    return of_arrays(jax.tree.leaves((objective.examples, objective.l2, objective.penalised)))
 
 
 def _program(objective: AbstractObjective) -> str:
@@ -222,8 +216,4 @@ def _program(objective: AbstractObjective) -> str:
     def values(arrays, theta):
         return eqx.combine(arrays, rest).losses(theta)
 
-    written = jax.make_jaxpr(values)(arrays, objective.initial())
-    digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(written.jaxpr)).encode())
-    for constant in filter(eqx.is_array, written.consts):
-        digest.update(np.asarray(to_host(constant)).tobytes())
-    return digest.hexdigest()
+    return of_program(values, arrays, objective.initial())

@@ -356,11 +356,11 @@ def probability(
 ) -> Measure:
     """Probabilities of query inputs (m d) by a classifier: of the positive label, m columns.
 
-    Of K classes that of each, m K columns, example-major. `(x, None, offset)` where the model has
-    an offset.
+    Of K classes that of each, m K columns, example-major.
 
     Args:
-        x: (m d).
+        x: (m d); or examples `(x, y)` or `(x, y, offset)`, as `data.query` has them: targets are
+            not looked at and may be None, the offset is needed where the model has one.
         reduce: None for a column per example, "sum" or "mean" over examples.
         by: as in `prediction`.
         name: for tables and axes.
@@ -372,8 +372,8 @@ def probability(
         >>> lo.effects(fit, groups, lo.measures.probability(x[:2]), lo.Newton()).columns
         ('probability[0]', 'probability[1]')
     """
-    whole = x if isinstance(x, tuple) else (x, None, None)
-    return _per_example(whole, name, reduce, by, _probability)
+    x, _, offset = (*x, None, None)[:3] if isinstance(x, tuple) else (x, None, None)
+    return _per_example((x, None, offset), name, reduce, by, _probability)
 
 
 def gap(

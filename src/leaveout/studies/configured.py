@@ -2,7 +2,6 @@
 
 import abc
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 from leaveout.fitting.fitted import Fit
 from leaveout.measures import Measure
 from leaveout.methods import BY_WORD, Method, Prepared
+from leaveout.runtime.hashes import of_json
 from leaveout.studies.given import Given, from_json, to_json
 
 __all__ = ["Chosen", "Configured", "Recorded", "chosen", "file_name", "parsed", "pick"]
@@ -174,8 +174,11 @@ class Configured(abc.ABC):
         """What its data is called in the names of files; of one's own, told from any other."""
         if isinstance(self.dataset, str):
             return self.dataset
-        text = json.dumps(to_json(self.dataset), sort_keys=True)
-        return f"{file_name(self.dataset.name)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"{file_name(self.dataset.name)}-{of_json(to_json(self.dataset))[:8]}"
+
+    def mark(self) -> str:
+        """A short hash of its fields, for the names of folders."""
+        return of_json(self.to_json())[:8]
 
     def __eq__(self, other: object) -> bool:
         return type(other) is type(self) and self.to_json() == other.to_json()

@@ -78,9 +78,8 @@ def discovered(
 
 def _measure(data: Dataset, name: str, between: str | None) -> Measure:
     """The measure of that name on the query examples."""
-    examples = data.x_query, data.y_query
     if name == "loss":
-        return measures.loss(examples, reduce="mean")
+        return measures.loss(data.query, reduce="mean")
     if name not in MEASURES:
         raise ValueError(f"unknown measure {name!r}; known: {', '.join(MEASURES)}")
     if between is None or between not in data.query_labels:
@@ -91,6 +90,5 @@ def _measure(data: Dataset, name: str, between: str | None) -> Measure:
     column = data.query_labels[between]
     values, count = np.unique(column, return_counts=True)
     pair = sorted(values[np.argsort(-count, kind="stable")[:2]].tolist())
-    if name == "gap in loss":
-        return measures.gap(examples, by=column, between=pair, of=measures.loss)
-    return measures.gap(data.x_query, by=column, between=pair)
+    of = measures.loss if name == "gap in loss" else measures.probability
+    return measures.gap(data.query, by=column, between=pair, of=of)

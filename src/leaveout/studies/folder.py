@@ -6,16 +6,16 @@ Every file is there whole or not at all, so that what was stopped goes on where 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 
-from leaveout.attribution.container import load_effects
+from leaveout.attribution.container import Effects, load_effects
 from leaveout.groups import Groups
-from leaveout.runtime.files import PARTIAL, read_json, write_json
+from leaveout.runtime.files import PARTIAL, read_json, write_json, write_parquet
 from leaveout.runtime.memory import budget
 from leaveout.studies.configured import Configured
 
@@ -34,6 +34,7 @@ __all__ = [
     "is_finished",
     "read_groups",
     "save_plan",
+    "write_effects",
 ]
 
 #: (stage, groups done, groups in all): called as an experiment goes along
@@ -250,3 +251,11 @@ def read_groups(folder: Path) -> Plan:
     except (TypeError, ValueError):
         pass
     raise ValueError(f"{folder / 'plan.json'} is damaged: its chunks are not those of groups.npz")
+
+
+def write_effects(folder: Path, effects: Iterable[Effects]) -> None:
+    """Write effects by several methods as one long table, effects.parquet."""
+    import pandas as pd
+
+    table = pd.concat([each.to_pandas() for each in effects], ignore_index=True)
+    write_parquet(folder / "effects.parquet", table)

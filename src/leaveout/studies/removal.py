@@ -7,7 +7,6 @@ chunk, and in the end the effects, a summary and a figure. Running it again goes
 
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -30,7 +29,7 @@ from leaveout.measures import Measure
 from leaveout.methods import Method, per_point
 from leaveout.objectives.linear import LinearObjective
 from leaveout.runtime.deprecated import found_elsewhere
-from leaveout.runtime.files import read_json, write_json, write_parquet
+from leaveout.runtime.files import read_json, write_json
 from leaveout.runtime.memory import budget, give_back, most_resident, resident
 from leaveout.studies import engine
 from leaveout.studies.configured import Chosen, chosen, parsed
@@ -42,6 +41,7 @@ from leaveout.studies.folder import (
     Workspace,
     is_finished,
     read_groups,
+    write_effects,
 )
 from leaveout.studies.given import Given, known, loaded
 from leaveout.studies.penalty import penalised
@@ -120,8 +120,7 @@ class Configuration(Experiment[Study]):
 
     def folder(self) -> str:
         """The default name of the study's folder: it changes with the configuration."""
-        text = json.dumps(self.to_json(), sort_keys=True)
-        return f"leaveout-{self.title()}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        return f"leaveout-{self.title()}-{self.mark()}"
 
     def in_words(self) -> str:
         """What it is, for a line of a list."""
@@ -420,10 +419,7 @@ def _quantiles(steps: np.ndarray) -> dict[str, float]:
 
 
 def _write_table_and_figure(folder: Path, results: dict[str, Effects]) -> None:
-    import pandas as pd
-
-    table = pd.concat([effects.to_pandas() for effects in results.values()], ignore_index=True)
-    write_parquet(folder / "effects.parquet", table)
+    write_effects(folder, results.values())
     actual = results["actual"]
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}

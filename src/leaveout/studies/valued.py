@@ -154,7 +154,7 @@ def _run(worth: Worth, space: Workspace) -> Values:
     space.clock.lap("l2")
     fitted = fit(objective)
     space.clock.lap("fit")
-    measure = measures.loss((data.x_query, data.y_query), reduce="mean", by=parts(data))
+    measure = measures.loss(data.query, reduce="mean", by=parts(data))
     done = 0
 
     def count(some: int) -> None:
@@ -175,21 +175,13 @@ def _run(worth: Worth, space: Workspace) -> Values:
 
 def _players(worth: Worth) -> tuple[Dataset, Groups]:
     """The data, and who plays."""
-    data = datasets.load(worth.dataset)
-    data = _some(data, np.arange(0, data.n, worth.every))
+    data = datasets.load(worth.dataset).some(slice(None, None, worth.every))
     players = data.grouped(worth.by)
     if worth.largest is None or worth.largest >= len(players):
         return data, players
     large = np.sort(np.argsort(-players.size, kind="stable")[: worth.largest])
-    data = _some(data, np.sort(players[large].indices))
+    data = data.some(np.sort(players[large].indices))
     return data, data.grouped(worth.by)
-
-
-def _some(data: Dataset, rows: np.ndarray) -> Dataset:
-    """Some of the training examples."""
-    labels = {name: np.asarray(column)[rows] for name, column in data.labels.items()}
-    weights = None if data.weights is None else data.weights[rows]
-    return dataclasses.replace(data, x=data.x[rows], y=data.y[rows], labels=labels, weights=weights)
 
 
 def _write(found: Values, worth: Worth, data: Dataset, l2: float, space: Workspace) -> None:

@@ -1,10 +1,8 @@
 """What a training was: everything that repeats it bit for bit, hashes that prove it, its file."""
 
 import dataclasses
-import hashlib
 import json
 import os
-import re
 from collections.abc import Callable
 
 import equinox as eqx
@@ -16,6 +14,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from leaveout.fitting.fitted import Fit
 from leaveout.objectives.networks import Network
 from leaveout.runtime.files import read_npz, write_npz
+from leaveout.runtime.hashes import of_arrays, of_program
 from leaveout.runtime.options import check_integer
 from leaveout.runtime.sharding import devices, entry_point, on_host
 from leaveout.runtime.solution import SolveError
@@ -281,30 +280,20 @@ def _refuse_diverged(theta: np.ndarray) -> None:
 # ---- proof that a replay is one ------------------------------------------------------------------
 
 
-def _hash(*arrays) -> str:
-    """A short hash of the bytes of arrays, their shapes and types."""
-    digest = hashlib.sha256()
-    for array in map(np.asarray, arrays):
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
 def _marks(objective: Network, recipe: Recipe, key, theta) -> dict[str, str | list[str]]:
     """All hashes of a run."""
     drawn = [_drawn(objective, recipe, key, seed) for seed in range(len(theta))]
     return {
         "program": _program(objective, recipe),
         "data": _data(objective),
-        "starts": [_hash(start) for start, _ in drawn],
-        "orders": [_hash(order) for _, order in drawn],
-        "ends": [_hash(row) for row in theta],
+        "starts": [of_arrays([start]) for start, _ in drawn],
+        "orders": [of_arrays([order]) for _, order in drawn],
+        "ends": [of_arrays([row]) for row in theta],
     }
 
 
 def _data(objective: Network) -> str:
-    parts = (objective.examples, objective.l2, objective.penalised)
-    return _hash(*jax.tree.leaves(parts))
+    return of_arrays(jax.tree.leaves((objective.examples, objective.l2, objective.penalised)))
 
 
 def _program(objective: Network, recipe: Recipe) -> str:
@@ -316,11 +305,8 @@ def _program(objective: Network, recipe: Recipe) -> str:
         whole = Course(eqx.combine(arrays, rest), recipe, start, batches)
         return trained(whole, v, v != 0)
 
-    written = jax.make_jaxpr(course)(arrays, objective.start, batches, objective.weights)
-    text = re.sub(r"0x[0-9a-f]+", "", str(written.jaxpr))
-    digest = hashlib.sha256(f"{text}{recipe.plain()}".encode()).hexdigest()[:16]
-    constants = [each for each in written.consts if eqx.is_array(each)]
-    return digest if not constants else f"{digest}-{_hash(*constants)}"
+    arguments = arrays, objective.start, batches, objective.weights
+    return of_program(course, *arguments, beside=str(recipe.plain()))
 
 
 def _versions() -> dict[str, str]:
@@ -343,7 +329,7 @@ def replayed(run: Run, seed: int, exact: bool = True) -> tuple[Trained, str | No
     """
     one = run.at(seed)
     theta, _ = _once(one.course, one.width)
-    found, ends = _hash(theta), run.marks["ends"]
+    found, ends = of_arrays([theta]), run.marks["ends"]
     here = eqx.tree_at(lambda t: t.flat, one, jnp.asarray(theta))
     if found == ends[seed]:
         return here, None
@@ -399,7 +385,7 @@ def load_run(path, objective: Network, recipe: Recipe, *, exact: bool = True) ->
         marks = {name: [str(one) for one in file[name]] for name in ("starts", "orders", "ends")}
         if theta.ndim != 2 or losses.shape != (len(theta), recipe.steps):
             raise ValueError(f"theta has shape {theta.shape}, losses {losses.shape}")
-        if [_hash(row) for row in theta] != marks["ends"]:
+        if [of_arrays([row]) for row in theta] != marks["ends"]:
             raise ValueError("theta is not the one whose hash it holds")
         told = {"program": str(text["program"]), "data": str(text["data"]), **text["recipe"]}
         versions = {str(name): str(value) for name, value in text["versions"].items()}

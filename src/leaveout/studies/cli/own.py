@@ -8,6 +8,7 @@ from leaveout.runtime.text import did_you_mean
 from leaveout.studies import datasets
 from leaveout.studies.cli.progress import words
 from leaveout.studies.given import Given
+from leaveout.studies.own.frames import read_file
 from leaveout.studies.own.verb import table
 
 __all__ = ["asked", "of_table"]
@@ -65,7 +66,7 @@ def asked(options: argparse.Namespace, groups: tuple[str, ...] = ()) -> Given:
     if options.target is None:
         raise ValueError(f"what does {name} predict? Name the column: --target COLUMN")
     return table(
-        _opened(name, options.format),
+        read_file(Path(name), options.format),
         target=options.target,
         groups=list(groups) or None,
         features=None if options.features is None else words(options.features),
@@ -95,19 +96,6 @@ def _loss(name: str) -> losses.Loss:
         known = [n for n in losses.__all__ if isinstance(getattr(losses, n), losses.Loss)]
         raise ValueError(f"unknown loss {name!r}{did_you_mean(name, known)}")
     return found
-
-
-def _opened(path: str, kind: str | None) -> object:
-    """The path, or what a file holds whose name does not say of what kind it is."""
-    if kind is None:
-        return path
-    if kind == "parquet":
-        import pyarrow.parquet
-
-        return pyarrow.parquet.read_table(path)
-    import pandas as pd
-
-    return pd.read_csv(path, sep="\t" if kind == "tsv" else ",", encoding="utf-8-sig")
 
 
 def _unknown(name: str) -> str:

@@ -158,6 +158,17 @@ class Dataset:
         table = np.stack([column.astype(object) for column in columns], axis=1)  # NaN stays none
         return Groups.from_labels(table, kind=", ".join(names))
 
+    def some(self, rows: np.ndarray | slice) -> "Dataset":
+        """Some of its training examples, with all its queries; of a table's folds only this one.
+
+        Args:
+            rows: positions or booleans (n).
+        """
+        columns = {name: getattr(self, name) for name in ("x", "y", "weights", "offset")}
+        kept = {name: part[rows] for name, part in columns.items() if part is not None}
+        labels = {name: np.asarray(column)[rows] for name, column in self.labels.items()}
+        return dataclasses.replace(self, labels=labels, folds=(), **kept)
+
     def objective(self, l2: Penalty = 1.0) -> LinearObjective:
         """Its model, with the names of its features, classes and base weights."""
         return objective_for(self, l2, weights=self.weights)

@@ -12,7 +12,7 @@ from leaveout.runtime.extras import needed
 from leaveout.studies.datasets.container import Dataset
 from leaveout.studies.datasets.source import File, Origin, dataset, find, standardised
 
-__all__ = ["ORIGINS", "adult", "heart", "morocco", "one_hot", "sms", "standardised", "youtube"]
+__all__ = ["ORIGINS", "adult", "heart", "morocco", "one_hot", "sms", "youtube"]
 
 _HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 _UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from leaveout.studies.datasets.container import Dataset
-from leaveout.studies.datasets.natural import one_hot, standardised
-from leaveout.studies.datasets.source import File, Origin, dataset, find
+from leaveout.studies.datasets.natural import one_hot
+from leaveout.studies.datasets.source import File, Origin, dataset, find, standardised
 
 __all__ = ["ORIGINS", "compas", "microcredit"]
 

@@ -137,9 +137,7 @@ def named(dataset: str, variant: str | None = None, rate: float | None = None) -
 
 def whole(data: Dataset, setup: Setup) -> Dataset:
     """The examples of whole batches: in every epoch each is seen once."""
-    n = data.n // setup.batch * setup.batch
-    labels = {name: column[:n] for name, column in data.labels.items()}
-    return dataclasses.replace(data, x=data.x[:n], y=data.y[:n], labels=labels)
+    return data.some(slice(data.n // setup.batch * setup.batch))
 
 
 def objective(data: Dataset, setup: Setup) -> Network:

@@ -6,7 +6,6 @@ trained, not solved?
 """
 
 import dataclasses
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -37,14 +36,21 @@ from leaveout.methods import (
     smoothness,
 )
 from leaveout.objectives.networks import Network
-from leaveout.runtime.files import read_json, write_json, write_parquet
+from leaveout.runtime.files import read_json, write_json
 from leaveout.runtime.memory import most_resident
 from leaveout.runtime.options import check_integer, is_positive
 from leaveout.studies import datasets, engine
 from leaveout.studies.configured import Chosen, chosen, parsed
 from leaveout.studies.datasets import Dataset
 from leaveout.studies.engine import Experiment, Found, Setting, collected
-from leaveout.studies.folder import Progress, Say, Workspace, is_finished, read_groups
+from leaveout.studies.folder import (
+    Progress,
+    Say,
+    Workspace,
+    is_finished,
+    read_groups,
+    write_effects,
+)
 from leaveout.studies.networks import families, figures, setups
 from leaveout.studies.networks.setups import Setup
 from leaveout.studies.networks.table import Score, scores
@@ -154,9 +160,7 @@ class Configuration(Experiment[Report]):
 
     def folder(self) -> str:
         """The default name of the study's folder: it changes with the configuration."""
-        text = json.dumps(self.to_json(), sort_keys=True)
-        mark = hashlib.sha256(text.encode()).hexdigest()[:8]
-        return f"leaveout-networks-{self.dataset}-{self.setup}-{mark}"
+        return f"leaveout-networks-{self.dataset}-{self.setup}-{self.mark()}"
 
     def in_words(self) -> str:
         """What it is, for a line of a list."""
@@ -269,10 +273,10 @@ def _quality(trained: Run, data: Dataset) -> str:
 
 def _qualities(trained: Run, data: Dataset) -> np.ndarray:
     """(s) accuracy of each seed on the queries; of numbers the mean loss."""
-    query = data.x_query, data.y_query
-    measure = (
-        measures.accuracy(query) if data.labelled else measures.loss(query, reduce="mean")
-    ).bind(trained.objective)
+    found = (
+        measures.accuracy(data.query) if data.labelled else measures.loss(data.query, reduce="mean")
+    )
+    measure = found.bind(trained.objective)
     values = [measure.values(trained.objective, theta, None)[0] for theta in trained.theta]
     return np.asarray(values)
 
@@ -341,7 +345,7 @@ class _Setting(Setting[Report]):
         costs = _costs(found, space, self.configuration)
         smooth = _smoothness(self.run) if rest else []
         space.clock.lap("smoothness")
-        _write_table(folder, effects)
+        write_effects(folder, effects.values())
         figures.draw(folder, effects)
         space.clock.lap("table and figures")
         summary = json.loads(json.dumps(self._summary(found, space, scored, costs, smooth)))
@@ -408,10 +412,3 @@ def _smoothness(run: Run) -> list[float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the summary says it
         return smoothness(run).cosine.tolist()
-
-
-def _write_table(folder: Path, effects: dict[str, Effects]) -> None:
-    import pandas as pd
-
-    table = pd.concat([each.to_pandas() for each in effects.values()], ignore_index=True)
-    write_parquet(folder / "effects.parquet", table)

@@ -156,11 +156,6 @@ class Coding(abc.ABC):
     def names(self) -> tuple[str, ...]:
         """(d) of the inputs."""
 
-    @property
-    @abc.abstractmethod
-    def sources(self) -> tuple[str, ...]:
-        """The columns that it takes."""
-
     @abc.abstractmethod
     def inputs(self, frame: Frame) -> tuple[Block, np.ndarray]:
         """Inputs (n d), and which rows have what the training rows had (n)."""
@@ -184,11 +179,6 @@ class Columns(Coding):
     def names(self) -> tuple[str, ...]:
         """Those of the parts, one after the other."""
         return tuple(name for part in self.parts for name in part.names)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Of each part."""
-        return tuple(part.source for part in self.parts)
 
     def inputs(self, frame: Frame) -> tuple[Block, np.ndarray]:
         """The blocks side by side, sparse where one is and a dense copy would be large."""

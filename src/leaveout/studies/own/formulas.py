@@ -72,17 +72,12 @@ class Formula(Coding):
         """As formulaic calls them."""
         return tuple(name for name in self.spec.column_names if name != _INTERCEPT)
 
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The columns that it names."""
-        return self.named
-
     def inputs(self, frame: Frame) -> tuple[Block, np.ndarray]:
         """The model matrix without its intercept."""
         known = np.ones(frame.n, bool)
         for name, values in self.categories.items():
             known &= np.array([value in values for value in frame[name].values.tolist()], bool)
-        found = self.spec.get_model_matrix(_pandas(frame.rows(known), self.sources))
+        found = self.spec.get_model_matrix(_pandas(frame.rows(known), self.named))
         block = getattr(found, "__wrapped__", found)
         kept = [name != _INTERCEPT for name in self.spec.column_names]
         return written_out(block, frame.n, known, np.flatnonzero(kept)), known

@@ -14,7 +14,7 @@ from leaveout.runtime.extras import needed
 from leaveout.runtime.tables import columns_of, names_of
 from leaveout.runtime.text import did_you_mean, shortened
 
-__all__ = ["Frame", "is_path", "kind_of", "read"]
+__all__ = ["Frame", "is_path", "kind_of", "read", "read_file"]
 
 _DATES = datetime.date | datetime.datetime | np.datetime64
 _UNNAMED = "Unnamed: 0"  # what pandas calls an index that was saved as a column
@@ -66,12 +66,16 @@ def is_path(given: object) -> TypeGuard[str | os.PathLike[str]]:
 def read(given: object, title: str = "the table") -> Frame:
     """A table of pandas, polars or pyarrow, a dictionary of columns, or a CSV or Parquet file.
 
+    What was read already stays as it is.
+
     Raises:
         ValueError: for anything else; without rows or columns; for a name that is there twice.
         FileNotFoundError: for a path that is none.
     """
+    if isinstance(given, Frame):
+        return given
     if is_path(given):
-        return _read_file(Path(given))
+        return read_file(Path(given))
     if isinstance(given, Mapping):
         named = {str(name): column(part) for name, part in given.items()}
         return _checked(list(named), named.values(), {}, title)
@@ -126,14 +130,30 @@ def _declared(part: Any) -> tuple:
 # ---- files ---------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path) -> Frame:
+def read_file(path: Path, kind: str | None = None) -> Frame:
+    """A table from a file.
+
+    Args:
+        path: of the file.
+        kind: "csv", "tsv" or "parquet"; default what its name says.
+
+    Raises:
+        ValueError: if the name does not say, or the file is not sound.
+        FileNotFoundError: if there is none.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
+    kind = kind or _kind_of_file(path)
+    return read(_parquet(path), path.name) if kind == "parquet" else _csv(path, kind)
+
+
+def _kind_of_file(path: Path) -> str:
+    """What its name says."""
     endings = [ending.lower() for ending in path.suffixes]
     if endings[-1:] in ([".parquet"], [".pq"]):
-        return read(_parquet(path), path.name)
+        return "parquet"
     if {".csv", ".tsv", ".txt"} & set(endings):
-        return _csv(path)
+        return "csv"
     raise ValueError(
         f"expected a file ending in .csv, .tsv or .parquet, got {path.name}; read it with your own "
         "library and give the table"
@@ -149,8 +169,10 @@ def _parquet(path: Path):
         raise ValueError(f"{path} is no sound Parquet file: {error}") from error
 
 
-def _csv(path: Path) -> Frame:
+def _csv(path: Path, kind: str) -> Frame:
     """A CSV file by pandas: separated by commas, semicolons or tabs, whichever its first line has.
+
+    What is called "tsv" is separated by tabs.
 
     Raises:
         ValueError: if it is empty, no text, or has rows of different lengths.
@@ -160,7 +182,8 @@ def _csv(path: Path) -> Frame:
     try:
         first = pd.read_csv(path, sep="\x01", header=None, nrows=1, dtype=str, encoding="utf-8-sig")
         line = str(first.iat[0, 0])
-        options: dict[str, Any] = {"sep": max(",;\t", key=line.count), "encoding": "utf-8-sig"}
+        sep = "\t" if kind == "tsv" else max(",;\t", key=line.count)
+        options: dict[str, Any] = {"sep": sep, "encoding": "utf-8-sig"}
         names = pd.read_csv(path, header=None, nrows=1, dtype=str, **options).iloc[0]
         table = pd.read_csv(path, low_memory=False, **options)
     except pd.errors.EmptyDataError:
