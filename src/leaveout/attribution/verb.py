@@ -62,7 +62,7 @@ def effects(
             the weight that is left, of a penalty on the mean loss. Exact for Newton steps and
             retraining, to first order for influence, one solve a group. Default the objective's.
             Where that has one for each coefficient, what multiplies it. Intervals then come from
-            the penalty alone.
+            the penalty alone. A pandas Series goes by the groups' names.
         certify: fill `lower` and `upper`: a certified interval (numerical; confidence intervals,
             which are statistical, are `confidence`'s) for the effect of RETRAINING, whatever the
             method, that holds it for sure, and `certificate`, which says how good it is. Both the

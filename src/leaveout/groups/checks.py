@@ -1,7 +1,7 @@
 """What groups have to be, each refusal with the name of the group."""
 
 from collections.abc import Iterable, Mapping
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -134,11 +134,24 @@ def _called(names: np.ndarray, asked: np.ndarray) -> np.ndarray:
     return np.concatenate([np.flatnonzero(names == name) for name in asked])
 
 
-def by_group(given, groups: "_Named", what: str):
-    """One value a group (g) as an array; of a pandas Series in the order of the groups' names.
+def by_group(given, groups: "_Named", what: str) -> Any:
+    """One value for each group: what has names in the order of the groups, anything else as it is.
+
+    Args:
+        given: a pandas Series or a dictionary by names of groups ("a, b" of crossed labels, or the
+            pair), or what has no names: an array (g), one number.
+        groups: with g names.
+        what: the values are, for messages.
+
+    Returns:
+        (g) the values in the order of `groups`, or `given`.
 
     Raises:
         ValueError: for names that are missing, or that no group has.
+
+    Examples:
+        >>> lo.groups.by_group({"v": 2.0, "u": 1.0}, lo.Groups.from_labels(["u", "v", "v"]), "l2")
+        array([1., 2.])
     """
 
     def read(label: object) -> str:

@@ -40,6 +40,7 @@ from leaveout.runtime.sharding import (
     to_host,
 )
 from leaveout.runtime.solution import Solution
+from leaveout.runtime.tables import Named
 from leaveout.solvers import (
     CG,
     AnySolver,
@@ -168,7 +169,7 @@ def newton(
     *,
     chebyshev: bool = False,
     steps: int = 1,
-    l2: Float[Array | np.ndarray, "g"] | None = None,
+    l2: Float[Array | np.ndarray, "g"] | Named | None = None,
     memory=None,
     throw: bool = False,
 ) -> Change:

@@ -40,6 +40,7 @@ from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer, check_positive
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
+from leaveout.runtime.tables import Named
 from leaveout.solvers import factorise, full_matrix, reachable, scale_of
 from leaveout.training.run import Trained
 
@@ -107,7 +108,7 @@ def retrain(
     method: Retrain = Retrain(),
     *,
     start: Float[Array | np.ndarray, "g p"] | None = None,
-    l2: Float[Array | np.ndarray, "g"] | None = None,
+    l2: Float[Array | np.ndarray, "g"] | Named | None = None,
     memory=None,
     throw: bool = False,
 ) -> Change:

@@ -20,7 +20,7 @@ from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.sparse import widened
 from leaveout.runtime.sharding import in_jax
-from leaveout.runtime.tables import by_name, common_rows, names_of
+from leaveout.runtime.tables import Named, by_name, common_rows, names_of
 
 __all__ = ["Penalty", "glm", "logistic", "poisson", "softmax", "squares"]
 
@@ -28,7 +28,7 @@ __all__ = ["Penalty", "glm", "logistic", "poisson", "softmax", "squares"]
 #: l2: one number, or one for each coefficient; what is neither reaches `check_penalty`, which says
 #: so in a sentence
 if TYPE_CHECKING:
-    Penalty: TypeAlias = float | ArrayLike | Sequence[float] | Linear
+    Penalty: TypeAlias = float | ArrayLike | Sequence[float] | Linear | Named
 else:
     Penalty = object
 

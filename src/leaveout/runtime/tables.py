@@ -21,6 +21,7 @@ from leaveout.runtime.text import shortened
 
 __all__ = [
     "Fingerprint",
+    "Named",
     "Names",
     "Rows",
     "as_columns",
@@ -47,6 +48,13 @@ if TYPE_CHECKING:
     Rows: TypeAlias = Any
 else:
     Rows = object
+#: values that go by names, for `by_name`
+if TYPE_CHECKING:
+    from narwhals.stable.v2.typing import IntoSeries
+
+    Named: TypeAlias = IntoSeries | Mapping[Any, Any]
+else:
+    Named = object
 
 
 # ---- columns -------------------------------------------------------------------------------------
@@ -270,7 +278,7 @@ def by_name(
     *,
     read: Callable = lambda label: label,
     last: Hashable = None,
-):
+) -> Any:
     """Values that go by names, of a pandas Series or a dictionary, in the order of `names`.
 
     Anything else as it is; and by position a Series that counts from 0, or where nobody has names.
