@@ -97,30 +97,47 @@ def judged(fit: Fit, reach: Reach | None, found: Solution, left: Float[Array, "b
         found: changes in theta.
         left: (b n) what points have left of their base weights.
     """
-    if is_traced(found) or reach is None or bool(_may_rise(fit, reach, found.value)):
+    if is_traced(found) or reach is None or bool(_may_rise(fit, reach, found.value, left)):
         return _judged(fit, found, left)
     return found
 
 
 @eqx.filter_jit
-def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"]) -> Bool[Array, ""]:
+def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"], left) -> Bool[Array, ""]:
     """Whether J may have risen along a Newton step: first by lengths, then by scores."""
     far = jnp.any(~(reach.of(change) <= 1.0))
     if not reach.known:
         return replicate(far)
-    known = jnp.isfinite(reach.longest)
-    return replicate(jax.lax.cond(far & known, lambda: _moves_far(fit, change), lambda: far))
+    return replicate(jax.lax.cond(far, lambda: _may_bend_up(fit, change, left), lambda: far))
 
 
-def _moves_far(fit: Fit, change) -> Bool[Array, ""]:
-    """Whether a change moves a score by more than 1."""
+def _may_bend_up(fit: Fit, change, left: Float[Array, "b n"]) -> Bool[Array, ""]:
+    """Whether the curvature could make up for the slope of any Newton step.
 
-    def far(change):
-        moved = as_linear(fit.objective).scores(change)
-        apart = jnp.ptp(moved, axis=1) if moved.shape[1] > 1 else jnp.abs(moved)
-        return jnp.any(~(apart <= 1.0))
+    Along a step d J changes by no more than -d'Hd + d'Ud / 2, with U the most that the losses'
+    curvature can be on the way, for each example by how far its own score moves.
+    """
+    objective = as_linear(fit.objective)
+    scores, envelope = objective.scores(fit.flat), objective.loss.envelope
+    assert envelope is not None  # reach_of
 
-    return jnp.any(_over_lanes(fit.objective, far, constrain(change, "groups")))
+    def most(score, y, moved):
+        """The curvature of an example's loss along the move, and the most that it can become."""
+        if objective.outputs == 1:
+            score, moved = score[0], moved[0]
+        _, bent = jax.jvp(lambda s: jax.grad(objective.loss.value)(s, y), (score,), (moved,))
+        along = jnp.sum(moved * bent)
+        if objective.outputs == 1:
+            return along, envelope(score, y, jnp.abs(moved))[1] * moved**2
+        return along, envelope(score, y, jnp.ptp(moved))[1] * along
+
+    def may(lane):
+        change, v = lane
+        along, grown = jax.vmap(most)(scores, objective.y, objective.moves(change))
+        up = jnp.sum(weigh(v, grown - 2 * along))
+        return ~(up <= objective.penalty @ change**2) | jnp.any(v < 0)
+
+    return jnp.any(_over_lanes(objective, may, (constrain(change, "groups"), left)))
 
 
 def _over_lanes(objective: AbstractObjective, function: Callable, lanes: PyTree) -> Array:
