@@ -17,7 +17,7 @@ from leaveout.solvers import CG, Auto, Block, Cholesky, Refined, Solver
 __all__ = ["Batch", "by_rows", "plan_of"]
 
 _NARROWEST, _COARSE = 64, 512  # points to which lists are padded at least; where that is free
-_LARGE = 64  # parameters from which on fewer groups together do as well
+_LARGE = 64  # parameters from which on fewer groups together do nearly as well
 
 
 class Batch(NamedTuple):
@@ -50,12 +50,19 @@ def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> 
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
         held = _bytes(fit, expansion, width, chosen, steps)
-        most = NEWTON_LANES if fit.objective.p < _LARGE else NEWTON_LANES // 4
+        most = _most(fit.objective.p, chosen)
         lanes = longest(held, budget(), most if on_host() else ACCELERATOR * most)
         if devices() > 1:  # what fills up would be sent around
             lanes = min(lanes, bucket(len(rows)))
         for at in range(0, len(rows), lanes):
             yield Batch(rows[at : at + lanes], lanes, width, chosen)
+
+
+def _most(p: int, solver: Solver) -> int:
+    """Groups that are best solved together; of those that fill up a batch none is worth much."""
+    if p < _LARGE:
+        return NEWTON_LANES
+    return NEWTON_LANES // (2 if isinstance(solver, CG) else 4)
 
 
 def _length(size: int | np.integer) -> int:
