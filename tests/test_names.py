@@ -1,8 +1,10 @@
 """Names: old ones go on for a release and say what to write, and the face shows its own only."""
 
+import ast
 import functools
 import importlib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -108,6 +110,20 @@ def test_what_is_offered_is_found_without_a_warning():
         for shelf in (lo.bounds, lo.groups, lo.measures, lo.plot, lo.solvers, lo.losses):
             for name in shelf.__all__:
                 assert getattr(shelf, name) is not None
+
+
+def test_what_is_loaded_late_is_what_type_checkers_are_told():
+    assert lo.__file__ is not None
+    body = ast.parse(Path(lo.__file__).read_text()).body
+    (late,) = [each for each in body if isinstance(each, ast.If)]
+    told = {
+        alias.asname or alias.name: f"{each.module}:{alias.name}"
+        for each in late.body
+        if isinstance(each, ast.ImportFrom)
+        for alias in each.names
+    }
+    places = {name: place.replace(":", ".") for name, place in lo._LATE.items()}
+    assert places == {name: place.replace(":", ".") for name, place in told.items()}
 
 
 @pytest.mark.parametrize("place", [lo, lo.bounds, lo.plot], ids=lambda place: place.__name__)

@@ -8,21 +8,7 @@ compares effects.
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from leaveout import curvature, groups, measures, plot, solvers
-from leaveout.analysis import propositions as bounds
-from leaveout.analysis.compare import Comparison, compare
-from leaveout.analysis.confidence import CRV, Confidence, confidence
-from leaveout.analysis.credit import Credit, credit
-from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
-from leaveout.analysis.datamodels import LDS, lds
-from leaveout.analysis.discovery import discover
-from leaveout.analysis.games import Banzhaf, Beta, Shapley
-from leaveout.analysis.jackknife import jackknife
-from leaveout.analysis.null import Null, Standing, Within
-from leaveout.analysis.sets import Extreme, Flips, extreme, flips
-from leaveout.analysis.trust import Light, Trust, trust
-from leaveout.analysis.valuation import value
-from leaveout.analysis.values import Values
+from leaveout import curvature, groups, measures, solvers
 from leaveout.attribution.container import Effects, load
 from leaveout.attribution.join import concat
 from leaveout.attribution.sweep import damping_sweep
@@ -66,7 +52,22 @@ from leaveout.runtime.solution import Certificate, SolveError, Status
 from leaveout.training.recipe import Fixed, Left, LeftKeepingPenalty, Order, Recipe
 from leaveout.training.run import Run, train
 
-if _TYPE_CHECKING:  # they are loaded when they are asked for
+if _TYPE_CHECKING:  # what `_LATE` lists
+    from leaveout import plot
+    from leaveout.analysis import propositions as bounds
+    from leaveout.analysis.compare import Comparison, compare
+    from leaveout.analysis.confidence import CRV, Confidence, confidence
+    from leaveout.analysis.credit import Credit, credit
+    from leaveout.analysis.cross_validation import HeldOut, cross_validate_groups
+    from leaveout.analysis.datamodels import LDS, lds
+    from leaveout.analysis.discovery import discover
+    from leaveout.analysis.games import Banzhaf, Beta, Shapley
+    from leaveout.analysis.jackknife import jackknife
+    from leaveout.analysis.null import Null, Standing, Within
+    from leaveout.analysis.sets import Extreme, Flips, extreme, flips
+    from leaveout.analysis.trust import Light, Trust, trust
+    from leaveout.analysis.valuation import value
+    from leaveout.analysis.values import Values
     from leaveout.studies import datasets
     from leaveout.studies.koh2019 import counterexamples
     from leaveout.studies.own.verb import table
@@ -181,11 +182,30 @@ __all__ = [
     "report",
 ]
 
-_LAZY = {
+#: module to those of its names that are loaded when they are asked for, like the modules of `_LATE`
+_OFFERED = {
+    "leaveout.analysis.compare": "Comparison compare",
+    "leaveout.analysis.confidence": "CRV Confidence confidence",
+    "leaveout.analysis.credit": "Credit credit",
+    "leaveout.analysis.cross_validation": "HeldOut cross_validate_groups",
+    "leaveout.analysis.datamodels": "LDS lds",
+    "leaveout.analysis.discovery": "discover",
+    "leaveout.analysis.games": "Banzhaf Beta Shapley",
+    "leaveout.analysis.jackknife": "jackknife",
+    "leaveout.analysis.null": "Null Standing Within",
+    "leaveout.analysis.sets": "Extreme Flips extreme flips",
+    "leaveout.analysis.trust": "Light Trust trust",
+    "leaveout.analysis.valuation": "value",
+    "leaveout.analysis.values": "Values",
+    "leaveout.studies.own.verb": "table",
+    "leaveout.studies.report.of_credit": "report",
+}
+_LATE = {
+    "bounds": "leaveout.analysis.propositions",
     "counterexamples": "leaveout.studies.koh2019.counterexamples",
     "datasets": "leaveout.studies.datasets",
-    "report": "leaveout.studies.report.of_credit:report",
-    "table": "leaveout.studies.own.verb:table",
+    "plot": "leaveout.plot",
+    **{name: f"{where}:{name}" for where, names in _OFFERED.items() for name in names.split()},
 }
 
 _moved = _found_elsewhere(
@@ -218,10 +238,10 @@ _moved = _found_elsewhere(
 
 
 def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        module, _, member = _LAZY[name].partition(":")
+    if name in _LATE:
+        module, _, member = _LATE[name].partition(":")
         found = _importlib.import_module(module)
-        return getattr(found, member) if member else found
+        return globals().setdefault(name, getattr(found, member) if member else found)
     if name == "__version__":
         return _importlib.import_module("importlib.metadata").version("leaveout")
     return _moved(name)
@@ -229,13 +249,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-_wing = "leaveout.studies.koh2019"
-plot.__getattr__ = _found_elsewhere(
-    "lo.plot",
-    {
-        **{name: f"{_wing}.plot_sweep:{name}" for name in ("curves", "ranks", "sweep")},
-        **{name: f"{_wing}.plot_theory:{name}" for name in ("cones", "removal", "signs")},
-    },
-)

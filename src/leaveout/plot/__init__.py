@@ -21,6 +21,7 @@ from leaveout.plot.style import (
     styles,
     write,
 )
+from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
 
 __all__ = [
     "FOUR",
@@ -47,3 +48,13 @@ __all__ = [
     "values",
     "write",
 ]
+
+_WING = "leaveout.studies.koh2019"
+
+__getattr__ = _found_elsewhere(
+    "lo.plot",
+    {
+        **{name: f"{_WING}.plot_sweep:{name}" for name in ("curves", "ranks", "sweep")},
+        **{name: f"{_WING}.plot_theory:{name}" for name in ("cones", "removal", "signs")},
+    },
+)
