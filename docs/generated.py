@@ -5,6 +5,7 @@ notebooks: nothing of them is written twice, and a new public name is on its pag
 pages are not kept.
 """
 
+import argparse
 import importlib
 import inspect
 import os
@@ -140,7 +141,7 @@ def _command_line() -> str:
     os.environ.setdefault("COLUMNS", "96")
     main = importlib.import_module("leaveout.studies.cli.main")
     parser = main._parser()
-    (commands,) = (a for a in parser._actions if hasattr(a, "choices") and a.choices)
+    (commands,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     lines = ["# The command line", "", parser.description, ""]
     lines += ["A study stopped half-way goes on with the same command. What is written where: "]
     lines += ["[files](files.md). What a status means: [statuses](../how-to/statuses.md).", ""]

@@ -168,6 +168,41 @@ def test_the_version_is_printed(capsys):
     assert capsys.readouterr().out.startswith("leaveout ")
 
 
+def test_a_shell_completes_commands_options_data_sets_and_files(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--print-completion", "bash"])
+    assert ended.value.code == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    (tmp_path / "sales.csv").touch()
+    lines = {
+        "cre": "credit",
+        "credit he": "heart",
+        "credit sal": "sales.csv",
+        "credit heart --mis": "--missing",
+        "credit heart --missing dr": "drop",
+        "study --quiet bre": "breast_cancer",
+        "data heart wi": "wine",
+    }
+    tries = ["source completion"]
+    for line in lines:
+        tries += [f"COMP_WORDS=(leaveout {line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))"]
+        tries += ["_shtab_leaveout; echo ${COMPREPLY[@]}; COMPREPLY=()"]
+    bash = ["bash", "--norc", "-c", "\n".join(tries)]
+    done = subprocess.run(bash, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert dict(zip(lines, done.stdout.split("\n"), strict=False)) == lines, done.stderr
+
+
+def test_completion_without_its_package_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--print-completion", "zsh"])
+    assert ended.value.code == 1
+    assert 'needs shtab, which is not installed; pip install "leaveout[completion]"' in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_reader_that_goes_away_is_no_error():
     command = [sys.executable, "-m", "leaveout", "data"]
     read, write = os.pipe()

@@ -15,6 +15,7 @@ import jax
 
 from leaveout.runtime.compilation import keep_compiled
 from leaveout.runtime.solution import SolveError
+from leaveout.studies.cli.completion import SHELLS, PrintCompletion, actions
 from leaveout.studies.cli.progress import begun
 
 __all__ = ["keep_compiled", "main"]
@@ -24,15 +25,15 @@ _FAILED, _USAGE, _INTERRUPTED, _CLOSED = 1, 2, 130, 141
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for what failed, 2 for what makes no sense."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    options.begun = begun() if arguments is None else None
-    options.asked = shlex.join(["leaveout", *(sys.argv[1:] if arguments is None else arguments)])
-    jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
-    if arguments is None:
-        with contextlib.suppress(ValueError):  # compiling again is only slower
-            keep_compiled()
     try:
+        options = _parser().parse_args(arguments)
+        options.begun = begun() if arguments is None else None
+        asked = sys.argv[1:] if arguments is None else arguments
+        options.asked = shlex.join(["leaveout", *asked])
+        jax.config.update("jax_enable_x64", True)  # the command line may: it owns the process
+        if arguments is None:
+            with contextlib.suppress(ValueError):  # compiling again is only slower
+                keep_compiled()
         with _plain_warnings():
             code = options.run(options)
             sys.stdout.flush()
@@ -84,13 +85,9 @@ class _Parser(argparse.ArgumentParser):
 
     def _known(self) -> set[str]:
         """The commands and options of this parser, and of its commands."""
-        found = set(self._option_string_actions)
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for name, parser in action.choices.items():
-                    found |= {name, *parser._option_string_actions}
-            elif action.choices is not None:
-                found |= set(map(str, action.choices))
+        found = set()
+        for action in actions(self):
+            found |= {*action.option_strings, *map(str, action.choices or ())}
         return found
 
 
@@ -118,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     version = f"leaveout {importlib.metadata.version('leaveout')}"
     parser.add_argument("--version", action="version", version=version)
-    with contextlib.suppress(ImportError):
-        import shtab  # pyright: ignore[reportMissingImports]
-
-        shtab.add_argument_to(parser, ["--print-completion"])
+    parser.add_argument(
+        "--print-completion",
+        choices=SHELLS,
+        action=PrintCompletion,
+        help="print what makes a shell complete the command line",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     process = _memory("memory for the whole process, in GiB")
     arrays = _memory("memory for working arrays, in GiB")
