@@ -312,6 +312,8 @@ def test_a_penalty_by_names_goes_to_its_columns():
         np.testing.assert_array_equal(lo.logistic(frame, y, penalised=given).penalty, right)
     held = lo.logistic(frame, y, {**named, "intercept": 0.5})
     np.testing.assert_array_equal(held.penalty, [0.1, 2.0, 9.0, 0.5])
+    table = lo.table(frame.assign(y=y), target="y").objective(named)
+    np.testing.assert_array_equal(table.penalty, right)
     np.testing.assert_array_equal(lo.logistic(frame.to_numpy(), y, named).penalty[0], 9.0)
     with pytest.raises(ValueError, match="it lacks 'paid', 'own', and 'Age' are unknown"):
         lo.logistic(frame, y, {"age": 1.0, "Age": 1.0})

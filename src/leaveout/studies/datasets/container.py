@@ -16,7 +16,7 @@ from leaveout.objectives.losses import Loss
 from leaveout.objectives.models import Penalty, glm
 from leaveout.objectives.sparse import Inputs
 from leaveout.runtime.columns import codes
-from leaveout.runtime.tables import is_sparse
+from leaveout.runtime.tables import by_name, is_sparse
 from leaveout.runtime.text import shortened
 
 __all__ = ["Coding", "Dataset", "objective_for"]
@@ -237,7 +237,7 @@ def objective_for(data: Dataset, l2: Penalty = 1.0, *, weights=None) -> LinearOb
 
     Args:
         data: the data set.
-        l2: the penalty, absolute.
+        l2: the penalty, absolute; of each feature a pandas Series or a dictionary by their names.
         weights: (n) base weights; default ones.
 
     Returns:
@@ -248,12 +248,13 @@ def objective_for(data: Dataset, l2: Penalty = 1.0, *, weights=None) -> LinearOb
         True
     """
     loss, y = data.model_loss, data.codes(data.y) if data.labelled else data.y
+    names, last = tuple(data.feature_names) or None, "intercept" if data.intercept else None
     made = glm(
-        loss, data.x, y, data.outputs, l2,
+        loss, data.x, y, data.outputs, by_name(l2, names, "the penalty", last=last),
         intercept=data.intercept, weights=weights, offset=data.offset,
     )  # fmt: skip
     known = {"classes": data.classes} if data.classes else {}
-    return dataclasses.replace(made, names=tuple(data.feature_names) or None, **known)
+    return dataclasses.replace(made, names=names, **known)
 
 
 def _digest(content: object) -> str:
