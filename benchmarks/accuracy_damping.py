@@ -30,7 +30,7 @@ def main(folder: Path, size: str) -> None:
     recipe = setups.recipe(data, setup)
     recipe = recipe.but(steps=22) if size == "smoke" else recipe
     run = lo.train(setups.objective(data, setup), recipe, key=jax.random.key(0), seeds=seeds)
-    groups = _groups(data, max(count, 5))
+    groups = groups_of(data, max(count, 5))
     query = lo.measures.margin((data.x_query[:20], data.y_query[:20]))
     actual = lo.effects(run, groups, query, lo.Retrain())
     own, rows = recipe.damping(), []
@@ -50,7 +50,7 @@ def main(folder: Path, size: str) -> None:
     record(folder, "accuracy_damping", rows)
 
 
-def _groups(data: lo.datasets.Dataset, count: int) -> lo.Groups:
+def groups_of(data: lo.datasets.Dataset, count: int) -> lo.Groups:
     """Random groups, groups within a class, and random halves."""
     keys = jax.random.split(jax.random.key(1), 3)
     halves = lo.groups.random(keys[2], data, sizes=np.full(count, data.n // 2))

@@ -16,15 +16,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import rankdata
 
 import leaveout as lo
 from benchmarks.harness import record
-from leaveout.analysis.agreement import spearman
 from leaveout.measures import Measure
 from leaveout.runtime.options import generator
 from leaveout.studies.networks import setups
 
-_ROUNDS = 200
+_RESAMPLES = 200
 
 
 class _Truths(NamedTuple):
@@ -41,7 +41,7 @@ class _Truths(NamedTuple):
 
 def main(folder: Path, size: str) -> None:
     """Score every method against both truths, by trainings a point."""
-    points, seeds, own = {"smoke": (4, 2, 1), "small": (60, 6, 3), "full": (100, 16, 8)}[size]
+    points, seeds, own = {"smoke": (4, 2, 1), "small": (60, 6, 6), "full": (100, 16, 16)}[size]
     setup = setups.named("digits")
     data = setups.whole(lo.datasets.digits(), setup)
     if size == "smoke":
@@ -86,42 +86,69 @@ def _own_order(run: lo.Run, groups: lo.Groups, measures: list[Measure], times: i
 
 
 def _scored(name: str, predicted: np.ndarray, truths: _Truths, kinds: tuple[str, ...]) -> list:
-    """Mean rank correlation over columns, for each truth and number of trainings a point."""
-    rng, rows = np.random.default_rng(0), []
+    """Mean rank correlation over columns, for each truth and number of trainings a point.
+
+    Intervals resample points and columns, the trainings as they are.
+    """
+    rows = []
     for truth, effects in truths._asdict().items():
         for count in range(1, len(effects) + 1):
             for kind in dict.fromkeys(kinds):
                 columns = np.flatnonzero(np.array(kinds) == kind)
+                sides = predicted[:, :, columns], effects[:, :, columns]
+                rest = name == "retraining other seeds" and effects is predicted
+                value = _statistics(*sides, count, rest, np.random.default_rng(0))
+                rng, drawn = np.random.default_rng(1), []
+                for _ in range(_RESAMPLES):
+                    g, m = (rng.integers(0, size, size) for size in sides[0].shape[1:])
+                    some = (each[:, g][:, :, m] for each in sides)
+                    drawn.append(_statistics(*some, count, rest, rng, draws=1))
+                low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
                 rows.append({
                     "method": name, "truth": truth, "trainings": count, "measure": kind,
-                    "spearman": _mean_correlation(name, predicted, effects, count, columns, rng),
-                    "ceiling": _ceiling(effects, count, columns),
+                    "spearman": value[0], "low": low[0], "high": high[0],
+                    "ceiling": value[1], "ceiling_low": low[1], "ceiling_high": high[1],
                 })  # fmt: skip
-    return rows
+    return [{key: _or_none(value) for key, value in row.items()} for row in rows]
 
 
-def _mean_correlation(name, predicted, effects, count, columns, rng) -> float:
-    """Over draws of the trainings that make the truth; of those that predict the others."""
+def _or_none(value):
+    """Numbers as JSON has them."""
+    return value if not isinstance(value, float) or np.isfinite(value) else None
+
+
+def _statistics(predicted, actual, count: int, rest: bool, rng, draws=20) -> tuple[float, float]:
+    """Mean correlation with the mean of `count` trainings, over draws of them; and its ceiling.
+
+    With `rest` predictions are of the trainings that were not drawn.
+    """
     found = []
-    for _ in range(max(1, _ROUNDS // len(columns))):
-        chosen = rng.permutation(len(effects))[:count]
-        rest = np.arange(len(predicted))
-        if name == "retraining other seeds" and effects is predicted:
-            rest = np.setdiff1d(rest, chosen)
-            if not rest.size:
-                return float("nan")
-        p, a = predicted[rest].mean(axis=0), effects[chosen].mean(axis=0)
-        found += [spearman(p[:, j], a[:, j]) for j in columns]
-    return float(np.nanmean(found))
+    for _ in range(draws):
+        order = rng.permutation(len(actual))
+        by = predicted[order[count:]] if rest else predicted
+        if len(by):
+            means = (each.mean(axis=0, keepdims=True) for each in (by, actual[order[:count]]))
+            found.append(_mean_correlation(*means))
+    return float(np.mean(found)) if found else np.nan, _ceiling(actual, count)
 
 
-def _ceiling(effects: np.ndarray, count: int, columns: np.ndarray) -> float:
+def _ceiling(actual: np.ndarray, count: int) -> float:
     """The correlation that a perfect prediction of the expected effect has with such a mean."""
-    pairs = [(s, t) for s in range(len(effects)) for t in range(s)]
-    if not pairs:
-        return float("nan")
-    one = np.nanmean(
-        [spearman(effects[s][:, j], effects[t][:, j]) for s, t in pairs for j in columns]
-    )
+    if len(actual) < 2:
+        return np.nan
+    pairs = ~np.eye(len(actual), dtype=bool)
+    one = _mean_correlation(actual, actual, pairs)
     reliable = count * one / (1 + (count - 1) * one)
     return float(np.sqrt(reliable)) if reliable > 0 else 0.0
+
+
+def _mean_correlation(one: np.ndarray, other: np.ndarray, pairs=True) -> float:
+    """Spearman over points of (s g m) and (t g m), mean over columns and these pairs."""
+    ranks = [np.asarray(rankdata(each, axis=1)) for each in (one, other)]
+    ranks = [each - each.mean(axis=1, keepdims=True) for each in ranks]
+    lengths = [np.linalg.norm(each, axis=1, keepdims=True) for each in ranks]
+    with np.errstate(invalid="ignore"):  # a column that does not vary has none
+        p, a = (each / length for each, length in zip(ranks, lengths, strict=True))
+    found = np.einsum("sgm,tgm->stm", p, a)
+    some = found[np.broadcast_to(pairs, found.shape[:2])]
+    return float(some[np.isfinite(some)].mean()) if np.isfinite(some).any() else np.nan

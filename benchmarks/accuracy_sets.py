@@ -29,11 +29,12 @@ def main(folder: Path, size: str) -> None:
     count = {"smoke": 2, "small": 20, "full": 200}[size]
     rows = [_small(kind, count) for kind in ("logistic", "squares")]
     rows += _breast_cancer(_POINTS[: 1 if size == "smoke" else 4], 5 if size == "smoke" else 57)
+    record(folder, "accuracy_sets", rows)
     if size != "smoke":
         rows += [*_morocco((28, 138, 276) if size == "full" else (28,)), *_trials()]
+        record(folder, "accuracy_sets", rows)
     if size == "full":
-        rows.append(_diabetes())
-    record(folder, "accuracy_sets", rows)
+        record(folder, "accuracy_sets", [*rows, _diabetes()])
 
 
 def _model(x, y, a, l2: float, logistic: bool, intercept: bool = True) -> Model:

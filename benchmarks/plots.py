@@ -18,6 +18,7 @@ def draw(folder: Path) -> list[Path]:
         "accuracy_certificates": _cost,
         "accuracy_damping": _damping,
         "accuracy_leave_one_out": _leave_one_out,
+        "accuracy_recipes": _recipes,
         "accuracy_sets": _sets,
         "accuracy_values": _values,
         "speed_methods": _speed,
@@ -123,6 +124,48 @@ def _damping(rows: list[dict]):
     return figure
 
 
+def _recipes(rows: list[dict]):
+    """Rank correlation and slope by l2, a column a kind of groups; correlation by smoothness."""
+    rows = [row for row in rows if row["measure"] == "margin"]
+    families = list(dict.fromkeys(row["family"] for row in rows))
+    figure, axes = plot.canvas(3, len(families))
+    for column, family in zip(axes.T, families, strict=True):
+        mine = [row for row in rows if row["family"] == family]
+        penalties = [row for row in mine if row["varied"] == "l2"]
+        for ax, what in zip(column, ("spearman", "slope"), strict=False):
+            for i, method in enumerate(dict.fromkeys(row["method"] for row in penalties)):
+                line = [row for row in penalties if row["method"] == method]
+                ax.plot(
+                    [row["l2 / n"] for row in line], [row[what] for row in line],
+                    f"{'osD^'[i]}-", label=method, markersize=5,
+                )  # fmt: skip
+            ax.set(xscale="log", xlabel="l2 / n", title=family if what == "spearman" else "")
+            ax.set(ylabel="Spearman, this run" if what == "spearman" else what)
+            ax.set(ylim=(0, 1.03) if what == "spearman" else (0, None))
+            ax.grid(alpha=0.3)
+        column[1].axhline(1.0, color="0.6", linewidth=2, zorder=0)
+        _by_smoothness(column[2], [row for row in mine if row["varied"] == "smoothness"])
+    axes[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
+    return figure
+
+
+def _by_smoothness(ax, rows: list[dict]) -> None:
+    """The metagradient's rank correlation, a mark an optimiser and activation, its rate beside."""
+    for i, variant in enumerate(dict.fromkeys(row["variant"] for row in rows)):
+        mine = [row for row in rows if row["variant"] == variant]
+        smooth = [row["smoothness"] for row in mine]
+        label = "Adam, tanh" if variant == "adam" else f"SGD, {variant}"
+        ax.plot(smooth, [row["spearman"] for row in mine], "osD"[i], label=label, markersize=6)
+        for row in mine:
+            place = (row["smoothness"], row["spearman"])
+            ax.annotate(f" {row['rate']:g}", place, fontsize=7, va="top")
+    for line in (0.5, 0.9):  # refused below the one, warned of below the other
+        ax.axvline(line, color="0.6", linestyle=":", linewidth=1)
+    ax.set(xlabel="smoothness (rates beside)", ylabel="Spearman, metagradient", ylim=(-0.1, 1.03))
+    ax.grid(alpha=0.3)
+    ax.legend(fontsize=8, frameon=False, loc="lower right")
+
+
 def _leave_one_out(rows: list[dict]):
     """Correlation with the effects of single points, by trainings a point, a panel a truth."""
     names = {"own": "start and order of their own", "same": "start and order of the run"}
@@ -136,11 +179,15 @@ def _leave_one_out(rows: list[dict]):
                 [row["trainings"] for row in line], [row["spearman"] for row in line],
                 f"{'osD'[i]}-", label=method, markersize=5,
             )  # fmt: skip
+            ax.fill_between(
+                [row["trainings"] for row in line], [row["low"] for row in line],
+                [row["high"] for row in line], color=f"C{i}", alpha=0.12, linewidth=0,
+            )  # fmt: skip
         ceiling = {row["trainings"]: row["ceiling"] for row in mine}
         ax.plot(*zip(*sorted(ceiling.items()), strict=True), "k:", label="ceiling of noise")
         ax.axhline(0.025, color="0.7", linewidth=1, zorder=0, label="published, at most")
         ax.set(xlabel="trainings a point", ylabel="Spearman over 60 points", title=name)
-        ax.set(ylim=(-0.05, 1.03), xticks=sorted(ceiling))
+        ax.set(ylim=(-0.2, 1.03), xticks=sorted(ceiling))
         ax.grid(alpha=0.3)
     axes[0, 1].legend(fontsize=8, frameon=False, loc="lower right")
     return figure

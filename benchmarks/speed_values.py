@@ -63,7 +63,9 @@ def main(folder: Path, size: str) -> None:
         rows += found
     record(folder, "speed_values", rows, versions)
     rows = [row for play in (ten, *more) for row in errors(play, size)]
-    record(folder, "accuracy_values", rows + ([] if size == "smoke" else many(size)))
+    record(folder, "accuracy_values", rows)
+    if size != "smoke":
+        record(folder, "accuracy_values", rows + many(size))
 
 
 def occupations(count: int, size: str) -> Play:
