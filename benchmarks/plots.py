@@ -179,9 +179,10 @@ def _leave_one_out(rows: list[dict]):
                 [row["trainings"] for row in line], [row["spearman"] for row in line],
                 f"{'osD'[i]}-", label=method, markersize=5,
             )  # fmt: skip
+            some = [row for row in line if "low" in row]
             ax.fill_between(
-                [row["trainings"] for row in line], [row["low"] for row in line],
-                [row["high"] for row in line], color=f"C{i}", alpha=0.12, linewidth=0,
+                [row["trainings"] for row in some], [row["low"] for row in some],
+                [row["high"] for row in some], color=f"C{i}", alpha=0.12, linewidth=0,
             )  # fmt: skip
         ceiling = {row["trainings"]: row["ceiling"] for row in mine}
         ax.plot(*zip(*sorted(ceiling.items()), strict=True), "k:", label="ceiling of noise")
