@@ -187,6 +187,23 @@ def test_error_bars_hold_the_truth_in_90_to_99_percent_of_runs(of):
     assert 0.90 <= np.mean(inside) <= 0.99
 
 
+def test_orders_that_cost_no_training_add_little_to_the_error():
+    """Of one player who has nearly everything, and many who have little."""
+    players, rng = 20, np.random.default_rng(0)
+    n = np.append(rng.integers(2, 40, players - 1), 5_000)
+
+    def traits(members):
+        return np.stack([np.log(members @ n + 1), (members @ n + 1) ** -0.5], axis=1)
+
+    members = Draws(players, jax.random.key(0)).upto(allotted(players, SHAPLEY, 200))
+    kinds = np.tanh(members @ rng.normal(size=(players, 3)))
+    worth = -2 / np.sqrt(members @ n + 3) + 0.05 * kinds.sum(axis=1)
+    table = Table(members, worth[:, None])
+    found = [estimated(table, SHAPLEY, traits, jax.random.key(seed)) for seed in range(4)]
+    value, error = (np.stack(each)[:, :, 0] for each in zip(*found, strict=True))
+    assert np.sqrt(value.var(axis=0, ddof=1).mean()) < 0.3 * np.sqrt(np.mean(error**2))
+
+
 # ---- models --------------------------------------------------------------------------------------
 
 N, L2 = 60, 0.3

@@ -13,7 +13,7 @@ import abc
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +37,11 @@ __all__ = [
 
 _LISTED = 4096  # subsets of a size up to which they are all written down, and shuffled
 _ENUMERATED = 16  # players up to which a model's own value is a sum over all coalitions
-_ORDERS = 2_000  # random orders, each with its reverse, in which it is taken beyond
+_ORDERS = 2_000  # random orders, each with its reverse, in which it is taken beyond: at first,
+_MOST = 128_000  # and at most,
+_AS_WELL = 0.05  # until they add no more than this to the variance
 _BLOCKS = 20  # parts of these, whose spread is their error
+_TOGETHER = 64  # orders that are gone through at once
 _FOLDS = 5  # parts of the pairs: the model of each is fitted to the others
 _RIDGES = np.logspace(-7, 1, 9)  # penalties tried, of columns in standard deviations
 
@@ -327,10 +330,13 @@ def estimated(
     spread = np.stack([known.variance(table, of, fold, ridge) for ridge in _RIDGES])
     best = np.argmin(spread.sum(axis=1), axis=0)  # (m) the ridge of each column
     model = known.fitted(table, np.ones(len(table.members), bool), _RIDGES[best])
+    variance = np.take_along_axis(spread, best[None, None], axis=0)[0]
     own, doubt = known.own_value(model)
+    while known.orders < _MOST and (doubt.sum(axis=0) > _AS_WELL * variance.sum(axis=0)).any():
+        known = known.surer(of, traits, rng)  # it costs no training
+        own, doubt = known.own_value(model)
     left = Table(table.members, table.worth - known.columns @ model)
-    error = np.sqrt(np.take_along_axis(spread, best[None, None], axis=0)[0] + doubt)
-    return own + of_table(left, of), error
+    return own + of_table(left, of), np.sqrt(variance + doubt)
 
 
 def _cut(table: Table, rng: np.random.Generator) -> Int[np.ndarray, "c"]:
@@ -348,13 +354,17 @@ class _Known:
         columns: (c k) of the coalitions there are: a one, traits and members, in units of their
             standard deviations.
         weight: (c) of a coalition in the fit.
-        own: (b g k) the players' values in the games whose worths are the columns, from b random
-            parts of all orders; one part where these are exact.
+        scale: (k) these units.
+        own: (b g t) the players' values in the games whose worths are the traits, from b random
+            parts of the orders; one part where these are exact.
+        orders: how many random ones there were.
     """
 
     columns: np.ndarray
     weight: np.ndarray
+    scale: np.ndarray
     own: np.ndarray
+    orders: float
 
     @classmethod
     def of(cls, table: Table, of: Semivalue, traits: Traits, rng) -> "_Known":
@@ -367,11 +377,14 @@ class _Known:
         ones = np.ones((len(raw), 1))
         columns = np.concatenate([ones, (raw - centre) / scale], axis=1)
         players = table.members.shape[1]
-        values = _own_values(players, of, traits, rng)  # (b g k) of the traits
-        additive = np.broadcast_to(np.eye(players), (len(values), players, players))
-        own = np.concatenate([values, additive], axis=2) / scale
-        nothing = np.zeros((*own.shape[:2], 1))
-        return cls(columns, _importance(table, of), np.concatenate([nothing, own], axis=2))
+        orders = math.inf if players <= _ENUMERATED else _ORDERS
+        own = _own_values(players, of, traits, rng, orders)
+        return cls(columns, _importance(table, of), np.append(1.0, scale), own, orders)
+
+    def surer(self, of: Semivalue, traits: Traits, rng) -> "_Known":
+        """With as many random orders again."""
+        again = _own_values(self.own.shape[1], of, traits, rng, self.orders)
+        return replace(self, own=(self.own + again) / 2, orders=2 * self.orders)
 
     def fitted(self, table: Table, rows: np.ndarray, ridge) -> Float[np.ndarray, "k m"]:
         """The model of some of the coalitions, by ridge regression."""
@@ -401,7 +414,10 @@ class _Known:
 
     def own_value(self, model) -> tuple[np.ndarray, np.ndarray]:
         """(g m) the model's own values, and their variance over random orders."""
-        each = self.own @ model
+        blocks, players, _ = self.own.shape
+        nothing = np.zeros((blocks, players, 1))
+        additive = np.broadcast_to(np.eye(players), (blocks, players, players))
+        each = (np.concatenate([nothing, self.own, additive], axis=2) / self.scale) @ model
         doubt = each.var(axis=0, ddof=1) / len(each) if len(each) > 1 else np.zeros(each.shape[1:])
         return each.mean(axis=0), doubt
 
@@ -422,23 +438,27 @@ def _importance(table: Table, of: Semivalue) -> Float[np.ndarray, "c"]:
     return ((joined + left) / there)[sizes]
 
 
-def _own_values(players: int, of: Semivalue, traits: Traits, rng) -> Float[np.ndarray, "b g k"]:
+def _own_values(
+    players: int, of: Semivalue, traits: Traits, rng, orders: float
+) -> Float[np.ndarray, "b g t"]:
     """The players' values in the games whose worths are the traits, exact or by random orders."""
-    if players <= _ENUMERATED:
+    if not math.isfinite(orders):
         members = every(players)
         return of_table(Table(members, traits(members)), of)[None]
     weight = players * of.shares(players)
-    blocks = [_by_orders(rng, players, weight, traits, _ORDERS // _BLOCKS) for _ in range(_BLOCKS)]
-    return np.stack(blocks)
+    count = int(orders) // _BLOCKS
+    return np.stack([_by_orders(rng, players, weight, traits, count) for _ in range(_BLOCKS)])
 
 
 def _by_orders(rng, players: int, weight, traits: Traits, count: int) -> np.ndarray:
-    """(g k) the mean over random orders, and their reverses, of what each player adds."""
+    """(g t) the mean over random orders, and their reverses, of what each player adds."""
     total: np.ndarray | float = 0.0
     joined = np.arange(players + 1)[:, None]  # how many have
-    for _ in range(count):
-        place = rng.permutation(players)  # of each player in the order
+    for first in range(0, count, _TOGETHER):
+        many = np.tile(np.arange(players), (min(_TOGETHER, count - first), 1))
+        place = rng.permuted(many, axis=1)  # of each player in each order
         for each in (place, players - 1 - place):
-            added = np.diff(traits(each[None] < joined), axis=0) * weight[:, None]
-            total = total + added[each]
+            worths = traits((each[:, None] < joined).reshape(-1, players))
+            added = np.diff(worths.reshape(len(each), players + 1, -1), axis=1) * weight[:, None]
+            total = total + np.take_along_axis(added, each[:, :, None], axis=1).sum(axis=0)
     return np.asarray(total) / (2 * count)
