@@ -95,14 +95,14 @@ def _scored(name: str, predicted: np.ndarray, truths: _Truths, kinds: tuple[str,
         for count in range(1, len(effects) + 1):
             for kind in dict.fromkeys(kinds):
                 columns = np.flatnonzero(np.array(kinds) == kind)
-                sides = predicted[:, :, columns], effects[:, :, columns]
+                p, a = predicted[:, :, columns], effects[:, :, columns]
                 rest = name == "retraining other seeds" and effects is predicted
-                value = _statistics(*sides, count, rest, np.random.default_rng(0))
+                value = _statistics(p, a, count, rest, np.random.default_rng(0))
                 rng, drawn = np.random.default_rng(1), []
                 for _ in range(_RESAMPLES):
-                    g, m = (rng.integers(0, size, size) for size in sides[0].shape[1:])
-                    some = (each[:, g][:, :, m] for each in sides)
-                    drawn.append(_statistics(*some, count, rest, rng, draws=1))
+                    g, m = (rng.integers(0, size, size) for size in p.shape[1:])
+                    some, its = (each[:, g][:, :, m] for each in (p, a))
+                    drawn.append(_statistics(some, its, count, rest, rng, draws=1))
                 low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
                 rows.append({
                     "method": name, "truth": truth, "trainings": count, "measure": kind,
@@ -127,8 +127,8 @@ def _statistics(predicted, actual, count: int, rest: bool, rng, draws=20) -> tup
         order = rng.permutation(len(actual))
         by = predicted[order[count:]] if rest else predicted
         if len(by):
-            means = (each.mean(axis=0, keepdims=True) for each in (by, actual[order[:count]]))
-            found.append(_mean_correlation(*means))
+            said, truth = (each.mean(axis=0, keepdims=True) for each in (by, actual[order[:count]]))
+            found.append(_mean_correlation(said, truth))
     return float(np.mean(found)) if found else np.nan, _ceiling(actual, count)
 
 
@@ -142,7 +142,7 @@ def _ceiling(actual: np.ndarray, count: int) -> float:
     return float(np.sqrt(reliable)) if reliable > 0 else 0.0
 
 
-def _mean_correlation(one: np.ndarray, other: np.ndarray, pairs=True) -> float:
+def _mean_correlation(one: np.ndarray, other: np.ndarray, pairs: np.ndarray | bool = True) -> float:
     """Spearman over points of (s g m) and (t g m), mean over columns and these pairs."""
     ranks = [np.asarray(rankdata(each, axis=1)) for each in (one, other)]
     ranks = [each - each.mean(axis=1, keepdims=True) for each in ranks]

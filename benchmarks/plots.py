@@ -128,7 +128,8 @@ def _recipes(rows: list[dict]):
     """Rank correlation and slope by l2, a column a kind of groups; correlation by smoothness."""
     rows = [row for row in rows if row["measure"] == "margin"]
     families = list(dict.fromkeys(row["family"] for row in rows))
-    figure, axes = plot.canvas(3, len(families))
+    rough = any(row["varied"] == "smoothness" for row in rows)
+    figure, axes = plot.canvas(3 if rough else 2, len(families))
     for column, family in zip(axes.T, families, strict=True):
         mine = [row for row in rows if row["family"] == family]
         penalties = [row for row in mine if row["varied"] == "l2"]
@@ -144,7 +145,8 @@ def _recipes(rows: list[dict]):
             ax.set(ylim=(0, 1.03) if what == "spearman" else (0, None))
             ax.grid(alpha=0.3)
         column[1].axhline(1.0, color="0.6", linewidth=2, zorder=0)
-        _by_smoothness(column[2], [row for row in mine if row["varied"] == "smoothness"])
+        if rough:
+            _by_smoothness(column[2], [row for row in mine if row["varied"] == "smoothness"])
     axes[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
