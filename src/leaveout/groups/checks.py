@@ -5,6 +5,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
+from leaveout.runtime.columns import plain
 from leaveout.runtime.tables import Fingerprint, by_name, check_rows
 from leaveout.runtime.text import shortened
 
@@ -155,9 +156,13 @@ def by_group(given, groups: "_Named", what: str) -> Any:
     """
 
     def read(label: object) -> str:
-        return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+        parts = label if isinstance(label, tuple) else (label,)
+        quoted = ", ".join(repr(plain(part)) for part in parts)
+        return quoted if quoted in known else ", ".join(map(str, parts))  # as `told_apart` did
 
-    return by_name(given, groups.names.tolist(), what, read=read)
+    names = groups.names.tolist()
+    known = set(names)
+    return by_name(given, names, what, read=read)
 
 
 def check_stored(n, offsets, indices, weights, names, kind) -> None:

@@ -1,11 +1,10 @@
 """Labels of any kind as groups: which examples have one, and what the groups are called."""
 
-from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
 
-from leaveout.runtime.columns import Column, distinct, refuse_text_of_missing
+from leaveout.runtime.columns import Column, distinct, refuse_text_of_missing, told_apart
 from leaveout.runtime.tables import Fingerprint, as_columns, common_rows, fingerprint
 
 __all__ = ["Coded", "between_edges", "by_label", "by_pair", "index_of", "masks_of"]
@@ -44,10 +43,10 @@ def by_label(labels, kind: str) -> Coded:
     present = np.flatnonzero(np.logical_and.reduce([there for _, there in columns]))
     if present.size == 0:
         raise ValueError("expected at least one label, but all are missing")
-    parts = [_named(values[present]) for values, _ in columns]
+    parts = [_distinct(values[present]) for values, _ in columns]
     crossed, code = np.unique([code for _, code in parts], axis=1, return_inverse=True)
-    each = [names[codes] for (names, _), codes in zip(parts, crossed, strict=True)]
-    names = [", ".join(row) for row in zip(*each, strict=True)]
+    each = [[found[k] for k in codes] for (found, _), codes in zip(parts, crossed, strict=True)]
+    names = told_apart(list(zip(*each, strict=True)))
     notes = _left_out(kind, present.size, n)
     return Coded(n, present, code, names, notes=notes, fingerprint=common_rows(labels=labels))
 
@@ -70,7 +69,8 @@ def by_pair(examples, labels, w, n: int) -> Coded:
         )
     common_rows(examples=examples, labels=labels, w=w)
     kept = np.flatnonzero(there)
-    names, code = _named(values[kept])
+    found, code = _distinct(values[kept])
+    names = told_apart([(label,) for label in found])
     w = None if w is None else np.asarray(w, float)[kept]
     rows = index_of([examples], n)
     return Coded(n, points[kept], code, names, w, fingerprint=rows)
@@ -108,17 +108,11 @@ def _columns(labels) -> list[Column]:
     return columns
 
 
-def _named(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The names of the distinct labels, sorted, and the position of each label's own.
-
-    Labels that read the same and are not, 1 and "1", are told apart by their quotes.
-    """
-    unique, code = distinct(labels)
-    refuse_text_of_missing(unique, "the labels")
-    names = [str(label) for label in unique]
-    seen = Counter(names)
-    pairs = zip(names, unique, strict=True)
-    return np.array([repr(one) if seen[name] > 1 else name for name, one in pairs], str), code
+def _distinct(labels: np.ndarray) -> tuple[list, np.ndarray]:
+    """The distinct labels, sorted, and the position of each label's own; none is a missing one."""
+    found, code = distinct(labels)
+    refuse_text_of_missing(found, "the labels")
+    return found, code
 
 
 def _left_out(kind: str, present: int, n: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import score_error, units_of
 from leaveout.objectives.sparse import Inputs
 from leaveout.objectives.steps import Unread, is_unread
-from leaveout.runtime.columns import column, distinct, refuse_text_of_missing
+from leaveout.runtime.columns import column, distinct, refuse_text_of_missing, told_apart
 from leaveout.runtime.tables import (
     as_sparse,
     check_names,
@@ -262,13 +262,12 @@ def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
         parts = [column(part) for part in by.values()]
         if not all(values.dtype == bool and there.all() for values, there in parts):
             raise ValueError("expected booleans (m) for each name in `by`")
-        names, members = [str(key) for key in by], np.array([values for values, _ in parts])
+        names, members = list(by), np.array([values for values, _ in parts])
     else:
         labels, there = column(by)
         found, code = distinct(labels[there])
         refuse_text_of_missing(found, "the labels of `by`")
-        names = [str(label) for label in found]
-        members = np.zeros((len(found), labels.size), bool)
+        names, members = found, np.zeros((len(found), labels.size), bool)
         members[code, np.flatnonzero(there)] = True
     fits = members.ndim == 2 and members.shape[1] == count
     if not fits or not len(members) or not members.any(axis=1).all():
@@ -276,7 +275,7 @@ def subsets(by, count: int) -> tuple[np.ndarray, list[str]]:
             f"expected `by` as one label for each of the {count} queries, or a dictionary of names "
             f"to booleans ({count},) of which some are true; got shape {members.shape[1:]}"
         )
-    return members.astype(float), names
+    return members.astype(float), told_apart([(name,) for name in names])
 
 
 def prediction(

@@ -6,6 +6,7 @@ on the way: 1 and "1" are two labels, and a missing label is none.
 
 import decimal
 import numbers
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ __all__ = [
     "numbered",
     "plain",
     "refuse_text_of_missing",
+    "told_apart",
 ]
 
 #: what NaN, NA and NaT read as text
@@ -141,6 +143,19 @@ def levels_of(labels: object) -> list:
     """The distinct labels that are not missing, sorted as in `distinct`."""
     values, there = column(labels)
     return distinct(values[there])[0]
+
+
+def told_apart(labels: Sequence[tuple]) -> list[str]:
+    """What distinct labels are called, each the tuple of its parts: their texts, comma by comma.
+
+    Those that read the same and are not, 1 and "1", or "a, b" beside "c" and "a" beside "b, c", are
+    told apart by their quotes.
+    """
+    names = [", ".join(map(str, parts)) for parts in labels]
+    quoted = [", ".join(repr(plain(part)) for part in parts) for parts in labels]
+    seen = Counter(names)
+    names = [long if seen[name] > 1 else name for name, long in zip(names, quoted, strict=True)]
+    return names if len(set(names)) == len(names) else quoted
 
 
 def plain(label: object) -> object:
