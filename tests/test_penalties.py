@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 import leaveout as lo
-from problems import LOSSES, USUAL, groups_of, linear, mostly_slow, problem
+from problems import LOSSES, USUAL, groups_of, linear, mostly_slow, problem, wrong
 
 N, D = 60, 4
 EXACT = lo.Retrain(1e-12)
@@ -317,8 +318,17 @@ def test_a_penalty_by_names_goes_to_its_columns():
     np.testing.assert_array_equal(lo.logistic(frame.to_numpy(), y, named).penalty[0], 9.0)
     with pytest.raises(ValueError, match="it lacks 'paid', 'own', and 'Age' are unknown"):
         lo.logistic(frame, y, {"age": 1.0, "Age": 1.0})
-    with pytest.raises(ValueError, match="'age' are unknown; give an array to go by position"):
+    with pytest.raises(
+        ValueError, match="there are no names here; give an array to go by position"
+    ):
         lo.logistic(frame.to_numpy(), y, {"age": 1.0})
+    for index in (["age", pd.NA, "own"], pd.array([0, 1, None], "Int64")):
+        with pytest.raises(ValueError, match=r"it lacks .* unknown"):
+            lo.logistic(frame, y, pd.Series([0.1, 2.0, 9.0], index))
+    with pytest.raises(ValueError, match="expected numbers in l2"):
+        lo.logistic(frame, y, pd.Series({"own": "a", "age": "b", "paid": "c"}))
+    unnamed = pl.Series([0.1, 2.0, 9.0])
+    np.testing.assert_array_equal(lo.logistic(frame, y, wrong(unnamed)).penalty, right)
 
 
 def test_a_penalty_of_groups_goes_by_their_names():

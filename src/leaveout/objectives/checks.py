@@ -255,7 +255,7 @@ def check_offset(offset, n, outputs, dtype):
     """Offsets (n K), given as (n) where there is one output; None as it is."""
     if offset is None:
         return None
-    given = offset if is_traced(offset) else np.asarray(offset, float)
+    given = offset if is_traced(offset) else np.asarray(_entries(offset, "offset"), float)
     if np.shape(given) not in {(n, outputs), (n,) if outputs == 1 else (n, outputs)}:
         raise ValueError(
             f"expected an offset for each of {n:,} examples"
@@ -299,8 +299,9 @@ def _per_parameter(given, like: PyTree, name: str, dtype):
     model, in their shape or one value a feature: then its intercept has 0.
     """
     flat, _ = ravel_pytree(like)
-    if isinstance(given, list | tuple) and not isinstance(like, list | tuple):
-        given = np.asarray(given)
+    listed = isinstance(given, list | tuple) and not isinstance(like, list | tuple)
+    if not np.isscalar(given) and (listed or hasattr(given, "__array__")):
+        given = _entries(given, name)
     array = given if isinstance(given, np.ndarray | jax.Array) and given.ndim > 0 else None
     if array is not None and array.shape == flat.shape:
         full = [array]
@@ -328,7 +329,7 @@ def _like(given, like: PyTree, name: str, size: int) -> list:
             like,
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(_misshapen(name, like, size, given)) from error
+        raise ValueError(_misshapen(name, like, size, repr(given))) from error
     return jax.tree.leaves(full)
 
 
@@ -341,10 +342,10 @@ def _weights_only(given, like: Linear, name: str, size: int) -> list:
     return [jnp.broadcast_to(given, weight), *bias]
 
 
-def _misshapen(name: str, like: PyTree, size: int, given: object) -> str:
+def _misshapen(name: str, like: PyTree, size: int, given: str) -> str:
     return (
         f"expected {name} as one value, or one for each parameter, shaped like theta "
-        f"({jax.tree.map(np.shape, like)}) or flat ({size},), got {given!s:.200}"
+        f"({jax.tree.map(np.shape, like)}) or flat ({size},), got {given:.200}"
     )
 
 

@@ -300,7 +300,7 @@ def by_name(
 
         if not nw.dependencies.is_pandas_series(given):
             return given
-        if names is None or list(given.index) == list(range(len(given))):
+        if names is None or given.index.equals(nw.dependencies.get_pandas().RangeIndex(len(given))):
             return given.to_numpy()
     place = {read(label): value for label, value in given.items()}
     known = list(names or ())
@@ -308,9 +308,10 @@ def by_name(
     missing = [name for name in known if name not in place]
     unknown = [name for name in place if name not in set(known)]
     if missing or unknown or len(place) < len(given):
+        found = f"it lacks {shortened(missing) or 'none'}, and {shortened(unknown) or 'none'} are"
+        found = f"{found} unknown" if names is not None else "there are no names here"
         raise ValueError(
-            f"expected one value of {what} for each name: it lacks {shortened(missing) or 'none'}, "
-            f"and {shortened(unknown) or 'none'} are unknown; give an array to go by position"
+            f"expected one value of {what} for each name: {found}; give an array to go by position"
         )
     return np.asarray([place[name] for name in known])
 
