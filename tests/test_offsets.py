@@ -54,6 +54,23 @@ def test_least_squares_with_an_offset_is_that_of_what_remains(method):
     np.testing.assert_allclose(one.value, two.value, atol=1e-10)
 
 
+@pytest.mark.parametrize("loss", ["poisson", "softmax"])
+def test_one_offset_for_all_is_taken_back_by_the_intercept(loss):
+    """Exposures in seconds or in millennia: log-exposures far from 0, all much alike."""
+    if loss == "poisson":
+        fits = [
+            lo.fit(lo.poisson(X, COUNT, offset=np.full(N, each))) for each in (0.0, 40.0, -600.0)
+        ]
+        for fit, offset in zip(fits[1:], (40.0, -600.0), strict=True):
+            np.testing.assert_allclose(fit.theta.bias + offset, fits[0].theta.bias, atol=1e-10)
+    else:
+        offsets = np.tile([600.0, -600.0, 0.0], (N, 1))
+        fits = [lo.fit(lo.softmax(X, COUNT.clip(0, 2), offset=each)) for each in (None, offsets)]
+        np.testing.assert_allclose(fits[1].theta.bias + offsets[0], fits[0].theta.bias, atol=1e-10)
+    for fit in fits[1:]:
+        np.testing.assert_allclose(fit.theta.weight, fits[0].theta.weight, atol=1e-10)
+
+
 @pytest.mark.slow
 def test_rates_by_an_offset_are_rates_weighted_by_their_exposure(exposed):
     weighted = lo.fit(lo.poisson(X, COUNT / EXPOSURE, l2=0.7, weights=EXPOSURE))

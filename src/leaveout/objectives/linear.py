@@ -165,8 +165,14 @@ class LinearObjective(AbstractScores):
         return self.layout.intercept
 
     def initial(self):
-        """Zeros: a linear model has no better guess."""
-        return jax.device_put(np.zeros(self.layout.size, self.design.dtype))
+        """Zeros, and intercepts that take the mean offset back: there is no better guess."""
+        zeros = jax.device_put(np.zeros(self.layout.size, self.design.dtype))
+        if self.offset is None or not self.layout.intercept:
+            return zeros
+        mean = self.weights @ self.offset / jnp.sum(self.weights)
+        if self.loss.shift_invariant:
+            mean -= jnp.mean(mean)
+        return zeros.at[-self.outputs :].set(-mean)
 
     def tree(self, theta):
         """Flat theta as `Linear(weight, bias)`."""
