@@ -97,6 +97,17 @@ def test_clustered_errors_are_those_of_statsmodels(fits, loss):
     assert "12 clusters are few" in repr(found)
 
 
+def test_clusters_and_points_without_weight_are_not_there():
+    weights = np.where(WARD == 4, 0.0, WEIGHTS)
+    clusters = WARD.astype(object)
+    clusters[np.flatnonzero(weights == 0)[0]] = None
+    left = WARD != 4
+    found = lo.fit(lo.squares(X, COST, weights=weights)).summary(clusters)
+    truth = lo.fit(lo.squares(X[left], COST[left], weights=WEIGHTS[left])).summary(WARD[left])
+    np.testing.assert_allclose(found.error, truth.error, 1e-12)
+    assert found.degrees == truth.degrees == 10
+
+
 def test_ratios_are_odds_ratios_with_their_intervals(fits):
     found, plain = fits["logistic"].summary().ratios(), fits["logistic"].summary()
     np.testing.assert_allclose(found.estimate, np.exp(plain.estimate))

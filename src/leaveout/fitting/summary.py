@@ -325,6 +325,8 @@ def _cluster_sums(inner: Fit, parts: _Parts, groups: Groups) -> np.ndarray:
 def _clusters(given: object, objective: AbstractObjective) -> Groups:
     """Groups that share no point and leave none out, from groups or labels.
 
+    Points without base weight are not there, and neither is a cluster of such points.
+
     Raises:
         ValueError: if they do, or there is one only.
     """
@@ -334,11 +336,14 @@ def _clusters(given: object, objective: AbstractObjective) -> Groups:
     check_rows(groups.fingerprint, objective.fingerprint, "the clusters' labels", "the data")
     if np.unique(groups.indices).size < groups.indices.size or (groups.w != 1).any():
         raise ValueError("the clusters overlap, or leave in part; each point belongs to one")
-    if groups.uncovered:
+    weights = np.asarray(to_host(objective.weights))
+    outside = np.setdiff1d(np.flatnonzero(weights), groups.indices).size
+    if outside:
         raise ValueError(
-            f"{groups.uncovered:,} of {groups.n:,} points are in no cluster (a missing label?): "
+            f"{outside:,} of {groups.n:,} points are in no cluster (a missing label?): "
             "give each one, or fit without these rows"
         )
+    groups = groups[np.add.reduceat(weights[groups.indices], groups.offsets[:-1]) > 0]
     if len(groups) < 2:
         raise ValueError("expected at least two clusters")
     return groups
