@@ -426,26 +426,27 @@ def test_labels_that_only_read_alike_stay_apart():
 
 def test_subsets_of_queries_that_only_read_alike_stay_apart():
     labels = np.array([1, "1", 2, "b"] * 10, object)
-    each = lo.measures.loss((FRAME, Y)).bind(FIT.objective)
+    each = lo.measures.loss((PLAIN, Y)).bind(FIT.objective)
     losses = each.values(FIT.objective, FIT.flat, None)
-    both = lo.measures.loss((FRAME, Y), by=labels)
+    both = lo.measures.loss((PLAIN, Y), by=labels)
     one = np.array([label == 1 for label in labels])
-    named = lo.measures.loss((FRAME, Y), by={1: one, "1": labels == "1"})
+    named = lo.measures.loss((PLAIN, Y), by={1: one, "1": labels == "1"})
     names = [f"sum of loss[{name}]" for name in ("1", "'1'", "2", "b")]
     assert both.columns(FIT.objective) == tuple(names)
     assert named.columns(FIT.objective) == tuple(names[:2])
     for measure in (both, named):
         values = measure.bind(FIT.objective).values(FIT.objective, FIT.flat, None)
         np.testing.assert_allclose(values[:2], [losses[0::4].sum(), losses[1::4].sum()])
-    gap = lo.measures.gap((FRAME, Y), labels, of=lo.measures.loss, between=(1, "'1'"))
-    assert gap.columns(FIT.objective) == ("gap in loss, 1 - '1'",)
+    for between in [(1, "'1'"), (1, "1")]:
+        gap = lo.measures.gap((PLAIN, Y), labels, of=lo.measures.loss, between=between)
+        assert gap.columns(FIT.objective) == ("gap in loss, 1 - '1'",)
 
 
 def test_crossed_labels_that_only_read_alike_stay_apart():
     frame = pd.DataFrame({"one": ["a, b", "a", "q", "q"] * 10, "two": ["c", "b, c", "r", "s"] * 10})
     groups = lo.Groups.from_labels(frame)
     assert groups.names.tolist() == ["'a', 'b, c'", "'a, b', 'c'", "q, r", "q, s"]
-    factor = pd.Series([1.0, 2.0, 3.0, 4.0], pd.MultiIndex.from_frame(frame[:4]))
+    factor = pd.Series([1.0, 2.0, 3.0, 4.0], pd.MultiIndex.from_frame(frame.iloc[:4]))
     w = lo.reweight(groups, by=factor).dense()  # what has names goes by the pair
     np.testing.assert_array_equal(w[:, :4].T, np.diag([0.0, -1.0, -2.0, -3.0])[:, [1, 0, 2, 3]])
 

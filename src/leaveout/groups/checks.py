@@ -5,7 +5,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
-from leaveout.runtime.columns import plain
+from leaveout.runtime.columns import name_of
 from leaveout.runtime.tables import Fingerprint, by_name, check_rows
 from leaveout.runtime.text import shortened
 
@@ -156,9 +156,7 @@ def by_group(given, groups: "_Named", what: str) -> Any:
     """
 
     def read(label: object) -> str:
-        parts = label if isinstance(label, tuple) else (label,)
-        quoted = ", ".join(repr(plain(part)) for part in parts)
-        return quoted if quoted in known else ", ".join(map(str, parts))  # as `told_apart` did
+        return name_of(label if isinstance(label, tuple) else (label,), known)
 
     names = groups.names.tolist()
     known = set(names)

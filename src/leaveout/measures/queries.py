@@ -18,7 +18,13 @@ from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import score_error, units_of
 from leaveout.objectives.sparse import Inputs
 from leaveout.objectives.steps import Unread, is_unread
-from leaveout.runtime.columns import column, distinct, refuse_text_of_missing, told_apart
+from leaveout.runtime.columns import (
+    column,
+    distinct,
+    name_of,
+    refuse_text_of_missing,
+    told_apart,
+)
 from leaveout.runtime.tables import (
     as_sparse,
     check_names,
@@ -418,7 +424,7 @@ def gap(
             f"expected of= as lo.measures.probability, .prediction, .loss or .margin, got {of!r}"
         )
     titles = subsets(by, each.x.shape[0])[1]
-    asked = titles if between is None else [str(one) for one in between]
+    asked = titles if between is None else [name_of((one,), titles) for one in between]
     if len(asked) != 2 or len(set(asked)) != 2 or not set(asked) <= set(titles):
         raise ValueError(
             f"expected a gap between two of {shortened(titles)}, got {shortened(asked)}; name them "

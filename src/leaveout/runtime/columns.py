@@ -7,7 +7,7 @@ on the way: 1 and "1" are two labels, and a missing label is none.
 import decimal
 import numbers
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "column",
     "distinct",
     "levels_of",
+    "name_of",
     "numbered",
     "plain",
     "refuse_text_of_missing",
@@ -156,6 +157,12 @@ def told_apart(labels: Sequence[tuple]) -> list[str]:
     seen = Counter(names)
     names = [long if seen[name] > 1 else name for name, long in zip(names, quoted, strict=True)]
     return names if len(set(names)) == len(names) else quoted
+
+
+def name_of(parts: Sequence, known: Container[str]) -> str:
+    """What a label, the tuple of its parts, is called among the names that `told_apart` gave."""
+    quoted = ", ".join(repr(plain(part)) for part in parts)
+    return quoted if quoted in known else ", ".join(map(str, parts))
 
 
 def plain(label: object) -> object:
