@@ -47,6 +47,7 @@ def test_proposition_1_bounds_the_error_of_newton(name):
     assert (error <= lo.bounds.newton_gap(fit, groups, measures) + 1e-10).all()
 
 
+@pytest.mark.slow
 def test_a_free_intercept_or_a_loss_without_constants_leaves_proposition_1_infinite():
     groups = groups_of(60)
     for name, intercept in (("logistic", True), ("poisson", False)):

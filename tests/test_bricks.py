@@ -53,6 +53,7 @@ def without_bricks(fit, groups, monkeypatch, method=lo.Retrain()):
         return lo.retrain(fit, groups, method)
 
 
+@pytest.mark.slow
 def test_coalitions_are_retrained_as_the_slow_way_does_in_fewer_evaluations(shared, monkeypatch):
     fit, groups = shared
     slow, fast = without_bricks(fit, groups, monkeypatch), lo.retrain(fit, groups)

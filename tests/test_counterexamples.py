@@ -192,6 +192,7 @@ def test_the_released_rule_picks_pairs_that_hardly_matter(apart, literal):
     assert losses[points].max() < np.median(losses)
 
 
+@pytest.mark.slow
 def test_the_released_rule_gives_no_counterexample_in_float64(literal):
     first, second = effects_of(literal)
     every = ranks(first, second)

@@ -96,6 +96,7 @@ def test_newton_of_a_linear_network_on_squared_loss_is_retraining():
     np.testing.assert_allclose(found.value, actual.value, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_last_layer_alone_moves(run):
     everything = lo.measures.parameter(list(range(run.objective.p)))
     method = lo.Newton(curvature=lo.curvature.LastLayer(0.01))

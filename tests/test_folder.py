@@ -280,6 +280,7 @@ def test_ones_own_method_goes_through_a_study_and_is_read_without_its_code(own, 
     assert removal.run(given, folder).resumed == 2
 
 
+@pytest.mark.slow
 def test_ones_own_method_goes_through_credit_and_is_read_without_its_code(tmp_path):
     given = dataclasses.replace(QUESTION, methods=(Step(1e-3), "changed", "actual"))
     report = natural.run(given, tmp_path / "study", memory=MEMORY)

@@ -35,6 +35,7 @@ def test_sums_over_parts_are_sums_of_the_columns(case):
         np.testing.assert_allclose(found.value, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_of_sums_hold_retraining(case):
     fit, queries, part = case
     groups = groups_of(N, 5)

@@ -359,6 +359,7 @@ def two_loops(state, lane, history):
     return r
 
 
+@pytest.mark.slow
 def test_lbfgs_directions_are_those_of_the_two_loop_recursion():
     # lanes that reject steps, a ring that goes round, and a lane begun anew over old pairs
     start = 2 * jax.random.normal(jax.random.key(0), (6, 7))

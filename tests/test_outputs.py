@@ -112,6 +112,7 @@ def test_methods_expand_losses_by_scores_where_there_are_blocks(wide, dense):
     assert not isinstance(expansion_of(dense), ScoredExpansion)
 
 
+@pytest.mark.slow
 def test_an_expansion_by_scores_is_the_one_that_is_stored(wide):
     objective = wide.objective
     ours = scored(objective, wide.flat)

@@ -159,6 +159,7 @@ def test_under_a_penalty_each_example_has_its_share_of_it():
     assert "penalised predictions" not in repr(robust)
 
 
+@pytest.mark.slow
 def test_far_columns_and_wide_ones_have_errors_too():
     far = lo.fit(lo.logistic(X + np.array([1e6, 0]), Y, l2=0.0))
     near = lo.fit(lo.logistic(X, Y, l2=0.0))

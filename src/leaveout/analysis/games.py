@@ -364,7 +364,7 @@ class _Known:
     weight: np.ndarray
     scale: np.ndarray
     own: np.ndarray
-    orders: float
+    orders: int | float
 
     @classmethod
     def of(cls, table: Table, of: Semivalue, traits: Traits, rng) -> "_Known":
@@ -439,7 +439,7 @@ def _importance(table: Table, of: Semivalue) -> Float[np.ndarray, "c"]:
 
 
 def _own_values(
-    players: int, of: Semivalue, traits: Traits, rng, orders: float
+    players: int, of: Semivalue, traits: Traits, rng, orders: int | float
 ) -> Float[np.ndarray, "b g t"]:
     """The players' values in the games whose worths are the traits, exact or by random orders."""
     if not math.isfinite(orders):
