@@ -9,8 +9,8 @@ import jaxtyping
 import pytest
 
 # The suite is mostly compilation, of programs that then run once: unoptimised, on one thread and by
-# XLA's older code for fusions, which jaxlib 0.10 is the last to have, it takes a third of the time,
-# and a tenth less again if processes share what they compile. The main job, benchmarks and
+# XLA's older code for fusions, which jaxlib 0.10 has and 0.12 has not, it takes a third of the
+# time, and a tenth less again if processes share what they compile. The main job, benchmarks and
 # notebooks run what users run.
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):  # a flag that is unknown ends the process
