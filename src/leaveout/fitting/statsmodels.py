@@ -81,9 +81,10 @@ def from_statsmodels(results: object, *, throw: bool = True) -> Fit:
         >>> taken.objective.names, np.allclose(taken.theta.bias, results.params[0])
         (('x1', 'x2'), True)
     """
-    if not isinstance(results, _Results) or not isinstance(results.model, _Model):
+    inner = _unwrapped(results)
+    if not isinstance(inner, _Results) or not isinstance(inner.model, _Model):
         raise ValueError(f"expected what fit() of statsmodels returned, got {results!r:.100}")
-    name, kind = type(results.model).__name__, _kind(results)
+    name, kind = type(inner.model).__name__, type(inner).__name__
     if "Regularized" in kind or kind.startswith("L1"):
         raise ValueError(
             f"this {name} was fitted with fit_regularized, whose penalty is of another form; fit "
@@ -91,19 +92,19 @@ def from_statsmodels(results: object, *, throw: bool = True) -> Fit:
         )
     if name not in _RECIPES:
         raise ValueError(f"{name} cannot be taken over; known are {', '.join(_RECIPES)}")
-    recipe = _RECIPES[name](results.model)
-    x, names, ones = _inputs(results.model)
+    recipe = _RECIPES[name](inner.model)
+    x, names, ones = _inputs(inner.model)
     objective = recipe.make(
         x, recipe.y, 0.0, intercept=ones is not None, weights=recipe.weights, offset=recipe.offset
     )
     if not is_table(x):
         objective = dataclasses.replace(objective, names=names)
-    return fit(objective, theta=_flat(results, objective, ones), throw=throw)
+    return fit(objective, theta=_flat(inner, objective, ones), throw=throw)
 
 
-def _kind(results: _Results) -> str:
-    """The class of results inside their wrapper."""
-    return type(getattr(results, "_results", results)).__name__
+def _unwrapped(results):
+    """The results inside their wrapper, which has attributes only once they are asked for."""
+    return getattr(results, "_results", results)
 
 
 def _inputs(model: _Model) -> tuple[Any, Names, int | None]:
