@@ -115,11 +115,11 @@ def _damping(rows: list[dict]):
                 ax.plot([r["damping"] for r in mine], [r[what] for r in mine], "o-", label=family)
             ax.axvline(own, color="0.6", linestyle=":")
             ax.set(xscale="log", title=method if row == 0 else "", xlabel="damping, of a mean loss")
-            ax.set(ylim=(0, 1.02) if row == 0 else None)
             ax.set(ylabel="Spearman, this run" if row == 0 else "slope")
             ax.grid(alpha=0.3)
         axes[1, column].axhline(1.0, color="0.6", linewidth=2, zorder=0)
-        axes[1, column].set(yscale="log")
+        axes[0, column].set(ylim=(0, 1.02))
+        axes[1, column].set(yscale="log", ylim=(1e-3, 4))
     axes[0, 0].legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
