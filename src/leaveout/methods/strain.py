@@ -120,16 +120,16 @@ def _may_bend_up(fit: Fit, change, left: Float[Array, "b n"]) -> Bool[Array, ""]
     objective = as_linear(fit.objective)
     scores, envelope = objective.scores(fit.flat), objective.loss.envelope
     assert envelope is not None  # reach_of
+    one = objective.outputs == 1
 
     def most(score, y, moved):
         """The curvature of an example's loss along the move, and the most that it can become."""
-        if objective.outputs == 1:
+        if one:
             score, moved = score[0], moved[0]
         _, bent = jax.jvp(lambda s: jax.grad(objective.loss.value)(s, y), (score,), (moved,))
         along = jnp.sum(moved * bent)
-        if objective.outputs == 1:
-            return along, envelope(score, y, jnp.abs(moved))[1] * moved**2
-        return along, envelope(score, y, jnp.ptp(moved))[1] * along
+        _, high = envelope(score, y, jnp.abs(moved) if one else jnp.ptp(moved))
+        return along, high * (moved**2 if one else along)  # of several it is relative
 
     def may(lane):
         change, v = lane
