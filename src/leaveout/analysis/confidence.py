@@ -16,12 +16,11 @@ from leaveout.analysis.null import Null
 from leaveout.attribution.container import Effects
 from leaveout.attribution.verb import effects
 from leaveout.fitting.fitted import Fit
-from leaveout.fitting.leaving import group_sums
+from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Retrain
 from leaveout.runtime.extras import needed
-from leaveout.runtime.sharding import to_host
 from leaveout.runtime.text import aligned, warn
 
 __all__ = ["CRV", "Confidence", "confidence"]
@@ -351,9 +350,8 @@ class _Sample:
         """
         objective, l2 = self.fit.objective, None
         if float(objective.l2) > 0:
-            weights = np.asarray(to_host(objective.weights), float)[:, None]
-            left = 1 - np.asarray(group_sums(groups, groups.w, weights))[:, 0] / weights.sum()
-            l2 = float(objective.l2) * left
+            taken = groups.sums(taken_by(objective, groups)) / float(objective.weights.sum())
+            l2 = float(objective.l2) * (1 - taken)
         elif known is not None:
             return known
         return effects(self.fit, groups, self.measures, self.method, l2=l2, memory=self.memory)

@@ -343,7 +343,7 @@ def _clusters(given: object, objective: AbstractObjective) -> Groups:
             f"{outside:,} of {groups.n:,} points are in no cluster (a missing label?): "
             "give each one, or fit without these rows"
         )
-    groups = groups[np.add.reduceat(weights[groups.indices], groups.offsets[:-1]) > 0]
+    groups = groups[groups.sums(weights[groups.indices]) > 0]
     if len(groups) < 2:
         raise ValueError("expected at least two clusters")
     return groups
