@@ -181,12 +181,12 @@ def _leave_one_out(rows: list[dict]):
                 [row["trainings"] for row in line], [row["spearman"] for row in line],
                 f"{'osD'[i]}-", label=method, markersize=5,
             )  # fmt: skip
-            some = [row for row in line if "low" in row]
+            some = [row for row in line if row["low"] is not None]
             ax.fill_between(
                 [row["trainings"] for row in some], [row["low"] for row in some],
                 [row["high"] for row in some], color=f"C{i}", alpha=0.12, linewidth=0,
             )  # fmt: skip
-        ceiling = {row["trainings"]: row["ceiling"] for row in mine}
+        ceiling = {row["trainings"]: row["ceiling"] for row in mine if row["ceiling"] is not None}
         ax.plot(*zip(*sorted(ceiling.items()), strict=True), "k:", label="ceiling of noise")
         ax.axhline(0.025, color="0.7", linewidth=1, zorder=0, label="published, at most")
         ax.set(xlabel="trainings a point", ylabel="Spearman over 60 points", title=name)
