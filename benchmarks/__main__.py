@@ -7,17 +7,15 @@ comes first, each case is recorded when it is done, and after --minutes no other
 """
 
 import argparse
-import importlib
+import functools
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import jax
-
-from benchmarks import harness
 from benchmarks.peers import environments
 from benchmarks.plots import draw
-from leaveout.runtime.compilation import keep_compiled
+from benchmarks.process import begin, run
 
-jax.config.update("jax_enable_x64", True)
 _KINDS = ("accuracy_", "memory_", "reliability", "speed_")
 _ON_DEVICE = ("speed_roofline", "speed_large", "speed_networks")
 
@@ -38,36 +36,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a folder; default benchmarks/results")
     options = parser.parse_args()
     size = "smoke" if options.smoke else "full" if options.full else "small"
-    there = _computing_on(options.device)
-    harness.stop_after(8 if there and options.minutes is None else options.minutes)
+    there = begin(size, options.device, options.minutes)
     out = options.out or Path(__file__).parent / "results" / there
     if options.peers or (options.full and not there):
         for name in environments.ENVIRONMENTS:
             environments.make(name)
-    if not options.full:  # which reports what compiling takes
-        keep_compiled()
     here = Path(__file__).parent
     found = [path.stem for kind in _KINDS for path in here.glob(f"{kind}*.py")]
     found.sort(key=lambda name: name.partition("_")[::-1])  # kinds mixed, should time run out
     if options.only is not None and options.only not in found:
         raise SystemExit(f"--only {options.only}: expected one of {', '.join(found)}")
     chosen = [options.only] if options.only else _ON_DEVICE if there else found
-    for name in chosen:
-        if not harness.time_left(name):
-            continue
-        importlib.import_module(f"benchmarks.{name}").main(out, size)
+    one = functools.partial(run, out=out, size=size)
+    if options.smoke and len(chosen) > 1:  # two at a time, as nobody reads their times
+        work = multiprocessing.get_context("spawn")
+        ready = (begin, (size, options.device, options.minutes))
+        with ProcessPoolExecutor(2, work, *ready) as pool:
+            list(pool.map(one, chosen))
+    else:
+        list(map(one, chosen))
     for path in draw(out):
         print(f"drew {path}")
-
-
-def _computing_on(device: str) -> str:
-    """The folder of results of a device: none for processors, which JAX is told to use."""
-    if device == "cpu":
-        jax.config.update("jax_platforms", "cpu")
-        return ""
-    if jax.default_backend() != device:
-        raise SystemExit(f"--device {device}: JAX computes on {jax.default_backend()} here")
-    return device
 
 
 if __name__ == "__main__":

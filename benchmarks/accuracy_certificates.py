@@ -11,6 +11,7 @@ and columns. Columns are predictions and losses of ten queries each; groups of 0
 of them random, half from the tails of influence on the first query's loss.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -30,7 +31,7 @@ _LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)  # of l2 / n
 
 def main(folder: Path, size: str) -> None:
     """Everything; the paper's data only in a full run."""
-    per_shape = {"smoke": 8, "small": 100, "full": 400}[size]
+    per_shape = {"smoke": 2, "small": 100, "full": 400}[size]
     shapes = SHAPES[:1] if size == "smoke" else SHAPES
     rows = [
         {"loss": name, "outputs": outputs, "n": n, "d": d}
@@ -45,9 +46,11 @@ def main(folder: Path, size: str) -> None:
         "small": ["breast_cancer"],
         "full": ["breast_cancer", "diabetes", "cdr", "digits", "mnist_small", "fishdog"],
     }[size]
-    ladder, trust, count = [], [], 20 if size == "smoke" else 200
+    smoke = size == "smoke"
+    methods, levels = (_METHODS[::4], _LEVELS[:1]) if smoke else (_METHODS, _LEVELS)
+    ladder, trust, count = [], [], 20 if smoke else 200
     for name in names:
-        more, light = _measure(name, count)
+        more, light = _measure(name, methods, count)
         ladder, trust = ladder + more, trust + light
         record(folder, "accuracy_certificates", ladder)
         record(folder, "accuracy_trust", trust)
@@ -55,7 +58,7 @@ def main(folder: Path, size: str) -> None:
         record(folder, "accuracy_trust", trust + _occupations())
     steps = []
     for name in names:
-        steps += _penalties(name, count)
+        steps += _penalties(name, levels, count)
         record(folder, "accuracy_penalties", steps)
 
 
@@ -72,7 +75,7 @@ def _proofs(size: str) -> list[dict]:
     ]
 
 
-def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
+def _measure(name: str, methods: Sequence[lo.Method], count: int) -> tuple[list[dict], list[dict]]:
     data, fit = fit_of(name)
     measures, groups = _measures(data), _groups(data, fit, count)
     memory = 2**31
@@ -80,7 +83,7 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
     rms = np.sqrt(np.mean(actual**2, axis=0))
     big = fit.objective.p > 2000
     rows = []
-    for method in _METHODS:
+    for method in methods:
         if big and (method == lo.SecondOrder() or "resc" in method.name):
             continue
         repeats = 5 if method == lo.Retrain() else 1  # where their ratio is the question
@@ -115,11 +118,11 @@ def _measure(name: str, count: int) -> tuple[list[dict], list[dict]]:
     return rows, [] if big else _lights(name, fit, groups, measures, actual)
 
 
-def _penalties(name: str, count: int) -> list[dict]:
+def _penalties(name: str, levels: Sequence[float], count: int) -> list[dict]:
     """What one Newton-Chebyshev step proves, at each of several penalties."""
     data, rows = lo.datasets.load(name), []
     objective = lo.datasets.objective_for(data)
-    for level in _LEVELS:
+    for level in levels:
         fit = lo.fit(objective.with_l2(level * data.n))
         groups, measures = _groups(data, fit, count), _measures(data)
         actual = lo.effects(fit, groups, measures, lo.Retrain(1e-11)).value

@@ -198,10 +198,15 @@ def _leave_one_out(rows: list[dict]):
 
 def _sets(rows: list[dict]):
     """Beyond one pass: sets found of a size, the fewest that flip, and what no set can do."""
-    figure, axes = plot.canvas(1, 3)
-    _beyond(axes[0, 0], [row for row in rows if row["data"] == "breast_cancer"])
-    _flips(axes[0, 1], [row for row in rows if "amip_says" in row])
-    _limits(axes[0, 2], [row for row in rows if "limit" in row])
+    panels = {
+        _beyond: [row for row in rows if row["data"] == "breast_cancer"],
+        _flips: [row for row in rows if "amip_says" in row],
+        _limits: [row for row in rows if "limit" in row],
+    }
+    panels = {draw: mine for draw, mine in panels.items() if mine}  # a smoke run has the first
+    figure, axes = plot.canvas(1, len(panels))
+    for ax, (draw, mine) in zip(axes[0], panels.items(), strict=True):
+        draw(ax, mine)
     return figure
 
 

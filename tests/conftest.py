@@ -7,15 +7,12 @@ from pathlib import Path
 import jax
 import jaxtyping
 import pytest
+from benchmarks.compilation import compile_quickly
 
-# The suite is mostly compilation, of programs that then run once: unoptimised, on one thread and by
-# XLA's older code for fusions, which jaxlib 0.10 has and 0.12 has not, it takes a third of the
-# time, and a tenth less again if processes share what they compile. The main job, benchmarks and
-# notebooks run what users run.
-FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1"]
-if jax.__version_info__ < (0, 11):  # a flag that is unknown ends the process
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# The suite is mostly compilation, of programs that then run once: compiled quickly it takes a third
+# of the time, and a tenth less again if processes share what they compile. The main job, recorded
+# benchmarks and notebooks run what users run.
+compile_quickly()
 if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     SHARED = tempfile.TemporaryDirectory(prefix="leaveout-compiled-")  # gone when pytest is
     os.environ["JAX_COMPILATION_CACHE_DIR"] = SHARED.name

@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import scipy.linalg
 from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -205,5 +206,6 @@ def _fastest(task, items, known: float = 0.0) -> tuple[float, str]:
 
         pool(delayed(task)(item) for item in items[: cores()])  # starts the processes
         together = median(parallel)
+    get_reusable_executor().shutdown()  # its processes would stay for minutes
     alone = known if known > _AGAIN else median(serial)
     return min((alone, "one process"), (together, f"{cores()} processes"))
