@@ -16,7 +16,7 @@ from leaveout.objectives.abstract import AbstractScores, as_scores, weigh
 from leaveout.objectives.checks import leading_axes, parts
 from leaveout.objectives.linear import as_linear
 from leaveout.objectives.rounding import score_error, units_of
-from leaveout.objectives.sparse import Inputs
+from leaveout.objectives.sparse import Inputs, Sparse
 from leaveout.objectives.steps import Unread, is_unread
 from leaveout.runtime.columns import (
     column,
@@ -235,7 +235,7 @@ def queries(x, y, offset, name, by=None) -> Inputs:
     return x
 
 
-def inputs_of(objective: AbstractScores, x: Inputs, name: str) -> Array:
+def inputs_of(objective: AbstractScores, x: Inputs, name: str) -> Array | Sparse:
     """Query inputs as an objective takes them; of a table what the steps before it make.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores, weigh
-from leaveout.objectives.centre import far_centre, measured_from, shifted
+from leaveout.objectives.centre import Measured, measured, some_kept, varying
 from leaveout.objectives.checks import encode, parts
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import Layout
@@ -66,8 +66,8 @@ class LinearObjective(AbstractScores):
         names: of the features, where x was a table.
         targets: names of several targets, where y was a table of them.
         fingerprint: which rows the examples are, where x, y or weights had a pandas index.
-        centre: (d) what the user's inputs are measured from here, or None (`centred`). The flat
-            theta then holds the scores at the centre in the place of the intercepts.
+        measured: how the user's inputs are measured here, or None (`centred`). The flat theta then
+            holds the scores at the centre in the place of the intercepts.
         span: coordinates of the weights in the span of the rows, or None (`centred`).
         steps: what makes inputs of a table or of texts, where the model came from a pipeline.
     """
@@ -84,7 +84,7 @@ class LinearObjective(AbstractScores):
     names: Names | None = eqx.field(static=True, default=None)
     targets: Names | None = eqx.field(static=True, default=None)
     fingerprint: Fingerprint | None = None
-    centre: Float[Array, "d"] | None = None
+    measured: Measured | None = None
     span: Span | None = None
     steps: Steps | None = eqx.field(static=True, default=None)
 
@@ -186,11 +186,14 @@ class LinearObjective(AbstractScores):
 
     def centred(self) -> "LinearObjective":
         """Columns measured from their means, or rows in their span, where one serves."""
-        return self._around_means().spanned()
+        if not self.sparse:
+            return self._around_means().spanned()
+        inner = self.spanned()  # which whitens what it takes, however uneven
+        return self._around_means() if inner is self else inner
 
     def spanned(self, *, always: bool = False) -> "LinearObjective":
         """The weights in coordinates of the span of the rows, where these are fewer, or always."""
-        if is_traced(self) or self.span is not None or self.centre is not None:
+        if is_traced(self) or self.span is not None or self.measured is not None:
             return self
         if not always and self.n >= self.layout.features:
             return self  # without a copy of the inputs
@@ -209,19 +212,27 @@ class LinearObjective(AbstractScores):
     def _around_means(self) -> "LinearObjective":
         """Columns measured from their means, where the intercept is free and a mean is far out.
 
-        A column of mean m and variance s^2 costs m^2 / (s^2 + l2 / n) units of rounding in H. With
-        an intercept that nothing penalises the model, its weights and the penalty stay the same.
+        Sparse ones in units too, where they are uneven. A column of mean m and variance s^2 costs
+        m^2 / (s^2 + l2 / n) units of rounding in H. With an intercept that nothing penalises the
+        model, its weights and the penalty stay the same.
         """
         biases = self.layout.size - self.layout.outputs
-        if not self.layout.intercept or is_traced(self) or isinstance(self.design, Sparse):
+        if is_traced(self):
             return self
-        if np.asarray(self.penalised)[biases:].any():
+        free = self.layout.intercept and not np.asarray(self.penalised)[biases:].any()
+        if not free and not self.sparse:
             return self
         rows = np.zeros(self.p)  # one row of the design's columns an output
         rows[self.layout.order()] = float(self.l2) * np.asarray(self.penalised, float)
         least = rows.reshape(self.outputs, -1).min(axis=0)
-        found = far_centre(self.design, self.weights, least.astype(self.design.dtype))
-        return self if found is None else self._measured_from(*found)
+        found = measured(
+            self.design,
+            self.weights,
+            least.astype(self.design.dtype),
+            self.layout.features,
+            free=free,
+        )
+        return self if found is None else self._measured(*found)
 
     def measured_as(self, other):
         """Columns measured from the centre of another, or rows in its span.
@@ -232,12 +243,12 @@ class LinearObjective(AbstractScores):
         other = as_linear(other)
         if other.span is not None:
             return self._spanned_as(other.span, other)
-        if other.centre is None:
+        if other.measured is None:
             return self
-        kept = jnp.any(other.design != 0, axis=0)
+        kept = varying(other.design)
         if is_traced(self.design):  # a column that was constant may move
             kept = jnp.ones_like(kept)
-        return self._measured_from(other.centre, kept)
+        return self._measured(other.measured, kept)
 
     def _spanned_as(self, span: Span, other: "LinearObjective") -> "LinearObjective":
         penalised = np.asarray(self.penalised)
@@ -246,25 +257,29 @@ class LinearObjective(AbstractScores):
         falls = jnp.asarray(span.falls(other.layout, penalised))
         return dataclasses.replace(other, penalised=falls, **mine)
 
-    def _measured_from(self, centre, kept) -> "LinearObjective":
-        design = jnp.where(kept[None], measured_from(centre, self.design), 0.0)
-        return dataclasses.replace(self, design=design, centre=centre)
+    def _measured(self, how: Measured, kept) -> "LinearObjective":
+        return dataclasses.replace(
+            self,
+            design=some_kept(how.rows(self.design), kept),
+            penalised=how.falls(self.layout, self.penalised),
+            measured=how,
+        )
 
-    def brought_in(self, design: Float[Array, "m q"]) -> Float[Array, "m q"]:
-        """Rows of a design in the user's coordinates, measured from the centre."""
-        return design if self.centre is None else measured_from(self.centre, design)
+    def brought_in(self, design: Design) -> Design:
+        """Rows of a design in the user's coordinates, measured as these are."""
+        return design if self.measured is None else self.measured.rows(design)
 
     def shown(self, theta):
         """Flat theta of the user's columns, with intercepts that are scores at their origin."""
         if self.span is not None:
             return self.span.shown(self.layout, theta)
-        return theta if self.centre is None else shifted(self.layout, theta, -self.centre)
+        return theta if self.measured is None else self.measured.shown(self.layout, theta)
 
     def taken_in(self, theta):
         """Flat theta in the span of the rows, or with intercepts that are scores at the centre."""
         if self.span is not None:
             return self.span.taken_in(theta)
-        return theta if self.centre is None else shifted(self.layout, theta, self.centre)
+        return theta if self.measured is None else self.measured.taken_in(self.layout, theta)
 
     def made_of(self, given):
         """What the steps before the model make of inputs."""
@@ -284,7 +299,7 @@ class LinearObjective(AbstractScores):
         elif sparse is not None or is_table(x):
             x = matrix(x, "inputs")
         x = self._rows(x, self.known_layout.features)
-        x = x if self.centre is None else x - self.centre[None]
+        x = x if self.measured is None else self.measured.rows(x)
         return x if self.span is None else self.span.inward(x)
 
     def _rows(self, x, features: int) -> Design:
