@@ -123,7 +123,7 @@ class Linear:
         design, y = self.design if design is None else design, self.y if y is None else y
         return LOSSES[self.loss](how, how.number(design) @ matrix.T, how.number(y))[0]
 
-    def minimum(self, how: Arithmetic, start: np.ndarray, v: np.ndarray, steps: int = 200):
+    def minimum(self, how: Arithmetic, start: np.ndarray, v: np.ndarray, steps: int = 1000):
         """The weight matrix (K q) at the minimum of sum_i v_i loss_i and penalty, near `start`.
 
         None where there is none, or not one: the Hessian is singular in more directions than the
@@ -148,6 +148,21 @@ class Linear:
             far = 0.0 if self.loss == "squares" else np.abs(self.design @ step.T).max()
             matrix = matrix - how.number(step * (np.log1p(far) / far if far > 1e-9 else 1.0))
         return None
+
+    def has_minimum(self, v: np.ndarray) -> bool:
+        """Whether there is a minimum for certain: weights have a penalty, intercepts have bounds.
+
+        A free intercept is bounded where there are examples of every kind left that pulls at it.
+        """
+        free = self.penalty == 0
+        if free[:-1].any() or (v < 0).any():
+            return False
+        left = self.y[v > 0]
+        if not free[-1] or self.loss in ("squares", "huber"):
+            return bool(len(left)) or not free[-1]
+        if self.loss == "poisson":
+            return bool((left > 0).any())
+        return len(np.unique(left)) == len(np.unique(self.y))
 
     def _turn(self, v) -> np.ndarray:
         """(q q) T to centred and scaled columns: design T; of a constant last column only."""

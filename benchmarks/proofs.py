@@ -231,6 +231,10 @@ def attack(case: Case, seed: int, how: Arithmetic = LONG, methods=METHODS, tries
     if before is None:
         found["no_truth"] += 1
     truths = [None if before is None else problem.model.minimum(how, start, v) for v in stays]
+    lost = [
+        before is None or (theta is None and problem.model.has_minimum(v))
+        for theta, v in zip(truths, stays, strict=True)
+    ]
     effects = [
         None
         if theta is None
@@ -249,11 +253,13 @@ def attack(case: Case, seed: int, how: Arithmetic = LONG, methods=METHODS, tries
             except lo.SolveError:
                 found["refused"] += 1
                 continue
-        found += _judged(given, effects, how, f"{method.name} of {problem.kind}")
+        found += _judged(given, effects, lost, how, f"{method.name} of {problem.kind}")
     return found
 
 
-def _judged(given: lo.Effects, effects: list, how: Arithmetic, what: str) -> Counter:
+def _judged(
+    given: lo.Effects, effects: list, lost: list[bool], how: Arithmetic, what: str
+) -> Counter:
     assert given.lower is not None
     assert given.upper is not None
     assert given.certificate is not None
@@ -265,7 +271,7 @@ def _judged(given: lo.Effects, effects: list, how: Arithmetic, what: str) -> Cou
         found["checks"] += finite.size
         if truth is None:  # nothing may be proven of what has no minimum
             found["without_truth"] += finite.size
-            found["unbacked"] += int(finite.any())
+            found["unbacked"] += int(finite.any() and not lost[i])  # the truth's own failure else
             continue
         low, high = how.number(given.lower[i]), how.number(given.upper[i])
         broken = np.asarray((truth < low) | (truth > high), bool)

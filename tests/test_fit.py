@@ -195,6 +195,18 @@ def test_cross_validation_agrees_with_scikit_learn():
     assert result.l2 == grid[np.argmax(np.mean(expected, axis=1))]
 
 
+def test_an_example_of_weight_two_is_scored_as_two():
+    rng = np.random.default_rng(0)
+    x, y, number = rng.normal(size=(40, 3)), rng.integers(2, size=40), np.arange(40) % 4
+    twice = np.r_[np.arange(40), np.arange(9)]
+    found = lo.cross_validate(lo.logistic(x, y, weights=np.bincount(twice)), [1.0], folds=number)
+    alone = lo.cross_validate(lo.logistic(x[twice], y[twice]), [1.0], folds=number[twice])
+    assert found.accuracy is not None
+    assert alone.accuracy is not None
+    np.testing.assert_allclose(found.accuracy, alone.accuracy, rtol=1e-12)
+    np.testing.assert_allclose(found.loss, alone.loss, rtol=1e-7)
+
+
 def test_examples_without_weight_are_no_part_of_cross_validation():
     rng = np.random.default_rng(0)
     x, y, number = rng.normal(size=(40, 3)), rng.integers(2, size=40), np.arange(40) % 4
@@ -225,12 +237,13 @@ def test_cross_validation_by_loss_takes_folds_follows_the_key_and_warns_of_edges
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an edge may win: that is not what is asked here
         by_hand = lo.cross_validate(objective, [0.1, 5.0, 1e4], folds=number)
-    stays = jnp.asarray(number != 1, float)
+    stays = objective.weights * (number != 1)
     theta = lo.fit(objective.with_l2(5.0)).flat
     for _ in range(30):
         problem5 = objective.with_l2(5.0)
         theta -= jnp.linalg.solve(problem5.hessian(theta, stays), problem5.gradient(theta, stays))
-    held = objective.losses(theta)[number == 1].mean()
+    losses, out = objective.losses(theta), number == 1
+    held = np.average(losses[out], weights=objective.weights[out])
     np.testing.assert_allclose(by_hand.loss[1, 1], held, rtol=1e-8)
 
 

@@ -98,7 +98,7 @@ def test_no_interval_is_violated_beyond_float64():
     found = attacks(15, 0, LONG, CASES[:1], [lo.Newton()])
     assert found["which"] == []
     assert not found.get("crossed")
-    assert found["finite"] > 2000
+    assert found["finite"] > 1500
 
 
 @pytest.mark.slow
@@ -138,9 +138,11 @@ def test_a_theta_that_is_not_quite_an_optimum_is_allowed_for(method):
     truth = true_effects(x, Y, 0.5, groups, start_of(exact))
     assert broken(found, truth) == 0
     assert found.certificate is not None
-    assert found.certificate[0] != lo.Certificate.certified  # proven to less than the change
-    assert found.certificate[2] == lo.Certificate.certified
-    assert np.isfinite(found.width).all()
+    assert (found.certificate == lo.Certificate.certified).all()
+    loss = lo.measures.loss((x[:1], Y[:1])).bind(exact.objective)
+    at, there = (float(loss.values(fit.objective, fit.flat, None)[0]) for fit in (exact, near))
+    width = found.width[0, found.measure.index("loss")]
+    assert width < 0.1 * abs(at - there)  # with f(theta_hat) as given it would not hold
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Gates: what is refused, or warned of, before anything is computed; passed once a call."""
 
-import contextlib
 import dataclasses
 import enum
 from collections.abc import Collection
@@ -18,7 +17,7 @@ from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.linear import as_linear
-from leaveout.runtime.sharding import devices, entry_point, is_traced, replicate, to_host, tracing
+from leaveout.runtime.sharding import at_once, devices, entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.tables import check_rows
 from leaveout.runtime.text import warn
@@ -157,8 +156,8 @@ def check_own(fit: Fit) -> None:
     """
     if fit.metric is None or is_traced(fit):
         return
-    with jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext():
-        found = to_host(_own(fit, fit.metric))  # of numbers, inside jit too
+    with at_once():
+        found = to_host(_own(fit, fit.metric))
     others, decrement, apart = (part.item() for part in found)
     if others:
         told = float(to_host(fit.residual))
@@ -199,7 +198,8 @@ def _own(fit: Fit, factor: Factor):
 @entry_point
 def _check_optimum(fit: Fit, groups: Groups) -> None:
     decrement = float(to_host(fit.residual))
-    lengths = _predicted(fit, groups)
+    with at_once():
+        lengths = _predicted(fit, groups)
     if lengths is None:
         return
     predicted = float(np.sqrt(np.mean(lengths**2)))

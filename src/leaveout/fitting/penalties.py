@@ -49,8 +49,9 @@ class CrossValidation:
 
     Attributes:
         grid: (l) penalties, absolute (not divided by n).
-        accuracy: (l folds) share of held-out examples whose label is predicted, or None.
-        loss: (l folds) mean held-out loss.
+        accuracy: (l folds) share of held-out examples whose label is predicted, or None; base
+            weights count here as in training.
+        loss: (l folds) mean held-out loss, by base weights likewise.
         criterion: which of them decided.
         best: position of the winner in the grid: the first maximum of the mean accuracy (so ties go
             to the smaller penalty), or the first minimum of the mean loss; of those whose fits
@@ -135,7 +136,8 @@ def cross_validate(
             "these sparse rows are too many for their span; compare fits by hand"
         )
     fits = path(objective, grid, kept)
-    accuracy, loss = _held_out(objective, fits.value, jnp.asarray(held))
+    scored = held * to_host(objective.weights)[None]
+    accuracy, loss = _held_out(objective, fits.value, jnp.asarray(scored))
     accuracy = np.asarray(accuracy) if objective.labelled else None
     score = accuracy if criterion is Criterion.accuracy else -np.asarray(loss)
     status = _judged(objective, grid, fits, jnp.asarray(kept))
@@ -239,20 +241,20 @@ def _folds(n, folds, key) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _held_out(objective, points, held):
-    """Accuracy and mean loss of the held-out examples, (l f) each."""
+def _held_out(objective, points, weights):
+    """Accuracy and mean loss of the held-out examples, (l f) each, by their weights (f n)."""
 
     def score(theta, out):
         count = jnp.sum(out)
-        losses = jnp.where(out, objective.losses(theta), 0.0)
+        losses = weigh(out, objective.losses(theta))
         if not objective.labelled:
             return jnp.nan, jnp.sum(losses) / count
         scores = objective.scores(theta)
         guess = scores[:, 0] > 0 if scores.shape[1] == 1 else jnp.argmax(scores, axis=1)
         right = guess.astype(jnp.int32) == jnp.asarray(objective.y, jnp.int32)
-        return jnp.sum(right & out) / count, jnp.sum(losses) / count
+        return jnp.sum(right * out) / count, jnp.sum(losses) / count
 
     def row(thetas):
-        return jax.lax.map(lambda lane: score(*lane), (thetas, held))
+        return jax.lax.map(lambda lane: score(*lane), (thetas, weights))
 
     return jax.lax.map(row, points)

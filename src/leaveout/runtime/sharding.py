@@ -21,6 +21,7 @@ from jaxtyping import PyTree
 
 __all__ = [
     "AXES",
+    "at_once",
     "constrain",
     "devices",
     "entry_point",
@@ -63,6 +64,14 @@ def is_traced(tree: PyTree) -> bool:
 def tracing() -> bool:
     """Whether JAX is writing a program down, as inside jit, whatever one computes with."""
     return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
+def at_once() -> contextlib.AbstractContextManager:
+    """Inside, what is computed with numbers that are known is known, though a program is written.
+
+    Without that JAX would write it into the program, whatever it is computed with.
+    """
+    return jax.ensure_compile_time_eval() if tracing() else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
