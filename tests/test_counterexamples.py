@@ -253,8 +253,7 @@ def test_figure_3_is_drawn_with_its_numbers(tmp_path):
     row = rows["reversal", None]
     np.testing.assert_allclose(row["factors"], factor_of_copies(example), rtol=1e-10)
     assert row["spearman"] == row["spearman_actual"] == -1.0
-    # all rounding: .493 as users compile it, .483 as tests do, .49 in the paper
-    np.testing.assert_allclose(rows["gauss4", None]["spearman"], 0.49, atol=0.02)
+    np.testing.assert_allclose(rows["gauss4", None]["spearman"], 0.493, atol=5e-4)
     tilted = rows["blind spot", 0.05]
     assert tilted["influence"] < 0 < tilted["newton"] < tilted["actual"]
 
