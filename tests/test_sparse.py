@@ -314,37 +314,41 @@ def _times(x, spread: float) -> Any:
 
 
 def _unscaled(spread: float, **options):
-    """Fits to sparse rows, many of them, and to the same written out by hand: centred, in units."""
-    x = _times(
-        scipy.sparse.random_array((200, 60), density=0.1, rng=np.random.default_rng(5)), spread
-    )
+    """Models of sparse rows, and of the same written out by hand: centred, in units."""
+    words = scipy.sparse.random_array((120, 150), density=0.1, rng=np.random.default_rng(5))
+    x = _times(words, spread)
     dense = x.toarray()
-    centre = np.where(np.arange(63) < 60, 0.0, dense.mean(axis=0))
-    unit = np.r_[np.ones(60), spread, 1e6, 1.0]
+    centre = np.where(np.arange(153) < 150, 0.0, dense.mean(axis=0))
+    unit = np.r_[np.ones(150), spread, 1e6, 1.0]
     z = (dense - centre) / unit
-    z[:, 62] = 0.0
-    y = (z[:, :10].sum(axis=1) + z[:, 60] > np.random.default_rng(6).normal(size=200)).astype(float)
-    falls = np.ones(63) / unit**2
-    by_hand = lo.logistic(z, y, l2=np.append(0.3 * falls, 0.0), **options)
-    return x, lo.logistic(x, y, l2=0.3, **options), by_hand, (centre, unit)
+    z[:, 152] = 0.0
+    y = (z[:, :10].sum(axis=1) + z[:, 150] > np.random.default_rng(6).normal(size=120)).astype(
+        float
+    )
+    by_hand = lo.logistic(z, y, l2=np.append(1 / unit**2, 0.0), **options)
+    return x, lo.logistic(x, y, l2=1.0, **options), by_hand, (centre, unit)
 
 
 @pytest.mark.parametrize("spread", [3e7, 10.0])
 def test_columns_far_out_and_of_any_size_are_measured_so(spread):
     x, sparse, by_hand, (centre, unit) = _unscaled(spread)
     one, two = lo.fit(sparse), lo.fit(by_hand)
+    assert sparse.sparse
     assert one.centred is not None
-    assert linear(one.centred).measured is not None
-    groups = lo.Groups.from_indices([range(9), [50, 60], range(100, 140)], n=200)
+    how = linear(one.centred).measured
+    assert how is not None
+    assert how.knows(linear(one).design)  # and verbs need not measure them again
+    assert not how.knows(linear(one).design[:100])
+    groups = lo.Groups.from_indices([range(9), [50, 60], range(90, 115)], n=120)
     query = x[:4]
     measured = (query.toarray() - centre) / unit
-    measured[:, 62] = 0.0
+    measured[:, 152] = 0.0
     for method in (lo.Influence(), lo.Newton(), lo.Retrain()):
         a = lo.effects(one, groups, lo.measures.prediction(query), method)
         b = lo.effects(two, groups, lo.measures.prediction(measured), method)
         assert not a.status.any()
         assert _apart(a.value, b.value) < 1e-6
-    column = lo.measures.parameter(60)
+    column = lo.measures.parameter(150)
     a, b = (lo.effects(fit, groups, column, lo.Retrain()).value for fit in (one, two))
     assert _apart(a * spread, b) < 1e-6
 
@@ -356,7 +360,7 @@ def test_points_are_added_among_columns_far_out():
     more, y = x[:6], np.r_[1.0, 0, 1, 0, 1, 0]
     bigger, groups = lo.add(fit, (more, y), ["all"] * 6)
     both: Any = scipy.sparse.vstack([x, more], format="csr")
-    whole = lo.fit(lo.logistic(both, np.r_[np.asarray(sparse.y), y], l2=0.3))
+    whole = lo.fit(lo.logistic(both, np.r_[np.asarray(sparse.y), y], l2=1.0))
     effect = lo.effects(bigger, groups, lo.measures.prediction(x[:4]), lo.Retrain())
     scores = [linear(each).scores(each.flat, x[:4])[:, 0] for each in (whole, fit)]
     expected = scores[0] - scores[1]

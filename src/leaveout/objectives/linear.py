@@ -245,6 +245,8 @@ class LinearObjective(AbstractScores):
             return self._spanned_as(other.span, other)
         if other.measured is None:
             return self
+        if other.measured.knows(self.design):
+            return self._in_place_of(other.measured, other.design)
         kept = varying(other.design)
         if is_traced(self.design):  # a column that was constant may move
             kept = jnp.ones_like(kept)
@@ -258,12 +260,12 @@ class LinearObjective(AbstractScores):
         return dataclasses.replace(other, penalised=falls, **mine)
 
     def _measured(self, how: Measured, kept) -> "LinearObjective":
-        return dataclasses.replace(
-            self,
-            design=some_kept(how.rows(self.design), kept),
-            penalised=how.falls(self.layout, self.penalised),
-            measured=how,
-        )
+        return self._in_place_of(how, some_kept(how.rows(self.design), kept))
+
+    def _in_place_of(self, how: Measured, design: Design) -> "LinearObjective":
+        """The same with the design as it was measured."""
+        penalised = how.falls(self.layout, self.penalised)
+        return dataclasses.replace(self, design=design, penalised=penalised, measured=how)
 
     def brought_in(self, design: Design) -> Design:
         """Rows of a design in the user's coordinates, measured as these are."""
