@@ -157,9 +157,11 @@ class Linear:
         free = self.penalty == 0
         if free[:-1].any() or (v < 0).any():
             return False
+        if not free[-1]:
+            return True
         left = self.y[v > 0]
-        if not free[-1] or self.loss in ("squares", "huber"):
-            return bool(len(left)) or not free[-1]
+        if self.loss in ("squares", "huber"):
+            return bool(len(left))
         if self.loss == "poisson":
             return bool((left > 0).any())
         return len(np.unique(left)) == len(np.unique(self.y))
