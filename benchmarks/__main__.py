@@ -7,7 +7,6 @@ comes first, each case is recorded when it is done, and after --minutes no other
 """
 
 import argparse
-import functools
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -47,14 +46,15 @@ def main() -> None:
     if options.only is not None and options.only not in found:
         raise SystemExit(f"--only {options.only}: expected one of {', '.join(found)}")
     chosen = [options.only] if options.only else _ON_DEVICE if there else found
-    one = functools.partial(run, out=out, size=size)
     if options.smoke and len(chosen) > 1:  # two at a time, as nobody reads their times
         work = multiprocessing.get_context("spawn")
         ready = (begin, (size, options.device, options.minutes))
         with ProcessPoolExecutor(2, work, *ready) as pool:
-            list(pool.map(one, chosen))
+            for done in [pool.submit(run, name, out, size) for name in chosen]:
+                done.result()
     else:
-        list(map(one, chosen))
+        for name in chosen:
+            run(name, out, size)
     for path in draw(out):
         print(f"drew {path}")
 

@@ -31,8 +31,9 @@ _LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)  # of l2 / n
 
 def main(folder: Path, size: str) -> None:
     """Everything; the paper's data only in a full run."""
+    smoke = size == "smoke"
     per_shape = {"smoke": 2, "small": 100, "full": 400}[size]
-    shapes = SHAPES[:1] if size == "smoke" else SHAPES
+    shapes = SHAPES[:1] if smoke else SHAPES
     rows = [
         {"loss": name, "outputs": outputs, "n": n, "d": d}
         | checks((name, outputs, n, d), per_shape, 1)
@@ -46,7 +47,6 @@ def main(folder: Path, size: str) -> None:
         "small": ["breast_cancer"],
         "full": ["breast_cancer", "diabetes", "cdr", "digits", "mnist_small", "fishdog"],
     }[size]
-    smoke = size == "smoke"
     methods, levels = (_METHODS[::4], _LEVELS[:1]) if smoke else (_METHODS, _LEVELS)
     ladder, trust, count = [], [], 20 if smoke else 200
     for name in names:

@@ -139,6 +139,7 @@ def test_a_theta_that_is_not_quite_an_optimum_is_allowed_for(method):
     assert broken(found, truth) == 0
     assert found.certificate is not None
     assert (found.certificate == lo.Certificate.certified).all()
+    assert np.isfinite(found.width).all()
     loss = lo.measures.loss((x[:1], Y[:1])).bind(exact.objective)
     at, there = (float(loss.values(fit.objective, fit.flat, None)[0]) for fit in (exact, near))
     width = found.width[0, found.measure.index("loss")]

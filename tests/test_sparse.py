@@ -300,11 +300,6 @@ def test_dense_rows_go_into_their_span_too():
     assert ((proven.lower <= two) & (two <= proven.upper)).all()
 
 
-def _apart(one, other) -> float:
-    """The largest difference, of the largest there is."""
-    return float(np.max(np.abs(one - other)) / np.max(np.abs(other)))
-
-
 def _times(x, spread: float) -> Any:
     """Sparse rows with a Unix time, a count of pages in thousands and a constant behind them."""
     rng = np.random.default_rng(3)
@@ -313,7 +308,7 @@ def _times(x, spread: float) -> Any:
     return scipy.sparse.hstack([x, np.column_stack(more)], format="csr")
 
 
-def _unscaled(spread: float, **options):
+def _unscaled(spread: float):
     """Models of sparse rows, and of the same written out by hand: centred, in units."""
     words = scipy.sparse.random_array((120, 150), density=0.1, rng=np.random.default_rng(5))
     x = _times(words, spread)
@@ -325,8 +320,8 @@ def _unscaled(spread: float, **options):
     y = (z[:, :10].sum(axis=1) + z[:, 150] > np.random.default_rng(6).normal(size=120)).astype(
         float
     )
-    by_hand = lo.logistic(z, y, l2=np.append(1 / unit**2, 0.0), **options)
-    return x, lo.logistic(x, y, l2=1.0, **options), by_hand, (centre, unit)
+    by_hand = lo.logistic(z, y, l2=np.append(1 / unit**2, 0.0))
+    return x, lo.logistic(x, y, l2=1.0), by_hand, (centre, unit)
 
 
 @pytest.mark.parametrize("spread", [3e7, 10.0])
@@ -347,10 +342,10 @@ def test_columns_far_out_and_of_any_size_are_measured_so(spread):
         a = lo.effects(one, groups, lo.measures.prediction(query), method)
         b = lo.effects(two, groups, lo.measures.prediction(measured), method)
         assert not a.status.any()
-        assert _apart(a.value, b.value) < 1e-6
+        _alike(a.value, b.value, 1e-6)
     column = lo.measures.parameter(150)
     a, b = (lo.effects(fit, groups, column, lo.Retrain()).value for fit in (one, two))
-    assert _apart(a * spread, b) < 1e-6
+    _alike(a * spread, b, 1e-6)
 
 
 @pytest.mark.slow
@@ -364,4 +359,4 @@ def test_points_are_added_among_columns_far_out():
     effect = lo.effects(bigger, groups, lo.measures.prediction(x[:4]), lo.Retrain())
     scores = [linear(each).scores(each.flat, x[:4])[:, 0] for each in (whole, fit)]
     expected = scores[0] - scores[1]
-    assert _apart(effect.value[0], np.asarray(expected)) < 1e-6
+    _alike(effect.value[0], np.asarray(expected), 1e-6)

@@ -198,8 +198,7 @@ def _own(fit: Fit, factor: Factor):
 @entry_point
 def _check_optimum(fit: Fit, groups: Groups) -> None:
     decrement = float(to_host(fit.residual))
-    with at_once():
-        lengths = _predicted(fit, groups)
+    lengths = _predicted(fit, groups)
     if lengths is None:
         return
     predicted = float(np.sqrt(np.mean(lengths**2)))
@@ -242,17 +241,18 @@ def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
     Of other objectives than linear models, where g(w) of a group is a pass over the data, of a few
     groups that stand for all.
     """
-    sandwich, floor = to_host((fit.sandwich, rounding(fit.flat, fit.metric, fit.sandwich)))
-    if float(to_host(fit.residual)) <= max(_SURE * float(sandwich), float(floor)):
-        return None
-    if fit.metric is None:  # as of groups drawn at random
-        return float(to_host(fit.sandwich)) * np.sqrt(groups.size / fit.objective.n)
-    expansion = expansion_of(fit)
-    if isinstance(expansion, LinearExpansion) and devices() == 1:
-        gradients = listed_gradients(expansion, groups, taken_by(fit.objective, groups))
-        return np.asarray(to_host(_white_lengths(fit.metric, gradients)))
-    rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
-    return np.asarray(to_host(_lengths(fit, fit.metric, leaving(fit, groups, rows))))
+    with at_once():
+        sandwich, floor = to_host((fit.sandwich, rounding(fit.flat, fit.metric, fit.sandwich)))
+        if float(to_host(fit.residual)) <= max(_SURE * float(sandwich), float(floor)):
+            return None
+        if fit.metric is None:  # as of groups drawn at random
+            return float(to_host(fit.sandwich)) * np.sqrt(groups.size / fit.objective.n)
+        expansion = expansion_of(fit)
+        if isinstance(expansion, LinearExpansion) and devices() == 1:
+            gradients = listed_gradients(expansion, groups, taken_by(fit.objective, groups))
+            return np.asarray(to_host(_white_lengths(fit.metric, gradients)))
+        rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
+        return np.asarray(to_host(_lengths(fit, fit.metric, leaving(fit, groups, rows))))
 
 
 @eqx.filter_jit

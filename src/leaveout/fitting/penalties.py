@@ -126,9 +126,10 @@ def cross_validate(
     criterion = _criterion(criterion, objective.labelled)
     # (f n) True where held out; examples without weight fill up sharded data, and are not there
     check_rows(common_rows(folds=folds), objective.fingerprint, "folds", "the data")
-    held = _folds(objective.n, folds, key) & (to_host(objective.weights) > 0)[None]
+    weights = to_host(objective.weights)[None]
+    held = _folds(objective.n, folds, key) & (weights > 0)
     held = held[held.any(axis=1)]
-    kept = (~held).astype(objective.weights.dtype) * to_host(objective.weights)[None]
+    kept, scored = weights * ~held, weights * held
     objective = objective.centred()
     if objective.sparse:
         raise ValueError(
@@ -136,7 +137,6 @@ def cross_validate(
             "these sparse rows are too many for their span; compare fits by hand"
         )
     fits = path(objective, grid, kept)
-    scored = held * to_host(objective.weights)[None]
     accuracy, loss = _held_out(objective, fits.value, jnp.asarray(scored))
     accuracy = np.asarray(accuracy) if objective.labelled else None
     score = accuracy if criterion is Criterion.accuracy else -np.asarray(loss)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
 from leaveout.objectives.layout import Layout
-from leaveout.objectives.sparse import Design, Sparse
+from leaveout.objectives.sparse import Design, Sparse, divided
 from leaveout.runtime.batches import summed
 from leaveout.runtime.memory import PASS_EXAMPLES
 from leaveout.runtime.sharding import replicate
@@ -62,8 +62,7 @@ class Measured(eqx.Module):
         moved = scipy.sparse.csr_array((np.tile(centre[far], n), *at), shape=given.shape)
         found = given.host() - moved
         if self.unit is not None:
-            unit = _with_ones(self.unit, given.shape[1] - len(self.unit))
-            found = found @ scipy.sparse.diags_array(1 / np.asarray(unit, float))
+            found = divided(found, _with_ones(self.unit, given.shape[1] - len(self.unit)))
         return Sparse.of(scipy.sparse.csr_array(found), given.dtype)
 
     def taken_in(self, layout: Layout, theta: Float[Array, "... p"]) -> Float[Array, "... p"]:
@@ -172,10 +171,9 @@ def _moments_of_sparse(design: Sparse, weights, penalty):
 def some_kept(design: Design, kept: Bool[Array, "q"]) -> Design:
     """A design, the columns that are not kept made zero."""
     if isinstance(design, Sparse):
-        import scipy.sparse
-
-        keep = scipy.sparse.diags_array(np.asarray(kept, float))
-        return Sparse.of(scipy.sparse.csr_array(design.host() @ keep), design.dtype)
+        if bool(kept.all()):
+            return design
+        return Sparse.of(divided(design.host(), jnp.where(kept, 1.0, jnp.inf)), design.dtype)
     return jnp.where(kept[None], design, 0.0)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from leaveout.objectives.layout import Layout
-from leaveout.objectives.sparse import Design, Sparse
+from leaveout.objectives.sparse import Design, Sparse, divided
 from leaveout.runtime.memory import FACTORISED, budget
 from leaveout.runtime.sharding import replicate
 from leaveout.runtime.tables import Rows
@@ -245,10 +245,7 @@ def _scaled(x: Design, root: Array) -> Design:
     """The matrix, its columns divided."""
     if not isinstance(x, Sparse):
         return x / root[None]
-    import scipy.sparse
-
-    each = scipy.sparse.diags_array(1 / np.asarray(root, float))
-    return Sparse.of(scipy.sparse.csr_array(x.host() @ each), x.dtype)
+    return Sparse.of(divided(x.host(), root), x.dtype)
 
 
 def _product(x: Rows, rows: Design) -> Array:

@@ -23,6 +23,7 @@ __all__ = [
     "as_design",
     "crossproduct",
     "curved",
+    "divided",
     "some_columns",
     "widened",
 ]
@@ -224,6 +225,13 @@ def as_design(x: Design) -> Sparse:
     import scipy.sparse
 
     return Sparse.of(scipy.sparse.csr_array(np.asarray(x, float)), x.dtype)
+
+
+def divided(given: Rows, by) -> Rows:
+    """SciPy's rows, their columns divided."""
+    import scipy.sparse
+
+    return scipy.sparse.csr_array(given @ scipy.sparse.diags_array(1 / np.asarray(by, float)))
 
 
 def widened(x: Design | np.ndarray, intercept: bool) -> Design:

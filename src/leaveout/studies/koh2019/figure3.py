@@ -70,8 +70,9 @@ def figure(names: Sequence[str] | None = None, *, out: str | os.PathLike = ".") 
 def _pair(example: Counterexample) -> tuple[Effects, Effects]:
     """Influence and Newton's effect of all groups, as in the paper: those too far as well."""
     first, newton = (example.effects(each) for each in (Influence(), Newton(linearised=True)))
-    codes = first.status, first.column_status
-    return first, dataclasses.replace(newton, status=codes[0], column_status=codes[1])
+    return first, dataclasses.replace(
+        newton, status=first.status, column_status=first.column_status
+    )
 
 
 def _facts(panel: str, first: Effects, second: Effects, column: int = 0) -> dict[str, Any]:
