@@ -79,6 +79,15 @@ def test_parameters_and_changes_are_those_of_the_inputs_as_given(kind):
         np.testing.assert_allclose(trees[0].bias, bias, rtol=1e-5)
 
 
+def test_rows_are_measured_once_a_fit_unless_they_are_replaced():
+    (far, _), _, _ = both("logistic", 1e6)
+    assert far.centred is not None
+    inner, given = linear(far.centred), linear(far)
+    assert given.measured_as(inner).design is inner.design
+    other = lo.logistic(given.x[::-1], given.y, l2=0.5)
+    assert np.array_equal(other.measured_as(inner).design, inner.design[::-1])
+
+
 @pytest.mark.slow
 def test_measures_of_theta_are_in_the_inputs_as_given():
     offset = 1e4

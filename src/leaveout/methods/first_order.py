@@ -27,7 +27,7 @@ from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, t
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.batches import in_rungs
-from leaveout.runtime.memory import CHUNK_GROUPS, MANY_GROUPS, budget, longest
+from leaveout.runtime.memory import CHUNK_GROUPS, FEW_GROUPS, MANY_GROUPS, budget, longest
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import (
@@ -35,6 +35,7 @@ from leaveout.solvers import (
     Auto,
     Cholesky,
     Factor,
+    Solver,
     as_solver,
     judge,
     leverage,
@@ -48,7 +49,7 @@ __all__ = [
     "adjoint",
     "force_of",
     "influence",
-    "over_chunks",
+    "over_weights",
     "per_point",
     "self_influence",
 ]
@@ -97,11 +98,12 @@ class Influence(Method):
             return influence_at(fit, measures, self.curvature, self.at_changed)
         here = fit if self.rescaled else known(fit)
         solver, expansion = as_solver(self.solver), _expansion(here, self.rescaled)
+        few = _solved_together(here, expansion, solver)
 
         def change(groups: Groups, l2: Array | None = None) -> Change:
-            solution = over_chunks(
+            solution = _over_chunks(
                 here, expansion, groups, lambda b: _solve(expansion, here.metric, b, solver),
-                more=force_of(here, l2),
+                few, force_of(here, l2),
             )  # fmt: skip
             if is_traced((fit, l2)) and not self.rescaled:
                 refuse_own_l2(l2)
@@ -190,39 +192,68 @@ def self_influence(fit: Fit, groups: Groups) -> Solution:
     factor = fit.metric
     if factor is None:
         raise ValueError("the influence of groups on themselves needs a fit with a factor of H")
-    return over_chunks(fit, expansion_of(fit), groups, lambda b: _self_influence(factor, b))
+    return _over_chunks(fit, expansion_of(fit), groups, lambda b: _self_influence(factor, b))
 
 
-def over_chunks(
+def _over_chunks(
     fit: Fit,
     expansion: AbstractExpansion,
     groups: Groups,
     call: Callable[..., PyTree],
-    dense: bool = False,
+    few: int = FEW_GROUPS,
     more: Array | None = None,
 ) -> PyTree:
-    """The joined answers of call(g(w) (b p)) over all groups; of w (b n) if `dense`.
+    """The joined answers of call(g(w) (b p)) over all groups, at least `few` at a time.
 
-    `more` (g p) is added to g(w), or handed over beside w.
+    `more` (g p) is added to g(w).
     """
-    objective = fit.objective
-    listed = not dense and worth_listing(fit, expansion, groups)
-    held = 0 if listed else 8 * objective.n * (2 + objective.floats_per_example)
+    objective, count = fit.objective, len(groups)
+    listed = worth_listing(fit, expansion, groups)
+
+    def gradients(rows: np.ndarray):
+        some = groups[rows]
+        if not listed:
+            return _pulled(expansion, leaving(fit, some))
+        assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
+        return listed_gradients(expansion, some, taken_by(objective, some))
+
+    many = CHUNK_GROUPS if listed else MANY_GROUPS
+    found = in_rungs(count, _most(fit, 0 if listed else _held(fit)), gradients, many)
+    found = found if more is None else found + more
+    found = found if is_traced(found) else to_host(found)
+    return in_rungs(count, _most(fit), lambda rows: call(found[rows]), max(many, few), few)
+
+
+def over_weights(
+    fit: Fit, groups: Groups, call: Callable[..., PyTree], more: Array | None = None
+) -> PyTree:
+    """The joined answers of call(w (b n)) over all groups, `more` (g k) handed over beside w."""
 
     def answer(rows: np.ndarray):
-        some = groups[rows]
-        if listed:
-            assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
-            found = listed_gradients(expansion, some, taken_by(objective, some))
-            return call(found if more is None else found + more[rows])
-        w = leaving(fit, some)
-        if dense:
-            return call(w) if more is None else call(w, more[rows])
-        found = _pulled(expansion, w)
-        return call(found if more is None else found + more[rows])
+        w = leaving(fit, groups[rows])
+        return call(w) if more is None else call(w, more[rows])
 
-    most = longest(8 * 6 * objective.p + held, budget(), CHUNK_GROUPS)
-    return in_rungs(len(groups), most, answer, CHUNK_GROUPS if listed else MANY_GROUPS)
+    return in_rungs(len(groups), _most(fit, _held(fit)), answer)
+
+
+def _solved_together(fit: Fit, expansion: AbstractExpansion, solver: Solver) -> int:
+    """Groups that are solved together at least: many where most of the work is H, for all of them.
+
+    Their residuals come from H as it is summed over the data, n p^2 multiplications a solve.
+    """
+    direct = fit.metric is not None and isinstance(solver, Auto | Cholesky)
+    alone = isinstance(expansion, LinearExpansion) and expansion.layout.outputs == 1
+    return MANY_GROUPS if direct and alone else FEW_GROUPS
+
+
+def _most(fit: Fit, held: int = 0) -> int:
+    """Groups that fit in memory, each with its gradient and change, and so many bytes beside."""
+    return longest(8 * 6 * fit.objective.p + held, budget(), CHUNK_GROUPS)
+
+
+def _held(fit: Fit) -> int:
+    """Bytes of what a group takes from every example."""
+    return 8 * fit.objective.n * (2 + fit.objective.floats_per_example)
 
 
 def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:

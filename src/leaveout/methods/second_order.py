@@ -10,7 +10,7 @@ from jaxtyping import Array
 from leaveout.fitting.fitted import Change, Fit, expansion_of
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.methods.first_order import force_of, over_chunks
+from leaveout.methods.first_order import force_of, over_weights
 from leaveout.methods.protocol import Method, Prepared
 from leaveout.methods.strain import judged
 from leaveout.runtime.solution import Solution
@@ -58,7 +58,7 @@ class SecondOrder(Method):
                 return found if own else judged(fit, None, found, fit.objective.stays(w))
 
             more = None if l2 is None else l2[:, None]
-            solution = over_chunks(fit, expansion, groups, step, dense=True, more=more)
+            solution = over_weights(fit, groups, step, more)
             return Change.of(solution, fit.objective)
 
         return Prepared(change, change_under=change)

@@ -16,7 +16,7 @@ from leaveout.objectives.layout import Layout
 from leaveout.objectives.sparse import Design, Sparse, divided
 from leaveout.runtime.batches import summed
 from leaveout.runtime.memory import PASS_EXAMPLES
-from leaveout.runtime.sharding import replicate
+from leaveout.runtime.sharding import is_traced, replicate, to_host
 
 __all__ = ["Measured", "measured", "some_kept", "varying"]
 
@@ -30,12 +30,12 @@ class Measured(eqx.Module):
     Attributes:
         centre: (d) 0 for a column that is not far out.
         unit: (d) powers of 2, which cost no rounding; None for ones.
-        given: the sparse rows that were measured, as to do so again takes a while; None for dense.
+        given: the rows that were measured, so that they need not be again at every call.
     """
 
     centre: Float[Array, "d"]
     unit: Float[Array, "d"] | None = None
-    given: Sparse | None = None
+    given: Design | None = None
 
     def knows(self, design: Design) -> bool:
         """Whether these are the very rows that were measured."""
@@ -125,7 +125,7 @@ def measured(
     found = Measured(
         jnp.asarray(centre, design.dtype),
         None if unit is None else jnp.asarray(unit, design.dtype),
-        design if isinstance(design, Sparse) else None,
+        design,
     )
     more = design.shape[1] - features
     return found, jnp.asarray(np.append(kept, np.ones(more, bool)))
@@ -185,8 +185,16 @@ def varying(design: Design) -> Bool[Array, "q"]:
 
 
 def _moved(layout: Layout, theta, centre):
-    """Flat theta, each intercept with weight @ centre added."""
+    """Flat theta, each intercept with weight @ centre added.
+
+    Numbers are moved on the host, where no program is compiled for their shape.
+    """
     if not layout.intercept:
         return theta
-    weight, _ = layout.split(theta)
-    return theta.at[..., layout.outputs * layout.features :].add(weight @ centre)
+    traced = is_traced((theta, centre))
+    theta, centre = (theta, centre) if traced else to_host((theta, centre))
+    weight, bias = layout.split(theta)
+    bias = bias + weight @ centre
+    numbers = jnp if traced else np
+    cut = theta[..., : theta.shape[-1] - bias.shape[-1]]
+    return jnp.asarray(numbers.concatenate([cut, bias], axis=-1))

@@ -1,7 +1,7 @@
 """Linear models: their parameters as a user sees them, and how those lie in the flat theta."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ __all__ = [
     "spread",
     "widest",
 ]
+
+_Theta = TypeVar("_Theta", Array, np.ndarray)
 
 SUMMED = 32  # units of rounding that a sum of many terms may lose, relative to their sizes
 
@@ -101,8 +103,8 @@ class Layout:
         weight = theta[:cut].reshape(self.outputs, self.features)
         return jnp.concatenate([weight, theta[cut:, None]], 1) if self.intercept else weight
 
-    def split(self, theta: Float[Array, "... p"]) -> tuple[Array, Array]:
-        """Weights (... K d) of flat theta, and what is behind them: the biases."""
+    def split(self, theta: _Theta) -> tuple[_Theta, _Theta]:
+        """Weights (... K d) of flat theta (... p), and what is behind them: the biases."""
         cut = self.outputs * self.features
         weight = theta[..., :cut].reshape(*theta.shape[:-1], self.outputs, self.features)
         return weight, theta[..., cut:]

@@ -40,7 +40,11 @@ def in_runs(
 
 
 def in_rungs(
-    count: int, most: int, call: Callable[[np.ndarray], PyTree], many: int = MANY_GROUPS
+    count: int,
+    most: int,
+    call: Callable[[np.ndarray], PyTree],
+    many: int = MANY_GROUPS,
+    few: int = FEW_GROUPS,
 ) -> PyTree:
     """The answers of `call` to rows 0 to count - 1, many at a time and at the end a few.
 
@@ -51,9 +55,10 @@ def in_rungs(
         most: rows that fit in memory at once.
         call: of rows to a PyTree of arrays, an entry a row.
         many: rows that are best taken at once, on a processor.
+        few: and of what is left over.
     """
     times = 1 if on_host() else ACCELERATOR
-    many, few = min(times * many, most), min(times * FEW_GROUPS, most)
+    many, few = min(times * many, most), min(times * few, most)
     whole = count // many * many
     runs = [*runs_of(whole, many), *(whole + rows for rows in runs_of(count - whole, few))]
     return in_runs(runs, call, lambda rows: many if len(rows) == many else few)
