@@ -27,7 +27,8 @@ from leaveout.runtime.tables import check_rows
 __all__ = ["dealt_extremes", "discover"]
 
 _SAME = 0.95  # of its effect that a group keeps without a predicate that says nothing
-_DEEP = 4  # times as many leaders as are shown, of which simpler wordings are tried
+_SPARE = 2  # times as many as are shown are retrained: Newton steps order the leaders only nearly
+_DEEP = 4  # times as many leaders as are retrained, of which simpler wordings are tried
 
 
 @entry_point
@@ -52,11 +53,11 @@ def discover(
 
     All conjunctions of predicates (`lo.groups.conjunctions`) are scored by influence, which adds
     up; the `beam` best are ranked by one Newton step, which sees the curvature that a coherent
-    group takes with it; of the first that are not the same group in other words, `show` are
-    retrained. They are compared with the best of as many conjunctions when chance deals each
-    example's influence to another: p is of the whole search. Cost: a pass over the examples for
-    each set of up to `depth` columns, and one for each draw of the null; `beam` Newton steps;
-    `show` refits.
+    group takes with it; of the first that are not the same group in other words twice `show` are
+    retrained, and the best `show` returned. They are compared with the best of as many
+    conjunctions when chance deals each example's influence to another: p is of the whole search.
+    Cost: a pass over the examples for each set of up to `depth` columns, and one for each draw of
+    the null; `beam` Newton steps; twice `show` refits.
 
     A predicate on the label, or on what the measure compares, wins almost by definition: leave it
     out of `frame`, or deal within its values (`null=lo.Null(within=)`).
@@ -70,7 +71,7 @@ def discover(
         direction: -1 for what lowers f when it leaves, +1 for what raises it.
         bins: intervals of a column of numbers.
         beam: conjunctions whose Newton steps are taken.
-        show: of them, how many are retrained and returned.
+        show: of them, how many are returned.
         overlap: share of their union that two may have in common, at most, to be two.
         null: how often influence is dealt out, or a `lo.Null` with strata and a key; 0 for none.
         certify: enclose the effects of retraining (see `effects`).
@@ -108,8 +109,9 @@ def discover(
         order = np.argsort(-sign * scored.sums, kind="stable")
         first = order[np.sort(np.unique(scored.mark[order], return_index=True)[1])][:beam]
         search = _Search(fit, lattice, scored, measure, sign, progress)
-        rows = _distinct(search, first, show, overlap)
-        found = _shown(search, rows, certify, _described(lattice, scored, min(beam, len(first))))
+        rows = _distinct(search, first, _SPARE * show, overlap)
+        note = _described(lattice, scored, min(beam, len(first)), len(rows))
+        found = _shown(search, rows, show, certify, note)
         family = dealt_extremes(
             lattice, psi[:, 0], sign, null, classes_of(fit.objective, lattice.n)[1]
         )
@@ -175,11 +177,11 @@ def _scored(lattice: Lattice, psi: np.ndarray) -> _Scored:
     return _Scored(predicates, sums, mark)
 
 
-def _described(lattice: Lattice, scored: _Scored, ranked: int) -> str:
+def _described(lattice: Lattice, scored: _Scored, ranked: int, retrained: int) -> str:
     return (
         f"{len(scored.sums):,} conjunctions of up to {lattice.depth} predicates hold "
         f"{lattice.least:,} to {lattice.most:,} of {lattice.n:,} examples; the {ranked:,} of most "
-        "influence were ranked by Newton steps, and those shown retrained"
+        f"influence were ranked by Newton steps, and {retrained:,} of the first retrained"
     )
 
 
@@ -211,14 +213,14 @@ class _Search:
         return self.sign * np.where(known, found.value[:, 0], self.scored.sums[rows])
 
 
-def _distinct(search: _Search, first: np.ndarray, show: int, overlap: float) -> np.ndarray:
-    """The rows that are shown: the best by Newton, each idea once and in its simplest words."""
+def _distinct(search: _Search, first: np.ndarray, count: int, overlap: float) -> np.ndarray:
+    """The rows that are retrained: the best by Newton, each idea once and in its simplest words."""
     score = dict(zip(first.tolist(), search.by_newton(first).tolist(), strict=True))
     order = sorted(score, key=lambda row: -score[row])
     known = {_key(one): row for row, one in enumerate(search.scored.predicates)}
     wider = {
         row: [known[key] for key in _simpler(search.scored.predicates[row]) if key in known]
-        for row in order[: _DEEP * show]
+        for row in order[: _DEEP * count]
     }
     more = np.array(sorted({r for rows in wider.values() for r in rows} - set(score)), int)
     if more.size:
@@ -231,7 +233,7 @@ def _distinct(search: _Search, first: np.ndarray, show: int, overlap: float) -> 
         if row not in kept and all(_shared(members, other) <= overlap for other in held):
             kept.append(row)
             held.append(members)
-        if len(kept) == show:
+        if len(kept) == count:
             break
     return np.array(kept)
 
@@ -258,13 +260,14 @@ def _shared(one: np.ndarray, other: np.ndarray) -> float:
     return np.count_nonzero(one & other) / np.count_nonzero(one | other)
 
 
-def _shown(search: _Search, rows: np.ndarray, certify: bool, note: str) -> Credit:
-    """The groups retrained, the largest effect first, as a table without a null."""
+def _shown(search: _Search, rows: np.ndarray, show: int, certify: bool, note: str) -> Credit:
+    """Of the groups retrained those of largest effect, in order, as a table without a null."""
     groups = search.groups(rows)
-    actual = search.effects(groups, Retrain(), certify)
+    actual = search.effects(groups, Retrain())
+    best = np.argsort(-search.sign * actual.value[:, 0], kind="stable")[:show]
+    groups = groups[best]
+    actual = search.effects(groups, Retrain(), certify) if certify else actual[best]
     actual = dataclasses.replace(actual, notes=(*actual.notes, note))
-    order = np.argsort(-search.sign * actual.value[:, 0], kind="stable")
-    groups, actual = groups[order], actual[order]
     effects = {each.name: search.effects(groups, each) for each in (Influence(), Newton())} | {
         actual.method: actual
     }
