@@ -39,6 +39,25 @@ def test_default_retraining_agrees_with_newton_cholesky(diabetes):
 
 
 @pytest.mark.slow
+def test_float32_retrains_to_what_float64_finds(diabetes):
+    x, query = (part.astype(np.float32) for part in (diabetes.x, diabetes.x_query[:10]))
+    found, groups = [], None
+    for double in (True, False):
+        with jax.enable_x64(double), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what was not reached is in the status
+            fit = lo.fit(lo.logistic(x, diabetes.y, l2=L2_OVER_N * diabetes.n))
+            if groups is None:
+                pull = lo.per_point(fit, lo.measures.loss((query[:1], diabetes.y_query[:1])))
+                groups = lo.groups.tails(jax.random.key(0), np.asarray(pull), num=20)
+            found.append(lo.effects(fit, groups, lo.measures.prediction(query), lo.Retrain()))
+    exact, single = found
+    good = single.status == 0
+    assert good.sum() > 0.9 * len(good)
+    error = np.abs(single.value - exact.value)[good] / np.abs(exact.value).max(axis=0)
+    assert error.max() < 2e-5  # 6e-6 by programs that are compiled with care
+
+
+@pytest.mark.slow
 def test_a_few_of_the_papers_groups_are_ranked_as_retraining_ranks_them(diabetes):
     fitted = lo.fit(lo.logistic(diabetes.x, diabetes.y, l2=L2_OVER_N * diabetes.n))
     query = (diabetes.x_query[[66_678]], diabetes.y_query[[66_678]])

@@ -43,9 +43,17 @@ _HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that 
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How hard a group is retrained: see `Retrain`."""
+    """How hard a group is retrained: see `Retrain`.
+
+    Attributes:
+        tolerance: the residual that is asked.
+        aim: the one that the search goes for, as far as rounding lets it.
+        max_steps: evaluations.
+        history: pairs that L-BFGS remembers.
+    """
 
     tolerance: float
+    aim: float
     max_steps: int
     history: int
 
@@ -103,7 +111,7 @@ def straight(task: Task, lanes: int) -> Solution:
     effort, count = task.effort, len(task.groups)
 
     def to_the_end(rows: np.ndarray) -> Solution:
-        pool = _advance(task.problem, task.begun(rows), effort.max_steps, 0, effort.tolerance)
+        pool = _advance(task.problem, task.begun(rows), effort.max_steps, 0, effort.aim)
         return _finish(task.problem, pool, np.arange(len(rows)), effort.tolerance)
 
     return in_runs(runs_of(count, lanes), to_the_end)
@@ -179,8 +187,8 @@ class _Pool:
         assert self.lanes is not None  # filled before
         held = self.holder >= 0
         enough = max(int(held.sum()) - self.some, 0) if len(self.queue) else 0
-        most, tolerance = min(_BURST, self.most), self.task.effort.tolerance
-        self.lanes = _advance(self.task.problem, self.lanes, most, enough, tolerance)
+        most, aim = min(_BURST, self.most), self.task.effort.aim
+        self.lanes = _advance(self.task.problem, self.lanes, most, enough, aim)
         running, spent = to_host((self.lanes.state.running, self.lanes.state.evaluations))
         self.done = held & (~running | (spent >= self.most))
 
@@ -294,7 +302,7 @@ def _begin(problem: Coordinates, w, start, l2, turn, effort: Effort) -> _Lanes:
         return _laid(_Lanes(state, v, l2, jnp.full(len(origin), jnp.nan, origin.dtype), turn))
     _, gradient = within.function(v, l2)(origin)
     force = jnp.linalg.norm(gradient, axis=1)
-    goal = jnp.maximum(effort.tolerance * force, _floor(fit))
+    goal = jnp.maximum(effort.aim * force, _floor(fit))
     u = origin if start is None else within.push(start, l2)
     # bare coordinates: the first step must find its own length
     first = 1 / jnp.maximum(force, 1.0) if fit.is_bare else None
@@ -368,6 +376,7 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     short |= reached & (left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length)
     if residual.dtype != jnp.float64:  # whose floor is high
         short |= ~reached
+        status = jnp.where((status == Status.stalled) & reached, Status.converged, status)
     short &= residual > jnp.finfo(residual.dtype).eps  # 0 where nothing was felt
     status = jnp.where((status == 0) & short, Status.inaccurate, status)
     finite = jnp.all(jnp.isfinite(change), axis=1)
@@ -419,7 +428,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort
     """
     one = _narrow(pool, jnp.array([lane]))
     force = jnp.where(jnp.isnan(one.force), one.state.force, one.force)
-    goal = jnp.minimum(one.state.goal, effort.tolerance * _length_left(problem, one))
+    goal = jnp.minimum(one.state.goal, effort.aim * _length_left(problem, one))
     goal = jnp.maximum(goal, _floor(problem.fit))
     one = _Lanes(
         eqx.tree_at(lambda s: s.goal, one.state, goal), problem.unlay(one.v), one.l2, force
@@ -431,7 +440,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort
         state = _initialise(jnp.zeros_like(one.state.point), one.state.goal, history=effort.history)
         fresh = eqx.tree_at(lambda lanes: lanes.state, one, state)
         most = min(_HARD, max(effort.max_steps - spent, 1))
-        fresh = _advance(own, fresh, most, 0, effort.tolerance)
+        fresh = _advance(own, fresh, most, 0, effort.aim)
         spent += int(fresh.state.evaluations[0])
         theta = own.theta(fresh.state.point, None)[0]
         code = int(lbfgs.solution(fresh.state).status[0])

@@ -49,6 +49,7 @@ __all__ = [
     "retrain",
 ]
 
+_AIM = 0.125  # of what is asked in float32, which only large groups reach: theirs is what is seen
 _FEW = 128  # parameters up to which every direction is looked at, not only that of the change
 
 
@@ -173,7 +174,8 @@ def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
         here = with_rows(here, budget())
     problem = around(here, own_l2 or apart)
     asked = reachable(method.tolerance, here.flat.dtype)
-    effort = Effort(asked, method.max_steps, method.history)
+    aim = asked if here.flat.dtype == jnp.float64 else max(method.tolerance, _AIM * asked)
+    effort = Effort(asked, aim, method.max_steps, method.history)
 
     def change(groups: Groups, l2: Array | None = None) -> Change:
         own = known(l2)
