@@ -264,7 +264,9 @@ class _Told:
             share = f"{number(float(100 * groups.alpha[i]), 3)} %"
             rows.append(Row((str(groups.names[i]), share, *values), flagged=not self.known[i]))
         head = (self.kind, "share of the data", *effects)
-        return Table(head, tuple(rows), rest="The effects by every method (* did not converge)")
+        flagged = any(each.column_status[:, self.j].any() for each in effects.values())
+        rest = "The effects by every method" + " (* did not converge)" * flagged
+        return Table(head, tuple(rows), rest=rest)
 
     def _side(self, i: int) -> str:
         if not self.known[i] or not self.better or self.value[i] == 0:
