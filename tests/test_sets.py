@@ -114,6 +114,14 @@ def test_small_problems_have_the_best_set_there_is(kind, direction):
             assert direction * found.upper[0] >= best
 
 
+@pytest.mark.parametrize(("seed", "kind"), [(29, lo.logistic), (20, lo.squares)])
+def test_a_small_set_that_scores_do_not_promise_is_looked_at_too(seed, kind):
+    fit, x, _ = drawn(seed, 12, 2, kind)
+    measure, direction = lo.measures.prediction(x[:1]), 1 if seed % 2 else -1
+    found = lo.extreme(fit, measure, 3, direction=direction)
+    assert direction * found.value[0] >= 0.99 * best_of_all(fit, measure, 3, direction)
+
+
 @pytest.mark.slow
 def test_a_model_that_breaks_is_no_answer():
     x = np.array([[-1.0], [-0.9], [1.0], [1.1], [0.2], [-0.3]])

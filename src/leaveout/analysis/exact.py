@@ -23,7 +23,8 @@ __all__ = [
 _RENEWED = 64  # rank-one updates after which what they made is made anew
 _ALONE = 1e-8  # of its curvature that a point leaves, below which it cannot leave
 _SMALL = 8  # points of a set up to which several first points are tried
-_FIRSTS = 4
+_FIRSTS = 16
+_BEGUN = 4  # of them, that are followed to a threshold
 _ENDS = 64  # points that left, and that stayed, whose exchanges are looked at
 _PAIRED = 256  # points of most gain, and of most leverage, whose pairs are looked at
 _BLOCK = 2**22  # entries of the Gram matrix that are looked at together
@@ -236,7 +237,7 @@ def fewest_points(
 ) -> Leaving | None:  # fmt: skip
     """The fewest points found that move the functional by more than `needed`; None up to `most`."""
     best = None
-    for start in [Leaving(rows), *_starts(rows, usable, 2, direction)]:
+    for start in [Leaving(rows), *_starts(rows, usable, 2, direction)[:_BEGUN]]:
         end = most if best is None else int(best.on.sum()) - 1
         for size in range(int(start.on.sum()) + 1, end + 1):
             if direction * start.effect > needed:

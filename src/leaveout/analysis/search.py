@@ -17,7 +17,8 @@ from leaveout.runtime.solution import Status
 __all__ = ["Answer", "Ask", "Asking", "Found", "State", "Task", "by_stages", "fewest"]
 
 _FEW = 8  # units of a set up to which several exchanges of one are tried together
-_TRIES = 4  # of them
+_TRIES = 4  # of them, that promise a gain
+_LAST = 16  # of them at the end, whatever they promise
 _GAIN = 1e-9  # relative, below which an exchange has gained nothing
 
 
@@ -193,22 +194,23 @@ def _grown(task: Task, size: int, scores: np.ndarray) -> Asking[State | None]:
 def _exchanged(task: Task, state: State, enough: float = np.inf) -> Asking[State]:
     """Units that left for units that stayed, as long as the refit confirms a gain.
 
-    The best b of both, b = a quarter of the set, halved whenever that gains nothing.
+    The best b of both, b = a quarter of the set, halved whenever that gains nothing; of a small set
+    at the end the best single ones, whatever they promise.
     """
     width, spent = max(state.size // 4, 1), 0
     scores = yield from _scores(state)
-    while width and spent < task.exchanges and task.gain(state) <= enough:
+    while spent < task.exchanges and task.gain(state) <= enough:
         sets = _swaps(task, state, scores, width)[: task.exchanges - spent]
-        if not sets:
-            break
-        tried = yield from _train(sets)
+        tried = (yield from _train(sets)) if sets else []
         spent += len(sets)
         new = _best(task, tried)
         if new is not None and task.gain(new) > task.gain(state) + _GAIN * abs(state.effect):
             state = new
             scores = yield from _scores(state)
-        else:
+        elif width:
             width //= 2
+        else:
+            break
     return state
 
 
@@ -222,19 +224,21 @@ def _swaps(task: Task, state: State, scores: np.ndarray, width: int) -> list[np.
     """Sets in which the best of those that left and those that stayed have changed sides.
 
     Many at once whatever each promises, for what they do together is another thing; of single ones
-    those that promise a gain, several where the set is small.
+    those that promise a gain, several where the set is small. Width 0 is for the last look.
     """
     inside, outside = _ends(task, state, scores)
     width = min(width, inside.size, outside.size)
-    if width != 1:
-        return [_flipped(state.on, inside[:width], outside[:width])] if width else []
-    pairs = [(i, j) for i in range(3) for j in range(3 - i) if i < inside.size and j < outside.size]
-    gains = [task.direction * (scores[inside[i]] + scores[outside[j]]) for i, j in pairs]
-    order = [k for k in np.argsort(-np.array(gains), kind="stable").tolist() if gains[k] > 0]
+    if width > 1:
+        return [_flipped(state.on, inside[:width], outside[:width])]
+    if not width and state.size > _FEW:
+        return []
+    near = range(3) if width else range(_LAST)
+    pairs = [(i, j) for i in near for j in near if i < inside.size and j < outside.size]
+    gains = np.array([task.direction * (scores[inside[i]] + scores[outside[j]]) for i, j in pairs])
+    order = np.argsort(-gains, kind="stable")
     tries = _TRIES if state.size <= _FEW else 1
-    return [
-        _flipped(state.on, inside[[i]], outside[[j]]) for i, j in (pairs[k] for k in order[:tries])
-    ]
+    order = order[gains[order] > 0][:tries] if width else order[:_LAST]
+    return [_flipped(state.on, inside[[i]], outside[[j]]) for i, j in (pairs[k] for k in order)]
 
 
 def _flipped(on: np.ndarray, inside: np.ndarray, outside: np.ndarray) -> np.ndarray:
