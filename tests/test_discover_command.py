@@ -46,10 +46,23 @@ def test_a_gap_in_a_table_of_ones_own_is_explained_by_groups(written, capsys, mo
     assert (written.parent / "found" / "discovered.parquet").is_file()
 
 
+def test_all_columns_but_the_target_describe_groups_where_none_is_named(
+    written, capsys, monkeypatch, recwarn
+):
+    monkeypatch.chdir(written.parent)
+    asked = ["discover", "hired.csv", "--target", "hired", "--measure", "gap", "--between", "town",
+             "--depth", "2", "--show", "8", "--null", "0", "--json", "--out", "all"]  # fmt: skip
+    assert main(asked) == 0
+    said = " and ".join(row["group"] for row in json.loads(capsys.readouterr().out))
+    described = {part.split()[0] for part in said.split(" and ")}
+    assert {"score", "label"} <= described <= {"score", "town", "sex", "east", "label"}
+    assert not [one for one in recwarn if "is a feature" in str(one.message)]
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (["--between", "town"], "which columns of hired.csv describe groups"),
+        (["--between", "shoe"], "shoe"),
         (["--by", "sex", "--between", "shoe"], "shoe"),
     ],
 )

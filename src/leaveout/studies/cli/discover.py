@@ -1,6 +1,7 @@
 """`leaveout discover`: which describable group moves a measure the most."""
 
 import argparse
+import warnings
 from pathlib import Path
 
 from leaveout.analysis.credit import Credit
@@ -35,7 +36,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
     parser.add_argument(
         "--by",
         metavar="COLUMN,...",
-        help="columns that describe groups, of a table of yours (default: all that a data set has)",
+        help="columns that describe groups, of a table of yours (default: all but the target)",
     )
     parser.add_argument(
         "--without", default="", metavar="COLUMN,...", help="columns that describe no group"
@@ -83,10 +84,10 @@ def _data(options: argparse.Namespace) -> datasets.Dataset:
     """The data set, its descriptions among its labels."""
     by = () if options.by is None else words(options.by)
     between = () if options.between is None else (options.between,)
-    given = asked(options, tuple(dict.fromkeys(by + between)))
+    with warnings.catch_warnings():  # a group by what is a feature: here that is what is meant
+        warnings.filterwarnings("ignore", message=".*groups the rows and is a feature")
+        given = asked(options, tuple(dict.fromkeys(by + between)), all_group=not by)
     if isinstance(given, datasets.Dataset):
-        if not by:
-            raise ValueError(f"which columns of {options.dataset} describe groups? --by COLUMN,...")
         return given
     if by:
         raise ValueError(f"--by is for a table of your own; {given} is a data set: --without")

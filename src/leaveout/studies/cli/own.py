@@ -48,8 +48,15 @@ def of_table() -> argparse.ArgumentParser:
     return parent
 
 
-def asked(options: argparse.Namespace, groups: tuple[str, ...] = ()) -> Given:
+def asked(
+    options: argparse.Namespace, groups: tuple[str, ...] = (), *, all_group: bool = False
+) -> Given:
     """What a command is asked about: a data set by its name, or one made of the user's own table.
+
+    Args:
+        options: of the command line.
+        groups: columns of a table that group its rows, and are no features unless told so.
+        all_group: whether all of its columns do that predict the target, as features beside.
 
     Raises:
         ValueError: for a name that is neither, with the nearest; for a table without a target; for
@@ -65,11 +72,17 @@ def asked(options: argparse.Namespace, groups: tuple[str, ...] = ()) -> Given:
         raise ValueError(_unknown(name))
     if options.target is None:
         raise ValueError(f"what does {name} predict? Name the column: --target COLUMN")
+    frame = read_file(Path(name), options.format)
+    features = None if options.features is None else words(options.features)
+    if all_group:
+        taken = {options.target, options.weights, options.offset, options.query}
+        every = tuple(column for column in frame.columns if column not in taken)
+        features, groups = features or every, tuple(dict.fromkeys((*every, *groups)))
     return table(
-        read_file(Path(name), options.format),
+        frame,
         target=options.target,
         groups=list(groups) or None,
-        features=None if options.features is None else words(options.features),
+        features=features,
         weights=options.weights,
         offset=options.offset,
         query=_query(options.query or "0.2"),
