@@ -45,7 +45,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         "--depth", type=int, default=3, metavar="N", help="columns together, at most (default 3)"
     )
     parser.add_argument(
-        "--show", type=int, default=10, metavar="N", help="groups that are retrained (default 10)"
+        "--show", type=int, default=10, metavar="N", help="groups that are shown (default 10)"
     )
     parser.add_argument(
         "--null", type=int, default=200, metavar="N", help="draws of chance (default 200)"
