@@ -205,7 +205,7 @@ def _estimate(ax: Axes, found: Confidence, j: int, above: int) -> list[str]:
     ax.fill([low, value, high, value], [above, above + 0.28, above, above - 0.28], color=_ALL)
     ax.set_yticks([*ax.get_yticks(), above], [*_labels(ax), f"all {len(found.groups):,} together"])
     ax.set(ylim=(-0.8, above + 0.8))
-    return [f"{value:.3g} [{low:.3g}, {high:.3g}]"]
+    return [_number(value, low, high)]
 
 
 def _labels(ax: Axes) -> list[str]:
@@ -221,12 +221,19 @@ def _zero(ax: Axes) -> list[str]:
 def _numbers(ax: Axes, rows: _Rows, last: list[str]) -> None:
     """Each row's numbers, right of the axes."""
     right = ax.secondary_yaxis("right")
-    texts = [f"{value:.3g}" for value in rows.value]
-    if rows.low is not None and rows.high is not None:
-        ends = zip(texts, rows.low, rows.high, strict=True)
-        texts = [f"{t} [{a:.3g}, {b:.3g}]" if a == a else t for t, a, b in ends]
+    if rows.low is None or rows.high is None:
+        texts = [_number(value) for value in rows.value]
+    else:
+        ends = zip(rows.value, rows.low, rows.high, strict=True)
+        texts = [_number(f) if np.isnan(a) else _number(f, a, b) for f, a, b in ends]
     right.set_yticks(ax.get_yticks(), [*texts, *last], fontsize=8)
     right.tick_params(length=0)
+
+
+def _number(value: float, *ends: float) -> str:
+    """A number with its interval: three digits each, zeros at the end kept, as in a column."""
+    first, *rest = (f"{each:#.3g}".rstrip(".") for each in (value, *ends))
+    return f"{first} [{', '.join(rest)}]" if rest else first
 
 
 def _handles(rows: _Rows, found: Confidence | Credit) -> list:
