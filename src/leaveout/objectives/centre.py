@@ -191,10 +191,7 @@ def _moved(layout: Layout, theta, centre):
     """
     if not layout.intercept:
         return theta
-    traced = is_traced((theta, centre))
-    theta, centre = (theta, centre) if traced else to_host((theta, centre))
+    if not is_traced((theta, centre)):
+        theta, centre = to_host((theta, centre))
     weight, bias = layout.split(theta)
-    bias = bias + weight @ centre
-    numbers = jnp if traced else np
-    cut = theta[..., : theta.shape[-1] - bias.shape[-1]]
-    return jnp.asarray(numbers.concatenate([cut, bias], axis=-1))
+    return jnp.asarray(layout.joined(weight, bias + weight @ centre))

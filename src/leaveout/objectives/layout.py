@@ -109,6 +109,14 @@ class Layout:
         weight = theta[..., :cut].reshape(*theta.shape[:-1], self.outputs, self.features)
         return weight, theta[..., cut:]
 
+    @staticmethod
+    def joined(weight: _Theta, rest: _Theta) -> _Theta:
+        """The inverse of `split`."""
+        parts = [weight.reshape(*rest.shape[:-1], -1), rest]
+        if isinstance(rest, np.ndarray):
+            return np.concatenate(parts, axis=-1)
+        return jnp.concatenate(parts, axis=-1)
+
     def flat(self, matrix: Float[Array | np.ndarray, "K q"]) -> Float[Array, "p"]:
         """The inverse of `matrix`."""
         matrix = jnp.asarray(matrix)

@@ -72,7 +72,8 @@ class Span(eqx.Module):
         if self.lower is not None:
             weight = _solve(self.lower, weight, transposed=True)
         weight = weight @ self.rows
-        return _joined(weight if self.root is None else weight / _last(self.root, weight), rest)
+        weight = weight if self.root is None else weight / _last(self.root, weight)
+        return layout.joined(weight, rest)
 
     def taken_in(self, theta: Float[Array, "... P"]) -> Float[Array, "... p"]:
         """Flat theta in these coordinates, without what it has across the span."""
@@ -82,7 +83,7 @@ class Span(eqx.Module):
         inner = (self.rows @ flat.T).T
         if self.lower is not None:
             inner = _solve(self.lower, inner)
-        return _joined(inner.reshape(*weight.shape[:-1], self.rank), rest)
+        return self.layout.joined(inner.reshape(*weight.shape[:-1], self.rank), rest)
 
     def falls(self, layout: Layout, penalised: np.ndarray) -> np.ndarray:
         """How heavily the penalty falls on each coordinate (p), from what it is in theta (P).
@@ -265,7 +266,3 @@ def _solve(lower: Array, right: Float[Array, "... r"], transposed: bool = False)
 def _last(values: Float[Array, "d"], like: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Values along the last axis of another array."""
     return values.reshape((1,) * (like.ndim - 1) + values.shape)
-
-
-def _joined(weight: Float[Array, "... K d"], rest: Float[Array, "... b"]) -> Float[Array, "... p"]:
-    return jnp.concatenate([weight.reshape(*rest.shape[:-1], -1), rest], axis=-1)
