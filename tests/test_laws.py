@@ -79,6 +79,16 @@ def test_influence_adds_over_disjoint_groups(fitted):
     np.testing.assert_allclose(lo.influence(fitted, a | b).value, parts, atol=1e-13)
 
 
+def test_influence_is_the_same_of_one_group_and_of_many(fitted, groups):
+    """One is refined by passes over the data, many by H as it is summed over them."""
+    many = lo.influence(fitted, groups)
+    few = [lo.influence(fitted, groups[[k]]) for k in range(len(groups))]
+    largest = np.abs(many.value).max()
+    together = np.concatenate([one.value for one in few])
+    np.testing.assert_allclose(many.value, together, rtol=0, atol=1e-12 * largest)
+    assert max(many.residual.max(), *(one.residual.max() for one in few)) < 1e-12
+
+
 def test_errors_of_influence_and_newton_are_of_second_order():
     fitted = lo.fit(problem("logistic"))
     whole = groups_of(60, 3).dense()

@@ -15,6 +15,7 @@ from leaveout.objectives.scored import scored
 from leaveout.runtime.compilation import compiled
 from leaveout.runtime.deprecated import instead
 from leaveout.runtime.memory import budget, gib
+from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.solution import Solution, Status
 from leaveout.runtime.text import warn
@@ -240,8 +241,8 @@ class Change(eqx.Module):
 
 
 def expansion_of(fit: Fit) -> AbstractExpansion:
-    """Every loss to second order around theta, compiled."""
-    return _compiled_expansion(fit.objective, fit.flat, fit.blocks)
+    """Every loss to second order around theta, compiled; that of the last fit is remembered."""
+    return _remembered_expansion(fit.objective, fit.flat, fit.blocks)
 
 
 def _expanded(
@@ -252,7 +253,9 @@ def _expanded(
     return objective.at(flat) if found is None else found
 
 
-_compiled_expansion = eqx.filter_jit(_expanded)  # of these alone: attached rows are no new shape
+# of these alone: attached rows are no new shape
+_remembered_expansion = remembered(eqx.filter_jit(_expanded))
+_remembered_rows = remembered(attach_rows)
 
 
 @compiled
@@ -285,7 +288,7 @@ def with_rows(fit: Fit, available: int, gram: bool = False) -> Fit:
     gram = gram and factor.gram is None and 8 * len(rows) ** 2 <= available / 4
     if factor.rows is not None and not gram:
         return fit
-    factor = attach_rows(factor, rows, gram)
+    factor = _remembered_rows(factor, rows, gram)
     return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
 
 

@@ -17,6 +17,7 @@ from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.linear import as_linear
+from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import at_once, devices, entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.tables import check_rows
@@ -157,7 +158,7 @@ def check_own(fit: Fit) -> None:
     if fit.metric is None or is_traced(fit):
         return
     with at_once():
-        found = to_host(_own(fit, fit.metric))
+        found = _remembered_own(fit, fit.metric)
     others, decrement, apart = (part.item() for part in found)
     if others:
         told = float(to_host(fit.residual))
@@ -193,6 +194,11 @@ def _own(fit: Fit, factor: Factor):
     moved = decrement > 10 * fit.residual + jnp.maximum(1e-6, 1e4 * eps) * fit.sandwich
     others = moved | (apart > jnp.maximum(1e-2, 1e3 * eps * factor.inflation()))
     return replicate((others, decrement, apart))
+
+
+@remembered
+def _remembered_own(fit: Fit, factor: Factor):
+    return to_host(_own(fit, factor))
 
 
 @entry_point
@@ -242,8 +248,7 @@ def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
     groups that stand for all.
     """
     with at_once():
-        sandwich, floor = to_host((fit.sandwich, rounding(fit.flat, fit.metric, fit.sandwich)))
-        if float(to_host(fit.residual)) <= max(_SURE * float(sandwich), float(floor)):
+        if _beyond_doubt(fit.flat, fit.metric, fit.sandwich, fit.residual):
             return None
         if fit.metric is None:  # as of groups drawn at random
             return float(to_host(fit.sandwich)) * np.sqrt(groups.size / fit.objective.n)
@@ -253,6 +258,13 @@ def _predicted(fit: Fit, groups: Groups) -> np.ndarray | None:
             return np.asarray(to_host(_white_lengths(fit.metric, gradients)))
         rows = np.unique(np.linspace(0, len(groups) - 1, _SAMPLE).astype(int))
         return np.asarray(to_host(_lengths(fit, fit.metric, leaving(fit, groups, rows))))
+
+
+@remembered
+def _beyond_doubt(flat: Float[Array, "p"], metric: Factor | None, sandwich, residual) -> bool:
+    """Whether theta is so close to its optimum that no effect is in question."""
+    floor = rounding(flat, metric, sandwich)
+    return float(to_host(residual)) <= max(_SURE * float(to_host(sandwich)), float(to_host(floor)))
 
 
 @eqx.filter_jit

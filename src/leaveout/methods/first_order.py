@@ -27,7 +27,8 @@ from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, t
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.batches import in_rungs
-from leaveout.runtime.memory import CHUNK_GROUPS, FEW_GROUPS, MANY_GROUPS, budget, longest
+from leaveout.runtime.memory import CHUNK_GROUPS, MANY_GROUPS, budget, longest
+from leaveout.runtime.remembered import REMEMBERED
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
 from leaveout.solvers import (
@@ -37,12 +38,15 @@ from leaveout.solvers import (
     Factor,
     Solver,
     as_solver,
+    attach_matrix,
     judge,
     leverage,
     relative,
     tolerance_of,
 )
 from leaveout.training.run import Trained
+
+_SOLVES = 24  # times the solves: parameters up to which H is summed to take their residuals
 
 __all__ = [
     "Influence",
@@ -98,12 +102,12 @@ class Influence(Method):
             return influence_at(fit, measures, self.curvature, self.at_changed)
         here = fit if self.rescaled else known(fit)
         solver, expansion = as_solver(self.solver), _expansion(here, self.rescaled)
-        few = _solved_together(here, expansion, solver)
 
         def change(groups: Groups, l2: Array | None = None) -> Change:
+            metric = _metric(here, expansion, solver, len(groups))
             solution = _over_chunks(
-                here, expansion, groups, lambda b: _solve(expansion, here.metric, b, solver),
-                few, force_of(here, l2),
+                here, expansion, groups, lambda b: _solve(expansion, metric, b, solver),
+                force_of(here, l2),
             )  # fmt: skip
             if is_traced((fit, l2)) and not self.rescaled:
                 refuse_own_l2(l2)
@@ -200,13 +204,9 @@ def _over_chunks(
     expansion: AbstractExpansion,
     groups: Groups,
     call: Callable[..., PyTree],
-    few: int = FEW_GROUPS,
     more: Array | None = None,
 ) -> PyTree:
-    """The joined answers of call(g(w) (b p)) over all groups, at least `few` at a time.
-
-    `more` (g p) is added to g(w).
-    """
+    """The joined answers of call(g(w) (b p)) over all groups; `more` (g p) is added to g(w)."""
     objective, count = fit.objective, len(groups)
     listed = worth_listing(fit, expansion, groups)
 
@@ -221,7 +221,7 @@ def _over_chunks(
     found = in_rungs(count, _most(fit, 0 if listed else _held(fit)), gradients, many)
     found = found if more is None else found + more
     found = found if is_traced(found) else to_host(found)
-    return in_rungs(count, _most(fit), lambda rows: call(found[rows]), max(many, few), few)
+    return in_rungs(count, _most(fit), lambda rows: call(found[rows]), many)
 
 
 def over_weights(
@@ -236,14 +236,17 @@ def over_weights(
     return in_rungs(len(groups), _most(fit, _held(fit)), answer)
 
 
-def _solved_together(fit: Fit, expansion: AbstractExpansion, solver: Solver) -> int:
-    """Groups that are solved together at least: many where most of the work is H, for all of them.
+def _metric(fit: Fit, expansion: AbstractExpansion, solver: Solver, count: int) -> Factor | None:
+    """The factor for so many solves: with H beside it where that is cheaper than their residuals.
 
-    Their residuals come from H as it is summed over the data, n p^2 multiplications a solve.
+    Each is two passes over the data, H as much as p / 10 to p / 4 of them, but once a fit.
     """
-    direct = fit.metric is not None and isinstance(solver, Auto | Cholesky)
-    alone = isinstance(expansion, LinearExpansion) and expansion.layout.outputs == 1
-    return MANY_GROUPS if direct and alone else FEW_GROUPS
+    metric, p = fit.metric, fit.objective.p
+    direct = isinstance(solver, Auto | Cholesky) and isinstance(expansion, LinearExpansion)
+    small = fit.flat.dtype.itemsize * p**2 <= REMEMBERED
+    if metric is None or not (direct and small and _SOLVES * count > p):
+        return metric
+    return attach_matrix(metric, expansion)
 
 
 def _most(fit: Fit, held: int = 0) -> int:
@@ -326,7 +329,8 @@ def adjoint(fit: Fit, expansion: AbstractExpansion, measure: Measure, solver) ->
         solver: a member of `solvers`.
     """
     gradients = gradients_of(fit, measure)
-    found = PerPoint(*to_host(_adjoint(expansion, fit.metric, gradients, solver, np.asarray(1.0))))
+    metric = _metric(fit, expansion, solver, len(gradients))
+    found = PerPoint(*to_host(_adjoint(expansion, metric, gradients, solver, np.asarray(1.0))))
     warn_if_float32_stalled(fit, found.residual, tolerance_of(solver))
     return found
 
@@ -381,7 +385,8 @@ def per_point(
         _check_additive(measure)
     solver, expansion = as_solver(solver), _expansion(fit, rescaled)
     gradients = jnp.concatenate([gradients_of(fit, measure) for measure in bound])
-    psi, residual, _, status = _adjoint(expansion, fit.metric, gradients, solver, np.asarray(0.0))
+    metric = _metric(fit, expansion, solver, len(gradients))
+    psi, residual, _, status = _adjoint(expansion, metric, gradients, solver, np.asarray(0.0))
     warn_if_float32_stalled(fit, residual, tolerance_of(solver))
     if throw and not is_traced(fit):
         columns = [c for m in bound for c in m.columns(fit.objective)]

@@ -47,11 +47,9 @@ class Cholesky:
 
     def full(self, expansion, factor, b):
         """Rows of H^-1 b, once refined."""
-        apply = apply_full(expansion)
-        if factor is None or (isinstance(expansion, LinearExpansion) and 4 * len(b) > b.shape[1]):
-            matrix = full_matrix(expansion)  # cheaper than passes over the data for so many b
-            factor = factorise(matrix)[0] if factor is None else factor
-            apply = lambda x: x @ matrix  # noqa: E731
+        matrix = full_matrix(expansion) if factor is None else factor.matrix
+        factor = factorise(matrix)[0] if factor is None else factor
+        apply = apply_full(expansion) if matrix is None else lambda x: x @ matrix
         x = factor.solve(b)
         x = x + factor.solve(b - apply(x))
         residual = relative(b - apply(x), b, factor.solve)

@@ -1,5 +1,6 @@
 """What every solver is given: the groups in flight, and the factor of H."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -11,7 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from leaveout.objectives.abstract import AbstractExpansion
 from leaveout.objectives.expansion import LinearExpansion
-from leaveout.runtime.sharding import constrain, devices, on_host, rowwise, to_host
+from leaveout.runtime.remembered import remembered
+from leaveout.runtime.sharding import constrain, devices, on_host, replicate, rowwise, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Solver",
     "apply_full",
     "apply_reduced",
+    "attach_matrix",
     "attach_rows",
     "corrected",
     "factorise",
@@ -109,11 +112,13 @@ class Factor(eqx.Module):
         rows: (n p) the design in the coordinates that make H the identity, X lower^-T, for a linear
             model of one output, where `attach_rows` has put them; else None.
         gram: (n n) rows rows' = X H^-1 X', likewise.
+        matrix: (p p) H as it is summed over the data, where `attach_matrix` has put it; else None.
     """
 
     lower: Float[Array, "p p"]
     rows: Float[Array, "n p"] | None = None
     gram: Float[Array, "n n"] | None = None
+    matrix: Float[Array, "p p"] | None = None
 
     def solve(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
         """Rows of H^-1 b."""
@@ -162,6 +167,14 @@ def attach_rows(factor: Factor, design: Float[Array, "n p"], gram: bool = False)
     """
     rows = rowwise(Factor.whiten, factor, design) if factor.rows is None else factor.rows
     return Factor(factor.lower, rows, rows @ rows.T if gram else factor.gram)
+
+
+def attach_matrix(factor: Factor, expansion: AbstractExpansion) -> Factor:
+    """The factor with H beside it, n p^2 multiplications: one product then gives a residual.
+
+    H of the last expansion is remembered.
+    """
+    return dataclasses.replace(factor, matrix=_matrix(expansion))
 
 
 def white_rows(
@@ -216,6 +229,9 @@ def full_matrix(
     matrix = matrix + jnp.diag(expansion.penalty)
     gauge = expansion.gauge()
     return matrix if gauge is None else matrix + gauge
+
+
+_matrix = remembered(eqx.filter_jit(lambda expansion: replicate(full_matrix(expansion))))
 
 
 def factorise(matrix: Float[Array, "p p"]) -> tuple[Factor, Bool[Array, ""]]:

@@ -1,0 +1,117 @@
+"""What is remembered between calls is what would be computed, and goes with its arrays."""
+
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import leaveout as lo
+from leaveout.runtime.remembered import remembered
+
+
+@pytest.fixture
+def counted():
+    """Doubling, remembered, and how often it was computed."""
+    calls = []
+
+    @remembered
+    def double(tree, scale=2.0):
+        calls.append(scale)
+        return jax.tree.map(lambda leaf: scale * leaf, tree)
+
+    return double, calls
+
+
+def test_the_very_same_arrays_are_computed_once(counted):
+    double, calls = counted
+    x = jnp.arange(3.0)
+    first, again = double({"a": x}), double({"a": x})
+    assert again is first
+    assert len(calls) == 1
+
+
+def test_equal_arrays_are_others(counted):
+    double, calls = counted
+    np.testing.assert_array_equal(double(jnp.arange(3.0)), double(jnp.arange(3.0)))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("other", [{"b": 0}, [0], (0, 0)])
+def test_another_structure_is_another_question(counted, other):
+    double, calls = counted
+    x = jnp.arange(3.0)
+    double({"a": x})
+    found = double(jax.tree.map(lambda _: x, other))
+    assert jax.tree.structure(found) == jax.tree.structure(other)
+    assert len(calls) == 2
+
+
+def test_another_option_is_another_question(counted):
+    double, calls = counted
+    x = jnp.ones(2)
+    assert float(double(x)[0]) == 2
+    assert float(double(x, scale=3.0)[0]) == 3
+    assert len(calls) == 2
+
+
+def test_arrays_that_can_be_written_to_are_not_remembered(counted):
+    double, _ = counted
+    x = np.ones(2)
+    double(x)
+    x[:] = 5
+    assert double(x)[0] == 10
+
+
+def test_it_goes_when_its_arrays_do(counted):
+    double, _ = counted
+    x = jnp.arange(3.0)
+    answer = weakref.ref(double(x))
+    gc.collect()
+    assert answer() is not None
+    del x
+    gc.collect()
+    assert answer() is None
+
+
+def test_inside_a_program_nothing_is_remembered(counted):
+    double, calls = counted
+    x = jnp.ones(3)
+    for _ in range(2):
+        assert float(jax.grad(lambda x: jnp.sum(double(x)))(x)[0]) == 2
+    assert len(calls) == 2
+    assert float(double(x)[0]) == 2  # and no tracer is
+
+
+def test_large_answers_are_not_kept(counted, monkeypatch):
+    monkeypatch.setattr("leaveout.runtime.remembered.REMEMBERED", 15)
+    double, calls = counted
+    x = jnp.ones(2)
+    double(x), double(x)
+    assert len(calls) == 2
+
+
+def test_a_fit_that_is_edited_is_looked_at_anew(problem):
+    """Effects after effects of another fit of the same shape are its own."""
+    _, fit, groups, measure = problem
+    other = lo.fit(fit.objective.with_l2(2 * float(fit.objective.l2)))
+    fresh = [_effects(one, groups, measure) for one in (fit, other)]
+    jax.clear_caches()
+    again = [_effects(one, groups, measure) for one in (other, fit)][::-1]
+    np.testing.assert_array_equal(fresh, again)
+    assert np.abs(fresh[0] - fresh[1]).max() > 1e-3 * np.abs(fresh[0]).max()
+
+
+def _effects(fit, groups, measure):
+    methods = lo.Influence(), lo.Newton(), lo.Retrain()
+    return np.stack([lo.effects(fit, groups, measure, method).value for method in methods])
+
+
+@pytest.fixture
+def problem():
+    data = lo.datasets.breast_cancer()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=1.0))
+    groups = lo.groups.random(jax.random.key(0), data, sizes=[5, 20, 60])
+    return data, fit, groups, lo.measures.loss((data.x[:3], data.y[:3]))
