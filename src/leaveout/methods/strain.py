@@ -7,6 +7,7 @@ times too far. It shows in J itself, which then is higher after the step than be
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -18,12 +19,14 @@ from leaveout.fitting.fitted import Fit
 from leaveout.fitting.places import backtrack
 from leaveout.objectives.abstract import AbstractObjective, weigh
 from leaveout.objectives.linear import LinearObjective, as_linear
+from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import constrain, devices, is_traced, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = ["Reach", "judged", "marked", "reach_of", "shortened"]
 
 _GROWTH = 2.0  # of the curvature along a Newton step, below which J falls whatever else
+_RADII = (0.5, 1.0, 2.0, 4.0, np.inf)  # moves of a score up to which curvature is bounded
 _TOGETHER = 16  # lanes whose losses are in memory at once
 _SCORES = 512  # of one example, of all these lanes
 
@@ -38,11 +41,14 @@ class Reach(eqx.Module):
         longest: the longest row of the design, in units of the lengths; infinite where nothing is
             known of the losses, so that J has to be looked at.
         lower: (p p) the Cholesky factor of H, if lengths are in its metric.
+        bends: (k n) of one score an example: the most that the curvature of its loss can be while
+            the score moves by each of `_RADII`, less twice what it is.
         known: whether anything is known of the losses.
     """
 
     longest: Float[Array, ""]
     lower: Float[Array, "p p"] | None
+    bends: Float[Array, "k n"] | None = None
     known: bool = eqx.field(static=True, default=True)
 
     def of(self, change: Float[Array, "b p"]) -> Float[Array, "b"]:
@@ -60,6 +66,7 @@ def reach_of(fit: Fit) -> Reach:
     return Reach(jnp.full((), jnp.inf, fit.flat.dtype), None, known=False)
 
 
+@remembered
 @eqx.filter_jit
 def _reach(fit: Fit) -> Reach:
     objective, factor = as_linear(fit.objective), fit.metric
@@ -69,21 +76,32 @@ def _reach(fit: Fit) -> Reach:
         rows, lower = factor.rows, factor.lower
     pair = 1.0 if objective.outputs == 1 else 2.0  # the difference of two scores
     longest = jnp.sqrt(pair * jnp.max(rows**2 @ jnp.ones(rows.shape[1], rows.dtype)))
-    return replicate(Reach(jnp.where(known, longest, jnp.inf), lower))
+    bends = _bends(objective, fit.flat) if objective.outputs == 1 else None
+    return replicate(Reach(jnp.where(known, longest, jnp.inf), lower, bends))
 
 
 def _growth(objective: LinearObjective, theta) -> Float[Array, ""]:
     """By how much the curvature of a loss can grow, at most, while scores move by 1."""
-    scores, envelope = objective.scores(theta), objective.loss.envelope
-    assert envelope is not None  # reach_of
-    one = objective.outputs == 1
-    given = scores[:, 0] if one else scores
-    _, high = jax.vmap(lambda s, y: envelope(s, y, jnp.ones((), s.dtype)))(given, objective.y)
-    if not one:  # relative already
+    high = _highest(objective, theta, 1.0)
+    if objective.outputs > 1:  # relative already
         return jnp.max(high)
     here = objective.at(theta).second[:, 0, 0]
     grown = high / jnp.where(here > 0, here, 1.0)
     return jnp.max(jnp.where(here > 0, grown, jnp.where(high > 0, jnp.inf, 0.0)))
+
+
+def _highest(objective: LinearObjective, theta, radius: float) -> Float[Array, "n"]:
+    """The most that the curvature of each loss can be while its scores move by a radius."""
+    scores, envelope = objective.scores(theta), objective.loss.envelope
+    assert envelope is not None  # reach_of
+    given = scores[:, 0] if objective.outputs == 1 else scores
+    far = jnp.asarray(radius, scores.dtype)
+    return jax.vmap(lambda s, y: envelope(s, y, far)[1])(given, objective.y)
+
+
+def _bends(objective: LinearObjective, theta) -> Float[Array, "k n"]:
+    here = objective.at(theta).second[:, 0, 0]
+    return jnp.stack([_highest(objective, theta, radius) - 2 * here for radius in _RADII])
 
 
 def judged(fit: Fit, reach: Reach | None, found: Solution, left: Float[Array, "b n"]) -> Solution:
@@ -108,28 +126,42 @@ def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"], left) -> Bool
     far = jnp.any(~(reach.of(change) <= 1.0))
     if not reach.known:
         return replicate(far)
-    return replicate(jax.lax.cond(far, lambda: _may_bend_up(fit, change, left), lambda: far))
+    look = _may_bend_up if reach.bends is None else partial(_may_bend, reach.bends)
+    return replicate(jax.lax.cond(far, lambda: look(fit, change, left), lambda: far))
+
+
+def _may_bend(bends: Float[Array, "k n"], fit: Fit, change, left) -> Bool[Array, ""]:
+    """`_may_bend_up` of one score an example, by bounds that are found once for all changes."""
+    objective = as_linear(fit.objective)
+
+    def may(lane):
+        change, v = lane
+        moved = jnp.abs(objective.moves(change)[:, 0])
+        bend = bends[-1]
+        for radius, bound in reversed(list(zip(_RADII[:-1], bends[:-1], strict=True))):
+            bend = jnp.where(moved <= radius, bound, bend)
+        up = jnp.sum(weigh(v, jnp.where(moved > 0, bend * moved**2, 0.0)))
+        return ~(up <= objective.penalty @ change**2) | jnp.any(v < 0)
+
+    return jnp.any(_over_lanes(objective, may, (constrain(change, "groups"), left)))
 
 
 def _may_bend_up(fit: Fit, change, left: Float[Array, "b n"]) -> Bool[Array, ""]:
     """Whether the curvature could make up for the slope of any Newton step.
 
     Along a step d J changes by no more than -d'Hd + d'Ud / 2, with U the most that the losses'
-    curvature can be on the way, for each example by how far its own score moves.
+    curvature can be on the way, for each example by how far its own scores move. Of several scores
+    that is relative to what it is.
     """
     objective = as_linear(fit.objective)
     scores, envelope = objective.scores(fit.flat), objective.loss.envelope
     assert envelope is not None  # reach_of
-    one = objective.outputs == 1
 
     def most(score, y, moved):
         """The curvature of an example's loss along the move, and the most that it can become."""
-        if one:
-            score, moved = score[0], moved[0]
         _, bent = jax.jvp(lambda s: jax.grad(objective.loss.value)(s, y), (score,), (moved,))
         along = jnp.sum(moved * bent)
-        _, high = envelope(score, y, jnp.abs(moved) if one else jnp.ptp(moved))
-        return along, high * (moved**2 if one else along)  # of several it is relative
+        return along, envelope(score, y, jnp.ptp(moved))[1] * along
 
     def may(lane):
         change, v = lane
