@@ -8,6 +8,7 @@ import pytest
 
 import leaveout as lo
 from leaveout.analysis.exact import Leaving, Rows
+from leaveout.analysis.scores import toggled
 from problems import mostly_slow
 
 
@@ -120,6 +121,40 @@ def test_a_small_set_that_scores_do_not_promise_is_looked_at_too(seed, kind):
     measure, direction = lo.measures.prediction(x[:1]), 1 if seed % 2 else -1
     found = lo.extreme(fit, measure, 3, direction=direction)
     assert direction * found.value[0] >= 0.99 * best_of_all(fit, measure, 3, direction)
+
+
+@pytest.mark.parametrize("d", [20, 70])
+@pytest.mark.parametrize("kind", [lo.logistic, lo.poisson])
+def test_scores_are_near_what_changing_sides_does(kind, d):
+    """Of few parameters and of many, from a model that some have left; each side is retrained."""
+    rng = np.random.default_rng(d)
+    x = rng.standard_normal((600, d)) / d**0.5
+    score = x @ rng.standard_normal(d)
+    drawn_y = {
+        lo.logistic: score + rng.logistic(size=600) > 0,
+        lo.poisson: rng.poisson(np.exp(score)),
+    }
+    fit, measure = lo.fit(kind(x, drawn_y[kind], l2=0.1)), lo.measures.prediction(x[:2])
+    effect = np.asarray(lo.per_point(fit, measure))
+    left = np.argsort(effect, axis=0)[:12].T  # of each column those that lower it the most
+    off = np.zeros((2, 600), bool)
+    np.put_along_axis(off, left, True, axis=1)
+    states = np.asarray(lo.retrain(fit, lo.Groups.from_masks(off)).value)
+    bound = (measure.bind(fit.objective),)
+    found = toggled(fit, bound, np.asarray(fit.flat) + states, off, np.ones(600), np.arange(2))
+
+    for column in range(2):
+        sides = np.r_[left[column][:6], np.argsort(np.where(off[column], 0, effect[:, column]))[:6]]
+        masks = np.tile(off[column], (13, 1))
+        masks[np.arange(12), sides] ^= True
+        actual = lo.effects(fit, lo.Groups.from_masks(masks), measure, lo.Retrain()).value[
+            :, column
+        ]
+        changed = actual[:12] - actual[12]
+        np.testing.assert_allclose(
+            found[column][sides], changed, rtol=0, atol=0.1 * np.abs(changed).max()
+        )
+        assert np.corrcoef(found[column][sides], changed)[0, 1] > 0.99
 
 
 @pytest.mark.slow

@@ -6,25 +6,21 @@ from typing import TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from leaveout.analysis.scores import toggled, values_at
 from leaveout.analysis.search import Answer, Ask, Asking, State
-from leaveout.fitting.fitted import Fit
+from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.methods import Prepared, as_change
-from leaveout.objectives.expansion import LinearExpansion
 from leaveout.runtime.memory import rung
 from leaveout.runtime.sharding import entry_point, replicate, to_host
-from leaveout.solvers import factorise, full_matrix, leverage
 
 __all__ = ["Models"]
 
 _T = TypeVar("_T")
-_ALONE = 1e-8  # of its curvature that a point leaves, below which its step is no number
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,14 +31,14 @@ class Models:
         fit: the fitted objective, past the gates.
         units: what may leave: groups that do not overlap.
         measures: bound to the objective.
-        retrain: made ready for them.
+        retrain: from `methods.retrainer`.
         progress: called with the number of models trained, or None.
     """
 
     fit: Fit
     units: Groups
     measures: tuple[Measure, ...]
-    retrain: Prepared
+    retrain: Callable[..., Change]
     progress: Callable[[int], None] | None = None
 
     @property
@@ -103,7 +99,8 @@ class Models:
         """The models that searches ask for, as lanes of one retrain."""
         pairs = [(one, j) for ask, j in zip(asks, columns, strict=True) for one in ask.sets]
         groups = self.groups([one for one, _ in pairs])
-        change = as_change(self.retrain.changes(groups, None), self.fit.objective)
+        near = np.stack([ask.state.change for ask in asks for _ in ask.sets])
+        change = self.retrain(groups, start=np.asarray(self.fit.flat) + near)
         value, status = np.asarray(change.value), np.asarray(change.status)
         effect = _moved(self.fit, self.measures, value, np.array([j for _, j in pairs]))
         if self.progress is not None:
@@ -115,21 +112,13 @@ class Models:
 
     def _scored(self, asks: list[Ask], columns: list[int]) -> list[np.ndarray]:
         """What every unit would do if it changed sides, by its points' own Newton steps."""
-        units, states = self.units, [ask.state for ask in asks if ask.state is not None]
+        units, states = self.units, [ask.state for ask in asks]
         listed = np.stack([np.repeat(state.on, units.size) for state in states])
         off = np.zeros((len(states), self.fit.objective.n), bool)
         off[:, units.indices] = listed
-        amounts, now = self.amounts, np.asarray(self.fit.flat)
-        each = [
-            _toggled(self.fit, self.measures, now + state.change, one, amounts, np.asarray(j))
-            for state, one, j in zip(states, off, columns, strict=True)
-        ]
-        sums = np.add.reduceat(np.stack(each)[:, units.indices], units.offsets[:-1], axis=1)
-        return list(sums)
-
-
-def _values(fit: Fit, measures: tuple[Measure, ...], theta: Array) -> Float[Array, "m"]:
-    return jnp.concatenate([each.values(fit.objective, theta, None) for each in measures])
+        theta = np.asarray(self.fit.flat) + np.stack([state.change for state in states])
+        each = toggled(self.fit, self.measures, theta, off, self.amounts, np.array(columns))
+        return list(np.add.reduceat(each[:, units.indices], units.offsets[:-1], axis=1))
 
 
 @entry_point
@@ -142,56 +131,10 @@ def _moved(fit: Fit, measures, change: np.ndarray, columns: np.ndarray) -> np.nd
 
 @eqx.filter_jit
 def _differences(fit, measures, change, columns):
-    now = _values(fit, measures, fit.flat)
+    now = values_at(fit, measures, fit.flat)
 
     def one(lane):
         change, column = lane
-        return (_values(fit, measures, fit.flat + change) - now)[column]
+        return (values_at(fit, measures, fit.flat + change) - now)[column]
 
     return replicate(jax.lax.map(one, (change, columns)))
-
-
-@entry_point
-def _toggled(fit: Fit, measures, theta, off, amounts, column) -> np.ndarray:
-    """(n) to first order in each point's own Newton step, what its changing sides does.
-
-    From theta, the minimum without the points that are `off`: a point that is there leaves, one
-    that is off comes back. With a = grad f, t_i what it loses (negative where it comes back),
-
-        t_i (1 - t_i c_i x_i' H^-1 x_i)^-1 grad loss_i . H^-1 a,   H of what is there
-    """
-    return np.asarray(to_host(_toggles(fit, measures, theta, off, amounts, column)))
-
-
-@eqx.filter_jit
-def _toggles(fit, measures, theta, off, amounts, column):
-    objective = fit.objective
-    expansion = objective.at(theta)
-    factor, _ = factorise(full_matrix(expansion, objective.weights - amounts * off))
-    _, pull = jax.vjp(lambda t: _values(fit, measures, t), theta)
-    unit = jax.nn.one_hot(column, _width(fit, measures), dtype=theta.dtype)
-    adjoint = factor.solve(pull(unit)[0][None])[0]
-    change = jnp.where(off, -amounts, amounts)
-    effect = change * _steps(expansion, factor, adjoint, change)
-    return replicate(jnp.where(jnp.isfinite(effect), effect, 0.0))
-
-
-def _width(fit, measures) -> int:
-    return jax.eval_shape(lambda t: _values(fit, measures, t), fit.flat).shape[0]
-
-
-def _steps(expansion, factor, adjoint, change):
-    """Slopes, of a linear model each rescaled by its own leverage, times the adjoint."""
-    if not isinstance(expansion, LinearExpansion):
-        return expansion.dot(adjoint)
-
-    def rescale(point):
-        own, slopes, second, change = point
-        eye = jnp.eye(len(slopes), dtype=slopes.dtype)
-        left = eye - change * second @ own
-        kept = jnp.linalg.det(left) > _ALONE  # else nothing holds it but the point itself
-        return jnp.where(kept, jnp.linalg.solve(left, slopes), 0.0)
-
-    each = leverage(expansion, factor), expansion.first, expansion.second, change
-    first = jax.vmap(rescale)(each)
-    return dataclasses.replace(expansion, first=first).dot(adjoint)

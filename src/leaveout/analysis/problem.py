@@ -19,7 +19,7 @@ from leaveout.fitting.gates import Need, admit, check_fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures
-from leaveout.methods import Influence, Retrain
+from leaveout.methods import Influence, Retrain, retrainer
 from leaveout.objectives.abstract import AbstractScores
 from leaveout.objectives.losses import squares
 from leaveout.runtime.sharding import replicate, to_host
@@ -145,7 +145,7 @@ def problem_of(
         columns=columns,
         influence=np.asarray(gathered(posed).value),
         open=units.sums(taken) > 0,
-        models=Models(fit, units, posed.measures, Retrain().prepare(fit, posed.measures), progress),
+        models=Models(fit, units, posed.measures, retrainer(fit, Retrain()), progress),
         rows=None if unknown else _rows(fit, posed.measures),
         unknown=unknown,
     )

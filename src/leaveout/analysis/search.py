@@ -57,12 +57,12 @@ class Ask(NamedTuple):
     """What a search asks for: models without `sets`; or, of one it has, what every unit would do.
 
     Attributes:
+        state: whose scores are wanted; or a model that is near those that are, to begin from.
         sets: (s) of booleans (u), or none.
-        state: whose scores are wanted, or None.
     """
 
+    state: State
     sets: tuple[Bool[np.ndarray, "u"], ...] = ()
-    state: State | None = None
 
 
 _T = TypeVar("_T")
@@ -100,14 +100,22 @@ class Task:
         """(u) a set with the `count` units of largest score in the direction more than `on`."""
         on = np.zeros(self.open.size, bool) if on is None else on
         usable = np.where(self.open & ~on, self.direction * scores, -np.inf)
-        chosen = on.copy()
-        chosen[np.argsort(-usable, kind="stable")[:count]] = True
-        return chosen & (self.open | on)
+        return on | (_largest(usable, count) & self.open)
 
     def order(self, scores: np.ndarray) -> np.ndarray:
         """Units from the largest score in the direction on, those that may leave only."""
         ranked = np.argsort(-self.direction * scores, kind="stable")
         return ranked[self.open[ranked]]
+
+
+def _largest(values: np.ndarray, count: int) -> np.ndarray:
+    """(u) the `count` largest; of equal ones those that come first. They need not be sorted."""
+    if not 0 < count < values.size:
+        return np.full(values.size, count > 0)
+    least = np.partition(values, values.size - count)[values.size - count]
+    chosen = values > least
+    chosen[np.flatnonzero(values == least)[: count - np.count_nonzero(chosen)]] = True
+    return chosen
 
 
 def _best(task: Task, states: Sequence[State]) -> State | None:
@@ -136,7 +144,7 @@ def by_stages(task: Task, size: int) -> Asking[Found]:
     """
     scores = yield from _scores(task.nobody)
     passes = [task.top(task.influence, size), task.top(scores, size)]
-    tried = yield from _train(_unlike(passes))
+    tried = yield from _train(task.nobody, _unlike(passes))
     grown = yield from _grown(task, size, scores)
     best = _best(task, [*tried, *([] if grown is None else [grown])])
     if best is None:
@@ -146,14 +154,14 @@ def by_stages(task: Task, size: int) -> Asking[Found]:
 
 def _scores(state: State) -> Asking[np.ndarray]:
     """What every unit would do if it changed sides."""
-    found = yield Ask(state=state)
+    found = yield Ask(state)
     assert isinstance(found, np.ndarray)
     return found
 
 
-def _train(sets: Sequence[np.ndarray]) -> Asking[list[State]]:
-    """The models without some sets."""
-    found = yield Ask(tuple(sets))
+def _train(near: State, sets: Sequence[np.ndarray]) -> Asking[list[State]]:
+    """The models without some sets, found from one that is near them."""
+    found = yield Ask(near, tuple(sets))
     assert isinstance(found, list)
     return found
 
@@ -177,7 +185,7 @@ def _grown(task: Task, size: int, scores: np.ndarray) -> Asking[State | None]:
             chosen = here.top(scores, min(step, goal - state.size), state.on)
             if chosen.sum() == state.size or refused > task.exchanges:
                 return None
-            (new,) = yield from _train([chosen])
+            (new,) = yield from _train(state, [chosen])
             if new.admissible:
                 state = new
                 if state.size == size:
@@ -201,7 +209,7 @@ def _exchanged(task: Task, state: State, enough: float = np.inf) -> Asking[State
     scores = yield from _scores(state)
     while spent < task.exchanges and task.gain(state) <= enough:
         sets = _swaps(task, state, scores, width)[: task.exchanges - spent]
-        tried = (yield from _train(sets)) if sets else []
+        tried = (yield from _train(state, sets)) if sets else []
         spent += len(sets)
         new = _best(task, tried)
         if new is not None and task.gain(new) > task.gain(state) + _GAIN * abs(state.effect):
@@ -285,7 +293,7 @@ def _enough(task: Task, scores: np.ndarray, needed: float, most: int) -> Asking[
         step = min(max(half // shy, 1), most - state.size, order.size)
         if step == 0:
             return None
-        (new,) = yield from _train([_flipped(state.on, order[:0], order[:step])])
+        (new,) = yield from _train(state, [_flipped(state.on, order[:0], order[:step])])
         if task.gain(new) > needed:
             return (yield from _shortest(task, state, order, step, new, needed))
         if new.admissible:
@@ -305,7 +313,7 @@ def _along(
     length = min(length, order.size)
     if length < 1:
         return None
-    (whole,) = yield from _train([_flipped(state.on, order[:0], order[:length])])
+    (whole,) = yield from _train(state, [_flipped(state.on, order[:0], order[:length])])
     if not task.gain(whole) > needed:
         return None
     return (yield from _shortest(task, state, order, length, whole, needed))
@@ -318,7 +326,7 @@ def _shortest(
     low, high = 0, length
     while high - low > 1:
         middle = (low + high) // 2
-        (new,) = yield from _train([_flipped(state.on, order[:0], order[:middle])])
+        (new,) = yield from _train(whole, [_flipped(state.on, order[:0], order[:middle])])
         if task.gain(new) > needed:
             high, whole = middle, new
         else:
@@ -330,7 +338,7 @@ def _one_less(task: Task, found: State, needed: float) -> Asking[State | None]:
     """A set of one unit less that is enough: the least costly comes back, others are exchanged."""
     scores = yield from _scores(found)
     inside, outside = _ends(task, found, scores)
-    (new,) = yield from _train([_flipped(found.on, inside[:1], outside[:0])])
+    (new,) = yield from _train(found, [_flipped(found.on, inside[:1], outside[:0])])
     if new.admissible and not task.gain(new) > needed:
         new = yield from _exchanged(task, new, needed)
     return new if task.gain(new) > needed else None

@@ -202,10 +202,11 @@ def extreme(
     influential set is always large: look at `accuracy`, which falls where a model breaks.
 
     Searches of all columns, sizes and directions run side by side, as lanes of one retrain: about
-    stages + 15 models each, of sets of up to 8 points 16 or more beyond that, and for each stage a
-    Hessian and its factor, n p^2 + p^3. Of linear functionals of least squares nothing is trained
-    on the way: what any point's leaving does is known exactly, for a product with the design a
-    point.
+    stages + 15 models each, of sets of up to 8 points 16 or more beyond that. What points would do
+    next costs a Hessian and its factor, n p^2 + p^3; of models of one score and 64 parameters or
+    more about ten products with the data, for all searches together. Of linear functionals of
+    least squares nothing is trained on the way: what any point's leaving does is known exactly, for
+    a product with the design a point.
 
     Args:
         fit: the fitted objective.

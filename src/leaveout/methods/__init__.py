@@ -17,7 +17,7 @@ from leaveout.methods.protocol import (
     as_solution,
     l2_of_groups,
 )
-from leaveout.methods.retraining import Retrain, retrain
+from leaveout.methods.retraining import Retrain, retrain, retrainer
 from leaveout.methods.second_order import SecondOrder
 from leaveout.methods.trajectory import Metagradient, Smoothness, smoothness
 
@@ -43,6 +43,7 @@ __all__ = [
     "newton",
     "per_point",
     "retrain",
+    "retrainer",
     "self_influence",
     "smoothness",
 ]

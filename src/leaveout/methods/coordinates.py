@@ -16,6 +16,7 @@ from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.batches import cut_out
 from leaveout.runtime.memory import CACHED_EXAMPLES
+from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import devices, is_traced, on_host
 from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
 
@@ -351,6 +352,7 @@ def _blocks(fit: Fit) -> OutputFactor | None:
     return fit.blocks
 
 
+@remembered
 @eqx.filter_jit
 def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
     objective = as_linear(fit.objective)

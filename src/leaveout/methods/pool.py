@@ -72,20 +72,25 @@ class Task(NamedTuple):
 
     problem: Coordinates
     groups: Groups
-    start: Float[Array, "g p"] | None
+    start: Float[Array | np.ndarray, "g p"] | None
     l2: Float[Array, "g"] | None
     effort: Effort
     bricks: Bricks | None = None
 
     def of(self, rows: np.ndarray) -> "Task":
         """The same for some of the groups, in the metric that all share."""
-        start, l2 = (None if part is None else part[rows] for part in (self.start, self.l2))
+        start, l2 = self._given(rows)
         return Task(self.problem, self.groups[rows], start, l2, self.effort)
+
+    def _given(self, rows: np.ndarray):
+        """Where some of the groups start, and the l2 of each."""
+        start = None if self.start is None else self.start[rows]
+        return start, None if self.l2 is None else self.l2[rows]
 
     def begun(self, rows: np.ndarray) -> "_Lanes":
         """Lanes of some groups, before any evaluation."""
         w = leaving(self.problem.fit, self.groups, rows)
-        start, l2 = (None if part is None else part[rows] for part in (self.start, self.l2))
+        start, l2 = self._given(rows)
         turn = None if self.bricks is None else self.bricks.turns(rows)
         return _begin(self.problem, w, start, l2, turn, self.effort)
 
@@ -330,7 +335,7 @@ def _refilled(new: _Lanes, pool: _Lanes, rows) -> _Lanes:
 
 def _widths(lanes: int) -> tuple[int, ...]:
     """How many lanes are evaluated together, where fewer than all cost less."""
-    fewer = (16, 64) if on_host() and devices() == 1 else ()
+    fewer = (4, 16, 64) if on_host() and devices() == 1 else ()
     return (*(width for width in fewer if width < lanes), lanes)
 
 

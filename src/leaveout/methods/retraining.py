@@ -12,7 +12,7 @@ the Hessian near enough to the identity.
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +47,7 @@ from leaveout.training.run import Trained
 __all__ = [
     "Retrain",
     "retrain",
+    "retrainer",
 ]
 
 _AIM = 0.125  # of what is asked in float32, which only large groups reach: theirs is what is seen
@@ -98,8 +99,8 @@ class Retrain(Method):
         """`retrain` with these settings, in coordinates that are found once."""
         if isinstance(fit, Trained):
             return retrained(fit)
-        whole = functools.cache(lambda: _retraining(fit, self, own_l2=True))
-        return Prepared(_retraining(fit, self), change_under=lambda groups, l2: whole()(groups, l2))
+        whole = functools.cache(lambda: retrainer(fit, self, own_l2=True))
+        return Prepared(retrainer(fit, self), change_under=lambda groups, l2: whole()(groups, l2))
 
 
 @entry_point
@@ -160,15 +161,19 @@ def retrain(
     def prepare(inner: Fit) -> Prepared:
         begin, own = _start(start, (len(groups), fit.objective.p)), l2 is not None
         begin = None if begin is None else inner.objective.taken_in(begin)
-        found = _retraining(inner, method, begin, own_l2=own)
+        found = functools.partial(retrainer(inner, method, own_l2=own), start=begin)
         return Prepared(found, change_under=found)
 
     return asked(fit, groups, prepare, l2=l2, memory=memory, throw=throw)
 
 
-def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
-    """The map from groups, and the l2 of each if they have their own, to their changes."""
-    here, begin = known((fit, start))
+def retrainer(fit: Fit, method: Retrain, *, own_l2: bool = False) -> Callable[..., Change]:
+    """The map from groups to their changes, in coordinates that are found once.
+
+    Of groups, and perhaps the l2 (g) of each, if they have their own, and the flat theta (g p) at
+    which each starts, in the coordinates of the fit.
+    """
+    here = known(fit)
     apart = is_traced(here.objective) and not is_traced(here.flat)  # then the factor is another's
     if not own_l2 and not apart:
         here = with_rows(here, budget())
@@ -177,8 +182,8 @@ def _retraining(fit: Fit, method: Retrain, start=None, *, own_l2: bool = False):
     aim = asked if here.flat.dtype == jnp.float64 else max(method.tolerance, _AIM * asked)
     effort = Effort(asked, aim, method.max_steps, method.history)
 
-    def change(groups: Groups, l2: Array | None = None) -> Change:
-        own = known(l2)
+    def change(groups: Groups, l2: Array | None = None, start=None) -> Change:
+        own, begin = known((l2, start))
         lanes = pool_size(here, len(groups), method.history)
         task = Task(problem, groups, begin, own, effort)
         traced = is_traced((here, begin, own))

@@ -31,6 +31,7 @@ from leaveout.solvers.factor import (
     reachable,
     relative,
     scale_of,
+    seen_through,
     white_rows,
 )
 from leaveout.solvers.foreign import Lineax
@@ -67,6 +68,7 @@ __all__ = [
     "reachable",
     "relative",
     "scale_of",
+    "seen_through",
     "together",
     "tolerance_of",
     "white_rows",

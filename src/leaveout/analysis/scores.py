@@ -1,0 +1,188 @@
+"""What every point would do if it changed sides: left, or came back; what searches for sets go by.
+
+To first order in each point's own Newton step, from theta, the minimum without the points that are
+off. With a = grad f, t_i what point i loses (negative where it comes back),
+
+    t_i (1 - t_i c_i x_i' H^-1 x_i)^-1 grad loss_i . H^-1 a,   H of what is there
+
+One question needs an adjoint in H, for all points at once, and every point's leverage. Both cost
+n p^2: H is summed, factorised and brought before every row. Where p is large, the adjoints of many
+questions are solved together by conjugate gradients in the metric of the fit, to a thousandth and
+in float32, for points are only ranked by them; and leverages are those of the fit, which only
+lengthen each point's own step.
+"""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from leaveout.fitting.fitted import Fit, with_rows
+from leaveout.measures import Measure
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.linear import as_linear
+from leaveout.runtime.batches import in_rungs
+from leaveout.runtime.memory import NEWTON_LANES, budget, longest
+from leaveout.runtime.remembered import remembered
+from leaveout.runtime.sharding import devices, entry_point, place, replicate, to_host
+from leaveout.solvers import CG, factorise, full_matrix, leverage, seen_through
+
+__all__ = ["toggled", "values_at"]
+
+_ALONE = 1e-8  # of its curvature that a point leaves, below which its step is no number
+_LARGE = 64  # parameters from which on a Hessian a question is dearer than a few products with X
+_ROUGH = CG(1e-3)  # solves that points are only ranked by
+
+
+def values_at(fit: Fit, measures: tuple[Measure, ...], theta: Array) -> Float[Array, "m"]:
+    """All columns of some measures at theta."""
+    return jnp.concatenate([each.values(fit.objective, theta, None) for each in measures])
+
+
+@entry_point
+def toggled(
+    fit: Fit,
+    measures: tuple[Measure, ...],
+    theta: Float[np.ndarray, "b p"],
+    off: Bool[np.ndarray, "b n"],
+    amounts: Float[np.ndarray, "n"],
+    columns: Int[np.ndarray, "b"],
+) -> Float[np.ndarray, "b n"]:
+    """What each point's changing sides does, to first order in its own Newton step.
+
+    Args:
+        fit: the fitted objective.
+        measures: bound to it.
+        theta: each question's model, the minimum without the points that are off.
+        off: which these are.
+        amounts: what each point loses when it leaves.
+        columns: which of the measures' columns each question is about.
+    """
+    count = len(columns)
+    seen = _rows_of(fit)
+
+    def some(rows: np.ndarray) -> np.ndarray:
+        sides = place(off[rows], bool, "groups")
+        asked = place(theta[rows], fit.flat.dtype, "groups"), sides, amounts, columns[rows]
+        if seen is None:
+            return to_host(_each(fit, measures, *asked))
+        return to_host(_together(fit, seen, measures, *asked))
+
+    if seen is None:
+        return np.concatenate([some(np.array([k])) for k in range(count)])
+    most = longest(8 * 8 * fit.objective.n, budget(), NEWTON_LANES)
+    return to_host(in_rungs(count, most, some, NEWTON_LANES, NEWTON_LANES // 2))
+
+
+class _Rows(eqx.Module):
+    """A linear model of one score in the coordinates of its metric, in float32.
+
+    Attributes:
+        rows: (n p) the design there.
+        leverages: (n) their squared lengths, x_i' H^-1 x_i.
+        scores: (n) at theta_hat.
+        curvature: (n) of each loss there, times its base weight.
+        y: targets.
+    """
+
+    rows: Float[Array, "n p"]
+    leverages: Float[Array, "n"]
+    scores: Float[Array, "n"]
+    curvature: Float[Array, "n"]
+    y: PyTree
+
+
+def _rows_of(fit: Fit) -> _Rows | None:
+    """What questions are answered by together: of a model of one score and many columns."""
+    if fit.objective.p < _LARGE or devices() > 1:
+        return None
+    metric = with_rows(fit, budget()).metric
+    if metric is None or metric.rows is None:
+        return None
+    return _single_rows(as_linear(fit.objective), fit.flat, metric.rows)
+
+
+@remembered
+@eqx.filter_jit
+def _single_rows(objective, theta, rows) -> _Rows:
+    curvature = objective.at(theta).curvature[:, 0, 0]
+    parts = rows, jnp.sum(rows**2, axis=1), objective.scores(theta)[:, 0], curvature, objective.y
+    return _Rows(*map(_single, parts))
+
+
+def _single(tree: PyTree) -> PyTree:
+    def one(leaf):
+        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(one, tree)
+
+
+@eqx.filter_jit
+def _together(fit: Fit, seen: _Rows, measures, theta, off, amounts, columns):
+    """Of many questions side by side."""
+    objective, metric = as_linear(fit.objective), fit.metric
+    assert metric is not None  # _rows_of
+
+    def pull(theta, column):
+        return jax.grad(lambda t: values_at(fit, measures, t)[column])(theta)
+
+    moved = _single((theta - fit.flat[None]) @ metric.lower)
+    pulls = _single(metric.whiten(jax.vmap(pull)(theta, columns)))
+    change = jnp.where(off, -amounts[None], amounts[None]).astype(jnp.float32)
+    there = jnp.where(off, (objective.weights - amounts)[None], objective.weights[None])
+    slope = jax.grad(objective.loss.value)
+    bend = jax.grad(slope)
+    scores = seen.scores[None] + moved @ seen.rows.T
+    first = jax.vmap(lambda s: jax.vmap(slope)(s, seen.y))(scores)
+    second = jax.vmap(lambda s: jax.vmap(bend)(s, seen.y))(scores)
+
+    lose = seen_through(seen.rows, seen.curvature[None] - _single(there) * second)
+    adjoint = _ROUGH.solve(lambda u: u - lose(u), lambda b: b, pulls).value
+    kept = 1 - change * second * seen.leverages[None]
+    step = jnp.where(kept > _ALONE, first / jnp.where(kept > _ALONE, kept, 1.0), 0.0)
+    return _finite(change * step * (adjoint @ seen.rows.T))
+
+
+def _finite(effect: Array) -> Array:
+    return replicate(jnp.where(jnp.isfinite(effect), effect, 0.0))
+
+
+@eqx.filter_jit
+def _each(fit, measures, theta, off, amounts, columns):
+    """Of any objective, one question after the other."""
+
+    def one(lane):
+        theta, off, column = lane
+        expansion = fit.objective.at(theta)
+        factor, _ = factorise(full_matrix(expansion, fit.objective.weights - amounts * off))
+        _, pull = jax.vjp(lambda t: values_at(fit, measures, t), theta)
+        unit = jax.nn.one_hot(column, _width(fit, measures), dtype=theta.dtype)
+        adjoint = factor.solve(pull(unit)[0][None])[0]
+        change = jnp.where(off, -amounts, amounts)
+        return change * _steps(expansion, factor, adjoint, change)
+
+    return _finite(jax.lax.map(one, (theta, off, columns)))
+
+
+def _width(fit, measures) -> int:
+    return jax.eval_shape(lambda t: values_at(fit, measures, t), fit.flat).shape[0]
+
+
+def _steps(expansion, factor, adjoint, change):
+    """Slopes, of a linear model each rescaled by its own leverage, times the adjoint."""
+    if not isinstance(expansion, LinearExpansion):
+        return expansion.dot(adjoint)
+
+    def rescale(point):
+        own, slopes, second, change = point
+        eye = jnp.eye(len(slopes), dtype=slopes.dtype)
+        left = eye - change * second @ own
+        kept = jnp.linalg.det(left) > _ALONE  # else nothing holds it but the point itself
+        return jnp.where(kept, jnp.linalg.solve(left, slopes), 0.0)
+
+    each = leverage(expansion, factor), expansion.first, expansion.second, change
+    first = jax.vmap(rescale)(each)
+    return dataclasses.replace(expansion, first=first).dot(adjoint)
