@@ -269,11 +269,14 @@ def _values(rows: list[dict]):
     rows = [row for row in rows if "antithetic_permutations" in row]
     names = list(dict.fromkeys(row["data"] for row in rows))
     ways = {"error": "lo.value", "means_of_sizes": "means of sizes alone",
+            "leverage_regression": "Leverage SHAP, same coalitions",
             "antithetic_permutations": "antithetic orders (pyDVL's)"}  # fmt: skip
-    figure, axes = plot.canvas(1, len(names))
-    for ax, name in zip(axes[0], names, strict=True):
+    figure, axes = plot.canvas(-(-len(names) // 3), min(len(names), 3))
+    for ax in axes.flat[len(names) :]:
+        ax.set_visible(False)
+    for ax, name in zip(axes.flat, names, strict=False):
         mine = [row for row in rows if row["data"] == name]
-        for way, marker in zip(ways, "Ds^", strict=True):
+        for way, marker in zip(ways, "Dsv^", strict=True):
             ax.plot(
                 [row["trainings"] for row in mine], [row[way] for row in mine], f"{marker}-",
                 label=ways[way], markersize=5,

@@ -5,11 +5,13 @@ empty whole one-hot columns: `lo.retrain` in a metric of what each leaves (`meth
 the same without it, and scikit-learn's newton-cholesky from theta_hat, in processor seconds of all
 threads a coalition (one thread, where XLA_FLAGS and OMP_NUM_THREADS say so); and whole calls, of
 `lo.value` and of pyDVL in an environment of its own, there and on the women and men of heart's four
-hospitals. Then Shapley's values from some of the coalitions, of the ten commonest occupations and
-of heart: the root mean square error over draws, as a share of the values' spread, of `lo.value`, of
-the mean of each size alone, and of random orders and their reverses (pyDVL's antithetic sampler), a
-coalition counted once. And of 42 countries, whose coalitions nobody can train: how far draws are
-from each other, and whether as far as their errors say.
+hospitals. Then Shapley's values from some
+of the coalitions, of the ten commonest occupations and of heart (with --full also of classes of
+work, of those who noted relations of chemicals and diseases, of COMPAS and of ten patients): the
+root mean square error over draws, as a share of the values' spread, of `lo.value`, of the mean of
+each size alone, of Leverage SHAP on the same coalitions, and of random orders and their reverses
+(pyDVL's antithetic sampler), a coalition counted once. And of 42 countries, whose coalitions nobody
+can train: how far draws are from each other, and whether as far as their errors say.
 """
 
 import time
@@ -40,12 +42,14 @@ class Play(NamedTuple):
         fit: with everybody.
         players: who joins.
         queries: inputs and targets, of which f is the mean loss.
+        empty: theta of nobody, where a model has no base rates.
     """
 
     name: str
     fit: lo.Fit
     players: lo.Groups
     queries: tuple[np.ndarray, np.ndarray]
+    empty: np.ndarray | None = None
 
     @property
     def measure(self) -> lo.measures.Measure:
@@ -62,6 +66,7 @@ def main(folder: Path, size: str) -> None:
         found, versions = rates(play, size)
         rows += found
     record(folder, "speed_values", rows, versions)
+    more += [workclasses(), functions(), defendants(), patients()] if size == "full" else []
     rows = [row for play in (ten, *more) for row in errors(play, size)]
     record(folder, "accuracy_values", rows)
     if size != "smoke":
@@ -74,15 +79,48 @@ def occupations(count: int, size: str) -> Play:
         return drawn()
     data = lo.datasets.adult()
     thin = slice(None, None, 1 if size == "full" else 8)
-    x, y, owner = data.x[thin], data.y[thin], np.asarray(data.labels["occupation"])[thin]
+    return _commonest("adult", data, "occupation", count, thin, L2_OVER_N)
+
+
+def workclasses() -> Play:
+    """Everybody by the class of their work, some of few people."""
+    data = lo.datasets.adult()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=L2_OVER_N * data.n))
+    players, queries = data.grouped("workclass"), (data.x_query, data.y_query)
+    return Play("adult by work", fit, players, queries)
+
+
+def functions() -> Play:
+    """Relations of chemicals and diseases by the ten functions that noted most of them."""
+    return _commonest("cdr", lo.datasets.cdr(), "function", 10, slice(None), 0.01)
+
+
+def defendants() -> Play:
+    """The women and men of six races, some of few people."""
+    data = lo.datasets.compas()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=0.01 * data.n))
+    players, queries = data.grouped("race,sex"), (data.x_query, data.y_query)
+    return Play("compas", fit, players, queries)
+
+
+def patients() -> Play:
+    """The ten patients with most recordings: least squares."""
+    play = _commonest("parkinsons", lo.datasets.parkinsons(), "patient", 10, slice(None), 0.01)
+    empty = np.zeros(play.fit.objective.p)
+    empty[-1] = np.mean(np.asarray(play.fit.objective.examples[1]))
+    return play._replace(empty=empty)
+
+
+def _commonest(name, data, label: str, count: int, thin: slice, l2_over_n: float) -> Play:
+    """The examples of the commonest values of a label, these as players."""
+    x, y, owner = data.x[thin], data.y[thin], np.asarray(data.labels[label])[thin]
     names, sizes = np.unique(owner, return_counts=True)
     mine = np.isin(owner, names[np.argsort(-sizes, kind="stable")[:count]])
     x, y, owner = x[mine], y[mine], owner[mine]
-    x = x[:, np.ptp(x, axis=0) > 0]
-    kept = np.ptp(data.x[thin][mine], axis=0) > 0
-    fit = lo.fit(lo.logistic(x, y, l2=L2_OVER_N * len(x)))
-    queries = data.x_query[:, kept], data.y_query
-    return Play("adult", fit, lo.Groups.from_labels(owner), queries)
+    kept = np.ptp(x, axis=0) > 0
+    make = lo.logistic if np.unique(data.y).size == 2 else lo.squares
+    fit = lo.fit(make(x[:, kept], y, l2=l2_over_n * len(x)))
+    return Play(name, fit, lo.Groups.from_labels(owner), (data.x_query[:, kept], data.y_query))
 
 
 def heart() -> Play:
@@ -214,7 +252,7 @@ def rates(play: Play, size: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def errors(play: Play, size: str) -> list[dict[str, Any]]:
     """Root mean square errors of values from some coalitions, beside those of all."""
     fit, players = play.fit, play.players
-    whole = lo.value(fit, players, play.measure)
+    whole = lo.value(fit, players, play.measure, empty=play.empty)
     table, of, g = Table(whole.members, whole.trained.worth), lo.Shapley(), len(players)
     at = {row.tobytes(): i for i, row in enumerate(table.members)}
     truth, spread = of_table(table, of), whole.value.std(axis=0)
@@ -222,7 +260,7 @@ def errors(play: Play, size: str) -> list[dict[str, Any]]:
     rows = []
     some_of_all = (66, 126, 190) if g < 10 else (80, 160, 320, 640)
     for trainings in {"smoke": (20,)}.get(size, some_of_all):
-        ours, plain, orders, inside = [], [], [], []
+        ours, plain, regressed, orders, inside = [], [], [], [], []
         for seed in range(3 if size == "smoke" else 200):
             key = jax.random.key(seed)
             members = Draws(g, key).upto(allotted(g, of, trainings // 2))
@@ -230,6 +268,7 @@ def errors(play: Play, size: str) -> list[dict[str, Any]]:
             value, error = estimated(some, of, traits, key)
             ours.append((value - truth) ** 2 / spread**2)
             plain.append((of_table(some, of) - truth) ** 2 / spread**2)
+            regressed.append((leverage_regression(some) - truth) ** 2 / spread**2)
             by_orders = permutations(table, at, trainings, np.random.default_rng(seed))
             orders.append((by_orders - truth) ** 2 / spread**2)
             inside.append(np.abs(value - truth) <= 1.96 * error)
@@ -240,10 +279,30 @@ def errors(play: Play, size: str) -> list[dict[str, Any]]:
             "error": float(np.sqrt(np.mean(ours))),
         }
         row |= {"means_of_sizes": float(np.sqrt(np.mean(plain)))}
+        row |= {"leverage_regression": float(np.sqrt(np.mean(regressed)))}
         row |= {"antithetic_permutations": float(np.sqrt(np.mean(orders)))}
         each = np.mean(inside, axis=(0, 2))  # of each player
         rows.append(row | {"in_95_percent": float(each.mean()), "of_the_worst": float(each.min())})
     return rows
+
+
+def leverage_regression(table: Table) -> np.ndarray:
+    """Shapley's values by Leverage SHAP (Musco and Witter, 2025), written anew.
+
+    Weighted least squares of worths on members, the sum of values given: Shapley's kernel over the
+    share of each size's coalitions that are there, on the very coalitions that `lo.value` has.
+    """
+    members, worth = table.members.astype(float), table.worth
+    players, size = members.shape[1], members.sum(axis=1)
+    inner = (size > 0) & (size < players)
+    nobody, everybody = worth[size == 0][0], worth[size == players][0]
+    z, s, total = members[inner], size[inner], everybody - nobody
+    drawn = np.bincount(s.astype(int), minlength=players)[s.astype(int)]
+    root = 1 / np.sqrt(s * (players - s) * drawn)
+    left = worth[inner] - nobody - (s / players)[:, None] * total
+    centred = z - z.mean(axis=1, keepdims=True)
+    value, *_ = np.linalg.lstsq(root[:, None] * centred, root[:, None] * left, rcond=None)
+    return value - value.mean(axis=0) + total / players
 
 
 def permutations(table: Table, at: dict, trainings: int, rng: np.random.Generator) -> np.ndarray:
