@@ -290,8 +290,8 @@ def _by_influence(fit: Fit, groups: Groups, measures: Measures, null: Null, stra
 
     def listed(rows: np.ndarray) -> Iterator[np.ndarray]:
         some, points = groups[rows], _seats(groups, rows)
-        for every in shuffles(key, groups, strata, null.draws):
-            yield sums(dataclasses.replace(some, indices=every[points]))
+        for part in _batches(shuffles(key, groups, strata, null.draws), points):
+            yield from sums(_dealt(some, part)).reshape(len(part), len(rows), -1)
 
     def drawn(rows: np.ndarray):
         there = np.asarray(to_host(fit.objective.weights))[: groups.n, None] > 0

@@ -83,10 +83,11 @@ def w_by(objective: AbstractObjective, groups: Groups) -> Float[np.ndarray, "nnz
 
 def group_sums(
     groups: Groups, amounts: np.ndarray, values: Float[Array | np.ndarray, "n m"]
-) -> Float[Array, "g m"]:
+) -> Float[Array | np.ndarray, "g m"]:
     """sum_i amount_i values_i over each group, amounts (nnz) of the points that it lists.
 
-    A sparse product on the host; of traced values, sums of segments.
+    A sparse product on the host, where that of NumPy's values stays; of traced ones, sums of
+    segments.
     """
     if is_traced(values):
         terms = values[groups.indices] * jnp.asarray(amounts, values.dtype)[:, None]
@@ -95,7 +96,8 @@ def group_sums(
 
     shape = (len(groups), len(values))
     table = csr_matrix((amounts, groups.indices, groups.offsets), shape)
-    return jnp.asarray(table @ to_host(values), values.dtype)
+    found = (table @ to_host(values)).astype(values.dtype, copy=False)
+    return found if isinstance(values, np.ndarray) else jnp.asarray(found)
 
 
 def worth_listing(fit: Fit, expansion: AbstractExpansion, groups: Groups) -> bool:
