@@ -3,6 +3,8 @@
 import ast
 import functools
 import importlib
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -124,6 +126,12 @@ def test_what_is_loaded_late_is_what_type_checkers_are_told():
     }
     places = {name: place.replace(":", ".") for name, place in lo._LATE.items()}
     assert places == {name: place.replace(":", ".") for name, place in told.items()}
+
+
+def test_importing_it_loads_nothing_that_is_not_asked_for():
+    heavy = "jax", "scipy", "equinox", "numpy", "matplotlib"
+    told = f"import sys, leaveout; print([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", told], text=True).strip() == "[]"
 
 
 @pytest.mark.parametrize("place", [lo, lo.bounds, lo.plot], ids=lambda place: place.__name__)

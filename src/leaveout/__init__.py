@@ -8,52 +8,10 @@ compares effects.
 import importlib as _importlib
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-from leaveout import curvature, groups, measures, solvers
-from leaveout.attribution.container import Effects, load
-from leaveout.attribution.join import concat
-from leaveout.attribution.sweep import damping_sweep
-from leaveout.attribution.verb import effects
-from leaveout.fitting.edits import add, rebalance, relabel, reweight
-from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.gates import Need
-from leaveout.fitting.optimum import fit
-from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validate
-from leaveout.fitting.sklearn import from_sklearn
-from leaveout.fitting.statsmodels import from_statsmodels
-from leaveout.groups import Groups
-from leaveout.methods import (
-    Corrected,
-    Influence,
-    Krylov,
-    Metagradient,
-    Method,
-    Newton,
-    NewtonChebyshev,
-    PerPoint,
-    Prepared,
-    Retrain,
-    SecondOrder,
-    Smoothness,
-    influence,
-    newton,
-    per_point,
-    retrain,
-    smoothness,
-)
-from leaveout.objectives import losses
-from leaveout.objectives.general import Objective
-from leaveout.objectives.layout import Linear
-from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
-from leaveout.objectives.networks import network
-from leaveout.objectives.sharded import shard
-from leaveout.runtime.compilation import keep_compiled
 from leaveout.runtime.deprecated import found_elsewhere as _found_elsewhere
-from leaveout.runtime.solution import Certificate, SolveError, Status
-from leaveout.training.recipe import Fixed, Left, LeftKeepingPenalty, Order, Recipe
-from leaveout.training.run import Run, train
 
-if _TYPE_CHECKING:  # what `_LATE` lists
-    from leaveout import plot
+if _TYPE_CHECKING:  # what is loaded when it is asked for: see `_OFFERED`
+    from leaveout import curvature, groups, measures, plot, solvers
     from leaveout.analysis import propositions as bounds
     from leaveout.analysis.compare import Comparison, compare
     from leaveout.analysis.confidence import CRV, Confidence, confidence
@@ -68,10 +26,51 @@ if _TYPE_CHECKING:  # what `_LATE` lists
     from leaveout.analysis.trust import Light, Trust, trust
     from leaveout.analysis.valuation import value
     from leaveout.analysis.values import Values
+    from leaveout.attribution.container import Effects, load
+    from leaveout.attribution.join import concat
+    from leaveout.attribution.sweep import damping_sweep
+    from leaveout.attribution.verb import effects
+    from leaveout.fitting.edits import add, rebalance, relabel, reweight
+    from leaveout.fitting.fitted import Change, Fit
+    from leaveout.fitting.gates import Need
+    from leaveout.fitting.optimum import fit
+    from leaveout.fitting.penalties import Criterion, CrossValidation, cross_validate
+    from leaveout.fitting.sklearn import from_sklearn
+    from leaveout.fitting.statsmodels import from_statsmodels
+    from leaveout.groups import Groups
+    from leaveout.methods import (
+        Corrected,
+        Influence,
+        Krylov,
+        Metagradient,
+        Method,
+        Newton,
+        NewtonChebyshev,
+        PerPoint,
+        Prepared,
+        Retrain,
+        SecondOrder,
+        Smoothness,
+        influence,
+        newton,
+        per_point,
+        retrain,
+        smoothness,
+    )
+    from leaveout.objectives import losses
+    from leaveout.objectives.general import Objective
+    from leaveout.objectives.layout import Linear
+    from leaveout.objectives.models import glm, logistic, poisson, softmax, squares
+    from leaveout.objectives.networks import network
+    from leaveout.objectives.sharded import shard
+    from leaveout.runtime.compilation import keep_compiled
+    from leaveout.runtime.solution import Certificate, SolveError, Status
     from leaveout.studies import datasets
     from leaveout.studies.koh2019 import counterexamples
     from leaveout.studies.own.verb import table
     from leaveout.studies.report.of_credit import report
+    from leaveout.training.recipe import Fixed, Left, LeftKeepingPenalty, Order, Recipe
+    from leaveout.training.run import Run, train
 
 __all__ = [
     # what is minimised
@@ -174,7 +173,7 @@ __all__ = [
     "value",
     # what is compiled, kept for another start
     "keep_compiled",
-    # data, one's own, and where influence fails: loaded when they are asked for
+    # data, one's own, and where influence fails
     "counterexamples",
     "datasets",
     "table",
@@ -182,7 +181,8 @@ __all__ = [
     "report",
 ]
 
-#: module to those of its names that are loaded when they are asked for, like the modules of `_LATE`
+#: module to its names. All are loaded when they are asked for, like the modules of `_LATE`: the
+#: whole takes longer than JAX, and nobody needs the whole
 _OFFERED = {
     "leaveout.analysis.compare": "Comparison compare",
     "leaveout.analysis.confidence": "CRV Confidence confidence",
@@ -197,14 +197,45 @@ _OFFERED = {
     "leaveout.analysis.trust": "Light Trust trust",
     "leaveout.analysis.valuation": "value",
     "leaveout.analysis.values": "Values",
+    "leaveout.attribution.container": "Effects load",
+    "leaveout.attribution.join": "concat",
+    "leaveout.attribution.sweep": "damping_sweep",
+    "leaveout.attribution.verb": "effects",
+    "leaveout.fitting.edits": "add rebalance relabel reweight",
+    "leaveout.fitting.fitted": "Change Fit",
+    "leaveout.fitting.gates": "Need",
+    "leaveout.fitting.optimum": "fit",
+    "leaveout.fitting.penalties": "Criterion CrossValidation cross_validate",
+    "leaveout.fitting.sklearn": "from_sklearn",
+    "leaveout.fitting.statsmodels": "from_statsmodels",
+    "leaveout.groups": "Groups",
+    "leaveout.methods": (
+        "Corrected Influence Krylov Metagradient Method Newton NewtonChebyshev PerPoint "
+        "Prepared Retrain SecondOrder Smoothness influence newton per_point retrain "
+        "smoothness"
+    ),
+    "leaveout.objectives.general": "Objective",
+    "leaveout.objectives.layout": "Linear",
+    "leaveout.objectives.models": "glm logistic poisson softmax squares",
+    "leaveout.objectives.networks": "network",
+    "leaveout.objectives.sharded": "shard",
+    "leaveout.runtime.compilation": "keep_compiled",
+    "leaveout.runtime.solution": "Certificate SolveError Status",
     "leaveout.studies.own.verb": "table",
     "leaveout.studies.report.of_credit": "report",
+    "leaveout.training.recipe": "Fixed Left LeftKeepingPenalty Order Recipe",
+    "leaveout.training.run": "Run train",
 }
 _LATE = {
     "bounds": "leaveout.analysis.propositions",
     "counterexamples": "leaveout.studies.koh2019.counterexamples",
+    "curvature": "leaveout.curvature",
     "datasets": "leaveout.studies.datasets",
+    "groups": "leaveout.groups",
+    "losses": "leaveout.objectives.losses",
+    "measures": "leaveout.measures",
     "plot": "leaveout.plot",
+    "solvers": "leaveout.solvers",
     **{name: f"{where}:{name}" for where, names in _OFFERED.items() for name in names.split()},
 }
 
