@@ -5,13 +5,13 @@ empty whole one-hot columns: `lo.retrain` in a metric of what each leaves (`meth
 the same without it, and scikit-learn's newton-cholesky from theta_hat, in processor seconds of all
 threads a coalition (one thread, where XLA_FLAGS and OMP_NUM_THREADS say so); and whole calls, of
 `lo.value` and of pyDVL in an environment of its own, there and on the women and men of heart's four
-hospitals. Then Shapley's values from some
-of the coalitions, of the ten commonest occupations and of heart (with --full also of classes of
-work, of those who noted relations of chemicals and diseases, of COMPAS and of ten patients): the
-root mean square error over draws, as a share of the values' spread, of `lo.value`, of the mean of
-each size alone, of Leverage SHAP on the same coalitions, and of random orders and their reverses
-(pyDVL's antithetic sampler), a coalition counted once. And of 42 countries, whose coalitions nobody
-can train: how far draws are from each other, and whether as far as their errors say.
+hospitals. Then Shapley's values from some of the coalitions, of the ten commonest occupations and
+of heart (with --full also of classes of work, of those who noted relations of chemicals and
+diseases, of COMPAS and of ten patients): the root mean square error over draws, as a share of the
+values' spread, of `lo.value`, of the mean of each size alone, of Leverage SHAP on the same
+coalitions, and of random orders and their reverses (pyDVL's antithetic sampler), a coalition
+counted once. And of 42 countries, whose coalitions nobody can train: how far draws are from each
+other, and whether as far as their errors say.
 """
 
 import time

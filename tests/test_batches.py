@@ -91,6 +91,12 @@ def test_rows_may_lie_along_another_axis():
     np.testing.assert_array_equal(found, VALUES.T)
 
 
+def test_one_whole_part_is_not_copied():
+    part = {"a": jnp.ones((3, 2)), "b": jnp.zeros(3)}
+    assert joined([part], [3]) is part
+    assert joined([part], [2])["a"].shape == (2, 2)
+
+
 def test_joining_keeps_the_structure():
     parts = [answers_of(ROWS[:4]), answers_of(ROWS[4:])]
     found = joined(parts, [4, len(ROWS) - 4])

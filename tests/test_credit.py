@@ -103,6 +103,23 @@ def test_random_groups_are_false_alarms_as_often_as_they_may_be(case):
     assert scipy.stats.kstest(p, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.parametrize("method", [None, lo.Newton()], ids=["influence", "newton"])
+def test_the_band_of_a_group_does_not_depend_on_an_empty_one_beside_it(method):
+    data = lo.datasets.breast_cancer()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=1.0))
+    measure = lo.measures.loss((data.x[:2], data.y[:2]))
+    ten = np.arange(data.n) < 10
+    alone = lo.Groups.from_masks([ten], coalitions=True)
+    beside = lo.Groups.from_masks([np.zeros(data.n, bool), ten], coalitions=True)
+    null = lo.Null(30, method=method)
+    one, two = (lo.credit(fit, groups, measure, null=null).null for groups in (alone, beside))
+    assert one is not None
+    assert two is not None
+    np.testing.assert_allclose(two.mean[0], 0.0, atol=1e-15)
+    np.testing.assert_allclose(two.mean[1], one.mean[0], rtol=1e-9)
+    np.testing.assert_allclose(two.low[1], one.low[0], rtol=1e-9)
+
+
 def test_a_band_of_any_method_compares_like_with_like(case):
     fit, groups, measures = case
     found = lo.credit(fit, groups, measures, lo.Newton(), null=lo.Null(20, lo.Newton()))

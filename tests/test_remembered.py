@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from leaveout.runtime.remembered import remembered
+from leaveout.runtime.memory import zeros
+from leaveout.runtime.remembered import forget, remembered
 
 
 @pytest.fixture
@@ -91,6 +92,50 @@ def test_large_answers_are_not_kept(counted, monkeypatch):
     x = jnp.ones(2)
     double(x), double(x)
     assert len(calls) == 2
+
+
+def test_it_is_asked_anew_in_another_precision_and_of_another_kind(counted):
+    double, calls = counted
+    x = jnp.ones(2)
+    double(x, scale=2), double(x, scale=2.0), double(x, scale=True)
+    with jax.default_matmul_precision("bfloat16"):
+        double(x, scale=True)
+    assert len(calls) == 4
+
+
+def test_where_memory_runs_out_it_is_given_up(counted):
+    double, calls = counted
+    x = jnp.ones(2)
+    double(x)
+    forget()
+    double(x)
+    assert len(calls) == 2
+
+
+def aligned(values):
+    """A copy at an address of which JAX on a processor takes the memory as it is."""
+    out = zeros(np.shape(values))
+    out[...] = values
+    return out
+
+
+@pytest.mark.parametrize("what", ["x", "y", "weights", "offset", "data"])
+def test_what_is_written_to_the_arrays_of_an_objective_changes_nothing(what):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 3)), rng.poisson(1.0, 64).astype(float)
+    given = {"x": x, "y": y, "weights": np.ones(64), "offset": np.zeros(64), "data": x}
+    given = {name: aligned(value) for name, value in given.items()}
+    if what == "data":
+        loss = lambda theta, row: jnp.sum((theta - row) ** 2)  # noqa: E731
+        fit = lo.fit(lo.Objective(loss, given["data"], np.zeros(3), l2=1.0))
+    else:
+        some = {name: given[name] for name in ("x", "y", "weights", "offset")}
+        fit = lo.fit(lo.poisson(**some, l2=1.0, intercept=False))
+    groups = lo.Groups.from_indices([[0, 1, 2]], n=64)
+    before = np.asarray(lo.newton(fit, groups).value)
+    given[what][:10] = 3.0
+    np.testing.assert_array_equal(lo.newton(fit, groups).value, before)
+    np.testing.assert_array_equal(lo.fit(fit.objective).flat, fit.flat)
 
 
 def test_a_fit_that_is_edited_is_looked_at_anew(problem):

@@ -157,6 +157,29 @@ def test_scores_are_near_what_changing_sides_does(kind, d):
         assert np.corrcoef(found[column][sides], changed)[0, 1] > 0.99
 
 
+def test_scores_do_not_hear_an_example_that_has_no_weight():
+    """Nor what float32 makes of it: exp of its score is beyond that."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 70)) / 8
+    y, weights, offset = rng.poisson(np.exp(x[:, 0])), np.ones(400), np.zeros(400)
+    plain = lo.fit(lo.poisson(x, y, l2=0.1))
+    x, y, weights = np.vstack([x, x[:1]]), np.append(y, 1), np.append(weights, 0.0)
+    fit = lo.fit(lo.poisson(x, y, l2=0.1, weights=weights, offset=np.append(offset, 100.0)))
+    found = [
+        lo.extreme(one, lo.measures.prediction(x[:1]), 10, exchanges=8) for one in (plain, fit)
+    ]
+    assert set(found[0].groups.indices) == set(found[1].groups.indices)
+    np.testing.assert_allclose(found[1].value, found[0].value, rtol=1e-6)
+
+
+def test_a_fit_in_float32_is_searched_in_float32():
+    with jax.enable_x64(False):
+        fit, x, _ = drawn()
+    found = lo.extreme(fit, lo.measures.prediction(x[:1].astype(np.float32)), 3)
+    assert fit.flat.dtype == np.float32
+    assert found.value[0] >= found.one_pass[0] > 0
+
+
 @pytest.mark.slow
 def test_a_model_that_breaks_is_no_answer():
     x = np.array([[-1.0], [-0.9], [1.0], [1.1], [0.2], [-0.3]])

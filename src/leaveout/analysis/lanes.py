@@ -51,7 +51,7 @@ class Models:
     @property
     def nobody(self) -> State:
         """The model as it is."""
-        return State(np.zeros(len(self.units), bool), np.zeros(self.fit.objective.p), 0.0, 0)
+        return State(np.zeros(len(self.units), bool), np.zeros_like(self.fit.flat), 0.0, 0)
 
     def run(
         self, searches: Sequence[Asking[_T]], columns: Sequence[int]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -254,12 +255,14 @@ def _seats(groups: Groups, rows: np.ndarray) -> slice:
     return slice(groups.offsets[rows[0]], groups.offsets[rows[-1] + 1])
 
 
-def _batches(draws: Iterator[np.ndarray], points: slice) -> Iterator[list[np.ndarray]]:
-    """Some of the points of every draw, as many draws at a time as their lists may take."""
+def _batches(
+    draws: Iterator[np.ndarray], points: slice, answers: int = 0
+) -> Iterator[list[np.ndarray]]:
+    """Some of the points of every draw, as many draws at a time as lists and answers may take."""
     part: list[np.ndarray] = []
     for every in draws:
         part.append(every[points])
-        if 8 * 8 * part[0].size * (len(part) + 1) > budget():
+        if 8 * (8 * part[0].size + answers) * (len(part) + 1) > budget():
             yield part
             part = []
     if part:
@@ -267,14 +270,15 @@ def _batches(draws: Iterator[np.ndarray], points: slice) -> Iterator[list[np.nda
 
 
 def _dealt(like: Groups, draws: list[np.ndarray]) -> Groups:
-    """The groups with other points, draw after draw."""
+    """The groups with other points, draw after draw, in the order in which they were dealt."""
     count = len(draws)
-    return Groups.from_pairs(
-        np.concatenate(draws),
-        np.repeat(np.arange(count * len(like)), np.tile(like.size, count)),
-        n=like.n,
-        w=None if like.partial is None else np.tile(like.partial, count),
-        kind="lookalike",
+    return dataclasses.replace(
+        like,
+        indices=np.concatenate(draws),
+        offsets=np.append(0, np.cumsum(np.tile(like.size, count))),
+        partial=None if like.partial is None else np.tile(like.partial, count),
+        names=np.tile(like.names, count),
+        kind=np.full(count * len(like), "lookalike"),
     )
 
 
@@ -290,8 +294,9 @@ def _by_influence(fit: Fit, groups: Groups, measures: Measures, null: Null, stra
 
     def listed(rows: np.ndarray) -> Iterator[np.ndarray]:
         some, points = groups[rows], _seats(groups, rows)
-        for part in _batches(shuffles(key, groups, strata, null.draws), points):
-            yield from sums(_dealt(some, part)).reshape(len(part), len(rows), -1)
+        shape = (len(rows), psi.shape[1])
+        for part in _batches(shuffles(key, groups, strata, null.draws), points, math.prod(shape)):
+            yield from sums(_dealt(some, part)).reshape(len(part), *shape)
 
     def drawn(rows: np.ndarray):
         there = np.asarray(to_host(fit.objective.weights))[: groups.n, None] > 0

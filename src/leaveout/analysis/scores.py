@@ -8,8 +8,8 @@ off. With a = grad f, t_i what point i loses (negative where it comes back),
 One question needs an adjoint in H, for all points at once, and every point's leverage. Both cost
 n p^2: H is summed, factorised and brought before every row. Where p is large, the adjoints of many
 questions are solved together by conjugate gradients in the metric of the fit, to a thousandth and
-in float32, for points are only ranked by them; and leverages are those of the fit, which only
-lengthen each point's own step.
+with products in float32, for points are only ranked by them; and leverages are those of the fit,
+somewhat below what they are where much has left. A question that this does not answer goes alone.
 """
 
 import dataclasses
@@ -18,16 +18,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from leaveout.fitting.fitted import Fit, with_rows
 from leaveout.measures import Measure
+from leaveout.objectives.abstract import weigh
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.batches import in_rungs
 from leaveout.runtime.memory import NEWTON_LANES, budget, longest
 from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import devices, entry_point, place, replicate, to_host
+from leaveout.runtime.solution import Status
 from leaveout.solvers import CG, factorise, full_matrix, leverage, seen_through
 
 __all__ = ["toggled", "values_at"]
@@ -61,38 +63,39 @@ def toggled(
         amounts: what each point loses when it leaves.
         columns: which of the measures' columns each question is about.
     """
-    count = len(columns)
-    seen = _rows_of(fit)
+    count, seen = len(columns), _rows_of(fit)
+    found, alone = np.zeros(off.shape), np.arange(count)
 
-    def some(rows: np.ndarray) -> np.ndarray:
+    def asked(rows: np.ndarray):
         sides = place(off[rows], bool, "groups")
-        asked = place(theta[rows], fit.flat.dtype, "groups"), sides, amounts, columns[rows]
-        if seen is None:
-            return to_host(_each(fit, measures, *asked))
-        return to_host(_together(fit, seen, measures, *asked))
+        return place(theta[rows], fit.flat.dtype, "groups"), sides, amounts, columns[rows]
 
-    if seen is None:
-        return np.concatenate([some(np.array([k])) for k in range(count)])
-    most = longest(8 * 8 * fit.objective.n, budget(), NEWTON_LANES)
-    return to_host(in_rungs(count, most, some, NEWTON_LANES, NEWTON_LANES // 2))
+    if seen is not None:
+        most = longest(8 * 8 * fit.objective.n, budget(), NEWTON_LANES)
+        found, good = in_rungs(
+            count, most, lambda rows: _together(fit, seen, measures, *asked(rows)),
+            NEWTON_LANES, NEWTON_LANES // 2,
+        )  # fmt: skip
+        found, alone = np.array(to_host(found)), np.flatnonzero(~to_host(good))
+    for k in alone:
+        found[k] = to_host(_each(fit, measures, *asked(np.array([k]))))[0]
+    return found
 
 
 class _Rows(eqx.Module):
-    """A linear model of one score in the coordinates of its metric, in float32.
+    """A linear model of one score in the coordinates of its metric.
 
     Attributes:
-        rows: (n p) the design there.
+        rows: (n p) the design there, in float32.
         leverages: (n) their squared lengths, x_i' H^-1 x_i.
         scores: (n) at theta_hat.
         curvature: (n) of each loss there, times its base weight.
-        y: targets.
     """
 
     rows: Float[Array, "n p"]
     leverages: Float[Array, "n"]
     scores: Float[Array, "n"]
     curvature: Float[Array, "n"]
-    y: PyTree
 
 
 def _rows_of(fit: Fit) -> _Rows | None:
@@ -108,42 +111,41 @@ def _rows_of(fit: Fit) -> _Rows | None:
 @remembered
 @eqx.filter_jit
 def _single_rows(objective, theta, rows) -> _Rows:
-    curvature = objective.at(theta).curvature[:, 0, 0]
-    parts = rows, jnp.sum(rows**2, axis=1), objective.scores(theta)[:, 0], curvature, objective.y
-    return _Rows(*map(_single, parts))
-
-
-def _single(tree: PyTree) -> PyTree:
-    def one(leaf):
-        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-
-    return jax.tree.map(one, tree)
+    curvature, scores = objective.at(theta).curvature[:, 0, 0], objective.scores(theta)[:, 0]
+    return _Rows(rows.astype(jnp.float32), jnp.sum(rows**2, axis=1), scores, curvature)
 
 
 @eqx.filter_jit
 def _together(fit: Fit, seen: _Rows, measures, theta, off, amounts, columns):
-    """Of many questions side by side."""
-    objective, metric = as_linear(fit.objective), fit.metric
+    """The answers (b n) to questions side by side, and (b) which of them are answers."""
+    objective, metric, dtype = as_linear(fit.objective), fit.metric, fit.flat.dtype
     assert metric is not None  # _rows_of
 
     def pull(theta, column):
         return jax.grad(lambda t: values_at(fit, measures, t)[column])(theta)
 
-    moved = _single((theta - fit.flat[None]) @ metric.lower)
-    pulls = _single(metric.whiten(jax.vmap(pull)(theta, columns)))
-    change = jnp.where(off, -amounts[None], amounts[None]).astype(jnp.float32)
+    def along(u):
+        """(b n) how a change of coordinates (b p) moves scores."""
+        return (u.astype(jnp.float32) @ seen.rows.T).astype(dtype)
+
+    pulls = metric.whiten(jax.vmap(pull)(theta, columns)).astype(jnp.float32)
     there = jnp.where(off, (objective.weights - amounts)[None], objective.weights[None])
     slope = jax.grad(objective.loss.value)
     bend = jax.grad(slope)
-    scores = seen.scores[None] + moved @ seen.rows.T
-    first = jax.vmap(lambda s: jax.vmap(slope)(s, seen.y))(scores)
-    second = jax.vmap(lambda s: jax.vmap(bend)(s, seen.y))(scores)
+    scores = seen.scores[None] + along((theta - fit.flat[None]) @ metric.lower)
+    first = jax.vmap(lambda s: jax.vmap(slope)(s, objective.y))(scores)
+    second = jax.vmap(lambda s: jax.vmap(bend)(s, objective.y))(scores)
 
-    lose = seen_through(seen.rows, seen.curvature[None] - _single(there) * second)
-    adjoint = _ROUGH.solve(lambda u: u - lose(u), lambda b: b, pulls).value
-    kept = 1 - change * second * seen.leverages[None]
-    step = jnp.where(kept > _ALONE, first / jnp.where(kept > _ALONE, kept, 1.0), 0.0)
-    return _finite(change * step * (adjoint @ seen.rows.T))
+    lost = seen.curvature[None] - weigh(there, second)
+    lose = seen_through(seen.rows, lost.astype(jnp.float32))
+    adjoint = _ROUGH.solve(lambda u: u - lose(u), lambda b: b, pulls)
+    change = jnp.where(off, -amounts[None], amounts[None])
+    kept = 1 - weigh(change, second) * seen.leverages[None]
+    held = kept > max(_ALONE, 8 * float(jnp.finfo(dtype).eps))
+    step = jnp.where(held, first / jnp.where(held, kept, 1.0), 0.0)
+    effect = weigh(change, step * along(adjoint.value))
+    good = (adjoint.status == Status.converged) & jnp.all(jnp.isfinite(adjoint.value), axis=1)
+    return _finite(effect), replicate(good)
 
 
 def _finite(effect: Array) -> Array:

@@ -1,8 +1,8 @@
 """The search for sets that move a measure the most: by stages, then by exchange.
 
-A search is a generator. It asks for the models without some sets (`Ask.train`), or for what every
-unit would do from one of them (`Ask.score`), and is sent what it asked for. Searches run side by
-side (`lanes.Models`), so that what all of them ask for is trained as the lanes of one retrain.
+A search is a generator. It asks (`Ask`) for the models without some sets, or for what every unit
+would do from one of them, and is sent what it asked for. Searches run side by side
+(`lanes.Models`), so that what all of them ask for is trained as the lanes of one retrain.
 """
 
 import dataclasses

@@ -203,8 +203,8 @@ def extreme(
 
     Searches of all columns, sizes and directions run side by side, as lanes of one retrain: about
     stages + 15 models each, of sets of up to 8 points 16 or more beyond that. What points would do
-    next costs a Hessian and its factor, n p^2 + p^3; of models of one score and 64 parameters or
-    more about ten products with the data, for all searches together. Of linear functionals of
+    next costs each of them a Hessian and its factor, n p^2 + p^3; of models of one score and 64
+    parameters or more about ten products with the data, side by side. Of linear functionals of
     least squares nothing is trained on the way: what any point's leaving does is known exactly, for
     a product with the design a point.
 

@@ -1,5 +1,6 @@
 """What a fit holds, and what a change in theta holds."""
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import equinox as eqx
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float, Int, Int8, PyTree
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
 from leaveout.objectives.checks import check_pickled
+from leaveout.objectives.expansion import LinearExpansion
+from leaveout.objectives.linear import as_linear
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.scored import scored
 from leaveout.runtime.compilation import compiled
@@ -245,6 +248,14 @@ def expansion_of(fit: Fit) -> AbstractExpansion:
     return _remembered_expansion(fit.objective, fit.flat, fit.blocks)
 
 
+@remembered
+def _remembered_expansion(objective, flat, blocks) -> AbstractExpansion:
+    found = _compiled_expansion(objective, flat, blocks)
+    if isinstance(found, LinearExpansion):  # not a copy of the design, which a program gives back
+        found = dataclasses.replace(found, design=as_linear(objective).design)
+    return found
+
+
 def _expanded(
     objective: AbstractObjective, flat: Float[Array, "p"], blocks: OutputFactor | None
 ) -> AbstractExpansion:
@@ -253,9 +264,8 @@ def _expanded(
     return objective.at(flat) if found is None else found
 
 
-# of these alone: attached rows are no new shape
-_remembered_expansion = remembered(eqx.filter_jit(_expanded))
-_remembered_rows = remembered(attach_rows)
+_compiled_expansion = eqx.filter_jit(_expanded)  # of these alone: attached rows are no new shape
+_remembered_rows, _remembered_gram = remembered(attach_rows), remembered(attach_rows)
 
 
 @compiled
@@ -288,7 +298,8 @@ def with_rows(fit: Fit, available: int, gram: bool = False) -> Fit:
     gram = gram and factor.gram is None and 8 * len(rows) ** 2 <= available / 4
     if factor.rows is not None and not gram:
         return fit
-    factor = _remembered_rows(factor, rows, gram)
+    factor = _remembered_rows(factor, rows) if factor.rows is None else factor
+    factor = _remembered_gram(factor, rows, gram) if gram else factor
     return eqx.tree_at(lambda f: f.metric, fit, factor, is_leaf=lambda leaf: leaf is None)
 
 

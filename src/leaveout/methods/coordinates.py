@@ -352,9 +352,15 @@ def _blocks(fit: Fit) -> OutputFactor | None:
     return fit.blocks
 
 
+def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
+    return Whitened(fit, Factor(factor.lower), *_cut_up(fit, factor, free, count))
+
+
 @remembered
 @eqx.filter_jit
-def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
+def _cut_up(
+    fit: Fit, factor: Factor, free: tuple[int, ...], count: int
+) -> tuple[_Blocks, Float[Array, "p"]]:
     objective = as_linear(fit.objective)
     chosen = np.array(free, int)
     bare = objective.penalty[chosen] == 0
@@ -377,7 +383,7 @@ def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> W
     rest = jnp.zeros_like(fit.flat)
     if _rest(fit) is None:
         rest = factor.whiten(objective.gradient(fit.flat)[None])[0]
-    return Whitened(fit, Factor(factor.lower), blocks, rest)
+    return blocks, rest
 
 
 def _rest(fit: Fit) -> Float[Array, "p"] | None:

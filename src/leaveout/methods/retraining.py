@@ -184,6 +184,7 @@ def retrainer(fit: Fit, method: Retrain, *, own_l2: bool = False) -> Callable[..
 
     def change(groups: Groups, l2: Array | None = None, start=None) -> Change:
         own, begin = known((l2, start))
+        begin = None if begin is None else begin.astype(here.flat.dtype)
         lanes = pool_size(here, len(groups), method.history)
         task = Task(problem, groups, begin, own, effort)
         traced = is_traced((here, begin, own))

@@ -6,6 +6,7 @@ their opposite have a large slope and hardly any curvature, and the step goes te
 times too far. It shows in J itself, which then is higher after the step than before.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -76,8 +77,11 @@ def _reach(fit: Fit) -> Reach:
         rows, lower = factor.rows, factor.lower
     pair = 1.0 if objective.outputs == 1 else 2.0  # the difference of two scores
     longest = jnp.sqrt(pair * jnp.max(rows**2 @ jnp.ones(rows.shape[1], rows.dtype)))
-    bends = _bends(objective, fit.flat) if objective.outputs == 1 else None
-    return replicate(Reach(jnp.where(known, longest, jnp.inf), lower, bends))
+    reach = replicate(Reach(jnp.where(known, longest, jnp.inf), lower))
+    if objective.outputs > 1:
+        return reach
+    bends = constrain(_bends(objective, fit.flat), None, "data")
+    return dataclasses.replace(reach, bends=bends)
 
 
 def _growth(objective: LinearObjective, theta) -> Float[Array, ""]:

@@ -26,7 +26,7 @@ from leaveout.runtime.columns import (
     refuse_text_of_missing,
 )
 from leaveout.runtime.memory import DENSE_COPY
-from leaveout.runtime.sharding import is_traced
+from leaveout.runtime.sharding import is_traced, owned
 from leaveout.runtime.tables import as_columns, as_sparse, check_finite, is_table, matrix
 from leaveout.runtime.text import shortened
 
@@ -150,7 +150,7 @@ def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
         return y
     if loss.targets == "any":
         y = np.asarray(y) if isinstance(y, list) and y and np.isscalar(y[0]) else y
-        return jax.tree.map(lambda leaf: jnp.asarray(_entries(leaf, "y")), y)
+        return jax.tree.map(lambda leaf: owned(_entries(leaf, "y")), y)
     y = y if isinstance(y, Column) else targets(y)
     if loss.targets in ("binary", "classes"):
         _check_labels(y)
@@ -163,7 +163,7 @@ def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
                 "use the labels the objective was made with"
             )
         kind = float_type() if loss.targets == "binary" else np.int32
-        return _placed(code, kind)
+        return owned(code, kind)
     values = as_numbers(y)
     if values is None:
         raise ValueError(f"expected numbers in y, got {y.values.dtype}")
@@ -177,7 +177,7 @@ def encode(y, loss: Loss, classes: tuple | None, shape: tuple[int, ...] = ()):
             f"expected counts >= 0 in y, got {values.min()} in row {int(values.argmin())}; "
             "use lo.squares for targets of either sign"
         )
-    return jnp.asarray(values, float_type())
+    return owned(values, float_type())
 
 
 def _entries(leaf, name: str):
@@ -233,13 +233,13 @@ def check_tree(data):
     for path, leaf in jax.tree.leaves_with_path(data):
         if not is_traced(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating):
             check_finite(np.asarray(leaf), f"data{jax.tree_util.keystr(path)}")
-    return jax.tree.map(jnp.asarray, data), lengths.pop()[0]
+    return jax.tree.map(owned, data), lengths.pop()[0]
 
 
 def check_weights(weights, n, dtype):
     """Base weights (n), at least 0."""
     if weights is None:
-        return _placed(np.ones(n, dtype))
+        return owned(np.ones(n, dtype))
     if is_traced(weights):
         return weights
     weights = np.asarray(_entries(weights, "weights"))
@@ -248,7 +248,7 @@ def check_weights(weights, n, dtype):
     check_finite(weights, "weights")
     if (weights < 0).any() or not (weights > 0).any():
         raise ValueError("expected base weights >= 0, not all 0; drop the rows you do not want")
-    return jnp.asarray(weights, dtype)
+    return owned(weights, dtype)
 
 
 def check_offset(offset, n, outputs, dtype):
@@ -263,7 +263,7 @@ def check_offset(offset, n, outputs, dtype):
         )
     if not is_traced(given):
         check_finite(given, "offset")
-    return jnp.asarray(given, dtype).reshape(n, outputs)
+    return owned(given, dtype).reshape(n, outputs)
 
 
 def check_penalty(l2, penalised, like: PyTree, default, dtype):
@@ -281,15 +281,10 @@ def check_penalty(l2, penalised, like: PyTree, default, dtype):
     if isinstance(l2, float | int | np.number) or (array and l2.ndim == 0):
         if not is_traced(l2) and not (np.isfinite(l2) and l2 >= 0):
             raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
-        l2 = jnp.asarray(l2, dtype) if isinstance(l2, jax.Array) else _placed(l2, dtype)
-        return l2, _placed(default) if falls is None else falls
+        l2 = jnp.asarray(l2, dtype) if isinstance(l2, jax.Array) else owned(l2, dtype)
+        return l2, owned(default) if falls is None else falls
     each = _per_parameter(l2, like, "l2", dtype)
     return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls.astype(dtype))
-
-
-def _placed(given, dtype=None) -> jax.Array:
-    """Numbers of the host, without a program that converts them."""
-    return jax.device_put(np.asarray(given, dtype))
 
 
 def _per_parameter(given, like: PyTree, name: str, dtype):

@@ -23,7 +23,7 @@ from leaveout.objectives.checks import (
 from leaveout.objectives.general import GeneralExpansion
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.models import Penalty
-from leaveout.runtime.sharding import in_jax, is_traced
+from leaveout.runtime.sharding import in_jax, is_traced, owned
 from leaveout.runtime.tables import (
     Fingerprint,
     Names,
@@ -271,7 +271,7 @@ def _inputs(x, dtype) -> Shaped[Array, "n ..."]:
         raise ValueError(f"expected inputs (n, ...) as numbers, got {array.dtype} {array.shape}")
     if array.dtype.kind == "f":
         check_finite(array.reshape(len(array), -1), "x")
-    return _precise(jnp.asarray(array), dtype)
+    return _precise(owned(array), dtype)
 
 
 def _targets(loss: Loss, y, count: int, outputs: int, dtype):

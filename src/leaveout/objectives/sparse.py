@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from leaveout.runtime.memory import budget, gib, zeros
+from leaveout.runtime.sharding import owned
 from leaveout.runtime.tables import Rows, dense_copy
 
 __all__ = [
@@ -237,7 +238,7 @@ def divided(given: Rows, by) -> Rows:
 def widened(x: Design | np.ndarray, intercept: bool) -> Design:
     """Inputs, with a column of ones if there is an intercept; sparse ones outside `jax.jit`."""
     if isinstance(x, np.ndarray):
-        return _widened_on_host(x) if intercept else jnp.asarray(x)
+        return _widened_on_host(x) if intercept else owned(x)
     if not intercept:
         return x
     if not isinstance(x, Sparse):

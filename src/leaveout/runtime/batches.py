@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from leaveout.runtime.memory import ACCELERATOR, FEW_GROUPS, MANY_GROUPS, budget, exhausted, limited
-from leaveout.runtime.sharding import is_traced, on_host, place, to_host
+from leaveout.runtime.remembered import forget
+from leaveout.runtime.sharding import devices, is_traced, on_host, place, to_host
 from leaveout.runtime.text import warn
 
 __all__ = ["cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of", "summed"]
@@ -119,9 +120,10 @@ def joined(parts: list, counts: list[int], axis: int = 0, back: np.ndarray | Non
         axis: of the arrays, along which the rows lie.
         back: which of all rows comes first, second and so on; default as they lie.
     """
-    if len(parts) == 1 and back is None and _lengths(parts[0], axis) <= {counts[0]}:
-        return parts[0]
     traced = is_traced(parts)
+    alone = not traced and len(parts) == 1 and devices() == 1 and back is None
+    if alone and _lengths(parts[0], axis) <= {counts[0]}:
+        return jax.block_until_ready(parts[0])
     numbers = jnp if traced else np
     kept = [(*(slice(None),) * axis, slice(count)) for count in counts]
 
@@ -157,6 +159,7 @@ def halving(
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not exhausted(error) or most == 1:
                     raise
+                forget()
                 warn(
                     f"memory ran out with {most:,} groups at once; going on with {most // 2:,}: a "
                     "smaller memory= would do so from the start"

@@ -30,9 +30,11 @@ __all__ = [
     "on_host",
     "on_its_mesh",
     "over_lanes",
+    "owned",
     "place",
     "replicate",
     "rowwise",
+    "settings",
     "to_host",
     "tracing",
     "whole_products",
@@ -123,6 +125,12 @@ def whole_products() -> contextlib.AbstractContextManager:
     return jax.default_matmul_precision("float32")
 
 
+def settings() -> tuple:
+    """What a program depends on besides its arguments: precisions, and JAX's current mesh."""
+    precision = getattr(jax.config, _PRECISION)
+    return jax.config.read("jax_enable_x64"), precision, jax.sharding.get_abstract_mesh()
+
+
 def _current() -> dict[str, int]:
     """Sizes of the axes of JAX's current mesh that are ours to lay arrays over."""
     mesh = jax.sharding.get_abstract_mesh()
@@ -172,6 +180,12 @@ def place(values: np.ndarray, dtype, *axes) -> jax.Array:
         return constrain(jnp.asarray(values), *axes)
     sharding = NamedSharding(mesh, _spec(values.shape, axes))
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def owned(values, dtype=None) -> jax.Array:
+    """Numbers as an array that nobody can write to: JAX shares the memory of NumPy's as it is."""
+    values = values if isinstance(values, jax.Array) else jax.device_put(np.array(values, dtype))
+    return values if dtype is None else values.astype(dtype)
 
 
 def to_host(tree: PyTree) -> PyTree:
