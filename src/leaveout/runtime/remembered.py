@@ -37,12 +37,13 @@ def remembered(function: Callable[_P, _R]) -> Callable[_P, _R]:
         arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
         others = [None if isinstance(leaf, jax.Array) else (type(leaf), leaf) for leaf in leaves]
         key = others, structure, settings()
-        if "answer" in last:
-            known, whose, answer = last["answer"]
+        entry = last.get("answer")  # in one go: others may clear it
+        if entry is not None:
+            known, whose, answer = entry
             same = all(ref() is array for ref, array in zip(whose, arrays, strict=False))
             if same and known == key:
                 return answer
-            del answer
+            del entry, answer
             last.clear()  # before another one is made, which needs room
         answer = function(*args, **kwargs)
         if not is_traced(answer) and _bytes(answer) <= REMEMBERED:
