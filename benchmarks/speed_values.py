@@ -84,10 +84,7 @@ def occupations(count: int, size: str) -> Play:
 
 def workclasses() -> Play:
     """Everybody by the class of their work, some of few people."""
-    data = lo.datasets.adult()
-    fit = lo.fit(lo.logistic(data.x, data.y, l2=L2_OVER_N * data.n))
-    players, queries = data.grouped("workclass"), (data.x_query, data.y_query)
-    return Play("adult by work", fit, players, queries)
+    return _everybody("adult by work", lo.datasets.adult(), "workclass", L2_OVER_N)
 
 
 def functions() -> Play:
@@ -97,10 +94,7 @@ def functions() -> Play:
 
 def defendants() -> Play:
     """The women and men of six races, some of few people."""
-    data = lo.datasets.compas()
-    fit = lo.fit(lo.logistic(data.x, data.y, l2=0.01 * data.n))
-    players, queries = data.grouped("race,sex"), (data.x_query, data.y_query)
-    return Play("compas", fit, players, queries)
+    return _everybody("compas", lo.datasets.compas(), "race,sex", 0.01)
 
 
 def patients() -> Play:
@@ -109,6 +103,12 @@ def patients() -> Play:
     empty = np.zeros(play.fit.objective.p)
     empty[-1] = np.mean(np.asarray(play.fit.objective.examples[1]))
     return play._replace(empty=empty)
+
+
+def _everybody(name, data, by: str, l2_over_n: float) -> Play:
+    """All examples of a data set, its groups by some labels as players."""
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=l2_over_n * data.n))
+    return Play(name, fit, data.grouped(by), (data.x_query, data.y_query))
 
 
 def _commonest(name, data, label: str, count: int, thin: slice, l2_over_n: float) -> Play:
@@ -125,16 +125,12 @@ def _commonest(name, data, label: str, count: int, thin: slice, l2_over_n: float
 
 def heart() -> Play:
     """The women and men of four hospitals."""
-    data = lo.datasets.heart()
-    fit = lo.fit(lo.logistic(data.x, data.y, l2=0.01 * data.n))
-    return Play("heart", fit, data.grouped("hospital,sex"), (data.x_query, data.y_query))
+    return _everybody("heart", lo.datasets.heart(), "hospital,sex", 0.01)
 
 
 def countries() -> Play:
     """Everybody by country of birth, nine tenths in one of them."""
-    data = lo.datasets.adult()
-    fit = lo.fit(lo.logistic(data.x, data.y, l2=L2_OVER_N * data.n))
-    return Play("adult", fit, data.grouped("country"), (data.x_query, data.y_query))
+    return _everybody("adult", lo.datasets.adult(), "country", L2_OVER_N)
 
 
 def drawn() -> Play:

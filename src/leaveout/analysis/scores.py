@@ -66,20 +66,24 @@ def toggled(
     count, seen = len(columns), _rows_of(fit)
     found, alone = np.zeros(off.shape), np.arange(count)
 
-    def asked(rows: np.ndarray):
-        sides = place(off[rows], bool, "groups")
-        return place(theta[rows], fit.flat.dtype, "groups"), sides, amounts, columns[rows]
+    def some(rows: np.ndarray):
+        assert seen is not None  # below
+        sides = place(theta[rows], fit.flat.dtype), place(off[rows], bool)
+        return _together(fit, seen, measures, *sides, amounts, columns[rows])
 
     if seen is not None:
         most = longest(8 * 8 * fit.objective.n, budget(), NEWTON_LANES)
-        found, good = in_rungs(
-            count, most, lambda rows: _together(fit, seen, measures, *asked(rows)),
-            NEWTON_LANES, NEWTON_LANES // 2,
-        )  # fmt: skip
+        found, good = in_rungs(count, most, some, NEWTON_LANES, NEWTON_LANES // 2)
         found, alone = np.array(to_host(found)), np.flatnonzero(~to_host(good))
     for k in alone:
-        found[k] = to_host(_each(fit, measures, *asked(np.array([k]))))[0]
+        question = theta[k], off[k], amounts, np.asarray(columns[k])
+        found[k] = to_host(_alone(fit, measures, *question))
     return found
+
+
+def _pull(fit, measures, theta, column) -> Float[Array, "p"]:
+    """The gradient of a column at theta."""
+    return jax.grad(lambda t: values_at(fit, measures, t)[column])(theta)
 
 
 class _Rows(eqx.Module):
@@ -121,14 +125,12 @@ def _together(fit: Fit, seen: _Rows, measures, theta, off, amounts, columns):
     objective, metric, dtype = as_linear(fit.objective), fit.metric, fit.flat.dtype
     assert metric is not None  # _rows_of
 
-    def pull(theta, column):
-        return jax.grad(lambda t: values_at(fit, measures, t)[column])(theta)
-
     def along(u):
         """(b n) how a change of coordinates (b p) moves scores."""
         return (u.astype(jnp.float32) @ seen.rows.T).astype(dtype)
 
-    pulls = metric.whiten(jax.vmap(pull)(theta, columns)).astype(jnp.float32)
+    pulls = jax.vmap(lambda t, column: _pull(fit, measures, t, column))(theta, columns)
+    pulls = metric.whiten(pulls).astype(jnp.float32)
     there = jnp.where(off, (objective.weights - amounts)[None], objective.weights[None])
     slope = jax.grad(objective.loss.value)
     bend = jax.grad(slope)
@@ -153,24 +155,13 @@ def _finite(effect: Array) -> Array:
 
 
 @eqx.filter_jit
-def _each(fit, measures, theta, off, amounts, columns):
-    """Of any objective, one question after the other."""
-
-    def one(lane):
-        theta, off, column = lane
-        expansion = fit.objective.at(theta)
-        factor, _ = factorise(full_matrix(expansion, fit.objective.weights - amounts * off))
-        _, pull = jax.vjp(lambda t: values_at(fit, measures, t), theta)
-        unit = jax.nn.one_hot(column, _width(fit, measures), dtype=theta.dtype)
-        adjoint = factor.solve(pull(unit)[0][None])[0]
-        change = jnp.where(off, -amounts, amounts)
-        return change * _steps(expansion, factor, adjoint, change)
-
-    return _finite(jax.lax.map(one, (theta, off, columns)))
-
-
-def _width(fit, measures) -> int:
-    return jax.eval_shape(lambda t: values_at(fit, measures, t), fit.flat).shape[0]
+def _alone(fit, measures, theta, off, amounts, column):
+    """The answer (n) to one question, of any objective."""
+    expansion = fit.objective.at(theta)
+    factor, _ = factorise(full_matrix(expansion, fit.objective.weights - amounts * off))
+    adjoint = factor.solve(_pull(fit, measures, theta, column)[None])[0]
+    change = jnp.where(off, -amounts, amounts)
+    return _finite(change * _steps(expansion, factor, adjoint, change))
 
 
 def _steps(expansion, factor, adjoint, change):

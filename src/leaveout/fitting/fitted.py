@@ -265,6 +265,7 @@ def _expanded(
 
 
 _compiled_expansion = eqx.filter_jit(_expanded)  # of these alone: attached rows are no new shape
+# two, for one fit is asked for rows alone and for the gram matrix beside them
 _remembered_rows, _remembered_gram = remembered(attach_rows), remembered(attach_rows)
 
 

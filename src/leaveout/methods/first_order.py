@@ -46,8 +46,6 @@ from leaveout.solvers import (
 )
 from leaveout.training.run import Trained
 
-_SOLVES = 24  # times the solves: parameters up to which H is summed to take their residuals
-
 __all__ = [
     "Influence",
     "adjoint",
@@ -57,6 +55,8 @@ __all__ = [
     "per_point",
     "self_influence",
 ]
+
+_SOLVES = 24  # times the solves: parameters up to which H is summed to take their residuals
 
 
 @dataclass(frozen=True)

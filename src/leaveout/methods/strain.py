@@ -130,50 +130,50 @@ def _may_rise(fit: Fit, reach: Reach, change: Float[Array, "b p"], left) -> Bool
     far = jnp.any(~(reach.of(change) <= 1.0))
     if not reach.known:
         return replicate(far)
-    look = _may_bend_up if reach.bends is None else partial(_may_bend, reach.bends)
-    return replicate(jax.lax.cond(far, lambda: look(fit, change, left), lambda: far))
+    look = partial(_may_bend_up, fit, reach.bends, change, left)
+    return replicate(jax.lax.cond(far, look, lambda: far))
 
 
-def _may_bend(bends: Float[Array, "k n"], fit: Fit, change, left) -> Bool[Array, ""]:
-    """`_may_bend_up` of one score an example, by bounds that are found once for all changes."""
-    objective = as_linear(fit.objective)
-
-    def may(lane):
-        change, v = lane
-        moved = jnp.abs(objective.moves(change)[:, 0])
-        bend = bends[-1]
-        for radius, bound in reversed(list(zip(_RADII[:-1], bends[:-1], strict=True))):
-            bend = jnp.where(moved <= radius, bound, bend)
-        up = jnp.sum(weigh(v, jnp.where(moved > 0, bend * moved**2, 0.0)))
-        return ~(up <= objective.penalty @ change**2) | jnp.any(v < 0)
-
-    return jnp.any(_over_lanes(objective, may, (constrain(change, "groups"), left)))
-
-
-def _may_bend_up(fit: Fit, change, left: Float[Array, "b n"]) -> Bool[Array, ""]:
+def _may_bend_up(fit: Fit, bends, change, left: Float[Array, "b n"]) -> Bool[Array, ""]:
     """Whether the curvature could make up for the slope of any Newton step.
 
     Along a step d J changes by no more than -d'Hd + d'Ud / 2, with U the most that the losses'
-    curvature can be on the way, for each example by how far its own scores move. Of several scores
-    that is relative to what it is.
+    curvature can be on the way, for each example by how far its own scores move.
     """
     objective = as_linear(fit.objective)
-    scores, envelope = objective.scores(fit.flat), objective.loss.envelope
-    assert envelope is not None  # reach_of
-
-    def most(score, y, moved):
-        """The curvature of an example's loss along the move, and the most that it can become."""
-        _, bent = jax.jvp(lambda s: jax.grad(objective.loss.value)(s, y), (score,), (moved,))
-        along = jnp.sum(moved * bent)
-        return along, envelope(score, y, jnp.ptp(moved))[1] * along
+    of_one = None if bends is None else partial(_above_by_radius, bends)
+    above = of_one or partial(_above, objective, objective.scores(fit.flat))
 
     def may(lane):
         change, v = lane
-        along, grown = jax.vmap(most)(scores, objective.y, objective.moves(change))
-        up = jnp.sum(weigh(v, grown - 2 * along))
+        up = jnp.sum(weigh(v, above(objective.moves(change))))
         return ~(up <= objective.penalty @ change**2) | jnp.any(v < 0)
 
     return jnp.any(_over_lanes(objective, may, (constrain(change, "groups"), left)))
+
+
+def _above_by_radius(bends: Float[Array, "k n"], moved: Float[Array, "n 1"]) -> Float[Array, "n"]:
+    """`_above` of one score an example, by bounds that are found once for all moves."""
+    far, bend = jnp.abs(moved[:, 0]), bends[-1]
+    for radius, bound in reversed(list(zip(_RADII[:-1], bends[:-1], strict=True))):
+        bend = jnp.where(far <= radius, bound, bend)
+    return jnp.where(far > 0, bend * far**2, 0.0)
+
+
+def _above(objective: LinearObjective, scores, moved: Float[Array, "n K"]) -> Float[Array, "n"]:
+    """The most that each loss's curvature along a move can become, less twice what it is.
+
+    Of several scores, whose envelope is relative to that.
+    """
+    envelope = objective.loss.envelope
+    assert envelope is not None  # reach_of
+
+    def one(score, y, moved):
+        _, bent = jax.jvp(lambda s: jax.grad(objective.loss.value)(s, y), (score,), (moved,))
+        along = jnp.sum(moved * bent)
+        return envelope(score, y, jnp.ptp(moved))[1] * along - 2 * along
+
+    return jax.vmap(one)(scores, objective.y, moved)
 
 
 def _over_lanes(objective: AbstractObjective, function: Callable, lanes: PyTree) -> Array:

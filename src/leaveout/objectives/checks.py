@@ -281,8 +281,7 @@ def check_penalty(l2, penalised, like: PyTree, default, dtype):
     if isinstance(l2, float | int | np.number) or (array and l2.ndim == 0):
         if not is_traced(l2) and not (np.isfinite(l2) and l2 >= 0):
             raise ValueError(f"expected l2 as one finite number >= 0, got {l2!r}; it is 1 / C")
-        l2 = jnp.asarray(l2, dtype) if isinstance(l2, jax.Array) else owned(l2, dtype)
-        return l2, owned(default) if falls is None else falls
+        return owned(l2, dtype), owned(default) if falls is None else falls
     each = _per_parameter(l2, like, "l2", dtype)
     return jnp.ones((), dtype), each.astype(dtype) * (1 if falls is None else falls.astype(dtype))
 
