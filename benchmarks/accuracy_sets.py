@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import leaveout as lo
-from benchmarks.harness import fit_of, record
+from benchmarks.harness import fit_of, record, timed
 from benchmarks.rivals_sets import (
     Model,
     amip,
@@ -181,32 +181,23 @@ def _diabetes(queries: int = 100) -> dict:
     data, fit = fit_of("diabetes")
     measure = lo.measures.prediction(data.x_query[:queries])
     some = lo.groups.random(_key(), fit.objective, sizes=[1000] * queries)
-    grown, grown_seconds = _second(
-        lambda: lo.extreme(fit, measure, 0.05, direction=-1, exchanges=0)
-    )
-    found, seconds = _second(lambda: lo.extreme(fit, measure, 0.05, direction=-1))
-    _, one = _second(lambda: lo.effects(fit, found.groups, measure, lo.Retrain()))
-    _, one_random = _second(lambda: lo.effects(fit, some, measure, lo.Retrain()))
+    grown, stages = timed(lambda: lo.extreme(fit, measure, 0.05, direction=-1, exchanges=0), 1)
+    found, whole = timed(lambda: lo.extreme(fit, measure, 0.05, direction=-1), 1)
+    _, one = timed(lambda: lo.effects(fit, found.groups, measure, lo.Retrain()), 1)
+    _, one_random = timed(lambda: lo.effects(fit, some, measure, lo.Retrain()), 1)
     each = {
-        "stages_seconds": grown_seconds, "seconds": seconds,
-        "retrain_seconds": one, "retrain_random_seconds": one_random,
+        "stages_seconds": stages["median"], "seconds": whole["median"],
+        "retrain_seconds": one["median"], "retrain_random_seconds": one_random["median"],
     }  # fmt: skip
     return {
         "data": "diabetes, 5 %", "queries": queries, "size": int(found.size[0]),
         "over_amip": (found.value / found.one_pass).tolist(), "refits": found.refits.tolist(),
         "stages_over_found": (grown.value / found.value).tolist(),
         **{f"{name}_each": total / queries for name, total in each.items()},
-        "stages_retrainings_worth": grown_seconds / one, "retrainings_worth": seconds / one,
+        "stages_retrainings_worth": each["stages_seconds"] / each["retrain_seconds"],
+        "retrainings_worth": each["seconds"] / each["retrain_seconds"],
         "accuracy": found.accuracy.tolist(), "accuracy_now": found.accuracy_now,
     }  # fmt: skip
-
-
-def _second(call):
-    """What a call gives, and the seconds that it takes the second time."""
-    call()
-    begin = time.perf_counter()
-    found = call()
-    return found, time.perf_counter() - begin
 
 
 def _key():
