@@ -258,6 +258,40 @@ def test_no_set_passes_the_upper_limit(squares):
     assert (found.direction * found.value <= found.direction * found.upper).all()
 
 
+def test_another_trial_of_the_table_changes_no_limit():
+    rng = np.random.default_rng(3)
+    sizes, theirs = [1, 2, 3, 14], 400
+    arms = rng.integers(0, 2, 12).astype(float)
+    alone = np.c_[np.ones(12), arms]
+    y = arms + rng.standard_normal(12)
+    both = np.zeros((12 + theirs, 4))
+    both[:12, [0, 2]] = alone
+    both[12:, [1, 3]] = np.c_[np.ones(theirs), rng.integers(0, 2, theirs)]
+    far = np.concatenate([y, 100 * rng.standard_normal(theirs)])
+    offer = {"mine": lo.measures.parameter(1), "both": lo.measures.parameter(2)}
+    mine, pooled = (
+        lo.fit(lo.squares(x, targets, l2=0.0, intercept=False))
+        for x, targets in ((alone, y), (both, far))
+    )
+    few = lo.extreme(mine, offer["mine"], sizes[:3], bound=True)
+    many = lo.extreme(pooled, offer["both"], sizes, bound=True)
+    assert few.upper is not None
+    assert many.upper is not None
+    np.testing.assert_allclose(many.upper[:3], few.upper, rtol=1e-9)
+    assert many.upper[3] == np.inf  # all of the trial may leave
+    for size, limit in zip(sizes, many.upper[:3], strict=False):
+        assert best_of_all(mine, offer["mine"], size, 1) <= limit
+
+
+def test_what_no_point_touches_no_set_moves():
+    rng = np.random.default_rng(3)
+    x = np.c_[rng.standard_normal((20, 2)), np.zeros(20)]
+    fit = lo.fit(lo.squares(x, x[:, 0] + rng.standard_normal(20), l2=1.0, intercept=False))
+    found = lo.extreme(fit, lo.measures.parameter(2), 2, bound=True)
+    assert found.upper is not None
+    assert found.value.tolist() == found.upper.tolist() == [0.0]
+
+
 def test_where_no_limit_is_known_it_says_why(logistic, squares):
     fit, measure, *_ = logistic
     assert lo.extreme(fit, measure, 2, stages=1, exchanges=0).unproven.startswith("ask for it")
@@ -301,6 +335,37 @@ def test_what_is_not_found_is_minus_one(squares):
     assert found.size.tolist() == [-1, -1]
     assert found.groups is None
     assert "none found" in repr(found)
+
+
+def fewest_of_means(treated, control):
+    """The fewest that turn the sign of a difference of means, of all sets there are.
+
+    With so many leaving either arm, it moves the most where they are the ends of that arm.
+    """
+    sign = np.sign(treated.mean() - control.mean())
+    high, low = np.sort(-sign * treated), np.sort(sign * control)  # first who leaves first
+
+    def least(size):
+        """What the difference becomes, at the least."""
+        return min(-high[k:].mean() - low[size - k :].mean() for k in range(size + 1))
+
+    return next(size for size in itertools.count(1) if least(size) < 0)
+
+
+def test_no_fewer_households_turn_the_sign_in_any_of_seven_trials(real_data):
+    data = lo.datasets.microcredit()
+    fit = lo.fit(lo.squares(data.x, data.y, l2=0.0, intercept=False))
+    offers = lo.measures.parameter(list(range(7, 14)))
+    found = lo.flips(fit, offers, most=100, bound=True)
+    trial, treated = data.labels["trial"], data.labels["arm"] == "treated"
+    fewest = [
+        fewest_of_means(data.y[(trial == name) & treated], data.y[(trial == name) & ~treated])
+        for name in data.feature_names[:7]
+    ]
+    assert found.size.tolist() == fewest == [1, 15, 13, 6, 11, 9, 1]
+    assert found.at_least is not None
+    assert (found.at_least <= fewest).all()
+    assert np.count_nonzero(found.at_least == fewest) >= 5
 
 
 def test_influence_says_is_the_length_of_the_sum_that_passes(squares):

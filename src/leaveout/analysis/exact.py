@@ -275,15 +275,19 @@ def upper_limits(rows: Rows, sizes: np.ndarray, direction: int) -> Float[np.ndar
 
         effect <= sum over S of influence + |M v| |g| / (1 - lambda)
 
-    Each part is bounded over all S of that size: sums of k terms by the k largest, lengths of sums
-    of vectors by the largest entries of the rows of their Gram matrix, lambda by the trace,
-    Frobenius and Gershgorin. Infinite where nothing is proven (lambda may reach 1). Proven in exact
-    arithmetic; 1e-9 of it is added for rounding. One Gram matrix of n x n in blocks, each row
-    sorted as far as the largest size: n^2 p multiplications.
+    Each part is bounded over all S of at most that size: sums of k terms by the k largest of those
+    above 0, lengths of sums of vectors by the largest entries of the rows of their Gram matrix,
+    lambda by the trace, Frobenius and Gershgorin. Infinite where nothing is proven (lambda may
+    reach 1). Proven in exact arithmetic; 1e-9 of it is added for rounding. One Gram matrix of n x n
+    in blocks, each row sorted as far as the largest size: n^2 p multiplications, where n counts the
+    points that the functional has to do with: other trials of one table have nothing to say.
 
     Source: after the idea of Rubinstein and Hopkins (2025), ACRE; derived anew.
     """
-    root, asked = np.sqrt(rows.s), np.asarray(sizes)
+    rows = _touched(rows)
+    if not len(rows.s):
+        return np.zeros(len(sizes))
+    root, asked = np.sqrt(rows.s), np.minimum(np.asarray(sizes), len(rows.s))
     z, r = rows.z * root[:, None], rows.e * root
     along, own = direction * (z @ rows.v), np.einsum("ip,ip->i", z, z)
     gram = _Gram(z, along, r, asked)
@@ -306,9 +310,27 @@ def least_proven(rows: Rows, needed: float, direction: int, most: int) -> int:
     return int(np.argmax(np.append(limits > needed, True))) + 1
 
 
+def _touched(rows: Rows) -> Rows:
+    """The points whose leaving can move the functional, whoever leaves with them.
+
+    Coordinates that no point joins to those of the functional, by an entry in both, are of another
+    problem, such as another trial with a constant of its own; so are the points in them.
+    """
+    from scipy.sparse import csgraph
+
+    there = (rows.z != 0) & (rows.s > 0)[:, None]
+    joined = there.T.astype(float) @ there.astype(float)
+    _, part = csgraph.connected_components(joined, directed=False)
+    mine = np.isin(part, part[rows.v != 0])
+    some = there[:, mine].any(axis=1)
+    if some.all():
+        return rows
+    return Rows(rows.z[np.ix_(some, mine)], rows.s[some], rows.e[some], rows.v[mine])
+
+
 def _largest(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """(k) the sum of the largest values, as many as each size."""
-    return np.cumsum(np.sort(values)[::-1])[sizes - 1]
+    """(k) the sum of the largest values above 0, at most as many as each size."""
+    return np.cumsum(np.maximum(np.sort(values)[::-1], 0.0))[sizes - 1]
 
 
 def _most(sums: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -333,21 +355,33 @@ class _Gram:
         self.spread = np.zeros(sizes.size)
         for rows in np.array_split(np.arange(n), max(-(-n * n // _BLOCK), 1)):
             r_rows = z[rows] @ z.T
-            self.moments[rows] = _rows_of(r_rows * along[rows, None] * along, rows, sizes)
-            self.slopes[rows] = _rows_of(r_rows * r[rows, None] * r, rows, sizes)
-            self.squares[rows] = _rows_of(r_rows**2, rows, sizes)
-            sizes_of = _rows_of(np.abs(r_rows), rows, sizes)
-            self.spread = np.maximum(self.spread, sizes_of.max(axis=0))
+            self.moments[rows] = _row_sums(r_rows * along[rows, None] * along, rows, sizes)
+            self.slopes[rows] = _row_sums(r_rows * r[rows, None] * r, rows, sizes)
+            own, top = _row_parts(np.abs(r_rows), rows, sizes)
+            self.squares[rows] = _summed(own**2, top**2, sizes)
+            self.spread = np.maximum(self.spread, _summed(own, top, sizes).max(axis=0))
 
 
-def _rows_of(block: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def _row_sums(block: np.ndarray, rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """(b k) the entries on the diagonal, and beside them the size - 1 largest of their rows."""
+    return _summed(*_row_parts(block, rows, sizes), sizes)
+
+
+def _row_parts(
+    block: np.ndarray, rows: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(b) the entries on the diagonal, and (b c) the largest others above 0, falling, else 0."""
     at = np.arange(len(rows))
     own = block[at, rows].copy()
     block[at, rows] = -np.inf
     count = min(int(sizes.max()) - 1, block.shape[1] - 1)
     if count == 0:
-        return np.repeat(own[:, None], sizes.size, axis=1)
+        return own, np.zeros((len(rows), 0))
     top = np.partition(block, block.shape[1] - count, axis=1)[:, -count:]
-    sums = np.cumsum(np.sort(top, axis=1)[:, ::-1], axis=1)
-    return own[:, None] + np.concatenate([np.zeros((len(rows), 1)), sums], axis=1)[:, sizes - 1]
+    return own, np.maximum(np.sort(top, axis=1)[:, ::-1], 0.0)
+
+
+def _summed(own: np.ndarray, top: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """(b k) of each row its own entry and the size - 1 largest others."""
+    sums = np.cumsum(np.concatenate([own[:, None], top], axis=1), axis=1)
+    return sums[:, sizes - 1]
