@@ -183,7 +183,7 @@ def test_the_command_says_that_it_goes_on_and_does(whole, tmp_path, monkeypatch,
     command = [*CREDIT, str(tmp_path / "study"), "--memory", str(MEMORY / 2**30)]
     monkeypatch.setattr(Bars, "update", lambda self, *given, after=After(4): after(*given))
     assert cli.main(command) == 130
-    assert "the same command goes on where it was" in capsys.readouterr().err
+    assert "goes on where it was with the same command" in capsys.readouterr().err
     monkeypatch.undo()
     monkeypatch.setattr(datasets, "load", small)
     assert cli.main(command) == 0

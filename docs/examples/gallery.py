@@ -74,7 +74,27 @@ def intervals():
     return figure
 
 
-FIGURES = (scatter, panels, bands, heat, against, intervals)
+def extreme():
+    """Sets that lower three margins the most, beside what influence says and finds."""
+    few = data.x_query[[57, 94, 71]], data.y_query[[57, 94, 71]]
+    found = lo.extreme(fit, lo.measures.margin(few), [5, 28, 57], direction=-1)
+    return lo.plot.extreme(found)
+
+
+def flips():
+    """How many points it takes to turn the signs of ten coefficients."""
+    coefficients = lo.measures.parameter(list(data.feature_names[:10]), name="coefficient")
+    return lo.plot.flips(lo.flips(lo.fit(data.objective(1.0)), coefficients))
+
+
+def values():
+    """What each group adds to any set of the others."""
+    groups = lo.Groups.from_labels(data.x[:, 1] // 2, kind="texture")
+    found = lo.value(fit, groups, lo.measures.loss(queries, reduce="mean"))
+    return lo.plot.values(found).figure
+
+
+FIGURES = (scatter, panels, bands, heat, against, intervals, extreme, flips, values)
 
 
 def main(folder: str | Path) -> None:

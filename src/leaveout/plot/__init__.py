@@ -4,6 +4,7 @@ from leaveout.plot.bars import values
 from leaveout.plot.effects import grid, panels, scatter
 from leaveout.plot.intervals import forest
 from leaveout.plot.natural import against, bands, heat
+from leaveout.plot.sets import extreme, flips
 from leaveout.plot.style import (
     FOUR,
     HELPS,
@@ -37,6 +38,8 @@ __all__ = [
     "bands",
     "canvas",
     "count_in_red",
+    "extreme",
+    "flips",
     "forest",
     "grid",
     "heat",

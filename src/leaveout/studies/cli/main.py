@@ -48,7 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"leaveout: {error}", file=sys.stderr)
         return _FAILED
     except KeyboardInterrupt:
-        print("leaveout: interrupted; the same command goes on where it was", file=sys.stderr)
+        print(
+            "leaveout: interrupted; a study goes on where it was with the same command",
+            file=sys.stderr,
+        )
         return _INTERRUPTED
 
 
@@ -101,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         own,
         progress,
         records,
+        sets,
         study,
         tables,
         worth,
@@ -130,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     credit.add(commands, arrays, l2, out, table, json, quiet)
     worth.add(commands, arrays, l2, out, quiet)
     discover.add(commands, arrays, table, json, quiet)
+    sets.add(commands, arrays, table, quiet)
     networks.add(commands, arrays, out, quiet)
     figure.add(commands, folders, arrays, quiet)
     tables.add(commands, folders, quiet)

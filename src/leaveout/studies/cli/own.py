@@ -49,7 +49,11 @@ def of_table() -> argparse.ArgumentParser:
 
 
 def asked(
-    options: argparse.Namespace, groups: tuple[str, ...] = (), *, all_group: bool = False
+    options: argparse.Namespace,
+    groups: tuple[str, ...] = (),
+    *,
+    all_group: bool = False,
+    query: str = "0.2",
 ) -> Given:
     """What a command is asked about: a data set by its name, or one made of the user's own table.
 
@@ -57,6 +61,7 @@ def asked(
         options: of the command line.
         groups: columns of a table that group its rows, and are no features unless told so.
         all_group: whether all of its columns do that predict the target, as features beside.
+        query: rows of a table on which the model is judged, where --query does not say.
 
     Raises:
         ValueError: for a name that is neither, with the nearest; for a table without a target; for
@@ -85,7 +90,7 @@ def asked(
         features=features,
         weights=options.weights,
         offset=options.offset,
-        query=_query(options.query or "0.2"),
+        query=_query(options.query or query),
         positive=options.positive,
         missing=options.missing or "refuse",
         standardise=options.standardise,

@@ -74,7 +74,7 @@ def wrote(paths: Iterable[Path], say: Say) -> int:
 
 
 class Bars:
-    """One progress bar a method: share, groups a second, time left; on the standard error."""
+    """One progress bar a method: share, how many a second, time left; on the standard error."""
 
     def __init__(self, quiet: bool = False):
         with needed("the command line"):
@@ -108,13 +108,13 @@ class Bars:
     def __exit__(self, *_):
         self.progress.stop()
 
-    def update(self, name: str, done: int, total: int) -> None:
-        """Show that `done` of `total` groups of a method are finished."""
+    def update(self, name: str, done: int, total: int | None) -> None:
+        """Show that `done` of `total` groups of a method are finished; None where none knows."""
         task = self.tasks.get(name)
         if task is None or self.progress.tasks[task].finished:  # or another study's turn
             self.tasks[name] = self.progress.add_task(name, total=total, completed=done, rate="")
             return
         task = self.progress.tasks[self.tasks[name]]
         speed = task.speed
-        rate = "" if not speed else f"{speed:,.0f} groups/s"
+        rate = "" if not speed else f"{speed:,.0f} a second"
         self.progress.update(self.tasks[name], completed=done, rate=rate)

@@ -1,0 +1,141 @@
+"""`leaveout extreme` and `leaveout flips`: a data set and a question in, sets and a figure out."""
+
+import json
+
+import numpy as np
+import pytest
+
+pd = pytest.importorskip("pandas")
+
+import leaveout as lo  # noqa: E402
+from leaveout.studies.cli.main import main  # noqa: E402
+
+QUESTION = ["extreme", "breast_cancer", "--points", "30,57", "--size", "5,2%", "--l2", "0.002"]
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch, capsys):
+    """Run a command in a folder of its own; returns what it printed and its summary."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*asked: str) -> tuple[str, dict]:
+        assert main([*asked, "--quiet", "--out", "found"]) == 0
+        return capsys.readouterr().out, json.loads((tmp_path / "found/summary.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def trial(tmp_path):
+    """A trial whose effect three rows of one village make."""
+    rng = np.random.default_rng(0)
+    n = 120
+    treated, age = np.arange(n) % 2, rng.normal(50, 9, n)
+    income = 0.02 * age + rng.normal(size=n) - 0.4 * treated
+    income[[1, 3, 5]] += 40.0
+    village = np.array([f"v{k}" for k in np.arange(n) // 6])
+    frame = pd.DataFrame({"treated": treated, "age": age, "village": village, "income": income})
+    path = tmp_path / "trial.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_the_sets_are_those_of_the_function(said, tmp_path):
+    out, summary = said(*QUESTION, "--direction", "down")
+    data = lo.datasets.breast_cancer()
+    fit = lo.fit(lo.logistic(data.x, data.y, l2=0.002 * data.n))
+    sign = np.where(data.y_query[[30, 57]] == 1, 1.0, -1.0)
+    for k, point in enumerate((30, 57)):
+        score = lo.measures.prediction(data.x_query[[point]])
+        found = lo.extreme(fit, score, [5, 0.02], direction=-int(sign[k]))
+        mine = [one for one in summary["sets"] if f"[{point}]" in one["set"]]
+        assert [one["size"] for one in mine] == [5, 9]
+        np.testing.assert_allclose([one["found"] for one in mine], sign[k] * found.value, rtol=1e-6)
+        np.testing.assert_allclose(
+            [one["one_pass"] for one in mine], sign[k] * found.one_pass, rtol=1e-6
+        )
+        rows = [set(one["training_rows"]) for one in mine]
+        assert rows == [set(found.groups.indices[a:b]) for a, b in _spans(found.groups)]
+    assert "mean of margin[57] down, 9" in out
+    assert (tmp_path / "found/extreme.png").stat().st_size > 10_000
+    groups = lo.Groups.load(tmp_path / "found/groups.npz")
+    assert groups.size.tolist() == [5, 9, 5, 9]
+
+
+def _spans(groups):
+    return zip(groups.offsets, groups.offsets[1:], strict=False)
+
+
+def test_three_rows_of_a_table_turn_its_effect_and_are_named(said, trial, tmp_path):
+    out, summary = said(
+        "flips", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
+        "treat*", "--bound",
+    )  # fmt: skip
+    (column,) = summary["columns"]
+    assert column["column"] == "coefficient[treated]"
+    assert column["found"] == 3  # of all rows, and without a penalty: none is kept for queries
+    assert column["training_rows"] == [1, 3, 5]
+    assert 1 <= column["at_least"] <= 3
+    assert "at least" in out
+    rest = pd.read_csv(trial).drop(index=[1, 3, 5])
+    design = np.c_[rest[["treated", "age"]], np.ones(len(rest))]
+    theta = np.linalg.lstsq(design, rest["income"], rcond=None)[0]
+    np.testing.assert_allclose(column["without"], theta[0], rtol=1e-8)
+    assert column["now"] > 0 > column["without"]
+    assert (tmp_path / "found/flips.png").is_file()
+
+
+def test_whole_villages_leave_if_asked(said, trial):
+    _, summary = said(
+        "flips", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
+        "treated", "--among", "village",
+    )  # fmt: skip
+    (column,) = summary["columns"]
+    assert column["found"] == 1
+    assert column["training_rows"] == list(range(6))
+
+
+def test_what_is_not_turned_is_said_and_not_drawn(said, trial, tmp_path):
+    out, summary = said(
+        "flips", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
+        "treated", "--threshold", "-1000", "--most", "5",
+    )  # fmt: skip
+    (column,) = summary["columns"]
+    assert column["found"] == column["influence_says"] == -1
+    assert column["without"] is column["training_rows"] is None
+    assert "none found" in out
+    assert not list((tmp_path / "found").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (["flips", "breast_cancer", "--coefficient", "nope*"], "no feature of breast_cancer"),
+        (["flips", "breast_cancer", "--coefficient", "mean radus"], "mean radius"),
+        (["extreme", "breast_cancer", "--points", "9999"], "114 query examples"),
+        (["extreme", "breast_cancer", "--points", "3-x"], "30,57 or 0-99"),
+        (["extreme", "breast_cancer", "--size", "5x"], "such as 5%"),
+        (["extreme", "breast_cancer", "--size", "4550"], "1 to 454"),
+        (["extreme", "breast_cancer", "--points", "1", "--coefficient", "a"], "ask twice"),
+        (["extreme", "breast_cancer", "--among", "ward"], "no column"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_a_sentence(said, asked, sentence, capsys):
+    assert main(asked) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_points_are_ranges_and_each_is_asked_once(said):
+    _, summary = said("extreme", "breast_cancer", "--points", "0-1,1", "--size", "3")
+    assert [one["set"] for one in summary["sets"]] == [
+        f"mean of margin[{k}] {way}, 3" for k in (0, 1) for way in ("up", "down")
+    ]
+
+
+def test_of_numbers_what_is_predicted_is_looked_at(said, trial):
+    _, summary = said(
+        "extreme", str(trial), "--target", "income", "--features", "treated,age", "--points", "0",
+        "--size", "2", "--direction", "up",
+    )  # fmt: skip
+    assert [one["set"] for one in summary["sets"]] == ["mean of prediction[0] up, 2"]
+    assert summary["sets"][0]["found"] > 0
