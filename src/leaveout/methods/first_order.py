@@ -27,7 +27,7 @@ from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, t
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.batches import in_rungs
-from leaveout.runtime.memory import CHUNK_GROUPS, MANY_GROUPS, budget, longest
+from leaveout.runtime.memory import CHUNK_GROUPS, budget, longest
 from leaveout.runtime.remembered import REMEMBERED
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
@@ -208,20 +208,22 @@ def _over_chunks(
 ) -> PyTree:
     """The joined answers of call(g(w) (b p)) over all groups; `more` (g p) is added to g(w)."""
     objective, count = fit.objective, len(groups)
-    listed = worth_listing(fit, expansion, groups)
+    if not worth_listing(fit, expansion, groups):
 
-    def gradients(rows: np.ndarray):
+        def pulled(rows: np.ndarray):
+            found = _pulled(expansion, leaving(fit, groups, rows))
+            return call(found if more is None else found + more[rows])
+
+        return in_rungs(count, _most(fit, _held(fit)), pulled)
+    assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
+
+    def listed(rows: np.ndarray):
         some = groups[rows]
-        if not listed:
-            return _pulled(expansion, leaving(fit, some))
-        assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
         return listed_gradients(expansion, some, taken_by(objective, some))
 
-    many = CHUNK_GROUPS if listed else MANY_GROUPS
-    found = in_rungs(count, _most(fit, 0 if listed else _held(fit)), gradients, many)
-    found = found if more is None else found + more
-    found = found if is_traced(found) else to_host(found)
-    return in_rungs(count, _most(fit), lambda rows: call(found[rows]), many)
+    found = in_rungs(count, _most(fit), listed, CHUNK_GROUPS)
+    found = to_host(found if more is None else found + more)
+    return in_rungs(count, _most(fit), lambda rows: call(found[rows]), CHUNK_GROUPS)
 
 
 def over_weights(
@@ -230,7 +232,7 @@ def over_weights(
     """The joined answers of call(w (b n)) over all groups, `more` (g k) handed over beside w."""
 
     def answer(rows: np.ndarray):
-        w = leaving(fit, groups[rows])
+        w = leaving(fit, groups, rows)
         return call(w) if more is None else call(w, more[rows])
 
     return in_rungs(len(groups), _most(fit, _held(fit)), answer)

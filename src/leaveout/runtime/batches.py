@@ -10,7 +10,7 @@ from jaxtyping import Array, Int, PyTree
 
 from leaveout.runtime.memory import ACCELERATOR, FEW_GROUPS, MANY_GROUPS, budget, exhausted, limited
 from leaveout.runtime.remembered import forget
-from leaveout.runtime.sharding import devices, is_traced, on_host, place, to_host
+from leaveout.runtime.sharding import devices, is_traced, on_host, place_all, to_host
 from leaveout.runtime.text import warn
 
 __all__ = ["cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of", "summed"]
@@ -135,7 +135,7 @@ def joined(parts: list, counts: list[int], axis: int = 0, back: np.ndarray | Non
     if traced:
         return jax.tree.map(whole, *parts)
     answer = jax.tree.map(whole, *map(to_host, parts))
-    return jax.tree.map(lambda leaf: place(leaf, leaf.dtype), answer)
+    return place_all(answer)
 
 
 def _lengths(tree: PyTree, axis: int) -> set[int]:

@@ -32,6 +32,7 @@ __all__ = [
     "over_lanes",
     "owned",
     "place",
+    "place_all",
     "replicate",
     "rowwise",
     "settings",
@@ -180,6 +181,13 @@ def place(values: np.ndarray, dtype, *axes) -> jax.Array:
         return constrain(jnp.asarray(values), *axes)
     sharding = NamedSharding(mesh, _spec(values.shape, axes))
     return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def place_all(tree: PyTree) -> PyTree:
+    """Arrays of the host on the devices, each on all of them, in one go."""
+    if devices() == 1:
+        return jax.device_put(tree)
+    return jax.tree.map(lambda leaf: place(leaf, leaf.dtype), tree)
 
 
 def owned(values, dtype=None) -> jax.Array:
