@@ -258,11 +258,11 @@ def _seats(groups: Groups, rows: np.ndarray) -> slice:
 def _batches(
     draws: Iterator[np.ndarray], points: slice, answers: int = 0
 ) -> Iterator[list[np.ndarray]]:
-    """Some of the points of every draw, as many draws at a time as lists and answers may take."""
+    """Some of the points of every draw, as many draws at a time as a quarter of memory holds."""
     part: list[np.ndarray] = []
     for every in draws:
-        part.append(every[points])
-        if 8 * (8 * part[0].size + answers) * (len(part) + 1) > budget():
+        part.append(every[points].copy())  # and not a view, which would keep the whole draw
+        if 8 * (10 * part[0].size + 2 * answers) * (len(part) + 1) > budget() / 4:
             yield part
             part = []
     if part:
@@ -278,7 +278,7 @@ def _dealt(like: Groups, draws: list[np.ndarray]) -> Groups:
         offsets=np.append(0, np.cumsum(np.tile(like.size, count))),
         partial=None if like.partial is None else np.tile(like.partial, count),
         names=np.tile(like.names, count),
-        kind=np.full(count * len(like), "lookalike"),
+        kind=np.broadcast_to("lookalike", count * len(like)),
     )
 
 
