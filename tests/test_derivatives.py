@@ -114,6 +114,23 @@ def test_a_penalty_for_each_group_has_its_derivative_in_jit_as_well():
     np.testing.assert_allclose(jax.jit(jax.grad(retrained))(at), expected, rtol=1e-5)
 
 
+def test_influence_under_a_penalty_for_each_group_is_refused_or_derived_of_few_points_too():
+    x, y = np.random.default_rng(0).standard_normal((400, 3)), np.arange(400) % 2
+    fitted = lo.fit(lo.logistic(x, y, l2=1.0))
+    few = lo.Groups.from_indices([[0, 1], [5]], n=400)  # so few that their rows are looked at alone
+    at = jnp.array([1.0, 2.0])
+
+    def rescaled(l2):
+        return jnp.sum(lo.influence(fitted, few, rescaled=True, l2=l2).value)
+
+    expected = [central(lambda t, i=i: rescaled(at.at[i].add(t))) for i in range(2)]
+    np.testing.assert_allclose(jax.grad(rescaled)(at), expected, rtol=1e-6)
+    with pytest.raises(
+        ValueError, match="no derivatives of influence and Newton steps under an l2"
+    ):
+        jax.grad(lambda l2: jnp.sum(lo.influence(fitted, few, l2=l2).value))(at)
+
+
 def test_a_theta_from_outside_is_a_constant_of_retraining():
     objective = problem("logistic")
     fitted = lo.fit(objective)

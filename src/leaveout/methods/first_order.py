@@ -222,7 +222,8 @@ def _over_chunks(
         return listed_gradients(expansion, some, taken_by(objective, some))
 
     found = in_rungs(count, _most(fit), listed, CHUNK_GROUPS)
-    found = to_host(found if more is None else found + more)
+    found = found if more is None else found + more
+    found = found if is_traced(found) else to_host(found)
     return in_rungs(count, _most(fit), lambda rows: call(found[rows]), CHUNK_GROUPS)
 
 
