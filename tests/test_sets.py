@@ -1,13 +1,14 @@
 """Sets that matter: never worse than one pass, near the best there is, proven where said."""
 
 import itertools
+from fractions import Fraction
 
 import jax
 import numpy as np
 import pytest
 
 import leaveout as lo
-from leaveout.analysis.exact import Leaving, Rows
+from leaveout.analysis.exact import Leaving, Rows, upper_limits
 from leaveout.analysis.scores import toggled
 from problems import mostly_slow
 
@@ -281,6 +282,31 @@ def test_another_trial_of_the_table_changes_no_limit():
     assert many.upper[3] == np.inf  # all of the trial may leave
     for size, limit in zip(sizes, many.upper[:3], strict=False):
         assert best_of_all(mine, offer["mine"], size, 1) <= limit
+
+
+@pytest.mark.parametrize("l2", [1e-6, 1e-8, 1e-10, 1e-12])
+def test_rounding_passes_no_limit_where_one_row_holds_almost_all(l2):
+    """Of two columns the second is of the first row alone: without it theta there is 0."""
+    rng, checked = np.random.default_rng(0), 0
+    for _ in range(200):
+        x = np.ones((4, 2))
+        x[:, 1] = [rng.normal() * 3, 0.0, 0.0, 0.0]
+        x, y = np.round(x * 64) / 64, np.round(rng.normal(size=4) * 64) / 64
+        gram = [[sum(Fraction(a) * Fraction(b) for a, b in zip(p, q, strict=True)) for q in x.T]
+                for p in x.T]  # fmt: skip
+        (a, b), (_, d) = gram
+        a, d = a + Fraction(l2), d + Fraction(l2)
+        u, v = (sum(Fraction(p) * Fraction(q) for p, q in zip(c, y, strict=True)) for c in x.T)
+        effect = -float((a * v - b * u) / (a * d - b * b))  # exact, of the first row's leaving
+        hessian = x.T @ x + l2 * np.eye(2)
+        lower = np.linalg.cholesky(hessian)
+        e = x @ np.linalg.solve(hessian, x.T @ y) - y
+        rows = Rows(np.linalg.solve(lower, x.T).T, np.ones(4), e,
+                    np.linalg.solve(lower, [0.0, 1.0]))  # fmt: skip
+        limit = upper_limits(rows, np.array([1]), 1 if effect > 0 else -1)[0]
+        assert abs(effect) <= limit
+        checked += bool(np.isfinite(limit) and effect)
+    assert checked > 100
 
 
 def test_what_no_point_touches_no_set_moves():

@@ -27,6 +27,8 @@ _FIRSTS = 16
 _BEGUN = 4  # of them, that are followed to a threshold
 _ENDS = 64  # points that left, and that stayed, whose exchanges are looked at
 _PAIRED = 256  # points of most gain, and of most leverage, whose pairs are looked at
+_ROUNDED = 1e-9  # relative, that is added to a limit for rounding
+_LOST = 100  # units of it, that what is left of the curvature is known to
 _BLOCK = 2**22  # entries of the Gram matrix that are looked at together
 
 
@@ -179,8 +181,8 @@ class Leaving:
         """
         z, t = self.rows.z, self.loses
         r = z[i] @ self.inverse @ z[j].T
-        a = (1 / t - self.own)[i][:, None]
-        b = (1 / t - self.own)[j][None]
+        a = (1 / t[i] - self.own[i])[:, None]
+        b = (1 / t[j] - self.own[j])[None]
         e, along = self.e, self.along
         crossed = along[i][:, None] * e[j][None] + e[i][:, None] * along[j][None]
         top = (along * e)[i][:, None] * b + (along * e)[j][None] * a + r * crossed
@@ -268,7 +270,7 @@ def _one_less(found: Leaving, direction: int) -> Leaving:
 
 
 def upper_limits(rows: Rows, sizes: np.ndarray, direction: int) -> Float[np.ndarray, "k"]:
-    """What no set of each size, whatever it is, can do to the functional in the direction.
+    """What no set of at most each size can do to the functional in the direction.
 
     With Z_S the rows of S times s^1/2, M = Z_S' Z_S, g = Z_S' (s^1/2 e) and lambda the largest
     eigenvalue of M, the effect is v' (I - M)^-1 g = v'g + v'M (I - M)^-1 g, so that
@@ -278,9 +280,10 @@ def upper_limits(rows: Rows, sizes: np.ndarray, direction: int) -> Float[np.ndar
     Each part is bounded over all S of at most that size: sums of k terms by the k largest of those
     above 0, lengths of sums of vectors by the largest entries of the rows of their Gram matrix,
     lambda by the trace, Frobenius and Gershgorin. Infinite where nothing is proven (lambda may
-    reach 1). Proven in exact arithmetic; 1e-9 of it is added for rounding. One Gram matrix of n x n
-    in blocks, each row sorted as far as the largest size: n^2 p multiplications, where n counts the
-    points that the functional has to do with: other trials of one table have nothing to say.
+    reach 1). Proven in exact arithmetic; for rounding 1e-9 of it is added, and 100 units of
+    rounding over 1 - lambda. One Gram matrix of n x n in blocks, each row sorted as far as the
+    largest size: n^2 p multiplications, where n counts the points that the functional has to do
+    with: other trials of one table have nothing to say.
 
     Source: after the idea of Rubinstein and Hopkins (2025), ACRE; derived anew.
     """
@@ -300,8 +303,8 @@ def upper_limits(rows: Rows, sizes: np.ndarray, direction: int) -> Float[np.ndar
     pull = np.minimum(np.sqrt(_most(gram.slopes, asked)), _largest(np.abs(r) * own**0.5, asked))
     left = np.where(share < 1, 1 - share, np.nan)
     bounds = _largest(along * r, asked) + bent * pull / left
-    bounds = np.where(np.isnan(bounds), np.inf, bounds)
-    return bounds + 1e-9 * np.abs(bounds)
+    bounds = bounds + (_ROUNDED + _LOST * np.finfo(float).eps / left) * np.abs(bounds)
+    return np.where(np.isnan(bounds), np.inf, bounds)
 
 
 def least_proven(rows: Rows, needed: float, direction: int, most: int) -> int:

@@ -11,12 +11,14 @@ from jaxtyping import Float
 
 from leaveout.analysis.scores import toggled, values_at
 from leaveout.analysis.search import Answer, Ask, Asking, State
+from leaveout.attribution.determined import determined, in_question
 from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.leaving import taken_by
+from leaveout.fitting.leaving import leaving, taken_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.runtime.memory import rung
+from leaveout.runtime.memory import bucket, rung
 from leaveout.runtime.sharding import entry_point, replicate, to_host
+from leaveout.runtime.solution import Status
 
 __all__ = ["Models"]
 
@@ -101,14 +103,28 @@ class Models:
         groups = self.groups([one for one, _ in pairs])
         near = np.stack([ask.state.change for ask in asks for _ in ask.sets])
         change = self.retrain(groups, start=np.asarray(self.fit.flat) + near)
-        value, status = np.asarray(change.value), np.asarray(change.status)
-        effect = _moved(self.fit, self.measures, value, np.array([j for _, j in pairs]))
+        at = np.array([j for _, j in pairs])
+        value, status = np.asarray(change.value), self._status(groups, change, at)
+        effect = _moved(self.fit, self.measures, value, at)
         if self.progress is not None:
             self.progress(len(pairs))
         rows = zip(pairs, value, effect.tolist(), status.tolist(), strict=True)
         states = [State(one, moved, f, code) for (one, _), moved, f, code in rows]
         ends = np.cumsum([len(ask.sets) for ask in asks]).tolist()
         return [states[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+
+    def _status(self, groups: Groups, change: Change, columns: np.ndarray) -> np.ndarray:
+        """(b) of each model, for its own column: what leaves may have left another undetermined."""
+        status = np.array(change.status)
+        rows = in_question(self.fit, change, True)
+        if rows.size:
+            filled = np.resize(rows, bucket(rows.size))  # few shapes are ever compiled
+            w, value = leaving(self.fit, groups, filled), change.value[filled]
+            how = {"actual": True, "first_order": False}
+            good = determined(self.fit, self.measures, w, value, **how)[: rows.size]
+            good = good[np.arange(rows.size), columns[rows]]
+            status[rows] = np.where(good, Status.converged, status[rows])
+        return status
 
     def _scored(self, asks: list[Ask], columns: list[int]) -> list[np.ndarray]:
         """What every unit would do if it changed sides, by its points' own Newton steps."""

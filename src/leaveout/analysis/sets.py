@@ -81,10 +81,15 @@ class Extreme:
         """(s) the effect of each set on its own column, retrained."""
         return self.effects.value[np.arange(len(self.column)), self.column]
 
+    @property
+    def status(self) -> Int[np.ndarray, "s"]:
+        """(s) of each set's effect on its own column: a `Status`."""
+        return self.effects.column_status[np.arange(len(self.column)), self.column]
+
     def __repr__(self) -> str:
         head = ["set", "influence says", "one pass", "found", "at most", "accuracy"]
         shown = [k for k in range(6) if k != 4 or self.upper is not None]
-        codes = self.effects.column_status[np.arange(len(self.column)), self.column]
+        codes = self.status
         upper = np.full(len(self.column), np.nan) if self.upper is None else self.upper
         parts = (self.predicted, self.one_pass, self.value, upper, self.accuracy)
         numbers = np.stack(parts, axis=1).tolist()
@@ -141,21 +146,32 @@ class Flips:
     accuracy_now: float
     refits: Int[np.ndarray, "m"]
 
+    @property
+    def without(self) -> Float[np.ndarray, "m"]:
+        """(m) f retrained without each column's set; NaN of a column that has none."""
+        out = np.full(len(self.columns), np.nan)
+        if self.effects is not None:
+            moved = self.effects.value[np.arange(len(self.column)), self.column]
+            out[self.column] = self.now[self.column] + moved
+        return out
+
+    @property
+    def status(self) -> Int[np.ndarray, "m"]:
+        """(m) of what each column becomes: a `Status`; converged of a column that has no set."""
+        out = np.zeros(len(self.columns), int)
+        if self.effects is not None:
+            out[self.column] = self.effects.column_status[np.arange(len(self.column)), self.column]
+        return out
+
     def __repr__(self) -> str:
         head = ["column", "now", "without", "fewest found", "influence says", "at least"]
-        without = np.full(len(self.columns), np.nan)
-        codes = np.zeros(0, int)
-        if self.effects is not None:
-            at = np.arange(len(self.column)), self.column
-            without[self.column] = self.now[self.column] + self.effects.value[at]
-            codes = self.effects.column_status[at]
-        unknown = [""] * len(self.columns)
+        codes, unknown = self.status, [""] * len(self.columns)
         proven = unknown if self.at_least is None else [f"{n:,}" for n in self.at_least]
-        parts = (self.now, without, self.size, self.influence_says)
+        parts = (self.now, self.without, codes, self.size, self.influence_says)
         each = zip(self.columns, *(part.tolist() for part in parts), proven, strict=True)
         rows = [
-            [name, _number(now), _number(then), _many(size), _many(said), least]
-            for name, now, then, size, said, least in each
+            [name, _number(now), _number(then) + "*" * bool(code), _many(size), _many(said), least]
+            for name, now, then, code, size, said, least in each
         ]
         table = [row if self.at_least is not None else row[:-1] for row in (head, *rows)]
         lines = [f"Flips(past {self.threshold:g})", *aligned(table, right=True)]
@@ -400,6 +416,8 @@ def flips(
     check_method(fit, Retrain())
     check_integer(stages, "stages")
     check_integer(exchanges, "exchanges", least=0)
+    if not np.isfinite(threshold):
+        raise ValueError(f"expected a finite threshold, got {threshold!r}")
     with limited(memory):
         problem = problem_of(fit, measure, among, progress)
         end, now = _count(most, problem.many, "most"), problem.values()
