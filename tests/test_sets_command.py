@@ -50,11 +50,13 @@ def test_the_sets_are_those_of_the_function(said, tmp_path):
         found = lo.extreme(fit, score, [5, 0.02], direction=-int(sign[k]))
         mine = [one for one in summary["sets"] if f"[{point}]" in one["set"]]
         assert [one["size"] for one in mine] == [5, 9]
-        np.testing.assert_allclose([one["found"] for one in mine], sign[k] * found.value, rtol=1e-6)
+        np.testing.assert_allclose(
+            [one["effect"] for one in mine], sign[k] * found.value, rtol=1e-6
+        )
         np.testing.assert_allclose(
             [one["one_pass"] for one in mine], sign[k] * found.one_pass, rtol=1e-6
         )
-        rows = [set(one["training_rows"]) for one in mine]
+        rows = [set(one["rows"]) for one in mine]
         assert rows == [set(found.groups.indices[a:b]) for a, b in _spans(found.groups)]
     assert "mean of margin[57] down, 9" in out
     assert (tmp_path / "found/extreme.png").stat().st_size > 10_000
@@ -73,8 +75,8 @@ def test_three_rows_of_a_table_turn_its_effect_and_are_named(said, trial, tmp_pa
     )  # fmt: skip
     (column,) = summary["columns"]
     assert column["column"] == "coefficient[treated]"
-    assert column["found"] == 3  # of all rows, and without a penalty: none is kept for queries
-    assert column["training_rows"] == [1, 3, 5]
+    assert column["size"] == 3  # of all rows, and without a penalty: none is kept for queries
+    assert column["rows"] == [1, 3, 5]
     assert 1 <= column["at_least"] <= 3
     assert "at least" in out
     rest = pd.read_csv(trial).drop(index=[1, 3, 5])
@@ -91,20 +93,22 @@ def test_whole_villages_leave_if_asked(said, trial):
         "treated", "--among", "village",
     )  # fmt: skip
     (column,) = summary["columns"]
-    assert column["found"] == 1
-    assert column["training_rows"] == list(range(6))
+    assert column["size"] == 1
+    assert column["rows"] == list(range(6))
+    assert column["groups"] == ["v0"]
 
 
 def test_what_is_not_turned_is_said_and_not_drawn(said, trial, tmp_path):
-    out, summary = said(
-        "flips", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
-        "treated", "--threshold", "-1000", "--most", "5",
-    )  # fmt: skip
+    ask = ("flips", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
+           "treated")  # fmt: skip
+    said(*ask)
+    assert (tmp_path / "found/groups.npz").exists()
+    out, summary = said(*ask, "--threshold", "-1000", "--most", "5")
     (column,) = summary["columns"]
-    assert column["found"] == column["influence_says"] == -1
-    assert column["without"] is column["training_rows"] is None
+    assert column["size"] == column["influence_says"] == -1
+    assert column["without"] is column["rows"] is None
     assert "none found" in out
-    assert not list((tmp_path / "found").glob("*.png"))
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["summary.json"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,13 @@ def test_what_is_not_turned_is_said_and_not_drawn(said, trial, tmp_path):
         (["flips", "breast_cancer", "--coefficient", "nope*"], "no feature of breast_cancer"),
         (["flips", "breast_cancer", "--coefficient", "mean radus"], "mean radius"),
         (["extreme", "breast_cancer", "--points", "9999"], "114 query examples"),
+        (["extreme", "breast_cancer", "--points", "0-99999999999"], "114 query examples"),
         (["extreme", "breast_cancer", "--points", "3-x"], "30,57 or 0-99"),
+        (["extreme", "breast_cancer", "--points", "5-3"], "30,57 or 0-99"),
+        (["extreme", "breast_cancer", "--points", ","], "--points names nothing"),
+        (["flips", "breast_cancer"], "what is to be turned?"),
+        (["flips", "breast_cancer", "--points", "1", "--threshold", "nan"], "finite threshold"),
+        (["extreme", "breast_cancer", "--out", __file__], "is a file"),
         (["extreme", "breast_cancer", "--size", "5x"], "such as 5%"),
         (["extreme", "breast_cancer", "--size", "4550"], "1 to 454"),
         (["extreme", "breast_cancer", "--points", "1", "--coefficient", "a"], "ask twice"),
@@ -138,4 +148,68 @@ def test_of_numbers_what_is_predicted_is_looked_at(said, trial):
         "--size", "2", "--direction", "up",
     )  # fmt: skip
     assert [one["set"] for one in summary["sets"]] == ["mean of prediction[0] up, 2"]
-    assert summary["sets"][0]["found"] > 0
+    assert summary["sets"][0]["effect"] > 0
+
+
+def test_rows_are_those_of_the_file_whatever_was_held_out_or_dropped(said, trial):
+    frame = pd.read_csv(trial)
+    frame.loc[0, "age"] = np.nan
+    frame["held"] = np.arange(len(frame)) % 10 == 2
+    frame.to_csv(trial, index=False)
+    _, summary = said(
+        "flips", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
+        "treated", "--missing", "drop", "--query", "held",
+    )  # fmt: skip
+    (column,) = summary["columns"]
+    assert {1, 3, 5} <= set(column["rows"])
+    kept = frame.drop(index=[0, *column["rows"]])
+    kept = kept[~kept["held"]]
+    theta = np.linalg.lstsq(np.c_[kept[["treated", "age"]], np.ones(len(kept))], kept["income"])[0]
+    np.testing.assert_allclose(column["without"], theta[0], rtol=1e-8)
+
+
+def test_a_village_may_leave_with_the_indicator_of_its_own(said, trial):
+    with pytest.warns(UserWarning, match="groups the rows and is a feature"):
+        out, summary = said(
+            "flips", str(trial), "--target", "income", "--features", "treated,age,village",
+            "--coefficient", "treated", "--among", "village",
+        )  # fmt: skip
+    (column,) = summary["columns"]
+    assert column["groups"] == ["v0"]  # without it nothing says what v0 is worth: of v0 alone
+    assert column["status"] == "converged"
+    rest = pd.read_csv(trial).iloc[6:]
+    design = np.c_[rest[["treated", "age"]], pd.get_dummies(rest["village"], dtype=float)]
+    theta = np.linalg.lstsq(design, rest["income"], rcond=None)[0]
+    np.testing.assert_allclose(column["without"], theta[0], rtol=1e-6)
+    assert "*" not in out
+
+
+def test_sets_that_do_nothing_are_written_and_not_drawn(said, trial, tmp_path):
+    frame = pd.read_csv(trial)
+    frame["income"] = 2.0 * frame["treated"] + frame["age"]
+    frame.to_csv(trial, index=False)
+    _, summary = said(
+        "extreme", str(trial), "--target", "income", "--features", "treated,age", "--coefficient",
+        "treated", "--size", "2",
+    )  # fmt: skip
+    assert [abs(one["effect"]) < 1e-9 for one in summary["sets"]] == [True, True]
+    assert (tmp_path / "found/groups.npz").exists()
+
+
+def test_what_has_no_minimum_is_no_plain_number(said, trial):
+    _, summary = said(
+        "extreme", str(trial), "--target", "income", "--features", "treated", "--coefficient",
+        "treated", "--size", "119", "--direction", "up",
+    )  # fmt: skip
+    (one,) = summary["sets"]
+    assert one["status"] != "converged"
+
+
+def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern(said, trial):
+    frame = pd.read_csv(trial).rename(columns={"treated": "treated [0/1]"})
+    frame.to_csv(trial, index=False)
+    _, summary = said(
+        "flips", str(trial), "--target", "income", "--features", "treated [0/1],age",
+        "--coefficient", "treated [0/1],treated*",
+    )  # fmt: skip
+    assert [one["column"] for one in summary["columns"]] == ["coefficient[treated [0/1]]"]

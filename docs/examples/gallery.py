@@ -89,7 +89,8 @@ def flips():
 
 def values():
     """What each group adds to any set of the others."""
-    groups = lo.Groups.from_labels(data.x[:, 1] // 2, kind="texture")
+    texture = (data.x[:, 1] // 2).astype(int)
+    groups = lo.Groups.from_labels([f"texture {each}" for each in texture], kind="texture")
     found = lo.value(fit, groups, lo.measures.loss(queries, reduce="mean"))
     return lo.plot.values(found).figure
 

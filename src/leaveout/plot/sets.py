@@ -17,16 +17,17 @@ from leaveout.plot.style import (
     need_matplotlib,
     write,
 )
+from leaveout.runtime.solution import Status
 
 __all__ = ["extreme", "flips"]
 
 _LONG = 44  # letters of a name that are shown
-_MARKS = {  # in the order of the legend: colour, marker, filled
-    "influence says": (LINES["influence"][0], "o", False),
-    "one pass by influence, retrained": (LINES["Newton"][0], "X", True),
-    "found": ("#000000", "s", True),
-    "no set of that size does more": (NEUTRAL, "|", True),
-    "no fewer do it": (NEUTRAL, "|", True),
+_MARKS = {  # colour, marker, size: the larger lie around the smaller
+    "influence says": (LINES["influence"][0], "o", 100),
+    "one pass by influence, retrained": (LINES["Newton"][0], "X", 75),
+    "found": ("#000000", "s", 16),
+    "no set of that size does more": (NEUTRAL, "|", 130),
+    "no fewer do it": (NEUTRAL, "|", 130),
 }
 
 
@@ -61,8 +62,8 @@ def extreme(
         >>> len(figure.axes[0].get_yticklabels())  # a row a set
         3
     """
-    codes = found.effects.column_status[np.arange(len(found.column)), found.column]
-    known = np.flatnonzero((codes == 0) & (found.value != 0))
+    good = found.status == Status.converged
+    known = np.flatnonzero(good & (found.value != 0))
     if not known.size:
         raise ValueError("nothing to draw: the effects of all sets are flagged, or 0")
     share = found.one_pass / np.where(found.value == 0, np.nan, found.value)
@@ -79,11 +80,12 @@ def extreme(
     figure = _figure(ax, cut(found.groups.names[rows], _LONG), marks, texts, title)
     shown = figure.axes[0] if ax is None else ax
     shown.axvline(1.0, color="0.6", linewidth=0.8, zorder=0)
-    shown.set_xlim(left=min(0.0, shown.get_xlim()[0]))
+    left, right = shown.get_xlim()
+    shown.set_xlim(min(0.0, left), max(1.05, right))
     shown.xaxis.set_major_formatter(lambda part, _: f"{100 * part:.0f} %")
     more = _more(len(known) - len(rows), "sets")
     shown.set_xlabel(f"of the effect found, which stands on the right{more}", fontsize=9)
-    count_in_red(shown, flagged=len(found.column) - len(known))
+    count_in_red(shown, flagged=int(np.count_nonzero(~good)))
     write(figure, path)
     return figure
 
@@ -98,7 +100,8 @@ def flips(
 ):
     """A row a column: how many points turn it, as influence says, as found, at least as proven.
 
-    On the right what f is now, and without the points found.
+    On the right what f is now, and without the points found. A row without a circle is one of which
+    influence says that no number is enough.
 
     Args:
         found: from `lo.flips`.
@@ -139,12 +142,10 @@ def flips(
 
 
 def _turned(found: Flips, column: int) -> str:
-    """What f is now, and without those that turn it."""
-    now = f"{found.now[column]:.4g}"
-    at = np.flatnonzero(found.column == column)
-    if found.effects is None or not at.size:
-        return f"{now}, not turned"
-    return f"{now} \u2192 {found.now[column] + found.effects.value[at[0], column]:.3g}"
+    """What f is now, and without those that turn it; starred where that is flagged."""
+    now, then = found.now[column], found.without[column]
+    text = f"{now:.4g}, not turned" if np.isnan(then) else f"{now:.4g} \u2192 {then:.3g}"
+    return text + "*" * bool(found.status[column])
 
 
 def _more(count: int, what: str) -> str:
@@ -162,16 +163,16 @@ def _figure(ax: Axes | None, names, marks: Mapping[str, np.ndarray], texts, titl
         size = (8, 1.9 + 0.29 * len(names))
         ax = Figure(figsize=size, layout="constrained", dpi=110).add_subplot()
     place = np.arange(len(names))
+    marks = {name: np.where(np.isfinite(each), each, np.nan) for name, each in marks.items()}
     spread = list(marks.values())
     ax.hlines(place, np.fmin.reduce(spread), np.fmax.reduce(spread), color="0.85", zorder=1)
     handles = []
     for name, values in marks.items():
-        colour, marker, filled = _MARKS[name]
+        colour, marker, size = _MARKS[name]
         face = {} if marker == "|" else {"edgecolors": colour}
-        size = {"|": 130, "o": 90}.get(marker, 34)  # a circle is seen around what it falls on
-        options = {"s": size, "marker": marker, "zorder": 3, **face}
-        inside = colour if filled else "white"
-        handles.append(ax.scatter(values, place, color=inside, label=name, **options))
+        options = {"s": size, "marker": marker, "zorder": 3, "label": name, **face}
+        drawn = ax.scatter(values, place, color="white" if marker == "o" else colour, **options)
+        handles += [drawn] if np.isfinite(values).any() else []
     ax.set_yticks(place, names)
     ax.set(ylim=(len(names) - 0.4, -0.6))
     right = ax.secondary_yaxis("right")

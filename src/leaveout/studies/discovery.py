@@ -11,13 +11,13 @@ from leaveout.analysis.null import Null
 from leaveout.fitting.optimum import fit
 from leaveout.measures import Measure
 from leaveout.runtime.text import shortened
-from leaveout.studies.datasets import Dataset, objective_for
+from leaveout.studies.datasets import Dataset
+from leaveout.studies.penalty import quickly
 
 __all__ = ["MEASURES", "described", "discovered"]
 
 #: the measures that a command can name; of all query examples, or between two kinds of them
 MEASURES = ("gap", "gap in loss", "loss")
-_L2_OVER_N = 1e-3  # where a data set prescribes no penalty
 
 
 def described(data: Dataset, without: tuple[str, ...] = ()) -> Mapping[str, np.ndarray]:
@@ -64,8 +64,7 @@ def discovered(
         ValueError: for an unknown measure or column.
     """
     chosen = _measure(data, measure, between)
-    penalty = _L2_OVER_N * data.n if data.l2 is None else data.l2
-    fitted = fit(objective_for(data, penalty if l2 is None else l2 * data.n, weights=data.weights))
+    fitted = fit(data.objective(quickly(data, l2)))
     if direction is None:
         bound = chosen.bind(fitted.objective)
         now = float(bound.values(fitted.objective, fitted.flat, None)[0])

@@ -16,13 +16,12 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.objectives import losses
 from leaveout.runtime.files import write_json
-from leaveout.runtime.options import check_integer
+from leaveout.runtime.solution import Status
 from leaveout.runtime.text import shortened
-from leaveout.studies.datasets import Dataset, objective_for
+from leaveout.studies.datasets import Dataset
+from leaveout.studies.penalty import quickly
 
-__all__ = ["Matter", "written"]
-
-_L2_OVER_N = 1e-3  # where a data set prescribes no penalty
+__all__ = ["Matter"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,9 +31,10 @@ class Matter:
     Attributes:
         data: the data set.
         coefficients: names of features, or patterns such as "offer in *"; of each its coefficient.
-        points: positions of query examples: of each the margin of its label, or what is predicted
-            of it. With neither, the mean loss on all query examples.
-        among: a column of the data set whose groups leave whole; default single examples.
+        points: positions of query examples: of each the margin of its label, or the score where
+            numbers are predicted. With neither, the mean loss on all query examples.
+        among: a column of the data set whose groups leave whole, or several joined by commas;
+            default single examples.
         l2_over_n: the penalty divided by n; default the data set's own, none where the coefficients
             of least squares are asked about, else a thousandth.
 
@@ -54,47 +54,65 @@ class Matter:
     def __post_init__(self):
         if self.coefficients and self.points:
             raise ValueError("expected coefficients or points, got both; ask twice")
-        for point in self.points:
-            check_integer(point, "a query example", least=0)
-            if point >= len(self.data.y_query):
-                raise ValueError(
-                    f"{self.data.name} has {len(self.data.y_query):,} query examples, counted from "
-                    f"0, but number {point:,} was asked"
-                )
 
     @property
     def l2(self) -> float:
         """The penalty, absolute."""
-        data = self.data
-        if self.l2_over_n is not None:
-            return self.l2_over_n * data.n
-        if data.l2 is not None:
-            return data.l2
-        exact = bool(self.coefficients) and data.model_loss is losses.squares
-        return 0.0 if exact else _L2_OVER_N * data.n
+        exact = bool(self.coefficients) and self.data.model_loss is losses.squares
+        if exact and self.data.l2 is None and self.l2_over_n is None:
+            return 0.0
+        return quickly(self.data, self.l2_over_n)
+
+    @property
+    def units(self) -> Groups | None:
+        """The groups that leave whole, or None for single examples."""
+        return None if self.among is None else self.data.grouped(self.among)
 
     def extreme(self, size, direction, **options) -> Extreme:
         """`lo.extreme` of it; `options` are those of `lo.extreme`."""
-        return extreme(self._fit(), self._measure(), size, direction=direction, among=self._who(),
-                       **options)  # fmt: skip
+        asked = {"direction": direction, "among": self.units}
+        return extreme(self._fit(), self._measure(), size, **asked, **options)
 
     def flips(self, **options) -> Flips:
         """`lo.flips` of it; `options` are those of `lo.flips`."""
-        return flips(self._fit(), self._measure(), among=self._who(), **options)
+        return flips(self._fit(), self._measure(), among=self.units, **options)
+
+    def write(self, found: Extreme | Flips, folder: Path, command: str | None = None) -> list[Path]:
+        """Write what was found: all of it as JSON, the sets as groups, a figure.
+
+        Args:
+            found: from `extreme` or `flips`.
+            folder: that is there; what an earlier question left in it is written over, or removed.
+            command: that asked, for the JSON.
+
+        Returns:
+            the paths written: no groups where there is no set, no figure where nothing is to draw.
+        """
+        summary, groups = folder / "summary.json", folder / "groups.npz"
+        drawn = folder / ("extreme.png" if isinstance(found, Extreme) else "flips.png")
+        rows = self._of_sets(found) if isinstance(found, Extreme) else self._of_flips(found)
+        write_json(summary, {"command": command, "question": self._question(found), **rows})
+        for path in (groups, drawn):
+            path.unlink(missing_ok=True)
+        if found.groups is not None:
+            found.groups.save(groups)
+        title = f"{self.data.name}: "
+        if isinstance(found, Extreme):
+            if np.any((found.status == Status.converged) & (found.value != 0)):
+                plot.extreme(found, title=title + "the most influential sets found", path=drawn)
+        elif max(*found.size, *found.influence_says) >= 0:
+            plot.flips(found, title=title + "the fewest found that turn a result", path=drawn)
+        return [path for path in (summary, groups, drawn) if path.exists()]
 
     def _fit(self) -> Fit:
-        return fit(objective_for(self.data, self.l2, weights=self.data.weights))
-
-    def _who(self) -> Groups | None:
-        """The groups that leave whole."""
-        return None if self.among is None else self.data.grouped(self.among)
+        return fit(self.data.objective(self.l2))
 
     def _measure(self) -> Measure:
         """What is looked at."""
         data = self.data
         if self.coefficients:
             names = [name for asked in self.coefficients for name in self._named(asked)]
-            return measures.parameter(names, name="coefficient")
+            return measures.parameter(list(dict.fromkeys(names)), name="coefficient")
         if not self.points:
             return measures.loss(data.query, reduce="mean")
         some = list(dict.fromkeys(self.points))
@@ -106,78 +124,73 @@ class Matter:
 
     def _named(self, asked: str) -> list[str]:
         """The features that a name or a pattern stands for."""
-        found = fnmatch.filter(self.data.feature_names, asked)
+        names = self.data.feature_names
+        found = [asked] if asked in names else fnmatch.filter(names, asked)
         if not found and set(asked) & set("*?["):
-            known = shortened(self.data.feature_names)
+            known = shortened(names)
             raise ValueError(f"no feature of {self.data.name} is like {asked!r}; there are {known}")
         return found or [asked]
 
+    def _question(self, found: Extreme | Flips) -> dict[str, Any]:
+        """What was asked, as JSON."""
+        data = self.data
+        asked = {"threshold": found.threshold} if isinstance(found, Flips) else {}
+        return {
+            "data": {"name": data.name, "source": data.source} | data.fingerprint(),
+            "coefficients": self.coefficients, "points": self.points, "among": self.among,
+            "l2": self.l2, "accuracy_now": _number(found.accuracy_now), **asked,
+        }  # fmt: skip
 
-def written(found: Extreme | Flips, folder: Path, title: str) -> list[Path]:
-    """Write what was found: a figure, the sets as groups, and all of it as JSON.
+    def _of_sets(self, found: Extreme) -> dict[str, Any]:
+        """Of each set what is said of it."""
+        columns = [found.effects.columns[j] for j in found.column]
+        table = {
+            "set": found.groups.names, "column": columns, "direction": found.direction,
+            "size": found.size, "influence_says": found.predicted, "one_pass": found.one_pass,
+            "effect": found.value, "at_most": found.upper, "status": _names(found.status),
+            "accuracy": found.accuracy, **self._who(found.groups),
+        }  # fmt: skip
+        return {"sets": _records(table, len(found.size))}
 
-    Args:
-        found: from `Matter.extreme` or `Matter.flips`.
-        folder: that is there.
-        title: of the figure.
-
-    Returns:
-        the paths written. No figure where there is nothing to draw, no groups where no set.
-    """
-    summary = folder / "summary.json"
-    if isinstance(found, Extreme):
-        figure, groups = folder / "extreme.png", folder / "groups.npz"
-        plot.extreme(found, title=f"{title}: the most influential sets found", path=figure)
-        found.groups.save(groups)
-        rows = {"sets": _records(_of_sets(found)), "accuracy_now": _number(found.accuracy_now)}
-        write_json(summary, rows)
-        return [figure, groups, summary]
-    paths = []
-    if max(*found.size, *found.influence_says) >= 0:
-        paths.append(folder / "flips.png")
-        plot.flips(found, title=f"{title}: the fewest found that turn a result", path=paths[-1])
-    if found.groups is not None:
-        paths.append(folder / "groups.npz")
-        found.groups.save(paths[-1])
-    write_json(summary, {"threshold": found.threshold, "columns": _records(_of_flips(found))})
-    return [*paths, summary]
-
-
-def _of_sets(found: Extreme) -> dict[str, Any]:
-    """Of each set what is said of it, by column of a table."""
-    return {
-        "set": found.groups.names, "size": found.size, "influence_says": found.predicted,
-        "one_pass": found.one_pass, "found": found.value, "at_most": found.upper,
-        "accuracy": found.accuracy, "training_rows": _members(found.groups),
-    }  # fmt: skip
-
-
-def _of_flips(found: Flips) -> dict[str, Any]:
-    """Of each column what is said of it; nothing of a set that was not found."""
-    count = len(found.columns)
-    without, accuracy = np.full(count, np.nan), np.full(count, np.nan)
-    members: list[list[int] | None] = [None] * count
-    if found.effects is not None and found.groups is not None:
-        at = np.arange(len(found.column)), found.column
-        without[found.column] = found.now[found.column] + found.effects.value[at]
+    def _of_flips(self, found: Flips) -> dict[str, Any]:
+        """Of each column what is said of it; nothing of a set that was not found."""
+        count = len(found.columns)
+        accuracy = np.full(count, np.nan)
         accuracy[found.column] = found.accuracy
-        for column, rows in zip(found.column.tolist(), _members(found.groups), strict=True):
-            members[column] = rows
-    return {
-        "column": found.columns, "now": found.now, "without": without, "found": found.size,
-        "influence_says": found.influence_says, "at_least": found.at_least, "accuracy": accuracy,
-        "training_rows": members,
-    }  # fmt: skip
+        who = self._who(found.groups)
+        place = dict(zip(found.column.tolist(), range(len(found.column)), strict=True))
+        table = {
+            "column": found.columns, "now": found.now, "without": found.without,
+            "size": found.size, "influence_says": found.influence_says,
+            "at_least": found.at_least, "status": _names(found.status), "accuracy": accuracy,
+            **{
+                name: [each[place[j]] if j in place else None for j in range(count)]
+                for name, each in who.items()
+            },
+        }  # fmt: skip
+        return {"columns": _records(table, count)}
+
+    def _who(self, sets: Groups | None) -> dict[str, list[list]]:
+        """The rows of each set: of a user's table, or among the training examples; and its groups.
+
+        Counted from 0.
+        """
+        rows = np.arange(self.data.n) if self.data.rows is None else self.data.rows
+        members = [] if sets is None else np.split(sets.indices, sets.offsets[1:-1])
+        who: dict[str, list[list]] = {"rows": [rows[each].tolist() for each in members]}
+        units = self.units
+        if units is not None:
+            first = units.indices[units.offsets[:-1]]  # whole groups leave: one point tells
+            who["groups"] = [units.names[np.isin(first, each)].tolist() for each in members]
+        return who
 
 
-def _members(groups: Groups) -> list[list[int]]:
-    """Positions among the training examples, set by set."""
-    return [part.tolist() for part in np.split(groups.indices, groups.offsets[1:-1])]
+def _names(status: np.ndarray) -> list[str]:
+    return [Status(int(code)).name for code in status]
 
 
-def _records(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _records(table: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
     """The rows of a table, by column; a column that is not there holds nothing."""
-    count = len(next(iter(table.values())))
     each = {name: [None] * count if one is None else one for name, one in table.items()}
     return [{name: _plain(column[i]) for name, column in each.items()} for i in range(count)]
 

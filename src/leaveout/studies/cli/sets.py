@@ -8,8 +8,9 @@ from pathlib import Path
 from leaveout.analysis.sets import Extreme, Flips
 from leaveout.studies.cli.own import asked
 from leaveout.studies.cli.progress import Bars, teller, words, wrote
+from leaveout.studies.datasets import Dataset
 from leaveout.studies.given import loaded
-from leaveout.studies.sets import Matter, written
+from leaveout.studies.sets import Matter
 
 __all__ = ["add"]
 
@@ -50,9 +51,7 @@ def add(commands: argparse._SubParsersAction, *parents: argparse.ArgumentParser)
         + "Writes flips.png, groups.npz and summary.json into a folder it names.",
         epilog="example: leaveout flips morocco --coefficient offer",
     )
-    parser.add_argument(
-        "--threshold", type=float, default=0.0, metavar="X", help="to be passed (default 0)"
-    )
+    parser.add_argument("--threshold", type=float, metavar="X", help="to be passed (default 0)")
     parser.add_argument(
         "--most", default="10%", metavar="K", help="examples that may leave, or a share (10%%)"
     )
@@ -71,16 +70,18 @@ def _shared() -> argparse.ArgumentParser:
     parent.add_argument(
         "--points",
         metavar="N,...",
-        help="or the margins of some query examples (what is predicted, of numbers), counted from "
-        "0: 30,57 or 0-99 (default the mean loss on all)",
+        help="or the margins of some query examples (scores, where numbers are predicted), counted "
+        "from 0: 30,57 or 0-99 (default the mean loss on all)",
     )
     parent.add_argument(
-        "--among", metavar="COLUMN", help="whose groups leave whole, such as villages; counts them"
+        "--among",
+        metavar="COLUMN,...",
+        help="whose groups leave whole, such as villages; sizes then count them",
     )
     parent.add_argument(
         "--bound",
         action="store_true",
-        help="prove what no set can do; of coefficients of least squares",
+        help="prove what no set of single examples can do; of least squares",
     )
     parent.add_argument(
         "--l2",
@@ -101,14 +102,22 @@ def _extreme(options: argparse.Namespace) -> int:
 
 def _flips(options: argparse.Namespace) -> int:
     """Look for the fewest that turn a result, and print them."""
-    asked = {"threshold": options.threshold, "most": _count(options.most)}
-    return _answered(options, lambda matter, **more: matter.flips(**asked, **more))
+    if options.coefficient is options.points is options.threshold is None:
+        raise ValueError(
+            "what is to be turned? Name it: --coefficient NAME or --points N; or give a "
+            "--threshold for the mean loss"
+        )
+    past = {"threshold": options.threshold or 0.0, "most": _count(options.most)}
+    return _answered(options, lambda matter, **more: matter.flips(**past, **more))
 
 
 def _answered(options: argparse.Namespace, ask: Callable[..., Extreme | Flips]) -> int:
     """Ask, print what was found, and write it."""
     matter, say = _matter(options), teller(options)
     data, done = matter.data, 0
+    folder = Path(options.out or f"{options.command}-{data.name}")
+    if folder.is_file():
+        raise ValueError(f"--out {folder} is a file; name a folder")
     say(f"{data.name}: {data.n:,} training examples, {data.d:,} features")
     with Bars(options.quiet) as bars:
 
@@ -119,28 +128,40 @@ def _answered(options: argparse.Namespace, ask: Callable[..., Extreme | Flips]) 
 
         found = ask(matter, bound=options.bound, memory=options.memory, progress=count)
     print(found)
-    folder = Path(options.out or f"{options.command}-{data.name}")
     folder.mkdir(parents=True, exist_ok=True)
-    return wrote(written(found, folder, data.name), say)
+    return wrote(matter.write(found, folder, options.asked), say)
 
 
 def _matter(options: argparse.Namespace) -> Matter:
     """What is asked about."""
-    among = () if options.among is None else (options.among,)
-    coefficients = () if options.coefficient is None else words(options.coefficient)
+    coefficients = _listed(options.coefficient, "--coefficient")
+    among = _listed(options.among, "--among")
     data = loaded(asked(options, among, query="0" if coefficients else "0.2"))
-    points = () if options.points is None else _points(options.points)
-    return Matter(data, coefficients, points, options.among, options.l2)
+    points = _points(_listed(options.points, "--points"), data)
+    return Matter(data, coefficients, points, ",".join(among) or None, options.l2)
 
 
-def _points(text: str) -> tuple[int, ...]:
-    """Positions, of a list such as 30,57 or 0-99."""
-    found = []
-    for word in words(text):
+def _listed(text: str | None, option: str) -> tuple[str, ...]:
+    """The words of an option; none where it was not given."""
+    if text is not None and not words(text):
+        raise ValueError(f"{option} names nothing")
+    return words(text or "")
+
+
+def _points(ranges: tuple[str, ...], data: Dataset) -> tuple[int, ...]:
+    """Positions of query examples, of words such as 30 or 0-99."""
+    found, count = [], len(data.y_query)
+    for word in ranges:
         ends = re.fullmatch(r"(\d+)(?:-(\d+))?", word)
-        if ends is None:
+        first, last = (0, -1) if ends is None else (int(ends[1]), int(ends[2] or ends[1]))
+        if last < first:
             raise ValueError(f"expected --points as numbers such as 30,57 or 0-99, got {word!r}")
-        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+        if last >= count:
+            raise ValueError(
+                f"{data.name} has {count:,} query examples, counted from 0, but number {last:,} "
+                "was asked"
+            )
+        found += range(first, last + 1)
     return tuple(found)
 
 

@@ -68,6 +68,7 @@ class Dataset:
         coding: how the columns of a user's table became x, or None.
         notes: sentences on what was done to the table.
         folds: of a table cut into folds, a data set for each, in which it is the query.
+        rows: (n) which rows of a user's table the training examples are, from 0; or None.
 
     Example:
         >>> data = lo.datasets.wine()
@@ -99,6 +100,7 @@ class Dataset:
     coding: Coding | None = None
     notes: tuple[str, ...] = ()
     folds: "tuple[Dataset, ...]" = ()
+    rows: np.ndarray | None = None
 
     def __repr__(self) -> str:
         sizes = f"{self.n:,} training and {len(self.y_query):,} query examples"
@@ -164,7 +166,7 @@ class Dataset:
         Args:
             rows: positions or booleans (n).
         """
-        columns = {name: getattr(self, name) for name in ("x", "y", "weights", "offset")}
+        columns = {name: getattr(self, name) for name in ("x", "y", "weights", "offset", "rows")}
         kept = {name: part[rows] for name, part in columns.items() if part is not None}
         labels = {name: np.asarray(column)[rows] for name, column in self.labels.items()}
         return dataclasses.replace(self, labels=labels, folds=(), **kept)

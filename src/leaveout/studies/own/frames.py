@@ -29,17 +29,24 @@ class Frame:
         levels: name to the categories of a column that declares them, in its order.
         title: what it is called in messages.
         notes: on what was read.
+        at: (n) which rows of the whole table these are; default all.
     """
 
     columns: dict[str, Column]
     levels: dict[str, tuple]
     title: str
     notes: tuple[str, ...] = ()
+    at: np.ndarray | None = None
 
     @property
     def n(self) -> int:
         """Rows."""
         return len(next(iter(self.columns.values())).there)
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(n) of the rows in the whole table."""
+        return np.arange(self.n) if self.at is None else self.at
 
     def __getitem__(self, name: str) -> Column:
         """A column.
@@ -55,7 +62,7 @@ class Frame:
     def rows(self, kept: np.ndarray) -> "Frame":
         """Some of the rows: positions, or booleans (n)."""
         columns = {n: Column(c.values[kept], c.there[kept]) for n, c in self.columns.items()}
-        return dataclasses.replace(self, columns=columns)
+        return dataclasses.replace(self, columns=columns, at=self.positions[kept])
 
 
 def is_path(given: object) -> TypeGuard[str | os.PathLike[str]]:

@@ -367,6 +367,7 @@ def _made(plan: _Plan, train: Frame, asked: Frame, notes: list[str]) -> Dataset:
         offset_query=_numbers(asked, roles.offset),
         coding=coder,
         notes=(*notes, *more),
+        rows=train.positions,
     )
 
 
