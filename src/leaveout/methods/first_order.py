@@ -106,7 +106,7 @@ class Influence(Method):
         def change(groups: Groups, l2: Array | None = None) -> Change:
             metric = _metric(here, expansion, solver, len(groups))
             solution = _over_chunks(
-                here, expansion, groups, lambda b: _solve(expansion, metric, b, solver),
+                here, expansion, groups, eqx.Partial(_solve, factor=metric, solver=solver),
                 force_of(here, l2),
             )  # fmt: skip
             if is_traced((fit, l2)) and not self.rescaled:
@@ -196,7 +196,8 @@ def self_influence(fit: Fit, groups: Groups) -> Solution:
     factor = fit.metric
     if factor is None:
         raise ValueError("the influence of groups on themselves needs a fit with a factor of H")
-    return _over_chunks(fit, expansion_of(fit), groups, lambda b: _self_influence(factor, b))
+    call = eqx.Partial(_self_influence, factor=factor)
+    return _over_chunks(fit, expansion_of(fit), groups, call)
 
 
 def _over_chunks(
@@ -206,13 +207,21 @@ def _over_chunks(
     call: Callable[..., PyTree],
     more: Array | None = None,
 ) -> PyTree:
-    """The joined answers of call(g(w) (b p)) over all groups; `more` (g p) is added to g(w)."""
+    """The joined answers of call(expansion, g(w) (b p)) over all groups; `more` is added to g(w).
+
+    Args:
+        fit: the fitted objective.
+        expansion: of it.
+        groups: what leaves.
+        call: a PyTree, for `jit`.
+        more: (g p), or None.
+    """
     objective, count = fit.objective, len(groups)
     if not worth_listing(fit, expansion, groups):
 
         def pulled(rows: np.ndarray):
-            found = _pulled(expansion, leaving(fit, groups, rows))
-            return call(found if more is None else found + more[rows])
+            force = None if more is None else more[rows]
+            return _of_weights(call, expansion, leaving(fit, groups, rows), force)
 
         return in_rungs(count, _most(fit, _held(fit)), pulled)
     assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
@@ -224,7 +233,11 @@ def _over_chunks(
     found = in_rungs(count, _most(fit), listed, CHUNK_GROUPS)
     found = found if more is None else found + more
     found = found if is_traced(found) else to_host(found)
-    return in_rungs(count, _most(fit), lambda rows: call(found[rows]), CHUNK_GROUPS)
+
+    def some(rows: np.ndarray):
+        return _of_gradients(call, expansion, found[rows])
+
+    return in_rungs(count, _most(fit), some, CHUNK_GROUPS)
 
 
 def over_weights(
@@ -271,8 +284,14 @@ def force_of(fit: Fit, l2: Array | None) -> Float[Array, "g p"] | None:
 
 
 @eqx.filter_jit
-def _pulled(expansion, w):
-    return expansion.gradients(taken_of(expansion.weights[None], w))
+def _of_weights(call: Callable, expansion: AbstractExpansion, w: Float[Array, "b n"], more):
+    pulled = expansion.gradients(taken_of(expansion.weights[None], w))
+    return replicate(call(expansion, pulled if more is None else pulled + more))
+
+
+@eqx.filter_jit
+def _of_gradients(call: Callable, expansion: AbstractExpansion, gradient: Float[Array, "b p"]):
+    return replicate(call(expansion, gradient))
 
 
 def _formula(objective: AbstractObjective, theta, w: Float[Array, "n"]) -> Float[Array, "p"]:
@@ -305,17 +324,15 @@ def _rescaled(expansion, factor):
     return dataclasses.replace(expansion, first=first)
 
 
-@eqx.filter_jit
-def _solve(expansion, factor, gradient, solver) -> Solution:
-    return replicate(solver.full(expansion, factor, gradient))
+def _solve(expansion, gradient, *, factor, solver) -> Solution:
+    return solver.full(expansion, factor, gradient)
 
 
-@eqx.filter_jit
-def _self_influence(factor: Factor, gradient) -> Solution:
+def _self_influence(expansion, gradient, *, factor: Factor) -> Solution:
     white = factor.whiten(gradient)
     value = jnp.sum(white**2, axis=1, keepdims=True)
     error = factor.whiten(gradient - white @ factor.lower.T)
-    return replicate(judge(value, relative(error, white, lambda u: u), jnp.inf, Status.converged))
+    return judge(value, relative(error, white, lambda u: u), jnp.inf, Status.converged)
 
 
 @entry_point
