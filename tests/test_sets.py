@@ -259,6 +259,7 @@ def test_no_set_passes_the_upper_limit(squares):
     assert (found.direction * found.value <= found.direction * found.upper).all()
 
 
+@pytest.mark.slow
 def test_another_trial_of_the_table_changes_no_limit():
     rng = np.random.default_rng(3)
     sizes, theirs = [1, 2, 3, 14], 400
@@ -378,6 +379,7 @@ def fewest_of_means(treated, control):
     return next(size for size in itertools.count(1) if least(size) < 0)
 
 
+@pytest.mark.slow
 def test_no_fewer_households_turn_the_sign_in_any_of_seven_trials(real_data):
     data = lo.datasets.microcredit()
     fit = lo.fit(lo.squares(data.x, data.y, l2=0.0, intercept=False))
