@@ -46,6 +46,7 @@ def test_a_gap_in_a_table_of_ones_own_is_explained_by_groups(written, capsys, mo
     assert (written.parent / "found" / "discovered.parquet").is_file()
 
 
+@pytest.mark.slow
 def test_all_columns_but_the_target_describe_groups_where_none_is_named(
     written, capsys, monkeypatch, recwarn
 ):

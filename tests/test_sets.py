@@ -158,6 +158,7 @@ def test_scores_are_near_what_changing_sides_does(kind, d):
         assert np.corrcoef(found[column][sides], changed)[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_scores_do_not_hear_an_example_that_has_no_weight():
     """Nor what float32 makes of it: exp of its score is beyond that."""
     rng = np.random.default_rng(0)

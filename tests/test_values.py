@@ -187,6 +187,7 @@ def test_error_bars_hold_the_truth_in_90_to_99_percent_of_runs(of):
     assert 0.90 <= np.mean(inside) <= 0.99
 
 
+@pytest.mark.slow
 def test_orders_that_cost_no_training_add_little_to_the_error():
     """Of one player who has nearly everything, and many who have little."""
     players, rng = 20, np.random.default_rng(0)

@@ -89,8 +89,9 @@ def flips():
 
 def values():
     """What each group adds to any set of the others."""
-    texture = (data.x[:, 1] // 2).astype(int)
-    groups = lo.Groups.from_labels([f"texture {each}" for each in texture], kind="texture")
+    sixths = np.quantile(data.x[:, 1], np.arange(1, 6) / 6)
+    texture = [f"texture, sixth {k + 1}" for k in np.digitize(data.x[:, 1], sixths)]
+    groups = lo.Groups.from_labels(texture, kind="texture")
     found = lo.value(fit, groups, lo.measures.loss(queries, reduce="mean"))
     return lo.plot.values(found).figure
 
