@@ -11,12 +11,12 @@ from jaxtyping import Float
 
 from leaveout.analysis.scores import toggled, values_at
 from leaveout.analysis.search import Answer, Ask, Asking, State
-from leaveout.attribution.determined import determined, in_question
+from leaveout.attribution.determined import in_question, of_groups
 from leaveout.fitting.fitted import Change, Fit
-from leaveout.fitting.leaving import leaving, taken_by
+from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
 from leaveout.measures import Measure
-from leaveout.runtime.memory import bucket, rung
+from leaveout.runtime.memory import rung
 from leaveout.runtime.sharding import entry_point, replicate, to_host
 from leaveout.runtime.solution import Status
 
@@ -118,11 +118,9 @@ class Models:
         status = np.array(change.status)
         rows = in_question(self.fit, change, True)
         if rows.size:
-            filled = np.resize(rows, bucket(rows.size))  # few shapes are ever compiled
-            w, value = leaving(self.fit, groups, filled), change.value[filled]
             how = {"actual": True, "first_order": False}
-            good = determined(self.fit, self.measures, w, value, **how)[: rows.size]
-            good = good[np.arange(rows.size), columns[rows]]
+            each = of_groups(self.fit, groups, self.measures, change, rows, **how)
+            good = each[np.arange(rows.size), columns[rows]]
             status[rows] = np.where(good, Status.converged, status[rows])
         return status
 

@@ -15,13 +15,16 @@ from jaxtyping import Array, Bool, Float
 
 from leaveout.certify.balls import DENSE
 from leaveout.fitting.fitted import Change, Fit
+from leaveout.fitting.leaving import leaving
+from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.objectives.abstract import AbstractScores
+from leaveout.runtime.memory import bucket
 from leaveout.runtime.sharding import replicate, to_host
 from leaveout.runtime.solution import Status
 from leaveout.solvers import Factor, factorise, full_matrix
 
-__all__ = ["determined", "in_question"]
+__all__ = ["determined", "in_question", "of_groups"]
 
 _LOOSE = 1e-8  # share of its curvature that a direction has left at which it counts as free
 _TOLERANCE = 1e-6  # of what a column can move, and of the change
@@ -72,6 +75,23 @@ def determined(
     assert fit.metric is not None  # see `in_question`
     how = actual, first_order
     return np.asarray(to_host(_determined(fit, fit.metric, tuple(measures), w, change, *how)))
+
+
+def of_groups(
+    fit: Fit,
+    groups: Groups,
+    measures: Sequence[Measure],
+    change: Change,
+    rows: np.ndarray,
+    *,
+    actual: bool,
+    first_order: bool,
+) -> Bool[np.ndarray, "r m"]:
+    """`determined` of the groups `in_question`, by their positions; few shapes are compiled."""
+    filled = np.resize(rows, bucket(rows.size))
+    w, changes = leaving(fit, groups, filled), change.value[filled]
+    how = {"actual": actual, "first_order": first_order}
+    return determined(fit, measures, w, changes, **how)[: rows.size]
 
 
 @eqx.filter_jit

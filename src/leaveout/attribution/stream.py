@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from leaveout.attribution.container import Effects, joined
-from leaveout.attribution.determined import determined, in_question
+from leaveout.attribution.determined import in_question, of_groups
 from leaveout.certify.enclose import Proof
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import inside
@@ -19,7 +19,7 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure, Measures, as_measures
 from leaveout.methods import Method, PerPoint, Prepared, as_change, as_solution
 from leaveout.runtime.batches import halving, in_rungs
-from leaveout.runtime.memory import CHUNK_GROUPS, bucket, budget, chunks
+from leaveout.runtime.memory import CHUNK_GROUPS, budget, chunks
 from leaveout.runtime.sharding import constrain, entry_point, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 
@@ -305,10 +305,8 @@ def _by_column(
     rows = rows[rows < count]
     if not rows.size:
         return parts
-    filled = np.resize(rows, bucket(rows.size))  # few shapes are ever compiled
-    w, changes = leaving(fit, groups, filled), change().value[filled]
     how = {"actual": method.actual, "first_order": method.first_order}
-    good = determined(fit, [question.measures[j] for j in at], w, changes, **how)[: rows.size]
+    good = of_groups(fit, groups, [question.measures[j] for j in at], change(), rows, **how)
     widths = np.cumsum([parts[j].value.shape[1] for j in at])[:-1]
     for j, some in zip(at, np.split(good, widths, axis=1), strict=True):
         status = parts[j].status.copy()

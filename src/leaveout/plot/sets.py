@@ -77,8 +77,7 @@ def extreme(
     if found.upper is not None:
         marks["no set of that size does more"] = found.upper[rows] / value
     texts = [f"{each:+.4g}" for each in value]
-    figure = _figure(ax, cut(found.groups.names[rows], _LONG), marks, texts, title)
-    shown = figure.axes[0] if ax is None else ax
+    shown = _rows(ax, cut(found.groups.names[rows], _LONG), marks, texts, title)
     shown.axvline(1.0, color="0.6", linewidth=0.8, zorder=0)
     left, right = shown.get_xlim()
     shown.set_xlim(min(0.0, left), max(1.05, right))
@@ -86,8 +85,8 @@ def extreme(
     more = _more(len(known) - len(rows), "sets")
     shown.set_xlabel(f"of the effect found, which stands on the right{more}", fontsize=9)
     count_in_red(shown, flagged=int(np.count_nonzero(~good)))
-    write(figure, path)
-    return figure
+    write(shown.figure, path)
+    return shown.figure
 
 
 def flips(
@@ -130,15 +129,14 @@ def flips(
     rows = np.sort(np.argsort(rank, kind="stable")[:most])
     marks = {name: np.where(each < 0, np.nan, each)[rows] for name, each in counts.items()}
     names = cut([found.columns[j] for j in rows], _LONG)
-    figure = _figure(ax, names, marks, [_turned(found, int(j)) for j in rows], title)
-    shown = figure.axes[0] if ax is None else ax
+    shown = _rows(ax, names, marks, [_turned(found, int(j)) for j in rows], title)
     many = np.nanmax(np.stack(list(marks.values())))
     shown.set_xlim(0, 1.08 * many)
     shown.xaxis.get_major_locator().set_params(integer=True)
     more = _more(len(rank) - len(rows), "columns")
     shown.set_xlabel(f"how many leave until f is past {found.threshold:g}{more}", fontsize=9)
-    write(figure, path)
-    return figure
+    write(shown.figure, path)
+    return shown.figure
 
 
 def _turned(found: Flips, column: int) -> str:
@@ -153,8 +151,8 @@ def _more(count: int, what: str) -> str:
     return f"; {count:,} more {what} are not shown" if count else ""
 
 
-def _figure(ax: Axes | None, names, marks: Mapping[str, np.ndarray], texts, title: str | None):
-    """Rows from top to bottom, a mark for each thing that is said, texts on the right."""
+def _rows(ax: Axes | None, names, marks: Mapping[str, np.ndarray], texts, title: str | None):
+    """The axes, with rows from top to bottom, a mark for each thing said, texts on the right."""
     need_matplotlib()
     from matplotlib.figure import Figure
 
@@ -180,4 +178,4 @@ def _figure(ax: Axes | None, names, marks: Mapping[str, np.ndarray], texts, titl
     right.tick_params(length=0)
     entitle(ax, title, own)
     explain(ax, handles, 2, own)
-    return ax.figure
+    return ax

@@ -25,6 +25,7 @@ __all__ = [
     "PARTIAL",
     "Target",
     "cache",
+    "json_number",
     "kind_in",
     "read_json",
     "read_npz",
@@ -324,6 +325,11 @@ def write_npz(path: Target, kind: str, arrays: Mapping[str, np.ndarray]) -> None
 def write_text(path: Target, text: str) -> None:
     """Write a text, whole or not at all."""
     write(path, lambda file: file.write(text.encode()))
+
+
+def json_number(value) -> float | None:
+    """A number that JSON has, or nothing."""
+    return float(value) if value is not None and np.isfinite(value) else None
 
 
 def write_json(path: Target, content: object, indent: int | None = 2) -> None:

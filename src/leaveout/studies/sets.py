@@ -15,7 +15,7 @@ from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.objectives import losses
-from leaveout.runtime.files import write_json
+from leaveout.runtime.files import json_number, write_json
 from leaveout.runtime.solution import Status
 from leaveout.runtime.text import shortened
 from leaveout.studies.datasets import Dataset
@@ -138,7 +138,7 @@ class Matter:
         return {
             "data": {"name": data.name, "source": data.source} | data.fingerprint(),
             "coefficients": self.coefficients, "points": self.points, "among": self.among,
-            "l2": self.l2, "accuracy_now": _number(found.accuracy_now), **asked,
+            "l2": self.l2, "accuracy_now": json_number(found.accuracy_now), **asked,
         }  # fmt: skip
 
     def _of_sets(self, found: Extreme) -> dict[str, Any]:
@@ -199,9 +199,4 @@ def _plain(value: Any) -> Any:
     """A value as JSON has it."""
     if isinstance(value, np.integer):
         return int(value)
-    return _number(value) if isinstance(value, float) else value
-
-
-def _number(value: float) -> float | None:
-    """A number that JSON has, or nothing."""
-    return float(value) if np.isfinite(value) else None
+    return json_number(value) if isinstance(value, float) else value

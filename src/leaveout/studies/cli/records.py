@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from leaveout.attribution.container import Effects
+from leaveout.runtime.files import json_number
 from leaveout.runtime.solution import Status
 
 __all__ = ["as_json", "option", "records"]
@@ -41,10 +42,10 @@ def records(
         for j, column in enumerate(last.columns):
             values = {word: each.value[i, j] for word, each in effects.items()}
             values = {
-                word: _number(values.get(word)) for word in dict.fromkeys((*_ALWAYS, *values))
+                word: json_number(values.get(word)) for word in dict.fromkeys((*_ALWAYS, *values))
             }
             status = Status(int(last.column_status[i, j])).name
-            chance = {"p": None if p is None else _number(p[i, j])}
+            chance = {"p": None if p is None else json_number(p[i, j])}
             first = {"group": str(name), "size": int(last.groups.size[i]), "measure": column}
             found.append(first | values | {"status": status} | chance)
     return found
@@ -54,8 +55,3 @@ def as_json(found: list[dict[str, str | int | float | None]]) -> str:
     """The records as text, one a line."""
     lines = ",\n ".join(json.dumps(record, ensure_ascii=False) for record in found)
     return f"[{lines}]"
-
-
-def _number(value) -> float | None:
-    """A number that JSON has, or nothing."""
-    return float(value) if value is not None and np.isfinite(value) else None
