@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from problems import mostly_slow
 
 #: what each set of the paper's is, to the last bit of x: n, d, class counts, SHA-256 of x
 FINGERPRINTS = {
@@ -93,6 +94,7 @@ FINGERPRINTS |= {
     ),
 }
 NEEDS_FILES = [name for name in lo.datasets.available() if lo.datasets.origin(name) is not None]
+LARGE = {"cdr", "enron", "mnist", "nli"}  # seconds each to parse
 LOCAL = [
     name
     for name in lo.datasets.available()
@@ -138,7 +140,7 @@ def test_every_data_set_is_finite_coded_and_always_the_same(name):
     conforms(data)
 
 
-@pytest.mark.parametrize("name", NEEDS_FILES)
+@pytest.mark.parametrize("name", mostly_slow(NEEDS_FILES, *set(NEEDS_FILES) - LARGE))
 def test_the_papers_data_sets_are_what_they_were(name, real_data, cache):
     data = lo.datasets.load(name)
     conforms(data)

@@ -257,6 +257,7 @@ def test_a_finished_folder_of_the_old_format_is_read_listed_and_left_alone(whole
 # ---- methods of one's own ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ones_own_method_goes_through_a_study_and_is_read_without_its_code(own, tmp_path):
     given, done = own
     assert list(done.effects) == ["influence", "gradient step", "actual"]

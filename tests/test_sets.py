@@ -103,7 +103,7 @@ def test_accuracy_is_that_of_the_model_without(logistic, found):
 
 
 @pytest.mark.parametrize("kind", [lo.logistic, lo.squares])
-@pytest.mark.parametrize("direction", [1, -1])
+@pytest.mark.parametrize("direction", mostly_slow([1, -1], 1))
 def test_small_problems_have_the_best_set_there_is(kind, direction):
     fit, x, _ = drawn(5, 12, 2, kind)
     measure = lo.measures.prediction(x[:1])
@@ -124,8 +124,8 @@ def test_a_small_set_that_scores_do_not_promise_is_looked_at_too(seed, kind):
     assert direction * found.value[0] >= 0.99 * best_of_all(fit, measure, 3, direction)
 
 
-@pytest.mark.parametrize("d", [20, 70])
-@pytest.mark.parametrize("kind", [lo.logistic, lo.poisson])
+@pytest.mark.parametrize("d", mostly_slow([20, 70], 20))
+@pytest.mark.parametrize("kind", mostly_slow([lo.logistic, lo.poisson], lo.logistic))
 def test_scores_are_near_what_changing_sides_does(kind, d):
     """Of few parameters and of many, from a model that some have left; each side is retrained."""
     rng = np.random.default_rng(d)
@@ -174,6 +174,7 @@ def test_scores_do_not_hear_an_example_that_has_no_weight():
     np.testing.assert_allclose(found[1].value, found[0].value, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fit_in_float32_is_searched_in_float32():
     with jax.enable_x64(False):
         fit, x, _ = drawn()

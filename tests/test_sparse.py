@@ -324,7 +324,7 @@ def _unscaled(spread: float):
     return x, lo.logistic(x, y, l2=1.0), by_hand, (centre, unit)
 
 
-@pytest.mark.parametrize("spread", mostly_slow([3e7, 10.0], 10.0))
+@pytest.mark.parametrize("spread", mostly_slow([3e7, 10.0]))
 def test_columns_far_out_and_of_any_size_are_measured_so(spread):
     x, sparse, by_hand, (centre, unit) = _unscaled(spread)
     one, two = lo.fit(sparse), lo.fit(by_hand)
