@@ -1,13 +1,16 @@
 """What float32 loses, and what it saves: effects beside those of float64, of the same numbers.
 
 float32 is JAX's default, and all that a TPU has. Both precisions get the data rounded to float32;
-the rest is the difference between them: the fit, sums over examples, solves, measures. Errors are
-shares of the largest effect of a column, the worst over groups and columns: of all groups, and of
-those whose status is converged, where 1e-5 is the goal. Columns are predictions and losses of ten
-queries each and self-loss; groups of 0.25 to 25 %, half of them random, half from the tails of
-influence on the first query's loss. Times are of the processor, compiled, in alternation.
+the rest is the difference between them: the fit, sums over examples, solves, measures. On a
+processor float32 is answered in float64 (`fitting.precision`); a second row says what float32 makes
+of it as given, as on an accelerator. Errors are shares of the largest effect of a column, the worst
+over groups and columns: of all groups, and of those whose status is converged, where 1e-5 is the
+goal. Columns are predictions and losses of ten queries each and self-loss; groups of 0.25 to 25 %,
+half of them random, half from the tails of influence on the first query's loss. Times are of the
+processor, compiled, in alternation.
 """
 
+import contextlib
 import dataclasses
 import time
 import warnings
@@ -19,6 +22,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import penalty, record
+from leaveout.fitting.precision import as_given
 
 _NAMES = ("breast_cancer", "digits", "diabetes", "adult", "cdr", "fishdog")
 _METHODS = (lo.Influence(), lo.Newton(), lo.Retrain())
@@ -26,7 +30,7 @@ _QUERIES = 10
 
 
 def main(folder: Path, size: str) -> None:
-    """A row for each data set and method."""
+    """A row for each data set, method and precision that is computed in."""
     names = {"smoke": _NAMES[:1], "small": _NAMES[:4], "full": _NAMES}[size]
     count, rows = {"smoke": 8, "small": 40, "full": 200}[size], []
     for name in names:
@@ -35,22 +39,28 @@ def main(folder: Path, size: str) -> None:
 
 
 class _Precision:
-    """A data set's fit in one precision, and its answers there."""
+    """A data set's fit in one precision, perhaps as on an accelerator, and its answers there."""
 
-    def __init__(self, data: lo.datasets.Dataset, groups: lo.Groups, double: bool):
-        self.groups, self.double = groups, double
+    def __init__(
+        self, data: lo.datasets.Dataset, groups: lo.Groups, double: bool, given: bool = False
+    ):
+        self.groups, self.double, self.given = groups, double, given
         query = data.x_query[:_QUERIES]
         self.measures = [
             lo.measures.prediction(query),
             lo.measures.loss((query, data.y_query[:_QUERIES])),
             lo.measures.self_loss(),
         ]
-        with jax.enable_x64(double):
+        with jax.enable_x64(double), self.kept():
             self.fit = lo.fit(lo.datasets.objective_for(data, penalty(data)))
+
+    def kept(self) -> contextlib.AbstractContextManager:
+        """Inside, float32 is computed in float32 where that is what is measured."""
+        return as_given() if self.given else contextlib.nullcontext()
 
     def effects(self, method: lo.Method) -> lo.Effects:
         """What the groups do, by a method."""
-        with jax.enable_x64(self.double), warnings.catch_warnings():
+        with jax.enable_x64(self.double), self.kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what was not reached is in the status
             return lo.effects(self.fit, self.groups, self.measures, method)
 
@@ -64,8 +74,8 @@ class _Precision:
 def _rows(name: str, count: int) -> list[dict[str, Any]]:
     data = _rounded(lo.datasets.load(name))
     double = _Precision(data, _groups(data, count), double=True)
-    single = _Precision(data, double.groups, double=False)
-    return [_row(name, single, double, method) for method in _METHODS]
+    singles = [_Precision(data, double.groups, False, given) for given in (False, True)]
+    return [_row(name, single, double, method) for method in _METHODS for single in singles]
 
 
 def _row(name: str, single: _Precision, double: _Precision, method: lo.Method) -> dict[str, Any]:
@@ -76,6 +86,7 @@ def _row(name: str, single: _Precision, double: _Precision, method: lo.Method) -
     return {
         "data": name,
         "method": method.name,
+        "computed_in": "float32" if single.given else "float64",
         "groups": len(mine.groups),
         "residual": float(mine.residual.max()),
         "largest_error": float(error.max()),

@@ -24,6 +24,7 @@ from benchmarks import fuzz
 from hypothesis import strategies
 
 import leaveout as lo
+from leaveout.fitting.precision import as_given
 from leaveout.runtime import files, memory
 from leaveout.runtime.files import read_json, read_parquet, write
 from leaveout.studies import folder
@@ -276,7 +277,7 @@ def test_a_theta_too_far_from_its_optimum_is_warned_of_then_refused():
 
 @pytest.mark.slow
 def test_float32_asks_what_it_can_reach():
-    with jax.enable_x64(False):
+    with jax.enable_x64(False), as_given():
         fit = lo.fit(lo.logistic(X, Y, l2=1.0))
         groups, measure = lo.Groups.from_indices([[0], [1, 2]], n=N), lo.measures.prediction(X[:2])
         with pytest.warns(UserWarning, match="intervals need float64"):
@@ -291,7 +292,7 @@ def test_float32_asks_what_it_can_reach():
 def test_float32_says_what_it_did_not_reach():
     x = np.c_[X, X[:, 0] + 1e-3 * np.random.default_rng(0).normal(size=N)]
     groups, measure = lo.groups.singles(fitted().objective), lo.measures.prediction(x[:2])
-    with jax.enable_x64(False), warnings.catch_warnings():
+    with jax.enable_x64(False), as_given(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = lo.effects(lo.fit(lo.logistic(x, Y, l2=1e-3)), groups, measure, lo.Retrain())
     exact = lo.effects(lo.fit(lo.logistic(x, Y, l2=1e-3)), groups, measure, lo.Retrain()).value

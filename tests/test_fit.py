@@ -17,6 +17,7 @@ from sklearn.model_selection import KFold
 
 import leaveout as lo
 from leaveout.fitting.paths import path
+from leaveout.fitting.precision import as_given
 from problems import LOSSES, mostly_slow, problem, wrong
 
 
@@ -103,7 +104,7 @@ def test_a_loss_with_a_bad_start_is_fitted_or_reported():
 def test_float32_that_cannot_bear_the_conditioning_is_warned_of():
     x, y = table(load_breast_cancer)
     x = np.c_[x, x[:, :1] + 1e-3 * np.random.default_rng(0).normal(size=(569, 1))]
-    with jax.enable_x64(False), warnings.catch_warnings(record=True) as caught:
+    with jax.enable_x64(False), as_given(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         lo.fit(lo.squares(x, y, l2=1e-6), throw=False)
     assert any("too ill-conditioned for float32" in str(w.message) for w in caught)

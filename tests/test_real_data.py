@@ -8,6 +8,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 import leaveout as lo
+from leaveout.fitting.precision import as_given
 from leaveout.studies import removal as study
 
 L2_OVER_N = 10 ** (-4 + 1 / 3)  # 2.15e-4, the paper's choice
@@ -43,7 +44,7 @@ def test_float32_retrains_to_what_float64_finds(diabetes):
     x, query = (part.astype(np.float32) for part in (diabetes.x, diabetes.x_query[:10]))
     found, groups = [], None
     for double in (True, False):
-        with jax.enable_x64(double), warnings.catch_warnings():
+        with jax.enable_x64(double), as_given(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what was not reached is in the status
             fit = lo.fit(lo.logistic(x, diabetes.y, l2=L2_OVER_N * diabetes.n))
             if groups is None:

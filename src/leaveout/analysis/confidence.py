@@ -15,6 +15,7 @@ from leaveout.analysis.jackknife import usable
 from leaveout.analysis.null import Null
 from leaveout.attribution.container import Effects
 from leaveout.attribution.verb import effects
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import taken_by
 from leaveout.groups import Groups
@@ -180,6 +181,7 @@ class Confidence:
         return aligned(rows, right=True)
 
 
+@in_double
 def confidence(
     fit: Fit,
     groups: Groups | tuple[Groups, Groups],

@@ -14,6 +14,7 @@ from leaveout.analysis.values import Values
 from leaveout.attribution.container import Effects
 from leaveout.attribution.stream import gathered, pose
 from leaveout.attribution.verb import check_method
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import group_sums, taken_by
@@ -199,6 +200,7 @@ def _as_null(function):
     return call
 
 
+@in_double
 @_as_null
 def credit(
     fit: Fit,

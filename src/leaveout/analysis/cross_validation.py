@@ -7,6 +7,7 @@ import numpy as np
 
 from leaveout.attribution.stream import gathered, pose
 from leaveout.attribution.verb import check_method
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
 from leaveout.fitting.leaving import taken_by
@@ -97,6 +98,7 @@ class HeldOut:
         )
 
 
+@in_double
 def cross_validate_groups(
     fit: Fit,
     groups: Groups,

@@ -13,6 +13,7 @@ from leaveout.analysis.null import Null, Standing
 from leaveout.attribution.container import Effects
 from leaveout.attribution.stream import gathered, pose
 from leaveout.attribution.verb import check_method
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
 from leaveout.groups import Cells, Groups, Lattice
@@ -31,6 +32,7 @@ _SPARE = 2  # times as many as are shown are retrained: Newton steps order the l
 _DEEP = 4  # times as many leaders as are retrained, of which simpler wordings are tried
 
 
+@in_double
 @entry_point
 def discover(
     fit: Fit,

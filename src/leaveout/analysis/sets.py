@@ -19,6 +19,7 @@ from leaveout.analysis.problem import NOT_ASKED, Problem, problem_of
 from leaveout.analysis.search import Found, State, by_stages, fewest
 from leaveout.attribution.container import Effects
 from leaveout.attribution.verb import check_method
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.measures import Measures
@@ -194,6 +195,7 @@ def _remarks(codes: np.ndarray, unproven: str) -> list[str]:
     return [*starred, *([f"no limit: {unproven}"] if told else [])]
 
 
+@in_double
 @entry_point
 def extreme(
     fit: Fit,
@@ -365,6 +367,7 @@ def _limits(problem: Problem, sets: list[_Wanted]) -> np.ndarray:
     return np.array([d * known[j, d][k] for (j, _, d), k in zip(sets, at, strict=True)])
 
 
+@in_double
 @entry_point
 def flips(
     fit: Fit,

@@ -17,6 +17,7 @@ from leaveout.analysis.spectrum import (
 )
 from leaveout.attribution.verb import check_outside
 from leaveout.certify.balls import DENSE
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import leaving
@@ -85,6 +86,7 @@ class Trust(eqx.Module):
     light: Int8[np.ndarray, "g"]
 
 
+@in_double
 @entry_point
 def trust(fit: Fit, groups: Groups) -> Trust:
     """Whether influence can be believed, group by group, before anything is solved for them.

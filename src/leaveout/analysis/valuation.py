@@ -20,6 +20,7 @@ from leaveout.analysis.coalitions import (
 from leaveout.analysis.games import Draws, Semivalue, Shapley, allotted, every, fewest
 from leaveout.analysis.values import Game, Values, check_semivalue, read, reckoned, written
 from leaveout.attribution.verb import check_method
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit
 from leaveout.groups import Groups
@@ -36,6 +37,7 @@ __all__ = ["value"]
 _MOST = 4096  # coalitions that are trained where nobody says how many: all of 12 groups
 
 
+@in_double
 @entry_point
 def value(
     fit: Fit,

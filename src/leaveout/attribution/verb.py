@@ -8,6 +8,7 @@ import numpy as np
 from leaveout.attribution.container import ROWS, Effects
 from leaveout.attribution.stream import Question, gathered, plan, pose, stream
 from leaveout.attribution.trained import effects_of_run
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import admit, check_fit
 from leaveout.groups import Groups
@@ -26,6 +27,7 @@ __all__ = ["check_method", "check_outside", "effects"]
 _LADDER = ((1e-9, False), (1e-12, False), (1e-12, True))
 
 
+@in_double
 @entry_point
 def effects(
     fit: Fit | Run,

@@ -233,6 +233,17 @@ class Change(eqx.Module):
         value = self.objective.shown(self.value)
         return Change(value, self.residual, self.steps, self.status, fit.objective)
 
+    def narrowed(self, fit: Fit) -> "Change":
+        """The change as one of a fit in less precision, of which it was found for a double."""
+        dtype = fit.flat.dtype
+        return Change(
+            self.value.astype(dtype),
+            self.residual.astype(dtype),
+            self.steps,
+            self.status,
+            fit.objective,
+        )
+
     def finished(self, fit: Fit, asked: float) -> "Change":
         """The change as it is handed out: where float32 fell short of the residual asked, said."""
         warn_if_float32_stalled(fit, self.residual, asked)

@@ -29,6 +29,7 @@ from leaveout.fitting.places import (
     sampled,
     sandwich_at,
 )
+from leaveout.fitting.precision import is_doubled, narrowed, widened
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.scored import scored
@@ -79,6 +80,9 @@ def fit(
     more columns than examples and all weights are penalised alike, p is the rank of the rows: theta
     is sought in their span (`Fit.centred`), once a factorisation of n^2 d has found it.
 
+    On a processor a linear model given in float32 is fitted in float64, and theta rounded at the
+    end; so it is asked later (`fitting.precision`).
+
     Under `jax.grad` or `jax.jvp` (outside `jax.jit`) theta and the factor have the derivatives of
     the minimum in whatever the objective holds as floats, by one solve with the Hessian.
 
@@ -112,6 +116,12 @@ def fit(
             *known((objective, theta)), tolerance=tolerance, max_steps=max_steps, throw=throw
         )
         return attached(found, objective)
+    if is_doubled(objective):
+        with jax.enable_x64(True):
+            found = fit(
+                widened(objective), theta, tolerance=tolerance, max_steps=max_steps, throw=throw
+            )
+            return _rounded(found, objective)
     elsewhere = theta is not None
     tolerance = max(tolerance, _ROUNDING * float(jnp.finfo(objective.weights.dtype).eps))
     start = objective.initial() if theta is None else _as_flat(objective, theta)
@@ -145,6 +155,16 @@ def fit(
             f"{why}"
         )
     return result
+
+
+def _rounded(found: Fit, objective: AbstractObjective) -> Fit:
+    """A fit in float64 as one of the objective in float32, with the decrement of theta there."""
+    fit = dataclasses.replace(narrowed(found), objective=objective)
+    if found.metric is None:
+        return fit
+    moved = (widened(fit.flat) - found.flat) @ found.metric.lower
+    residual = jnp.hypot(found.residual, jnp.linalg.norm(moved))
+    return dataclasses.replace(fit, residual=narrowed(residual))
 
 
 def _refuse_undetermined(objective) -> None:

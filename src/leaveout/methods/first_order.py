@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from leaveout.curvature import Curvature
+from leaveout.fitting.double import in_double
 from leaveout.fitting.fitted import Change, Fit, expansion_of, warn_if_float32_stalled
 from leaveout.fitting.gates import Need, check_fit, check_own, inside
 from leaveout.fitting.implicit import following, known, like, refuse_own_l2, solve_at
@@ -365,6 +366,7 @@ def _adjoint(expansion, factor, gradients, solver, absent):
     return psi, solution.residual, solution.steps, solution.status
 
 
+@in_double
 @entry_point
 def per_point(
     fit: Fit,

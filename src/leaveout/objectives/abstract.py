@@ -223,6 +223,11 @@ class AbstractObjective(eqx.Module):
         return None
 
     @property
+    def widens(self) -> bool:
+        """Whether its arrays in float64 are the same objective; parameters may have their dtype."""
+        return False
+
+    @property
     def sparse(self) -> bool:
         """Whether its data is sparse, so that nothing dense is made of it."""
         return False

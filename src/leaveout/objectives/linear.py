@@ -110,6 +110,11 @@ class LinearObjective(AbstractScores):
         return self.design if self.layout.outputs == 1 and dense else None
 
     @property
+    def widens(self) -> bool:
+        """It is: theta is flat, and the loss is of any dtype."""
+        return True
+
+    @property
     def sparse(self) -> bool:
         """Whether the design is sparse: nothing dense is then made of it."""
         return isinstance(self.design, Sparse)

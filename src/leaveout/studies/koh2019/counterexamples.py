@@ -15,6 +15,7 @@ from leaveout.attribution.container import Effects
 from leaveout.attribution.verb import effects
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
+from leaveout.fitting.precision import as_given
 from leaveout.groups import Groups
 from leaveout.measures import prediction
 from leaveout.methods import Influence, Newton, Retrain, influence, newton
@@ -70,7 +71,10 @@ class Counterexample:
 def changes(fit: Fit, groups: Groups) -> tuple[np.ndarray, np.ndarray]:
     """Changes in theta (g p) by influence and by Newton, asking of float32 what it reaches."""
     solver = Auto(reachable(1e-8, fit.flat.dtype))
-    first, second = (np.asarray(verb(fit, groups, solver).value) for verb in (influence, newton))
+    with as_given():
+        first, second = (
+            np.asarray(verb(fit, groups, solver).value) for verb in (influence, newton)
+        )
     return first, second
 
 
@@ -264,7 +268,8 @@ def _axes() -> tuple[Fit, Groups]:
 
 def _fitted(x, y, l2) -> Fit:
     # Newton's iteration stops at rounding in any precision; the tolerance is what float32 can prove
-    return fit(logistic(x, y, l2=l2, intercept=False), tolerance=1e-4)
+    with as_given():
+        return fit(logistic(x, y, l2=l2, intercept=False), tolerance=1e-4)
 
 
 def _length(rows) -> np.ndarray:
