@@ -256,11 +256,12 @@ def over_weights(
 def _metric(fit: Fit, expansion: AbstractExpansion, solver: Solver, count: int) -> Factor | None:
     """The factor for so many solves: with H beside it where that is cheaper than their residuals.
 
-    Each is two passes over the data, H as much as p / 10 to p / 4 of them, but once a fit.
+    Each is two passes over the data, H as much as p / 10 to p / 4 of them, but once a fit. Not in
+    float32, whose rounding in H is seen in the residuals.
     """
     metric, p = fit.metric, fit.objective.p
     direct = isinstance(solver, Auto | Cholesky) and isinstance(expansion, LinearExpansion)
-    small = fit.flat.dtype.itemsize * p**2 <= REMEMBERED
+    small = fit.flat.dtype == jnp.float64 and 8 * p**2 <= REMEMBERED
     if metric is None or not (direct and small and _SOLVES * count > p):
         return metric
     return attach_matrix(metric, expansion)
