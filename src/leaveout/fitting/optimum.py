@@ -7,6 +7,7 @@ itself moves when the sample is drawn again, in the same norm.
 """
 
 import dataclasses
+import functools
 
 import equinox as eqx
 import jax
@@ -33,6 +34,7 @@ from leaveout.fitting.precision import is_doubled, narrowed, widened
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.scored import scored
+from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError, Status
 from leaveout.runtime.text import warn
@@ -44,7 +46,7 @@ from leaveout.solvers import (
     factorise_outputs,
 )
 
-__all__ = ["factor_at", "fit"]
+__all__ = ["factor_at", "fit", "fitted_wide"]
 
 #: what to do about a fit, where that differs from what to do about a group
 _ADVICE = {
@@ -81,7 +83,7 @@ def fit(
     is sought in their span (`Fit.centred`), once a factorisation of n^2 d has found it.
 
     On a processor a linear model given in float32 is fitted in float64, and theta rounded at the
-    end; so it is asked later (`fitting.precision`).
+    end, which is what `Fit.residual` then measures; so it is asked later (`fitting.precision`).
 
     Under `jax.grad` or `jax.jvp` (outside `jax.jit`) theta and the factor have the derivatives of
     the minimum in whatever the objective holds as floats, by one solve with the Hessian.
@@ -116,11 +118,11 @@ def fit(
             *known((objective, theta)), tolerance=tolerance, max_steps=max_steps, throw=throw
         )
         return attached(found, objective)
-    if is_doubled(objective):
+    if theta is None and is_doubled(objective):
         with jax.enable_x64(True):
-            found = fit(
-                widened(objective), theta, tolerance=tolerance, max_steps=max_steps, throw=throw
-            )
+            found = fitted_wide(objective, tolerance, max_steps)
+            if throw and int(found.status):
+                fit(found.objective, tolerance=tolerance, max_steps=max_steps)  # which says why
             return _rounded(found, objective)
     elsewhere = theta is not None
     tolerance = max(tolerance, _ROUNDING * float(jnp.finfo(objective.weights.dtype).eps))
@@ -157,14 +159,38 @@ def fit(
     return result
 
 
+def fitted_wide(objective: AbstractObjective, tolerance: float = 1e-6, max_steps: int = 200) -> Fit:
+    """The fit in float64 of an objective in float32, inside `jax.enable_x64`; `status` says how.
+
+    The last ones are remembered, without the fingerprint of rows, which is no array of JAX's.
+    """
+    bare = eqx.tree_at(lambda o: o.fingerprint, objective, None, is_leaf=lambda leaf: leaf is None)
+    return _remembered_wide(bare, tolerance, max_steps)
+
+
+@functools.partial(remembered, most=2)
+def _remembered_wide(objective: AbstractObjective, tolerance: float, max_steps: int) -> Fit:
+    return fit(widened(objective), tolerance=tolerance, max_steps=max_steps, throw=False)
+
+
 def _rounded(found: Fit, objective: AbstractObjective) -> Fit:
-    """A fit in float64 as one of the objective in float32, with the decrement of theta there."""
-    fit = dataclasses.replace(narrowed(found), objective=objective)
-    if found.metric is None:
+    """A fit in float64 as one of the objective in float32, with the decrement of theta there.
+
+    That is of theta in the coordinates that are computed with: in the user's an intercept may
+    belong to a place far from all data.
+    """
+    inner = found if found.centred is None else found.centred
+    fit, residual = narrowed(found), narrowed(found.residual)
+    if inner.metric is not None:
+        moved = (widened(narrowed(inner.flat)) - inner.flat) @ inner.metric.lower
+        residual = narrowed(jnp.hypot(inner.residual, jnp.linalg.norm(moved)))
+    fit = dataclasses.replace(fit, objective=objective, residual=residual)
+    if fit.centred is None:
         return fit
-    moved = (widened(fit.flat) - found.flat) @ found.metric.lower
-    residual = jnp.hypot(found.residual, jnp.linalg.norm(moved))
-    return dataclasses.replace(fit, residual=narrowed(residual))
+    measured = objective.measured_as(fit.centred.objective)
+    centred = dataclasses.replace(fit.centred, objective=measured, residual=residual)
+    flat = centred.objective.shown(centred.flat)  # by which `inside` knows that it is the same
+    return dataclasses.replace(fit, flat=flat, centred=centred)
 
 
 def _refuse_undetermined(objective) -> None:

@@ -19,11 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.runtime.memory import budget
+from leaveout.runtime.memory import FACTORISED, budget
+from leaveout.runtime.remembered import REMEMBERED
 from leaveout.runtime.sharding import is_traced, on_host, tracing
 
 __all__ = ["as_given", "is_doubled", "narrowed", "widened"]
 
+_COPIES = 4  # times the size of float32: the data in float64, and again in centred coordinates
 _T = TypeVar("_T")
 _as_given = contextvars.ContextVar("as_given", default=False)
 
@@ -41,15 +43,16 @@ def as_given() -> Iterator[None]:
 def is_doubled(objective: AbstractObjective) -> bool:
     """Whether this objective, in float32, is fitted and asked in float64.
 
-    A linear model on a processor, outside `jax.jit` and its kin, of which a copy in float64 fits
-    into a quarter of the memory that working arrays may take.
+    A convex linear model on a processor, outside `jax.jit` and its kin, small enough for a factor
+    of its Hessian and for a copy that can be remembered, within what working arrays may take.
     """
     if objective.weights.dtype != jnp.float32 or not objective.widens or _as_given.get():
         return False
     if is_traced(objective) or tracing():
         return False
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(objective) if eqx.is_array(leaf))
-    return on_host() and 2 * size <= budget() / 4
+    dense = objective.p <= FACTORISED and not objective.sparse
+    return on_host() and dense and _COPIES * size <= min(REMEMBERED, budget())
 
 
 def widened(tree: _T) -> _T:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Collection, Sequence
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Int8
 
-from leaveout.fitting.double import doubled
+from leaveout.fitting.double import as_doubled
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import Need, admit, inside, is_stale
 from leaveout.fitting.implicit import known
@@ -212,10 +211,16 @@ def asked(
         memory: bytes that working arrays may take; default a quarter of what is free.
         throw: raise for the first group that failed.
     """
-    if (double := doubled(fit)) is not fit:
-        with jax.enable_x64(True):
-            found = asked(double, groups, prepare, needs, l2=l2, memory=memory, throw=throw)
-            return found.narrowed(fit)
+
+    def ask(one: Fit) -> Change:
+        found = _asked(one, groups, prepare, needs, l2=l2, memory=memory, throw=throw)
+        return found if one is fit else found.narrowed(fit)
+
+    return ask(fit) if is_traced((fit, l2)) else as_doubled(ask, fit, memory)
+
+
+def _asked(fit: Fit, groups: Groups, prepare, needs, *, l2, memory, throw: bool) -> Change:
+    """The same, in the precision of the fit."""
     inner, groups = admit(fit, groups, needs)
     own = l2_of_groups(l2, groups)
     with limited(memory):

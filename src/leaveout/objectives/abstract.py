@@ -224,7 +224,7 @@ class AbstractObjective(eqx.Module):
 
     @property
     def widens(self) -> bool:
-        """Whether its arrays in float64 are the same objective; parameters may have their dtype."""
+        """Whether its arrays in float64 are the same objective, with the same minimum."""
         return False
 
     @property

@@ -21,6 +21,7 @@ from leaveout.runtime.sharding import is_traced, replicate, to_host
 __all__ = ["Measured", "measured", "some_kept", "varying"]
 
 _FAR = -0.25  # power of the rounding unit: a mean squared over the variance from which it is far
+_CLOSE = 0.01  # of a variance that the square of a mean may be and is next to nothing
 _UNEVEN = 2.0**16  # largest over smallest curvature of sparse columns from which they get units
 
 
@@ -117,7 +118,7 @@ def measured(
     means, variances, held = (np.asarray(part)[:features] for part in parts)
     eps = float(jnp.finfo(design.dtype).eps)
     far = free & (means**2 > eps**_FAR * (variances + held))
-    centre = np.where(far, means, 0.0)
+    centre = np.where(far, _in_few_digits(means, variances), 0.0)
     unit = _units(variances + means**2 - centre**2 + held) if sparse else None
     if not far.any() and unit is None:
         return None
@@ -129,6 +130,13 @@ def measured(
     )
     more = design.shape[1] - features
     return found, jnp.asarray(np.append(kept, np.ones(more, bool)))
+
+
+def _in_few_digits(means: np.ndarray, variances: np.ndarray) -> np.ndarray:
+    """Centres (d) near the means that float32 has too, from where columns are still not far."""
+    with np.errstate(over="ignore"):  # of means that float32 has no numbers for
+        short = means.astype(np.float32).astype(means.dtype)
+    return np.where((short - means) ** 2 <= _CLOSE * variances, short, means)
 
 
 def _units(curvature: np.ndarray) -> np.ndarray | None:

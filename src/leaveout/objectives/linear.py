@@ -111,8 +111,8 @@ class LinearObjective(AbstractScores):
 
     @property
     def widens(self) -> bool:
-        """It is: theta is flat, and the loss is of any dtype."""
-        return True
+        """They are: theta is flat, a loss is of any dtype, and a convex one has one minimum."""
+        return self.convex
 
     @property
     def sparse(self) -> bool:
@@ -255,7 +255,7 @@ class LinearObjective(AbstractScores):
         kept = varying(other.design)
         if is_traced(self.design):  # a column that was constant may move
             kept = jnp.ones_like(kept)
-        return self._measured(other.measured, kept)
+        return self._measured(dataclasses.replace(other.measured, given=self.design), kept)
 
     def _spanned_as(self, span: Span, other: "LinearObjective") -> "LinearObjective":
         penalised = np.asarray(self.penalised)

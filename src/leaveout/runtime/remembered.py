@@ -1,4 +1,4 @@
-"""What is remembered between calls: the last answer of a function, while what it was of lives."""
+"""What is remembered between calls: last answers of a function, while what they are of lives."""
 
 import functools
 import weakref
@@ -16,18 +16,22 @@ REMEMBERED = 2**28  # bytes of an answer up to which it is kept
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_last: list[dict[str, tuple]] = []  # of every function: at most one answer
+_last: list[list[tuple]] = []  # of every function: its answers, the oldest first
 
 
-def remembered(function: Callable[_P, _R]) -> Callable[_P, _R]:
+def remembered(function: Callable[_P, _R], most: int = 1) -> Callable[_P, _R]:
     """A pure function of JAX arrays that is not computed again for the same ones.
 
     The same are those very arrays, which cannot change (see `sharding.owned`); not equal ones. The
-    last answer is kept if it takes at most `REMEMBERED` bytes, until one of its arrays is gone.
-    With arrays that are traced, and with NumPy's, which can be written to, every call computes.
+    last answer is kept, or as many as `most`, each if it takes at most `REMEMBERED` bytes and until
+    one of its arrays is gone. With arrays that are traced, and with NumPy's, which can be written
+    to, every call computes.
     """
-    last: dict[str, tuple] = {}
+    last: list[tuple] = []
     _last.append(last)
+
+    def gone(ref: weakref.ref) -> None:
+        last[:] = [entry for entry in last if all(ref is not other for other in entry[1])]
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -37,18 +41,15 @@ def remembered(function: Callable[_P, _R]) -> Callable[_P, _R]:
         arrays = [leaf for leaf in leaves if isinstance(leaf, jax.Array)]
         others = [None if isinstance(leaf, jax.Array) else (type(leaf), leaf) for leaf in leaves]
         key = others, structure, settings()
-        entry = last.get("answer")  # in one go: others may clear it
-        if entry is not None:
-            known, whose, answer = entry
+        for known, whose, answer in tuple(last):  # in one go: others may clear it
             same = all(ref() is array for ref, array in zip(whose, arrays, strict=False))
             if same and known == key:
                 return answer
-            del entry, answer
-            last.clear()  # before another one is made, which needs room
+            del answer
+        del last[: max(0, len(last) + 1 - most)]  # before another one is made, which needs room
         answer = function(*args, **kwargs)
         if not is_traced(answer) and _bytes(answer) <= REMEMBERED:
-            whose = [weakref.ref(array, lambda _: last.clear()) for array in arrays]
-            last["answer"] = key, whose, answer
+            last.append((key, [weakref.ref(array, gone) for array in arrays], answer))
         return answer
 
     return call
