@@ -105,6 +105,19 @@ def test_what_else_is_asked_of_a_fit_is_answered_as_in_float64(table):
 
 
 @pytest.mark.slow
+def test_a_penalty_is_chosen_as_in_float64(table):
+    found = []
+    for double in (False, True):
+        with jax.enable_x64(double):
+            objective = lo.logistic(*table, l2=0.5)
+            found.append(lo.cross_validate(objective, [0.01, 0.1, 1.0, 10.0]))
+    one, other = found
+    assert one.l2 == other.l2
+    assert not one.status.any()
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
+
+
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the curvature of this loss")
 def test_points_are_added_to_it_and_labels_turned(table):
     groups, (x, y) = groups_of(569), table

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from leaveout.fitting.paths import path
+from leaveout.fitting.precision import is_doubled, widened
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.layout import spread
@@ -120,6 +121,10 @@ def cross_validate(
     """
     if not isinstance(objective, LinearObjective):
         raise ValueError("cross_validate scores held-out examples of linear models (lo.glm)")
+    if is_doubled(objective):
+        how = {"folds": folds, "key": key, "criterion": criterion}
+        with jax.enable_x64(True):
+            return cross_validate(widened(objective), grid, **how)
     grid = np.atleast_1d(np.asarray(grid, float))
     if grid.size == 0 or not np.isfinite(grid).all() or (grid < 0).any():
         raise ValueError(f"expected a grid of finite penalties >= 0, got {grid}")

@@ -5,7 +5,7 @@ solve then lose 3e-5 of the largest effect (breast_cancer, digits), where theta 
 written down to 4e-7; and what rounding does not let converge goes on in vain. On a processor
 float64 takes about as long: there linear models are fitted and asked in it, whatever JAX is set to,
 and answers come back as they were asked for. An accelerator's float64 may be emulated, or 64 times
-slower: float32 stays float32, and statuses say what it did not reach.
+slower: float32 stays float32.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leaveout.objectives.abstract import AbstractObjective
-from leaveout.runtime.memory import FACTORISED, budget
+from leaveout.runtime.memory import budget
 from leaveout.runtime.remembered import REMEMBERED
 from leaveout.runtime.sharding import is_traced, on_host, tracing
 
@@ -43,16 +43,16 @@ def as_given() -> Iterator[None]:
 def is_doubled(objective: AbstractObjective) -> bool:
     """Whether this objective, in float32, is fitted and asked in float64.
 
-    A convex linear model on a processor, outside `jax.jit` and its kin, small enough for a factor
-    of its Hessian and for a copy that can be remembered, within what working arrays may take.
+    A convex linear model on a processor, outside `jax.jit` and its kin, so small that its fit in
+    float64 can be remembered, and has room among working arrays.
     """
     if objective.weights.dtype != jnp.float32 or not objective.widens or _as_given.get():
         return False
     if is_traced(objective) or tracing():
         return False
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(objective) if eqx.is_array(leaf))
-    dense = objective.p <= FACTORISED and not objective.sparse
-    return on_host() and dense and _COPIES * size <= min(REMEMBERED, budget())
+    size = _COPIES * size + 2 * 8 * objective.p**2  # the factors in both coordinates
+    return on_host() and not objective.sparse and size <= min(REMEMBERED, budget())
 
 
 def widened(tree: _T) -> _T:
