@@ -524,6 +524,9 @@ GATED = {
 def passed(monkeypatch):
     """How often the gates are passed: every module that imported them has its own name for it."""
     calls, admit = [], gates.admit
+    assert all(
+        getattr(lo, name) for name in lo.__all__
+    )  # which loads what is loaded when asked for
 
     def counted(*args: Any, **options: Any):
         calls.append(args)
