@@ -223,7 +223,7 @@ def test_what_serves_float32_alone_is_asked_in_float32(table):
     assert seen == ["float32", "float64", "float32"]
 
 
-def test_the_doubles_of_two_fits_are_remembered_a_frames_too(table):
+def test_the_doubles_of_two_fits_are_remembered_and_those_of_frames(table):
     frame = pd.DataFrame(table[0][:, 1:4], columns=list("abc"))
     with jax.enable_x64(False):
         fits = [lo.fit(lo.logistic(frame, pd.Series(table[1]), l2=l2)) for l2 in (0.5, 1.0)]
