@@ -11,6 +11,7 @@ must say why.
 """
 
 import dataclasses
+import functools
 import warnings
 from typing import Any, NamedTuple
 
@@ -75,10 +76,17 @@ class Problem:
         """Scores an example."""
         return len(np.unique(self.y)) if self.loss == "softmax" else 1
 
-    @property
+    @functools.cached_property
     def design(self) -> np.ndarray:
         """Inputs with the intercept's column."""
         return np.c_[self.x, np.ones(len(self.x))] if self.intercept else self.x
+
+    @functools.cached_property
+    def penalty(self) -> np.ndarray:
+        """(q,) of each column; that of the intercept is free."""
+        free = np.ones(self.design.shape[1])
+        free[-1] = 0.0 if self.intercept else 1.0
+        return self.l2 * free
 
     def __repr__(self) -> str:
         n, d = self.x.shape
@@ -179,18 +187,12 @@ def _value(problem: Problem, matrix, weights):
     """J at a weight matrix (K q)."""
     losses = _derivatives(problem, problem.design @ matrix.T)[0]
     kept = weights != 0
-    return np.sum(weights[kept] * losses[kept]) + 0.5 * np.sum(_penalty(problem) * matrix**2)
-
-
-def _penalty(problem: Problem):
-    free = np.ones(problem.design.shape[1])
-    free[-1] = 0.0 if problem.intercept else 1.0
-    return problem.l2 * free
+    return np.sum(weights[kept] * losses[kept]) + 0.5 * np.sum(problem.penalty * matrix**2)
 
 
 def _expanded(problem: Problem, matrix, weights):
     """Gradient (K q) and Hessian (Kq Kq) of J at a weight matrix (K q)."""
-    design, outputs, penalty = problem.design, problem.outputs, _penalty(problem)
+    design, outputs, penalty = problem.design, problem.outputs, problem.penalty
     _, first, second = _derivatives(problem, design @ matrix.T)
     gradient = (weights[:, None] * first).T @ design + penalty * matrix
     scaled = (weights[:, None, None] * second).reshape(len(design), -1, 1) * design[:, None]

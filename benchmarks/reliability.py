@@ -28,7 +28,7 @@ from benchmarks.fuzz_methods import LOSSES
 from benchmarks.harness import record
 
 #: kinds of problems, problems of each, problems of each loss by every method, kills
-_SIZES = {"smoke": (1, 20, 0, 0), "small": (4, 10, 5, 2), "full": (len(CASES), 420, 400, 50)}
+_SIZES = {"smoke": (1, 20, 0, 0), "small": (4, 10, 5, 2), "full": (len(CASES), 640, 520, 50)}
 
 
 def main(folder: Path, size: str) -> None:
