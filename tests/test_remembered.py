@@ -58,12 +58,50 @@ def test_another_option_is_another_question(counted):
     assert len(calls) == 2
 
 
-def test_arrays_that_can_be_written_to_are_not_remembered(counted):
+@pytest.mark.parametrize("n", [2, 1000])
+def test_an_array_that_was_written_to_is_another(counted, n):
     double, _ = counted
-    x = np.ones(2)
+    x = np.ones(n)
     double(x)
     x[:] = 5
     assert double(x)[0] == 10
+
+
+@pytest.mark.parametrize(
+    ("other", "calls_made"),
+    [
+        (np.arange(4, dtype=np.uint32), 1),
+        (np.arange(4, dtype=np.int32), 2),
+        (np.arange(4, dtype=np.uint32)[None], 2),
+        (np.ones(4, dtype=np.uint32), 2),
+        (np.array([0, 1, 2, 3], dtype=object), 2),
+    ],
+)
+def test_short_arrays_of_numpy_are_told_by_what_they_hold(counted, other, calls_made):
+    double, calls = counted
+    x = jnp.arange(3.0)
+    first = double({"x": x, "rows": np.arange(4, dtype=np.uint32)})
+    again = double({"x": x, "rows": other})
+    assert len(calls) == calls_made
+    assert (again is first) == (calls_made == 1)
+
+
+def test_a_fit_of_a_frame_is_asked_twice_and_computes_once():
+    """The rows of a frame are known by an array of NumPy's: it kept nothing from memory."""
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(0)
+    x = pandas.DataFrame(rng.normal(size=(20, 2)), columns=["a", "b"]).set_axis(range(5, 25))
+    fit = lo.fit(lo.logistic(x, pandas.Series(np.arange(20) % 2, index=x.index), l2=1.0))
+    assert fit.objective.fingerprint is not None
+    calls = []
+
+    @remembered
+    def asked(fit):
+        calls.append(fit)
+        return fit.flat
+
+    assert asked(fit) is asked(fit)
+    assert len(calls) == 1
 
 
 def test_it_goes_when_its_arrays_do(counted):

@@ -1,11 +1,9 @@
 """Functions of a fit that compute in float64 what they are asked of one in float32."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
@@ -16,7 +14,6 @@ from leaveout.fitting.precision import is_doubled, narrowed, widened
 from leaveout.runtime.memory import limited
 from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import is_traced
-from leaveout.runtime.tables import Fingerprint
 
 __all__ = ["as_doubled", "double_of", "in_double"]
 
@@ -74,19 +71,7 @@ def double_of(fit: Any) -> Fit | None:
     if not isinstance(fit, Fit) or is_traced(fit) or not is_doubled(fit.objective):
         return None
     with jax.enable_x64(True):
-        double = _remembered_double(_of_rows(fit, None))
-    return None if double is None else _of_rows(double, fit.objective.fingerprint)
-
-
-def _of_rows(fit: Fit, fingerprint: Fingerprint | None) -> Fit:
-    """The fit of rows by another name: NumPy's arrays, which that is, are not remembered."""
-
-    def absent(leaf):
-        return leaf is None
-
-    found = eqx.tree_at(lambda f: f.objective.fingerprint, fit, fingerprint, is_leaf=absent)
-    inner = found.centred
-    return dataclasses.replace(found, centred=inner and _of_rows(inner, fingerprint))
+        return _remembered_double(fit)
 
 
 @functools.partial(remembered, most=2)

@@ -159,17 +159,9 @@ def fit(
     return result
 
 
-def fitted_wide(objective: AbstractObjective, tolerance: float = 1e-6, max_steps: int = 200) -> Fit:
-    """The fit in float64 of an objective in float32, inside `jax.enable_x64`; `status` says how.
-
-    The last ones are remembered, without the fingerprint of rows, which is no array of JAX's.
-    """
-    bare = eqx.tree_at(lambda o: o.fingerprint, objective, None, is_leaf=lambda leaf: leaf is None)
-    return _remembered_wide(bare, tolerance, max_steps)
-
-
 @functools.partial(remembered, most=2)
-def _remembered_wide(objective: AbstractObjective, tolerance: float, max_steps: int) -> Fit:
+def fitted_wide(objective: AbstractObjective, tolerance: float = 1e-6, max_steps: int = 200) -> Fit:
+    """The fit in float64 of an objective in float32, inside `jax.enable_x64`; `status` says how."""
     return fit(widened(objective), tolerance=tolerance, max_steps=max_steps, throw=False)
 
 
