@@ -1,0 +1,273 @@
+"""Methods for networks beside those of the field: by retraining of the same run, and by theirs.
+
+The networks are Concrete's and MNIST's of their published recipes (`studies.networks.setups`; MNIST
+without dropout). The truth of *this run* is `lo.Retrain()` on random halves, each seed against
+itself; that of *the algorithm* is the mean over seeds; and *dattri's* is what its own loop makes of
+halves of its own: each trained once, from its own start and order, with the published dropout.
+Scored is the LDS of effects on margins, or outputs of a regression.
+
+dattri (influence by CG, TracIn over checkpoints of the run, TRAK with one and ten models) and
+kronfluence (EK-FAC) get the very thetas of the run, all data in one batch where dattri would else
+add up inverse Hessians, and dampings around the one that follows from the recipe: the best of them
+*by the truth* is more than a user could know. Costs are seconds of the processor for all seeds, and
+the same over those of a training (of all examples, compiled) in the same run.
+"""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import leaveout as lo
+from benchmarks.harness import record
+from benchmarks.peers.worker import PeerError, Worker
+from leaveout.runtime.options import generator
+from leaveout.studies.networks import setups
+
+_TIMES = (0.1, 1.0, 10.0)  # dampings, in units of the recipe's
+_ITERATIONS = 20  # of dattri's CG, which is 10 unasked
+_DIMENSIONS = 512  # of TRAK's projection, as dattri has it unasked
+_CHECKPOINTS = 5  # of TracIn, evenly over the epochs
+_LIMIT = 3_000.0  # seconds for an answer
+_DROPOUT = {"mnist_small": 0.1}  # where it was published
+
+
+class _Size(NamedTuple):
+    """How much of a data set is asked."""
+
+    n: int
+    epochs: int | None
+    halves: int
+    seeds: int
+    queries: int
+    models: int
+    methods: tuple[lo.Method, ...]
+
+
+_EVERY = (lo.Influence(), lo.Newton(), lo.Metagradient(check=False), lo.Corrected(check=False))
+_LAST = lo.curvature.LastLayer()
+_WIDE = (lo.Metagradient(check=False), lo.Influence(curvature=_LAST), lo.Newton(curvature=_LAST))
+_SIZES = {
+    "smoke": {"concrete": _Size(96, 1, 4, 1, 3, 1, _EVERY[2:3])},
+    "small": {"concrete": _Size(896, None, 20, 2, 5, 2, _EVERY)},
+    "full": {
+        "concrete": _Size(896, None, 100, 4, 20, 10, _EVERY),
+        "mnist_small": _Size(5_000, None, 50, 2, 20, 10, _WIDE),
+    },
+}
+
+
+def main(folder: Path, size: str) -> None:
+    """A row for each data set, method and truth."""
+    rows: list[dict[str, Any]] = []
+    for name, asked in _SIZES[size].items():
+        for row in _Case(name, asked).rows():
+            rows.append(row)
+            record(folder, "accuracy_rivals", rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answer:
+    """What a method says of groups: (s g m) by seed, and what it cost.
+
+    Attributes:
+        method: its name.
+        by_seed: effects, of halves of the run's and then of dattri's.
+        seconds: of the processor, of all seeds.
+        note: what was chosen.
+    """
+
+    method: str
+    by_seed: np.ndarray
+    seconds: float
+    note: str = ""
+
+
+class _Case:
+    """A data set's run, its halves, and everyone's answers."""
+
+    def __init__(self, name: str, size: _Size):
+        data = lo.datasets.load(name)
+        setup = setups.named(name)
+        if size.epochs is not None:
+            setup = dataclasses.replace(setup, epochs=size.epochs)
+        self.data = setups.whole(data.some(slice(size.n)), setup)
+        self.name, self.size, self.setup = name, size, setup
+        self.objective = setups.objective(self.data, setup)
+        self.recipe = setups.recipe(self.data, setup)
+        self.run = self.trained(size.seeds)
+        self.query = data.x_query[: size.queries], data.y_query[: size.queries]
+        self.measure = (lo.measures.margin if data.labelled else _outputs)(self.query)
+
+    def trained(self, seeds: int, key: int = 0, epochs: int | None = None) -> lo.Run:
+        """Trainings, of other starts or stopped before their end."""
+        epochs = self.setup.epochs if epochs is None else epochs
+        steps = dataclasses.replace(self.setup, epochs=epochs).steps(self.data.n)
+        recipe = self.recipe.but(steps=steps)
+        return lo.train(self.objective, recipe, key=jax.random.key(key), seeds=seeds)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Everyone's scores, by every truth; only ours where no rival is installed."""
+        halves, n = self.size.halves, self.data.n
+        rng = generator(jax.random.key(1))
+        masks = np.stack([_mask(rng.choice(n, n // 2, replace=False), n) for _ in range(halves)])
+        groups = lo.Groups.from_masks(masks)
+        lo.effects(self.run, groups[:2], self.measure, lo.Retrain())  # compiles
+        begin = time.process_time()
+        actual = lo.effects(self.run, groups, self.measure, lo.Retrain())
+        a_training = (time.process_time() - begin) / (halves * self.size.seeds)
+        shape = {
+            "data": self.name, "p": self.objective.p, "n": n, "halves": halves,
+            "seeds": self.size.seeds, "queries": self.size.queries,
+        }  # fmt: skip
+        yield shape | {"what": "a training", "seconds": a_training}
+        truth = None
+        try:
+            values, others, seconds = self._loop()
+        except PeerError as error:
+            print(f"skipped: {error}")
+        else:
+            yield shape | {"what": "a training of half, dattri's loop", "seconds": seconds}
+            groups = groups + lo.Groups.from_masks(others)
+            truth = dataclasses.replace(
+                _like(actual, values), groups=groups[halves:], method="dattri's loop"
+            )
+        for answer in self._answers(groups):
+            row = shape | {"method": answer.method, "note": answer.note, "seconds": answer.seconds}
+            row["trainings"] = answer.seconds / (a_training * self.size.seeds)
+            for question, score in _scored(answer, actual, truth):
+                yield row | {"truth": question, **score}
+
+    def _loop(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Measures (h m) by dattri's loop, who has left (h n), the processor's seconds of one."""
+        halves = self.size.halves
+        with self._worker("dattri_network") as dattri:
+            spent = dattri.ask(
+                what="retrain", batch=self.setup.batch, epochs=self.setup.epochs, subsets=halves,
+                dropout=_DROPOUT.get(self.name, 0.0),
+            )["processor"]  # fmt: skip
+            found = dattri.answer()
+        others = np.stack([~_mask(kept, self.data.n) for kept in found["kept"]])
+        return found["values"].astype(float), others, spent / halves
+
+    def _answers(self, groups: lo.Groups) -> Iterator[_Answer]:
+        """Ours, then those of each rival that is installed."""
+        yield from self._ours(groups)
+        for rival in (self._by_dattri, self._by_kronfluence):
+            try:
+                yield from rival(groups.dense())
+            except PeerError as error:
+                print(f"skipped: {error}")
+
+    def _ours(self, groups: lo.Groups) -> Iterator[_Answer]:
+        for method in self.size.methods:
+            begin = time.process_time()
+            found = lo.effects(self.run, groups, self.measure, method)
+            spent = time.process_time() - begin
+            assert found.seeds is not None
+            last = "curvature of the last layer" if method in _WIDE[1:] else ""
+            yield _Answer(found.method, found.seeds, spent, last)
+
+    def _by_dattri(self, w: np.ndarray) -> Iterator[_Answer]:
+        damping, seeds = self.recipe.damping(), range(self.size.seeds)
+        with self._worker("dattri_network") as dattri:
+            for times in _TIMES:
+                found = [
+                    _asked(
+                        dattri, what="cg", seed=s, damping=times * damping, iterations=_ITERATIONS
+                    )
+                    for s in seeds
+                ]
+                yield _summed("dattri, influence by CG", w, found, _damped(times))
+            found = [_asked(dattri, what="tracin")] * len(seeds)
+            way = f"{len(self.arrays['way'])} checkpoints of the first seed"
+            yield _summed("dattri, TracIn", w, found, way)
+            for models in dict.fromkeys((1, self.size.models)):
+                found = [_asked(dattri, what="trak", models=models, dimensions=_DIMENSIONS)]
+                yield _summed("dattri, TRAK", w, found * len(seeds), f"{models} models")
+
+    def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
+        damping, seeds = self.recipe.damping(), range(self.size.seeds)
+        with self._worker("kronfluence_network") as kronfluence:
+            for times in _TIMES:
+                found = [_asked(kronfluence, seed=s, damping=times * damping) for s in seeds]
+                yield _summed("kronfluence, EK-FAC", w, found, _damped(times))
+
+    def _worker(self, script: str) -> Worker:
+        """A rival at work on this run."""
+        return Worker(script, "torch", self.arrays, _LIMIT)
+
+    @functools.cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What rivals are given: data, thetas of the run, on its way, and of other starts."""
+        setup, data = self.setup, self.data
+        stops = min(_CHECKPOINTS, setup.epochs)
+        way = [self.trained(1, epochs=setup.epochs * (i + 1) // stops).theta for i in range(stops)]
+        outputs, double = (data.outputs, 1.0) if data.labelled else (1, 2.0)
+        arrays = {
+            "x": data.x, "y": data.y, "x_query": self.query[0], "y_query": self.query[1],
+            "widths": (data.d, *setup.hidden, outputs), "final": self.run.theta,
+            "way": np.concatenate(way), "many": self.trained(self.size.models, key=1).theta,
+            "rate": double * setup.rate, "decay": float(self.objective.l2) / data.n,
+        }  # fmt: skip
+        return {name: np.asarray(array) for name, array in arrays.items()}
+
+
+def _scored(
+    answer: _Answer, actual: lo.Effects, truth: lo.Effects | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The scores of an answer by every truth."""
+    halves = len(actual.groups)
+    mine, theirs = answer.by_seed[:, :halves], answer.by_seed[:, halves:]
+    ones = [actual.of_seed(seed) for seed in range(len(mine))]
+    each = [lo.lds(_like(one, value), one) for one, value in zip(ones, mine, strict=True)]
+    keys = ("value", "low", "high")
+    yield "this run", {key: float(np.mean([getattr(one, key) for one in each])) for key in keys}
+    for question, effects, given in (
+        ("the algorithm", actual, mine), ("dattri's", truth, theirs),
+    ):  # fmt: skip
+        if effects is not None:
+            score = lo.lds(_like(effects, given.mean(axis=0)), effects)
+            ceiling = None if np.isnan(score.ceiling) else score.ceiling
+            yield question, {key: getattr(score, key) for key in keys} | {"ceiling": ceiling}
+
+
+def _outputs(query) -> lo.measures.Measure:
+    return lo.measures.prediction(query[0])
+
+
+def _mask(indices: np.ndarray, n: int) -> np.ndarray:
+    mask = np.zeros(n, bool)
+    mask[indices] = True
+    return mask
+
+
+def _asked(worker: Worker, **request) -> tuple[np.ndarray, float]:
+    """(n m) scores and the processor's seconds."""
+    seconds = worker.ask(**request)["processor"]
+    return worker.answer()["scores"], seconds
+
+
+def _damped(times: float) -> str:
+    return f"{times:g} times the recipe's damping"
+
+
+def _summed(name: str, w: np.ndarray, found: list, note: str) -> _Answer:
+    """Effects (s g m) of groups, as sums of scores, one answer a seed."""
+    distinct = {id(scores): seconds for scores, seconds in found}  # one may serve all seeds
+    by_seed = np.stack([w @ scores for scores, _ in found])
+    return _Answer(name, by_seed, sum(distinct.values()), note)
+
+
+def _like(effects: lo.Effects, value: np.ndarray) -> lo.Effects:
+    """Predictions of the same groups and columns."""
+    return dataclasses.replace(
+        effects, value=value, seeds=None, error=None, method="predicted",
+        status=np.zeros(len(value), np.int8),
+        column_status=np.zeros(value.shape, np.int8),
+    )  # fmt: skip
