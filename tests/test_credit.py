@@ -79,6 +79,9 @@ def test_the_band_is_that_of_groups_made_anew_within_classes(case):
     np.testing.assert_allclose(null.mean[:, 0], drawn.mean(axis=0))
     z = (own - drawn.mean(axis=0)) / drawn.std(axis=0, ddof=1)
     np.testing.assert_allclose(null.z[:, 0], z)
+    inner = np.sort(drawn, axis=0)  # 95 % of 50 draws: ends between the 2nd and 3rd from outside
+    np.testing.assert_allclose(null.low[:, 0], 0.775 * inner[1] + 0.225 * inner[2])
+    np.testing.assert_allclose(null.high[:, 0], 0.775 * inner[-2] + 0.225 * inner[-3])
     below = (drawn < own).sum(axis=0)
     np.testing.assert_allclose(null.percentile[:, 0], 2 * below)
     p = np.minimum(2 * (1 + np.minimum(below, 50 - below)) / 51, 1)
