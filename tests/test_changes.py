@@ -45,6 +45,29 @@ def test_added_points_are_as_if_they_had_been_there(name):
     assert np.abs(predicted.value - change.value).max() > np.abs(newton.value - change.value).max()
 
 
+@pytest.mark.parametrize("method", [lo.Retrain(), lo.Newton(lo.solvers.CG(1e-8)), lo.Newton()])
+def test_a_point_that_comes_with_a_large_leverage_does_not_hide_the_rest(method):
+    """Its pull is 1e5 times what it does: a residual beside its pull says nothing of the others."""
+    rng = np.random.default_rng(0)
+    x, y, s = rng.normal(size=(16, 20)), rng.normal(size=16), np.ones(16)
+    x[0] *= 30
+    s[[0, 4, 14]] = 0.0
+    w = np.zeros((2, 16))
+    w[0, [0, 4, 14]] = -0.6, -0.3, -0.8
+    w[1, 0] = -5.0
+    fit = lo.fit(lo.squares(x, y, l2=1e-3, weights=s, intercept=False))
+    query = rng.normal(size=(4, 20))
+    found = lo.effects(fit, lo.Groups.from_weights(w), lo.measures.prediction(query), method)
+
+    def refitted(v):
+        rows = np.r_[np.sqrt(v)[:, None] * x, np.sqrt(1e-3) * np.eye(20)]
+        return query @ np.linalg.lstsq(rows, np.r_[np.sqrt(v) * y, np.zeros(20)], rcond=None)[0]
+
+    truth = np.stack([refitted(s - one) - refitted(s) for one in w])
+    assert not found.status.any()
+    np.testing.assert_allclose(found.value, truth, rtol=0, atol=1e-7 * np.abs(truth).max())
+
+
 @pytest.mark.slow
 def test_points_can_be_added_one_by_one_and_to_any_objective():
     def loss(theta, example):

@@ -164,6 +164,7 @@ def advance(
     enough: int | Int[Array, ""] = 0,
     relative: float = 0.0,
     floor: float | Float[Array, ""] = 0.0,
+    beside: float = 0.0,
     widths: tuple[int, ...] = (),
 ) -> State:
     """Evaluate at most `most` times more, or until few lanes are running.
@@ -176,6 +177,8 @@ def advance(
         enough: running lanes at which to stop; default none.
         relative: a lane without a goal is done when its gradient is this share of its first one,
         floor: or this small.
+        beside: where not 0, no lane is done before its gradient is this share of its point, too,
+            or as small as the floor.
         widths: numbers of lanes k, increasing, the last b, for each of which the function is
             written down: of those that are running as few are evaluated as hold them.
     """
@@ -187,7 +190,7 @@ def advance(
 
     def evaluate(carry):
         count, state = carry
-        return count + 1, _step(evaluated, state, relative, floor)
+        return count + 1, _step(evaluated, state, relative, floor, beside)
 
     return jax.lax.while_loop(unfinished, evaluate, (0, state))[1]
 
@@ -237,7 +240,7 @@ def _shrinking(function: Callable, widths: tuple[int, ...]) -> Callable:
     return evaluated
 
 
-def _step(function, state: State, relative, floor) -> State:
+def _step(function, state: State, relative, floor, beside) -> State:
     """One evaluation: every running lane accepts its trial point or shortens its step."""
     fresh = state.fresh
     trial = state.point + jnp.where(fresh, 0.0, state.step)[:, None] * state.direction
@@ -247,6 +250,9 @@ def _step(function, state: State, relative, floor) -> State:
     finite = jnp.isfinite(norm)
     force = jnp.where(fresh, norm, state.force)
     goal = jnp.where(jnp.isnan(state.goal), jnp.maximum(relative * norm, floor), state.goal)
+    enough = goal
+    if beside:
+        enough = jnp.minimum(goal, jnp.maximum(beside * jnp.linalg.norm(trial, axis=1), floor))
     good, lower = slope <= -_SUFFICIENT * state.slope, jnp.zeros_like(fresh)
     if value is None:
         value = state.value
@@ -256,7 +262,7 @@ def _step(function, state: State, relative, floor) -> State:
         slack = 1e3 * jnp.finfo(value.dtype).eps * jnp.abs(state.value)
         good &= value <= state.value + 1e-4 * state.step * state.slope + slack
         lower = value < state.value - slack
-    accept = state.running & finite & (good | (norm <= goal) | fresh)
+    accept = state.running & finite & (good | (norm <= enough) | fresh)
 
     point = jnp.where(accept[:, None], trial, state.point)
     kept_gradient = jnp.where(accept[:, None], gradient, state.gradient)
@@ -273,7 +279,7 @@ def _step(function, state: State, relative, floor) -> State:
 
     improved = accept & (fresh | lower | (norm < 0.5 * state.best))
     patience = jnp.where(improved, 0, state.patience + 1)
-    done = accept & (norm <= goal)
+    done = accept & (norm <= enough)
     stalled = state.running & ~done & (patience >= _PATIENCE)
     broken = state.running & ~finite & (stalled | fresh)
     status = jnp.where(stalled, Status.stalled, state.status)

@@ -32,6 +32,7 @@ from leaveout.runtime.memory import (
 )
 from leaveout.runtime.sharding import constrain, devices, on_host, place, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
+from leaveout.solvers import BESIDE, measured
 
 __all__ = ["Effort", "Task", "pool_size", "pooled", "straight"]
 
@@ -356,7 +357,9 @@ def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs
         own, some = (None if part is None else part[rows] for part in (turn, l2))
         return _turned(problem, own).function(jnp.take(v, rows, axis=v.ndim - 2), some)(u)
 
-    goals = {"enough": enough, "relative": tolerance, "floor": _floor(problem.fit)}
+    beside = 0.0 if problem.fit.is_bare else BESIDE * tolerance  # in coordinates of H alone
+    floor = _floor(problem.fit)
+    goals = {"enough": enough, "relative": tolerance, "floor": floor, "beside": beside}
     state = lbfgs.advance(function, state, most, **goals, widths=_widths(len(state.step)))
     return jax.tree.map(lambda leaf: constrain(leaf, "groups"), state)
 
@@ -374,8 +377,9 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     felt = force > _floor(problem.fit)  # else nothing leaves but rounding
-    residual = jnp.where(felt, solution.residual / jnp.where(felt, force, 1.0), 0.0)
     left, length = solution.residual, _own_length(state, along[0])
+    of = force if problem.fit.is_bare else measured(force, jnp.linalg.norm(state.point, axis=1))
+    residual = jnp.where(felt, left / jnp.where(felt, of, 1.0), 0.0)
     short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
     reached = residual <= jnp.maximum(2 * tolerance, 1e-9)  # else the floor was, before the goal
     short |= reached & (left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length)
@@ -392,9 +396,12 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
 
 
 def _own_length(state: lbfgs.State, curvature):
-    """(b) |H(w) u| along u: a gradient that is a share of it leaves that share of the change."""
+    """(b) |H(w) u| along u, or |u|: a gradient that is a share of it leaves that of the change.
+
+    The former is the shorter where curvature leaves, the latter where it comes.
+    """
     size = jnp.linalg.norm(state.point, axis=1)
-    return curvature / jnp.where(size > 0, size, 1.0)
+    return jnp.minimum(curvature / jnp.where(size > 0, size, 1.0), size)
 
 
 def _running_away(state: lbfgs.State, curvature, left, whole, tolerance: float):
@@ -445,7 +452,7 @@ def _alone(problem: Coordinates, pool: _Lanes, lane: int, change, effort: Effort
         state = _initialise(jnp.zeros_like(one.state.point), one.state.goal, history=effort.history)
         fresh = eqx.tree_at(lambda lanes: lanes.state, one, state)
         most = min(_HARD, max(effort.max_steps - spent, 1))
-        fresh = _advance(own, fresh, most, 0, effort.aim)
+        fresh = _advance(own, fresh, most, 0, 0.0)  # by its goal alone: points are of this step
         spent += int(fresh.state.evaluations[0])
         theta = own.theta(fresh.state.point, None)[0]
         code = int(lbfgs.solution(fresh.state).status[0])

@@ -59,10 +59,12 @@ class Retrain(Method):
     """Retraining as a method of `effects`.
 
     Attributes:
-        tolerance: the remaining gradient, relative to the one the group's removal causes; both in
-            the norm of H^-1. The change is then right to about tolerance / (1 - mu), mu the
-            largest share of curvature that the group takes away in any direction; to about the
-            tolerance where the group has a metric of its own (`bricks`), whose norm it then is.
+        tolerance: the remaining gradient, relative to the one the group's removal causes, both in
+            the norm of H^-1, or to 8 times the change in that of H where that is shorter, as of
+            points that are added with a large leverage. The change is then right to about
+            tolerance / (1 - mu), mu the largest share of curvature that the group takes away in any
+            direction; to about the tolerance where the group has a metric of its own (`bricks`),
+            whose norm it then is.
         max_steps: evaluations of the objective and its gradient that a group may use.
         history: pairs that L-BFGS remembers.
         exact: of a run, refuse to go on where training it again gives other bits; False starts

@@ -15,6 +15,7 @@ from leaveout.solvers.choice import AnySolver, Auto, as_solver, tolerance_of
 from leaveout.solvers.direct import Cholesky, LowRank, together
 from leaveout.solvers.dual import DualFactor, factorise_rows
 from leaveout.solvers.factor import (
+    BESIDE,
     Block,
     Factor,
     Lift,
@@ -28,6 +29,7 @@ from leaveout.solvers.factor import (
     judge,
     leverage,
     lifted,
+    measured,
     reachable,
     relative,
     scale_of,
@@ -40,6 +42,7 @@ from leaveout.solvers.outputs import OutputFactor, factorise_outputs
 from leaveout.solvers.refined import Refined
 
 __all__ = [
+    "BESIDE",
     "CG",
     "AnySolver",
     "Auto",
@@ -65,6 +68,7 @@ __all__ = [
     "judge",
     "leverage",
     "lifted",
+    "measured",
     "reachable",
     "relative",
     "scale_of",

@@ -17,6 +17,7 @@ from leaveout.runtime.sharding import constrain, devices, on_host, replicate, ro
 from leaveout.runtime.solution import Solution, Status
 
 __all__ = [
+    "BESIDE",
     "PIECE",
     "Block",
     "Factor",
@@ -34,6 +35,7 @@ __all__ = [
     "judge",
     "leverage",
     "lifted",
+    "measured",
     "reachable",
     "relative",
     "scale_of",
@@ -42,6 +44,7 @@ __all__ = [
     "white_rows",
 ]
 
+BESIDE = 8  # times its tolerance that a residual may be of a solution, where that is short
 PIECE = 1024
 
 
@@ -332,10 +335,23 @@ def _with_penalty(expansion, product, x):
     return product if pinned is None else product + pinned
 
 
-def relative(residual, b, preconditioner):
-    """|residual| / |b| in the norm of the preconditioner; 0 for b = 0."""
+def measured(force, length):
+    """What a residual is to be small beside: b, or the solution where that is far the shorter.
+
+    In the metric of H nothing that leaves makes a solution shorter than b. A point that comes, with
+    a leverage of 1e5, does: what is left of b in other directions is then so much more of it.
+    """
+    return jnp.where(length > 0, jnp.minimum(force, BESIDE * length), force)
+
+
+def relative(residual, b, preconditioner, length=jnp.inf):
+    """|residual| / |b| in the norm of the preconditioner; 0 for b = 0.
+
+    Given the `length` (b) of the solutions in its metric, beside what `measured` says.
+    """
     above = jnp.sqrt(jnp.maximum(jnp.sum(residual * preconditioner(residual), axis=1), 0.0))
     below = jnp.sqrt(jnp.maximum(jnp.sum(b * preconditioner(b), axis=1), 0.0))
+    below = measured(below, length)
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), above)
 
 

@@ -14,6 +14,7 @@ from leaveout.solvers.factor import (
     apply_full,
     apply_reduced,
     judge,
+    measured,
     reachable,
     relative,
     seen_through,
@@ -34,7 +35,8 @@ class CG:
     range; the smallest solution (in the preconditioner's metric) is returned otherwise.
 
     Attributes:
-        rtol: residual at which a lane is done.
+        rtol: residual at which a lane is done, as a share of b, or of 8 times the solution where
+            that is the shorter: points that come with a large leverage.
         max_steps: steps after which a lane is given up; default 10 p.
         truncate: stopping at max_steps is what is wanted, so that a lane has converged there.
 
@@ -87,12 +89,14 @@ class CG:
         most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
         z = precondition(b)
         size = jnp.sum(b * z, axis=1)  # squared norm of b
+        force, none = _root(size), jnp.zeros_like(size)
+        floor = 4 * jnp.finfo(b.dtype).eps * force  # further steps would follow rounding
 
         def unfinished(carry):
             return (carry[0] < most) & jnp.any(carry[-1])
 
         def step(carry):
-            count, x, r, z, direction, girth, energy, steps, flat, running = carry
+            count, x, r, z, direction, girth, along, square, energy, steps, flat, running = carry
             image = apply(direction)
             curvature = jnp.sum(direction * image, axis=1)
             # a direction without curvature, beside the preconditioner's: b cannot be reached
@@ -100,25 +104,32 @@ class CG:
             go = running & ~dead
             length = jnp.where(go, energy / jnp.where(go, curvature, 1.0), 0.0)[:, None]
             x, r = x + length * direction, r - length * image
+            gone = length[:, 0]
+            square += 2 * gone * along + gone**2 * girth
             z = jnp.where(go[:, None], precondition(r), z)
             new = jnp.sum(r * z, axis=1)
             turn = jnp.where(energy > 0, new / jnp.where(energy > 0, energy, 1.0), 0.0)
             direction = jnp.where(go[:, None], z + turn[:, None] * direction, direction)
-            # its squared length in the preconditioner's metric: z is orthogonal to the last one
+            # its product with x and its squared length in the preconditioner's metric: z is
+            # orthogonal to the last one, and to x
+            along = jnp.where(go, turn * (along + gone * girth), along)
             girth = jnp.where(go, new + turn**2 * girth, girth)
             energy = jnp.where(go, new, energy)
-            running = go & (energy > (0.1 * rtol) ** 2 * size)
+            goal = jnp.maximum(0.1 * rtol * measured(force, _root(square)), floor)
+            running = go & (energy > goal**2)
             return (
-                count + 1, x, r, z, direction, girth, energy, steps + go, flat | dead, running
+                count + 1, x, r, z, direction, girth, along, square, energy, steps + go,
+                flat | dead, running,
             )  # fmt: skip
 
         lanes = b.shape[0]
         start = (
-            0, jnp.zeros_like(b), b, z, z, size, size,
+            0, jnp.zeros_like(b), b, z, z, size, none, none, size,
             jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), size > 0,
         )  # fmt: skip
-        _, x, *_, steps, flat, running = jax.lax.while_loop(unfinished, step, start)
-        residual = relative(b - apply(x), b, precondition)
+        found = jax.lax.while_loop(unfinished, step, start)
+        _, x, *_, square, _, steps, flat, running = found
+        residual = relative(b - apply(x), b, precondition, _root(square))
         status = jnp.where(flat, Status.singular, Status.converged)
         if self.truncate:
             rtol = jnp.inf
@@ -127,6 +138,11 @@ class CG:
         reached = residual <= rtol
         status = jnp.where(reached & ~flat, Status.converged, status)
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
+
+
+def _root(square):
+    """Of what rounding may have left below 0."""
+    return jnp.sqrt(jnp.maximum(square, 0.0))
 
 
 def _near(expansion):
