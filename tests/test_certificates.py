@@ -10,7 +10,7 @@ from benchmarks.adversarial import SHAPES, checks
 
 import leaveout as lo
 from leaveout.certify.balls import penalty_ball
-from leaveout.certify.radius import knapsack
+from leaveout.certify.radius import Points, ball_around, knapsack
 from leaveout.objectives.layout import widest
 from problems import groups_of, measures_of, problem
 
@@ -52,6 +52,30 @@ def test_the_knapsack_is_bounded_from_above_and_closely(budget):
     exact = sorted_knapsack(value, most, budget)
     found = float(knapsack(jnp.asarray(value), jnp.asarray(most), jnp.asarray(budget)))
     assert exact <= found * (1 + 1e-12) <= exact * 1.01 + 1e-3 * budget + 1e-12
+
+
+def test_a_ball_allows_for_scores_that_rounding_has_moved():
+    """gamma(rho) rho >= R, each side by chords of the slope on a grid, as far as the ball goes."""
+    rng, n = np.random.default_rng(0), 8
+    scores, length = rng.normal(size=n), rng.uniform(2, 4, size=n)
+    chance = 1 / (1 + np.exp(-scores))
+    metric, off, start = chance * (1 - chance), 0.03, 0.01
+    points = Points(
+        scores=jnp.asarray(scores)[:, None], y=jnp.zeros(n), a=jnp.ones(n), moved=jnp.zeros(n),
+        metric=jnp.asarray(metric), own=jnp.full(n, 0.02), length=jnp.asarray(length),
+        shifted=jnp.zeros(n), off=jnp.asarray(off), uneven=jnp.zeros(()),
+        envelope=lo.losses.logistic.envelope,
+    )  # fmt: skip
+    rho = float(ball_around(points, jnp.asarray(start)))
+    assert 0 < rho < 1
+    steps = np.linspace(-1, 1, 2001)[:, None] * (rho * length + off)
+    steps = steps[steps[:, 0] != 0]
+    chords = (1 / (1 + np.exp(-scores - steps)) - chance) / steps
+    low, high = chords.min(axis=0), chords.max(axis=0)
+    gamma = 1 - sorted_knapsack(1 - low / metric, np.full(n, 0.02), 1.0)
+    needed = start + np.sum((high - low) * off * length)
+    assert needed > 1.2 * start  # not to know the scores matters
+    assert needed <= gamma * rho <= 1.5 * needed
 
 
 @pytest.mark.parametrize("name", ["logistic", "poisson", "squares"])
@@ -195,7 +219,6 @@ def test_categorical_losses_have_the_curvature_of_one():
         lo.losses.Loss(lambda s, y: 0.0, categorical=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("outputs", [slow(2), 3, slow(6)])
 def test_the_penaltys_metric_is_below_the_curvature_of_what_stays(outputs):
     objective, rng = problem("softmax", outputs=outputs, l2=0.3), np.random.default_rng(outputs)

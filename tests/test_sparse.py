@@ -11,6 +11,7 @@ import scipy.sparse
 
 import leaveout as lo
 from leaveout.objectives.sparse import Sparse
+from leaveout.runtime.memory import limited
 from problems import linear, mostly_slow, wrong
 
 N, D = 40, 90
@@ -276,6 +277,13 @@ def test_products_serve_where_the_span_does_not(both, monkeypatch):
         _alike(found.value, known.value, 1e-7)
     with pytest.raises(ValueError, match="theta is not determined"):
         lo.fit(lo.logistic(X, Y, l2=0.0))
+
+
+def test_the_span_is_left_alone_where_its_products_have_no_room(both):
+    with limited(6 * 8 * N**2 - 1):
+        assert lo.logistic(X, Y, l2=0.5, weights=S).centred().span is None
+    with limited(6 * 8 * N**2):
+        assert lo.logistic(X, Y, l2=0.5, weights=S).centred().span is not None
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from leaveout.analysis.coalitions import Contents
 from leaveout.analysis.games import Draws, Table, allotted, estimated, every, fewest, of_table
 from problems import wrong
 
@@ -251,6 +252,26 @@ def worth_by_hand(some, sums):
     score = np.c_[xq, np.ones(len(xq))] @ theta
     losses = np.logaddexp(0, score) - yq * score
     return losses[yq == sums].sum()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "the same number", "two numbers an example"])
+def test_what_coalitions_hold_is_told_of_targets_that_vary(kind):
+    """Beside weights the sums of targets in standard deviations, of one target that has any."""
+    rng = np.random.default_rng(0)
+    y = {
+        "numbers": rng.normal(3, 2, size=12), "the same number": np.full(12, 3.0),
+        "two numbers an example": rng.normal(size=(12, 2)),
+    }[kind]  # fmt: skip
+    objective = lo.squares(rng.normal(size=(12, 2)), y, l2=1.0)
+    found = Contents.of(objective, lo.Groups.from_indices([range(4), range(4, 10)], n=12))
+    assert not found.classes
+    weights = np.array([[4.0], [6.0]])
+    if kind == "numbers":
+        z = (y - y.mean()) / y.std()
+        weights = np.c_[weights, [z[:4].sum(), z[4:10].sum()]]
+    np.testing.assert_allclose(found.players, weights)
+    held = np.array([[True, False], [True, True]])
+    assert np.isfinite(found.traits(held)).all()
 
 
 def test_values_of_a_model_are_those_of_models_trained_one_by_one(small):
