@@ -344,7 +344,7 @@ def measured(force, length):
     return jnp.where(length > 0, jnp.minimum(force, BESIDE * length), force)
 
 
-def relative(residual, b, preconditioner, length=jnp.inf):
+def relative(residual, b, preconditioner, length: float | Array = jnp.inf):
     """|residual| / |b| in the norm of the preconditioner; 0 for b = 0.
 
     Given the `length` (b) of the solutions in its metric, beside what `measured` says.
