@@ -4,7 +4,8 @@ A mutant is the source of one module with one thing changed: a constant, a compa
 a condition, two arguments, a statement that is dropped. It is put into a copy of the repository,
 never into the working tree, and the tests that reach its line are run there, the quickest first,
 until one fails (killed) or all have passed (survived). Which test reaches which line is measured
-once, file by file, with the contexts of `coverage`.
+once, file by file, with the contexts of `coverage`; that of tests marked slow takes over an hour
+more (`--slow`), and is used once it is there.
 
     python -m benchmarks.mutants --count 100 --seed 0 --out build/mutants
 
@@ -274,15 +275,17 @@ class Reach(NamedTuple):
         return chosen
 
 
-def reach(folder: Path, files: list[str], place: Path) -> Reach:
-    """Measured once for each file of tests, and kept in the folder."""
+def reach(folder: Path, files: list[str], place: Path, slow: bool) -> Reach:
+    """Measured once for each file of tests, and kept in the folder; slow ones are if asked for."""
     seconds, lines = {}, defaultdict(set)
-    for file in files:
-        kept = folder / "reach" / f"{Path(file).stem}.json"
+    for file, mark in [(file, mark) for mark in ("not slow", "slow") for file in files]:
+        kept = folder / "reach" / f"{Path(file).stem}{'.slow' * (mark == 'slow')}.json"
         if not kept.exists():
-            print(f"measuring what {file} reaches", flush=True)
+            if mark == "slow" and not slow:
+                continue
+            print(f"measuring what tests of {file} reach that are {mark}", flush=True)
             kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_text(json.dumps(_measured(file, place)))
+            kept.write_text(json.dumps(_measured(file, mark, place)))
         found = json.loads(kept.read_text())
         seconds |= found["seconds"]
         for module, line, tests in found["lines"]:
@@ -290,13 +293,18 @@ def reach(folder: Path, files: list[str], place: Path) -> Reach:
     return Reach(seconds, lines)
 
 
-def _measured(file: str, place: Path) -> dict[str, Any]:
+def _measured(file: str, mark: str, place: Path) -> dict[str, Any]:
     data, timed = place / ".coverage", place / "seconds.jsonl"
     for path in (data, timed):
         path.unlink(missing_ok=True)
     rooms = ",".join(f"src/leaveout/{room}" for room in ROOMS)
     command = ["-m", "coverage", "run", f"--data-file={data}", f"--source={rooms}"]
-    _run([*command, "-m", "pytest", *_QUIET, file], place, {"MUTANTS_SECONDS": str(timed)}, None)
+    _run(
+        [*command, "-m", "pytest", "-m", mark, *_QUIET, file],
+        place,
+        {"MUTANTS_SECONDS": str(timed)},
+        None,
+    )
     rows = timed.read_text().splitlines() if timed.exists() else []
     found = coverage.CoverageData(str(data))
     found.read()
@@ -337,7 +345,7 @@ def tried(mutant: Mutant, tests: list[str], place: Path) -> dict[str, Any]:
     whole = path.read_text()
     try:
         path.write_text(mutant.text)
-        ran = _run(["-m", "pytest", "-x", *_QUIET, *tests], place, {}, _SECONDS)
+        ran = _run(["-m", "pytest", "-x", "-m", "", *_QUIET, *tests], place, {}, _SECONDS)
         failed = [line for line in ran.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         found: dict[str, Any] = {"status": "survived" if ran.returncode == 0 else "killed"}
         found |= {"by": failed[0][:200]} if failed else {}
@@ -393,6 +401,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "mutants", help="a folder")
     parser.add_argument("--only", default="", help="mutants of modules whose path holds this text")
+    parser.add_argument("--slow", action="store_true", help="measure what slow tests reach, too")
     parser.add_argument("--tests", nargs="*", help="files of tests; default all")
     options = parser.parse_args()
     known = options.tests or sorted(
@@ -401,7 +410,7 @@ def main() -> None:
         if path.name not in _LEFT_OUT
     )
     place = _copied(options.out.resolve())
-    reached = reach(options.out.resolve(), known, place)
+    reached = reach(options.out.resolve(), known, place, options.slow)
     every = [each for each in mutants() if options.only in each.module]
     chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
     results = options.out / "mutants.jsonl"
