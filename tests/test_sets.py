@@ -102,6 +102,22 @@ def test_accuracy_is_that_of_the_model_without(logistic, found):
     assert found.accuracy[3] == pytest.approx(np.mean((scores > 0) == y))
 
 
+def test_of_numbers_it_is_r_squared():
+    fit, x, y = drawn(2, kind=lo.squares)
+    found = lo.extreme(fit, lo.measures.parameter(0), 3)
+    left = ~found.groups.dense()[0].astype(bool)
+    for model, told in (
+        (fit, found.accuracy_now),
+        (lo.fit(lo.squares(x[left], y[left], l2=0.5)), found.accuracy[0]),
+    ):
+        weight, bias = np.split(np.asarray(model.flat), [3])
+        lost = np.sum((x @ weight + bias - y) ** 2) / (len(y) * np.var(y))
+        assert told == pytest.approx(1 - lost, rel=1e-6)
+    assert "R squared now" in repr(found)
+    assert "R squared\n" in repr(found)
+    assert "accuracy" not in repr(found)
+
+
 @pytest.mark.parametrize("kind", [lo.logistic, lo.squares])
 @pytest.mark.parametrize("direction", mostly_slow([1, -1], 1))
 def test_small_problems_have_the_best_set_there_is(kind, direction):

@@ -270,8 +270,9 @@ def test_what_coalitions_hold_is_told_of_targets_that_vary(kind):
         z = (y - y.mean()) / y.std()
         weights = np.c_[weights, [z[:4].sum(), z[4:10].sum()]]
     np.testing.assert_allclose(found.players, weights)
-    held = np.array([[True, False], [True, True]])
-    assert np.isfinite(found.traits(held)).all()
+    traits = found.traits(np.array([[True, False], [True, True]]))
+    assert traits.shape == (2, 6 if kind == "numbers" else 4)
+    assert np.isfinite(traits).all()
 
 
 def test_values_of_a_model_are_those_of_models_trained_one_by_one(small):

@@ -108,6 +108,13 @@ class Problem:
         parts = [each.values(self.fit.objective, self.fit.flat, None) for each in self.measures]
         return np.asarray(to_host(jnp.concatenate(parts)))
 
+    @property
+    def accuracy_name(self) -> str:
+        """What `accuracy` is: of numbers R squared."""
+        objective = self.fit.objective
+        numbers = isinstance(objective, AbstractScores) and not objective.labelled
+        return "R squared" if numbers else "accuracy"
+
     def accuracy(self, states: list[State]) -> Float[np.ndarray, "s"]:
         """Of the models without, on all training examples."""
         objective = self.fit.objective

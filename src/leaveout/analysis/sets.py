@@ -52,6 +52,7 @@ class Extreme:
         accuracy: (s) of the model without, on all training examples: the share of labels predicted
             right, R squared of numbers. NaN of a model that has neither.
         accuracy_now: the same of the model as it is.
+        accuracy_name: which of the two it is, "accuracy" or "R squared".
         refits: (s) models trained in the search of each set.
         history: of each set, (t 2) the size and the effect of each model trained on the way.
 
@@ -76,6 +77,7 @@ class Extreme:
     accuracy_now: float
     refits: Int[np.ndarray, "s"]
     history: tuple[np.ndarray, ...]
+    accuracy_name: str = "accuracy"
 
     @property
     def value(self) -> Float[np.ndarray, "s"]:
@@ -88,19 +90,20 @@ class Extreme:
         return self.effects.column_status[np.arange(len(self.column)), self.column]
 
     def __repr__(self) -> str:
-        head = ["set", "influence says", "one pass", "found", "at most", "accuracy"]
+        name = self.accuracy_name
+        head = ["set", "influence says", "one pass", "found", "at most", name]
         shown = [k for k in range(6) if k != 4 or self.upper is not None]
         codes = self.status
         upper = np.full(len(self.column), np.nan) if self.upper is None else self.upper
         parts = (self.predicted, self.one_pass, self.value, upper, self.accuracy)
         numbers = np.stack(parts, axis=1).tolist()
         rows = [
-            [str(name), *(_number(one) for one in some), "" if np.isnan(right) else f"{right:.3f}"]
-            for name, (*some, right) in zip(self.groups.names, numbers, strict=True)
+            [str(title), *(_number(one) for one in some), "" if np.isnan(right) else f"{right:.3f}"]
+            for title, (*some, right) in zip(self.groups.names, numbers, strict=True)
         ]
         for row, code in zip(rows, codes, strict=True):
             row[3] += "*" * bool(code)
-        now = "" if np.isnan(self.accuracy_now) else f"; accuracy now {self.accuracy_now:.3f}"
+        now = "" if np.isnan(self.accuracy_now) else f"; {name} now {self.accuracy_now:.3f}"
         table = [[row[k] for k in shown] for row in (head, *rows)]
         lines = [f"Extreme({len(rows):,} sets{now})", *aligned(table, right=True)]
         return "\n".join([*lines, *_remarks(codes, self.unproven)])
@@ -287,6 +290,7 @@ def extreme(
             unproven=problem.unproven(bound),
             accuracy=problem.accuracy(states),
             accuracy_now=float(problem.accuracy([problem.models.nobody])[0]),
+            accuracy_name=problem.accuracy_name,
             refits=np.array([len(one) for one in history]),
             history=tuple(history),
         )
