@@ -89,6 +89,15 @@ def test_the_band_is_that_of_groups_made_anew_within_classes(case):
     np.testing.assert_allclose(null.q[:, 0], scipy.stats.false_discovery_control(p))
 
 
+def test_draws_that_are_flagged_are_counted_and_leave_no_band(case):
+    fit, groups, (measure, _) = case
+    null = lo.Null(6, method=lo.Retrain(max_steps=0))
+    found = placed(lo.credit(fit, groups, measure, lo.Influence(), null=null))
+    assert (found.flagged == 6).all()
+    for part in (found.mean, found.low, found.high, found.z, found.p):
+        assert np.isnan(part).all()
+
+
 @pytest.mark.slow
 def test_random_groups_are_false_alarms_as_often_as_they_may_be(case):
     fit, _, (measure, _) = case

@@ -378,6 +378,13 @@ def test_many_players_are_sampled_with_an_error(small):
         lo.value(fit, players, measure, trainings=30)
 
 
+def test_coalitions_that_did_not_converge_are_told(small):
+    fit, _, measure = small
+    players = lo.Groups.from_labels(np.arange(N) % 2)
+    with pytest.warns(UserWarning, match=r"coalitions.*values rest on all of them"):
+        lo.value(fit, players, measure, method=lo.Retrain(1e-12, max_steps=1))
+
+
 def test_a_coalition_of_one_class_predicts_its_base_rate_and_is_named(small):
     fit, _, measure = small
     y = np.asarray(fit.objective.examples[1])
