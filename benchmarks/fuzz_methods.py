@@ -139,12 +139,15 @@ class Oracle:
         return self.newton(i) + self.step(self.newton(i), self.problem.stays[i])
 
     def falls(self, i: int) -> bool:
-        """Whether the second step lowers the loss by much of what it promises."""
-        problem, v = self.problem, self.problem.stays[i]
-        first = self.newton(i)
-        step = self.step(first, v)
-        promised = -float(np.sum(step * _expanded(problem, first, v)[0]))
-        return _value(problem, first + step, v) < _value(problem, first, v) - 0.2 * promised
+        """Whether each of two steps lowers the loss by much of what it promises."""
+        v, second = self.problem.stays[i], self.newton(i)
+        return self._lowers(self.theta, v) and self._lowers(second, v)
+
+    def _lowers(self, theta, v) -> bool:
+        step = self.step(theta, v)
+        promised = -float(np.sum(step * _expanded(self.problem, theta, v)[0]))
+        before, after = (_value(self.problem, each, v) for each in (theta, theta + step))
+        return after < before - 0.2 * promised
 
     def influence(self, i: int):
         problem = self.problem
@@ -286,7 +289,7 @@ def _methods(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
         truth = [oracle.scores(getattr(oracle, name)(i)) - before for i in range(len(groups))]
         theirs = np.stack([part.ravel() for part in truth])
         status = mine.status
-        if name == "two":  # damped where the whole second step would not lower the loss
+        if name == "two":  # damped where a whole step would not lower the loss
             status = np.where([oracle.falls(i) for i in range(len(groups))], status, 1)
         _compare(found, method.name, _shown(oracle, mine.value, _QUERIES), theirs, status, loose)
 

@@ -213,6 +213,26 @@ def test_an_equinox_module_is_a_theta():
     np.testing.assert_allclose(objective.gradient(fitted.flat), 0.0, atol=1e-9)
 
 
+@pytest.mark.parametrize("points", [[9, 10, 11], [7, 8, 9, 10, 11]])
+def test_a_free_parameter_on_its_way_to_infinity_is_no_minimum(points):
+    """An intercept of a loss of any theta, once only one class is left; its gradient dies out."""
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(12, 2)), "y": np.arange(12.0) >= 9}
+
+    def loss(theta, example):
+        score = example["x"] @ theta["weight"] + theta["bias"]
+        return jax.nn.softplus(score) - example["y"] * score
+
+    free = {"bias": 0.0, "weight": 1.0}
+    objective = lo.Objective(loss, data, {"bias": 0.0, "weight": np.zeros(2)}, free)
+    fit = lo.fit(objective)
+    groups = lo.Groups.from_indices([points, [0, 9]], n=12)
+    found = lo.retrain(fit, groups)
+    assert found.status.tolist() == [lo.Status.no_minimum, 0]
+    same = lo.fit(lo.logistic(data["x"], data["y"], l2=1.0))
+    assert lo.retrain(same, groups).status.tolist() == [lo.Status.no_minimum, 0]
+
+
 def test_selected_entries_are_penalised():
     x, y = sampled("squares")
     free = lo.squares(x, y, l2=1e8, penalised=lo.Linear(np.array([True, False, True]), False))

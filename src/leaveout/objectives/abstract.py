@@ -24,6 +24,7 @@ from leaveout.objectives.checks import check_offset
 from leaveout.objectives.layout import Layout
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.compilation import compiled
+from leaveout.runtime.sharding import is_traced, to_host
 from leaveout.runtime.tables import Fingerprint, Names
 from leaveout.runtime.text import called, shortened
 
@@ -36,6 +37,8 @@ __all__ = [
     "taken_of",
     "weigh",
 ]
+
+_FEW = 16  # free parameters that are looked at one by one
 
 
 def is_parameter(leaf: Any) -> bool:
@@ -333,15 +336,30 @@ class AbstractObjective(eqx.Module):
         def gradient(theta):
             return self.value_and_gradient(theta, v)[1] - self.penalty * theta
 
-        return jax.jvp(gradient, (theta,), (change,))[1] @ change, jnp.ones(0, v.dtype)
+        def alone(column):
+            unit = jnp.zeros_like(theta).at[column].set(1.0)
+            return jax.jvp(gradient, (theta,), (unit,))[1][column]
+
+        own = jax.jvp(gradient, (theta,), (change,))[1] @ change
+        if not columns:
+            return own, jnp.ones(0, v.dtype)
+        return own, jax.lax.map(alone, np.array(columns, int))
 
     def free_columns(self) -> tuple[int, ...]:
-        """Columns of a linear model's design of which a parameter may have no penalty."""
-        return ()
+        """Parameters without penalty, which may run to infinity; none where that is traced.
+
+        None either where they are many: each costs a product with the Hessian. Of a linear model
+        the columns of its design of which a parameter may be one.
+        """
+        if is_traced((self.l2, self.penalised)):
+            return ()
+        falls = np.asarray(to_host(self.penalised)) != 0
+        bare = np.flatnonzero(~falls | (float(to_host(self.l2)) == 0))
+        return tuple(bare.tolist()) if bare.size <= _FEW else ()
 
     def at_columns(self, values: Float[Array, "p"], columns: tuple[int, ...]) -> Float[Array, "f"]:
         """The entries of a flat vector that belong to these columns, in every output."""
-        return values[:0]
+        return values[np.array(columns, int)]
 
     def centred(self) -> "AbstractObjective":
         """The same problem in coordinates that rounding spares; itself where there are none."""
