@@ -60,11 +60,13 @@ def test_a_ball_allows_for_scores_that_rounding_has_moved():
     scores, length = rng.normal(size=n), rng.uniform(2, 4, size=n)
     chance = 1 / (1 + np.exp(-scores))
     metric, off, start = chance * (1 - chance), 0.03, 0.01
+    envelope = lo.losses.logistic.envelope
+    assert envelope is not None
     points = Points(
         scores=jnp.asarray(scores)[:, None], y=jnp.zeros(n), a=jnp.ones(n), moved=jnp.zeros(n),
         metric=jnp.asarray(metric), own=jnp.full(n, 0.12), length=jnp.asarray(length),
         shifted=jnp.zeros(n), off=jnp.asarray(off), uneven=jnp.zeros(()),
-        envelope=lo.losses.logistic.envelope,
+        envelope=envelope,
     )  # fmt: skip
     rho = float(ball_around(points, jnp.asarray(start)))
     assert 0 < rho < 1

@@ -1,5 +1,7 @@
 """Objectives: values, autodiff against SciPy-style differences and against each other."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -213,6 +215,26 @@ def test_an_equinox_module_is_a_theta():
     np.testing.assert_allclose(objective.gradient(fitted.flat), 0.0, atol=1e-9)
 
 
+def test_columns_of_which_a_parameter_has_no_penalty_are_known():
+    x, y = np.random.default_rng(0).normal(size=(9, 3)), np.arange(9) % 3
+    two = np.ones((3, 3))
+    two[1, 2] = 0.0
+    for objective, free in (
+        (lo.softmax(x, y, 1.0), (3,)),
+        (lo.softmax(x, y, two), (2, 3)),
+        (lo.softmax(x, y, two, intercept=False), (2,)),
+        (lo.softmax(x, y, 1.0, intercept=False), ()),
+        (lo.logistic(x, y > 0, [1.0, 0.0, 2.0]), (1, 3)),
+        (lo.logistic(x, y > 0, 0.0), (0, 1, 2, 3)),
+    ):
+        assert objective.free_columns() == free
+        theta = jnp.arange(float(objective.p))
+        found = np.sort(objective.at_columns(theta, free))
+        np.testing.assert_array_equal(
+            found, np.sort(objective.layout.matrix(theta)[:, free], axis=None)
+        )
+
+
 @pytest.mark.parametrize("points", [[9, 10, 11], [7, 8, 9, 10, 11]])
 def test_a_free_parameter_on_its_way_to_infinity_is_no_minimum(points):
     """An intercept of a loss of any theta, once only one class is left; its gradient dies out."""
@@ -223,7 +245,7 @@ def test_a_free_parameter_on_its_way_to_infinity_is_no_minimum(points):
         score = example["x"] @ theta["weight"] + theta["bias"]
         return jax.nn.softplus(score) - example["y"] * score
 
-    free = {"bias": 0.0, "weight": 1.0}
+    free: Any = {"bias": 0.0, "weight": 1.0}
     objective = lo.Objective(loss, data, {"bias": 0.0, "weight": np.zeros(2)}, free)
     fit = lo.fit(objective)
     groups = lo.Groups.from_indices([points, [0, 9]], n=12)

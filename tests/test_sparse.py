@@ -279,6 +279,12 @@ def test_products_serve_where_the_span_does_not(both, monkeypatch):
         lo.fit(lo.logistic(X, Y, l2=0.0))
 
 
+def test_columns_are_written_out_one_by_one(both):
+    at = np.array([7, 0, D])  # the last is the intercept's
+    found = linear(both[0]).design.column(at)
+    np.testing.assert_array_equal(found, np.c_[X.toarray(), np.ones(N)][:, at])
+
+
 def test_the_span_is_left_alone_where_its_products_have_no_room(both):
     with limited(6 * 8 * N**2 - 1):
         assert lo.logistic(X, Y, l2=0.5, weights=S).centred().span is None
