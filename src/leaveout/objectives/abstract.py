@@ -322,15 +322,9 @@ class AbstractObjective(eqx.Module):
     def curvature_along(self, theta, change, v, columns: tuple[int, ...]):
         """Along a change: () the losses' curvature at theta, and that of single free parameters.
 
-        Args:
-            theta: (p).
-            change: (p).
-            v: (n).
-            columns: `free_columns()`.
-
         Returns:
-            () change' H change without the penalty, and (f) the diagonal of H for the K parameters
-            of each of these columns; f = 0 where there are none.
+            () change' H change without the penalty, at theta and v (n), and (f) the diagonal of H
+            for the K parameters of each of these columns, which are `free_columns()`.
         """
 
         def gradient(theta):
@@ -341,20 +335,16 @@ class AbstractObjective(eqx.Module):
             return jax.jvp(gradient, (theta,), (unit,))[1][column]
 
         own = jax.jvp(gradient, (theta,), (change,))[1] @ change
-        if not columns:
-            return own, jnp.ones(0, v.dtype)
         return own, jax.lax.map(alone, np.array(columns, int))
 
     def free_columns(self) -> tuple[int, ...]:
-        """Parameters without penalty, which may run to infinity; none where that is traced.
+        """Few parameters without penalty, which may run to infinity; none if many, or if traced.
 
-        None either where they are many: each costs a product with the Hessian. Of a linear model
-        the columns of its design of which a parameter may be one.
+        Of a linear model columns of its design.
         """
-        if is_traced((self.l2, self.penalised)):
+        if is_traced(self.penalty):
             return ()
-        falls = np.asarray(to_host(self.penalised)) != 0
-        bare = np.flatnonzero(~falls | (float(to_host(self.l2)) == 0))
+        bare = np.flatnonzero(np.asarray(to_host(self.penalty)) == 0)
         return tuple(bare.tolist()) if bare.size <= _FEW else ()
 
     def at_columns(self, values: Float[Array, "p"], columns: tuple[int, ...]) -> Float[Array, "f"]:
