@@ -110,12 +110,6 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "1.0",
         "2.0",
     ): "the unit of a column that is 0 everywhere",
-    (
-        "src/leaveout/objectives/scored.py",
-        "trace = weigh(self.weights, jnp.sum(self.own, axis=1))",
-        "weigh(self.weights, jnp.sum(self.own, axis=1))",
-        "weigh(jnp.sum(self.own, axis=1), self.weights)",
-    ): "a product of numbers, the other way round",
 }
 
 _PARTS = (

@@ -255,6 +255,25 @@ def test_a_free_parameter_on_its_way_to_infinity_is_no_minimum(points):
     assert lo.retrain(same, groups).status.tolist() == [lo.Status.no_minimum, 0]
 
 
+def test_lengths_are_compared_in_the_metric_of_the_hessian_alone(monkeypatch):
+    """Without a factor a change is in units of theta, a pull in those of the gradient."""
+    monkeypatch.setattr("leaveout.fitting.optimum.DENSE", 2)
+    rng = np.random.default_rng(0)
+    data = {"x": rng.normal(size=(2000, 5)), "y": rng.integers(0, 2, 2000).astype(float)}
+
+    def loss(theta, example):
+        score = example["x"] @ theta
+        return jax.nn.softplus(score) - example["y"] * score
+
+    fit = lo.fit(lo.Objective(loss, data, np.zeros(5), 1.0))
+    assert fit.is_bare
+    groups = lo.Groups.from_indices([range(20), range(100, 400), [7]], n=2000)
+    assert lo.retrain(fit, groups).status.tolist() == [0, 0, 0]
+    found = lo.newton(fit, groups, lo.solvers.CG(1e-6))
+    assert found.status.tolist() == [0, 0, 0]
+    assert found.steps.max() <= 5  # as many as parameters
+
+
 def test_selected_entries_are_penalised():
     x, y = sampled("squares")
     free = lo.squares(x, y, l2=1e8, penalised=lo.Linear(np.array([True, False, True]), False))

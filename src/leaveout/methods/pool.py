@@ -377,7 +377,7 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     felt = force > _floor(problem.fit)  # else nothing leaves but rounding
-    left, length = solution.residual, _own_length(state, along[0])
+    left, length = solution.residual, _own_length(state, along[0], problem.fit.is_bare)
     of = force if problem.fit.is_bare else measured(force, jnp.linalg.norm(state.point, axis=1))
     residual = jnp.where(felt, left / jnp.where(felt, of, 1.0), 0.0)
     short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
@@ -395,13 +395,15 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     return replicate(Solution(change, residual, solution.steps, status))
 
 
-def _own_length(state: lbfgs.State, curvature):
+def _own_length(state: lbfgs.State, curvature, bare: bool):
     """(b) |H(w) u| along u, or |u|: a gradient that is a share of it leaves that of the change.
 
-    The former is the shorter where curvature leaves, the latter where it comes.
+    The former is the shorter where curvature leaves, the latter where it comes, in coordinates of
+    H; in `bare` ones they are no lengths of one kind.
     """
     size = jnp.linalg.norm(state.point, axis=1)
-    return jnp.minimum(curvature / jnp.where(size > 0, size, 1.0), size)
+    pull = curvature / jnp.where(size > 0, size, 1.0)
+    return pull if bare else jnp.minimum(pull, size)
 
 
 def _running_away(state: lbfgs.State, curvature, left, whole, tolerance: float):
@@ -412,7 +414,8 @@ def _running_away(state: lbfgs.State, curvature, left, whole, tolerance: float):
         jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(curvature, 0.0))
     )
     # the gradient of a parameter on its way to infinity dies out together with its curvature
-    gone = (left < max(10 * tolerance, 1e-10) * whole[None]) & (whole[None] > 0)
+    share = min(max(10 * tolerance, 1e-10), 1e-3)  # below 0 it is no minimum of another kind
+    gone = (jnp.abs(left) < share * whole[None]) & (whole[None] > 0)
     return stepping | jnp.any(gone, axis=1)
 
 

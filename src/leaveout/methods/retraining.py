@@ -145,7 +145,8 @@ def retrain(
 
     Returns:
         value (g p) in units of theta; residual is the gradient that remains relative to the one
-        the removal caused, in the norm of H^-1; steps counts evaluations of value and gradient.
+        the removal caused (see `Retrain.tolerance`), in the norm of H^-1; steps counts evaluations
+        of value and gradient.
 
     Raises:
         ValueError: if `groups` was made for another number of examples.

@@ -35,8 +35,8 @@ class CG:
     range; the smallest solution (in the preconditioner's metric) is returned otherwise.
 
     Attributes:
-        rtol: residual at which a lane is done, as a share of b, or of 8 times the solution where
-            that is the shorter: points that come with a large leverage.
+        rtol: residual at which a lane is done, as a share of b; with a factor of H, or of 8 times
+            the solution where that is the shorter: points that come with a large leverage.
         max_steps: steps after which a lane is given up; default 10 p.
         truncate: stopping at max_steps is what is wanted, so that a lane has converged there.
 
@@ -64,7 +64,7 @@ class CG:
     def near(self, expansion, factor, apply):
         """The map b to rows of A^-1 b, in the metric of H; `apply` is A, a map of rows."""
         precondition = _near(expansion) if factor is None else factor.solve
-        return lambda b: self.solve(apply, precondition, b)
+        return lambda b: self.solve(apply, precondition, b, metric=factor is not None)
 
     def by_rows(self, factor, taken):
         """The map b to rows of (H - X' diag(taken) X)^-1 b, for a factor that holds X's rows.
@@ -78,13 +78,17 @@ class CG:
         lose = seen_through(factor.rows, taken)
 
         def solve(b) -> Solution:
-            solution = self.solve(lambda u: u - lose(u), lambda b: b, factor.whiten(b))
+            white = factor.whiten(b)
+            solution = self.solve(lambda u: u - lose(u), lambda b: b, white, metric=True)
             return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
 
         return solve
 
-    def solve(self, apply, precondition, b) -> Solution:
-        """Rows of A^-1 b for the map `apply` of rows, A the same or another for every row."""
+    def solve(self, apply, precondition, b, *, metric: bool = False) -> Solution:
+        """Rows of A^-1 b for the map `apply` of rows, A the same or another for every row.
+
+        With `metric` the preconditioner is H^-1, so that lengths of b and x can be compared.
+        """
         rtol = reachable(self.rtol, b.dtype)
         most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
         z = precondition(b)
@@ -115,7 +119,8 @@ class CG:
             along = jnp.where(go, turn * (along + gone * girth), along)
             girth = jnp.where(go, new + turn**2 * girth, girth)
             energy = jnp.where(go, new, energy)
-            goal = jnp.maximum(0.1 * rtol * measured(force, _root(square)), floor)
+            beside = measured(force, _root(square)) if metric else force
+            goal = jnp.maximum(0.1 * rtol * beside, floor)
             running = go & (energy > goal**2)
             return (
                 count + 1, x, r, z, direction, girth, along, square, energy, steps + go,
@@ -129,7 +134,8 @@ class CG:
         )  # fmt: skip
         found = jax.lax.while_loop(unfinished, step, start)
         _, x, *_, square, _, steps, flat, running = found
-        residual = relative(b - apply(x), b, precondition, _root(square))
+        length = _root(square) if metric else jnp.inf
+        residual = relative(b - apply(x), b, precondition, length)
         status = jnp.where(flat, Status.singular, Status.converged)
         if self.truncate:
             rtol = jnp.inf
