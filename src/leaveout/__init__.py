@@ -22,7 +22,8 @@ if _TYPE_CHECKING:  # what is loaded when it is asked for: see `_OFFERED`
     from leaveout.analysis.games import Banzhaf, Beta, Shapley
     from leaveout.analysis.jackknife import jackknife
     from leaveout.analysis.null import Null, Standing, Within
-    from leaveout.analysis.sets import Extreme, Flips, extreme, flips
+    from leaveout.analysis.sets import extreme, flips
+    from leaveout.analysis.sets_found import Extreme, Flips
     from leaveout.analysis.trust import Light, Trust, trust
     from leaveout.analysis.valuation import value
     from leaveout.analysis.values import Values
@@ -193,7 +194,8 @@ _OFFERED = {
     "leaveout.analysis.games": "Banzhaf Beta Shapley",
     "leaveout.analysis.jackknife": "jackknife",
     "leaveout.analysis.null": "Null Standing Within",
-    "leaveout.analysis.sets": "Extreme Flips extreme flips",
+    "leaveout.analysis.sets": "extreme flips",
+    "leaveout.analysis.sets_found": "Extreme Flips",
     "leaveout.analysis.trust": "Light Trust trust",
     "leaveout.analysis.valuation": "value",
     "leaveout.analysis.values": "Values",

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from leaveout.analysis.sets import Extreme, Flips
+from leaveout.analysis.sets_found import Extreme, Flips
 from leaveout.plot.style import (
     LINES,
     NEUTRAL,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from leaveout import measures, plot
-from leaveout.analysis.sets import Extreme, Flips, extreme, flips
+from leaveout.analysis.sets import extreme, flips
+from leaveout.analysis.sets_found import Extreme, Flips
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.optimum import fit
 from leaveout.groups import Groups

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from leaveout.analysis.sets import Extreme, Flips
+from leaveout.analysis.sets_found import Extreme, Flips
 from leaveout.studies.cli.own import asked
 from leaveout.studies.cli.progress import Bars, teller, words, wrote
 from leaveout.studies.datasets import Dataset
