@@ -115,8 +115,8 @@ class _Case:
         """Everyone's scores, by every truth; only ours where no rival is installed."""
         halves, n = self.size.halves, self.data.n
         rng = generator(jax.random.key(1))
-        masks = np.stack([_mask(rng.choice(n, n // 2, replace=False), n) for _ in range(halves)])
-        groups = lo.Groups.from_masks(masks)
+        halved = [rng.choice(n, n // 2, replace=False) for _ in range(halves)]
+        groups = lo.Groups.from_indices(halved, n=n, kind="half")
         lo.effects(self.run, groups[:2], self.measure, lo.Retrain())  # compiles
         begin = time.process_time()
         actual = lo.effects(self.run, groups, self.measure, lo.Retrain())
@@ -133,7 +133,7 @@ class _Case:
             print(f"skipped: {error}")
         else:
             yield shape | {"what": "a training of half, dattri's loop", "seconds": seconds}
-            groups = groups + lo.Groups.from_masks(others)
+            groups = groups + others
             truth = dataclasses.replace(
                 _like(actual, values), groups=groups[halves:], method="dattri's loop"
             )
@@ -143,16 +143,17 @@ class _Case:
             for question, score in _scored(answer, actual, truth):
                 yield row | {"truth": question, **score}
 
-    def _loop(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Measures (h m) by dattri's loop, who has left (h n), the processor's seconds of one."""
-        halves = self.size.halves
+    def _loop(self) -> tuple[np.ndarray, lo.Groups, float]:
+        """Measures (h m) by dattri's loop, who has left, the processor's seconds of one."""
+        halves, n = self.size.halves, self.data.n
         with self._worker("dattri_network") as dattri:
             spent = dattri.ask(
                 what="retrain", batch=self.setup.batch, epochs=self.setup.epochs, subsets=halves,
                 dropout=_DROPOUT.get(self.name, 0.0),
             )["processor"]  # fmt: skip
             found = dattri.answer()
-        others = np.stack([~_mask(kept, self.data.n) for kept in found["kept"]])
+        gone = [np.setdiff1d(np.arange(n), kept) for kept in found["kept"]]
+        others = lo.Groups.from_indices(gone, n=n, kind="half")
         return found["values"].astype(float), others, spent / halves
 
     def _answers(self, groups: lo.Groups) -> Iterator[_Answer]:
@@ -239,12 +240,6 @@ def _scored(
 
 def _outputs(query) -> lo.measures.Measure:
     return lo.measures.prediction(query[0])
-
-
-def _mask(indices: np.ndarray, n: int) -> np.ndarray:
-    mask = np.zeros(n, bool)
-    mask[indices] = True
-    return mask
 
 
 def _asked(worker: Worker, **request) -> tuple[np.ndarray, float]:

@@ -25,7 +25,6 @@ class Problem:
         self.widths = [int(width) for width in arrays["widths"]]
         self.classes = self.widths[-1] > 1
         self.decay, self.rate = float(arrays["decay"]), float(arrays["rate"])
-        self.arrays = arrays
         self.train = self._set(arrays["x"], arrays["y"])
         self.query = self._set(arrays["x_query"], arrays["y_query"])
 
@@ -37,9 +36,10 @@ class Problem:
         """A network as torch draws it."""
         layers = []
         for i, (inner, outer) in enumerate(pairwise(self.widths)):
-            layers += [nn.ReLU(), nn.Dropout(dropout)] if i else []
+            layers += [nn.ReLU()] if i else []
+            layers += [nn.Dropout(dropout)] if i and dropout else []
             layers.append(nn.Linear(inner, outer))
-        return nn.Sequential(*[each for each in layers if dropout or not _idle(each)])
+        return nn.Sequential(*layers)
 
     def model(self, theta):
         """The network of a theta."""
@@ -68,10 +68,6 @@ class Problem:
         own = nn.functional.one_hot(y.reshape(-1), self.widths[-1]).bool()
         true = torch.where(own, scores, torch.zeros_like(scores)).sum(1)
         return true - torch.where(own, torch.full_like(scores, -1e30), scores).logsumexp(1)
-
-
-def _idle(layer):
-    return isinstance(layer, nn.Dropout)
 
 
 def timed(function):

@@ -357,9 +357,9 @@ def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs
         own, some = (None if part is None else part[rows] for part in (turn, l2))
         return _turned(problem, own).function(jnp.take(v, rows, axis=v.ndim - 2), some)(u)
 
-    beside = 0.0 if problem.fit.is_bare else BESIDE * tolerance  # in coordinates of H alone
-    floor = _floor(problem.fit)
-    goals = {"enough": enough, "relative": tolerance, "floor": floor, "beside": beside}
+    goals = {"enough": enough, "relative": tolerance, "floor": _floor(problem.fit)}
+    if not problem.fit.is_bare:
+        goals["beside"] = BESIDE * tolerance
     state = lbfgs.advance(function, state, most, **goals, widths=_widths(len(state.step)))
     return jax.tree.map(lambda leaf: constrain(leaf, "groups"), state)
 
@@ -377,9 +377,13 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     felt = force > _floor(problem.fit)  # else nothing leaves but rounding
-    left, length = solution.residual, _own_length(state, along[0], problem.fit.is_bare)
-    of = force if problem.fit.is_bare else measured(force, jnp.linalg.norm(state.point, axis=1))
+    size = jnp.linalg.norm(state.point, axis=1)
+    pull = along[0] / jnp.where(size > 0, size, 1.0)  # |H(w) u| along u
+    # no lengths of one kind but in coordinates of H: there |u| is the shorter where curvature comes
+    size = jnp.inf if problem.fit.is_bare else size
+    left, of, length = solution.residual, measured(force, size), jnp.minimum(pull, size)
     residual = jnp.where(felt, left / jnp.where(felt, of, 1.0), 0.0)
+    # a gradient that is a share of that length leaves that share of the change
     short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
     reached = residual <= jnp.maximum(2 * tolerance, 1e-9)  # else the floor was, before the goal
     short |= reached & (left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length)
@@ -393,17 +397,6 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
     residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
     return replicate(Solution(change, residual, solution.steps, status))
-
-
-def _own_length(state: lbfgs.State, curvature, bare: bool):
-    """(b) |H(w) u| along u, or |u|: a gradient that is a share of it leaves that of the change.
-
-    The former is the shorter where curvature leaves, the latter where it comes, in coordinates of
-    H; in `bare` ones they are no lengths of one kind.
-    """
-    size = jnp.linalg.norm(state.point, axis=1)
-    pull = curvature / jnp.where(size > 0, size, 1.0)
-    return pull if bare else jnp.minimum(pull, size)
 
 
 def _running_away(state: lbfgs.State, curvature, left, whole, tolerance: float):

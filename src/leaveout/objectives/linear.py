@@ -447,9 +447,7 @@ class LinearObjective(AbstractScores):
         """Columns of the design of which a parameter has no penalty; all where that is traced."""
         if is_traced(self.penalty):
             return tuple(range(self.layout.width))
-        falls = np.asarray(to_host(self.penalised)) != 0
-        bare = ~falls | (float(to_host(self.l2)) == 0)
-        rows = np.zeros(self.p, bool)
+        bare, rows = np.asarray(to_host(self.penalty)) == 0, np.zeros(self.p, bool)
         rows[self.layout.order()] = bare  # one row of the design's columns an output
         return tuple(np.flatnonzero(rows.reshape(self.outputs, -1).any(axis=0)).tolist())
 

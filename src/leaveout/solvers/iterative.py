@@ -106,9 +106,8 @@ class CG:
             # a direction without curvature, beside the preconditioner's: b cannot be reached
             dead = running & ~(curvature > 10 * jnp.finfo(b.dtype).eps * girth)
             go = running & ~dead
-            length = jnp.where(go, energy / jnp.where(go, curvature, 1.0), 0.0)[:, None]
-            x, r = x + length * direction, r - length * image
-            gone = length[:, 0]
+            gone = jnp.where(go, energy / jnp.where(go, curvature, 1.0), 0.0)
+            x, r = x + gone[:, None] * direction, r - gone[:, None] * image
             square += 2 * gone * along + gone**2 * girth
             z = jnp.where(go[:, None], precondition(r), z)
             new = jnp.sum(r * z, axis=1)
