@@ -4,6 +4,8 @@ import warnings
 
 import jax
 import jax.numpy as jnp
+import lineax as lx
+import mpmath
 import numpy as np
 import pytest
 
@@ -66,6 +68,36 @@ def test_a_point_that_comes_with_a_large_leverage_does_not_hide_the_rest(method)
     truth = np.stack([refitted(s - one) - refitted(s) for one in w])
     assert not found.status.any()
     np.testing.assert_allclose(found.value, truth, rtol=0, atol=1e-7 * np.abs(truth).max())
+
+
+OTHERS = lo.solvers.Cholesky(), lo.solvers.LowRank(), lo.solvers.Refined(), lx.LU(), lx.CG(0, 1e-13)
+
+
+@pytest.mark.parametrize("solver", OTHERS, ids=lambda solver: type(solver).__name__)
+def test_every_solver_says_where_a_leverage_leaves_no_digits(solver):
+    """A residual of 1e-16 of the pull is 1e-2 of the change, at a leverage of 1e14."""
+    rng = np.random.default_rng(0)
+    x, y, s = rng.normal(size=(16, 20)), rng.normal(size=16), np.ones(16)
+    x[0] *= 1e5
+    s[[0, 4]] = 0.0
+    w = np.zeros((2, 16))
+    w[0, [0, 4]] = -0.6, -0.3
+    w[1, 5] = 1.0
+    fit = lo.fit(lo.squares(x, y, l2=1e-3, weights=s, intercept=False))
+    found = lo.newton(fit, lo.Groups.from_weights(w), solver)
+
+    def refitted(v):
+        rows, diagonal = mpmath.matrix(x.tolist()), mpmath.diag(v.tolist())
+        left = rows.T * diagonal * rows + mpmath.mpf(1e-3) * mpmath.eye(20)
+        return mpmath.lu_solve(left, rows.T * diagonal * mpmath.matrix(y.tolist()))
+
+    with mpmath.workdps(50):
+        change = [refitted(s - one) - refitted(s) for one in w]
+        truth = np.array([[float(entry) for entry in row] for row in change])
+    error = np.abs(found.value - truth).max(axis=1) / np.abs(truth).max(axis=1)
+    assert error[0] > 1e-3
+    assert error[1] < 1e-7
+    assert found.status.astype(bool).tolist() == [True, False]
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ from leaveout.solvers.factor import (
     hessian_of_lists,
     is_definite,
     judge,
+    left_over,
+    measured,
     reachable,
     relative,
     unit_diagonal,
@@ -95,7 +97,7 @@ class Cholesky:
         def solve(b) -> Solution:
             x, error = over_lanes(lambda lane: lane, one, (lower, definite, b), batch)
             x, error, status = _mend(expansion, block, b, x, error, definite)
-            residual = relative(error, b, factor.solve)
+            residual = left_over(error, b, factor, x)
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -253,9 +255,9 @@ class LowRank:
             x, error = over_lanes(lambda lane: (*seen(lane[0]), *lane[1:]), one, inputs, batch)
             good = _regular(lu) & jnp.all(jnp.isfinite(x), axis=1)
             x, error = jnp.where(good[:, None], x, 0.0), jnp.where(good[:, None], error, b)
-            good &= relative(error, b, factor.solve) <= reachable(self.rtol, b.dtype)
+            good &= left_over(error, b, factor, x) <= reachable(self.rtol, b.dtype)
             x, error, status = _mend(expansion, block, b, x, error, good)
-            residual = relative(error, b, factor.solve)
+            residual = left_over(error, b, factor, x)
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -295,16 +297,21 @@ class LowRank:
             start = factor.whiten(b)
             inputs = lanes, lu, pivots, start
             u, error = over_lanes(lambda lane: (*seen(lane[0]), *lane[1:]), one, inputs, batch)
-            size, left = jnp.linalg.norm(start, axis=1), jnp.linalg.norm(error, axis=1)
-            reached = left <= reachable(self.rtol, b.dtype) * size
+            left, beside = jnp.linalg.norm(error, axis=1), _beside(start, u)
+            reached = left <= reachable(self.rtol, b.dtype) * beside
             good = _regular(lu) & jnp.all(jnp.isfinite(u), axis=1) & reached
             x = jnp.where(good[:, None], factor.unwhiten(jnp.where(good[:, None], u, 0.0)), 0.0)
             error = jnp.where(good[:, None], error @ factor.lower.T, b)
             x, error, status = _mend(expansion, block, b, x, error, good)
-            residual = relative(error, b, factor.solve)
+            residual = left_over(error, b, factor, x)
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
+
+
+def _beside(start, u):
+    """What is `measured` of solutions u of right-hand sides `start`, both whitened."""
+    return measured(jnp.linalg.norm(start, axis=1), jnp.linalg.norm(u, axis=1))
 
 
 def _regular(lu):

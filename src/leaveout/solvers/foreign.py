@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import jax.numpy as jnp
 
 from leaveout.runtime.sharding import over_lanes
-from leaveout.runtime.solution import Status
-from leaveout.solvers.factor import full_matrix, judge, reachable, relative
+from leaveout.runtime.solution import Solution, Status
+from leaveout.solvers.factor import full_matrix, judge, judged_again, reachable, relative
 
 __all__ = ["Lineax"]
 
@@ -41,12 +41,17 @@ class Lineax:
     def full(self, expansion, factor, b):
         """Rows of H^-1 b."""
         matrix = full_matrix(expansion)
-        return self._solve(lambda _: matrix, b, b)
+        return self._solve(lambda _: matrix, b, b)[0]
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
         left = block.left(expansion.weights)
-        return lambda b: self._solve(lambda v: full_matrix(expansion, v), left, b)
+
+        def solve(b) -> Solution:
+            found, error = self._solve(lambda v: full_matrix(expansion, v), left, b)
+            return found if factor is None else judged_again(found, error, b, factor, self.rtol)
+
+        return solve
 
     def _solve(self, matrix, lanes, b):
         import lineax as lx
@@ -61,11 +66,11 @@ class Lineax:
             answer = lx.linear_solve(operator, right / scale, self.solver, throw=False)
             x = answer.value / scale
             failed = answer.result != lx.RESULTS.successful
-            return x, (right - left @ x) / scale, right / scale, failed
+            return x, right - left @ x, scale, failed
 
-        x, error, size, failed = over_lanes(
+        x, error, scale, failed = over_lanes(
             lambda lane: (matrix(lane[0]), lane[1]), solve, (lanes, b), None
         )
         status = jnp.where(failed, Status.stalled, Status.converged)
-        residual = relative(error, size, lambda v: v)
-        return judge(x, residual, reachable(self.rtol, b.dtype), status)
+        residual = relative(error / scale, b / scale, lambda v: v)
+        return judge(x, residual, reachable(self.rtol, b.dtype), status), error

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from leaveout.runtime.sharding import over_lanes
+from leaveout.runtime.solution import Solution
 from leaveout.solvers.direct import together
 from leaveout.solvers.factor import (
     Factor,
@@ -14,6 +15,7 @@ from leaveout.solvers.factor import (
     apply_reduced,
     full_matrix,
     hessian_of_lists,
+    judged_again,
     unit_diagonal,
 )
 from leaveout.solvers.iterative import CG
@@ -67,7 +69,14 @@ class Refined:
         lower, scale = over_lanes(leaves, lambda own: _rough(whole - own), lanes, batch)
         apply = apply_reduced(expansion, block.left(expansion.weights))
         each = jax.vmap(lambda own, r: Factor(own).solve(r[None])[0])
-        return lambda b: self._conjugate(apply, partial(each, lower), scale, b)
+
+        def solve(b) -> Solution:
+            found = self._conjugate(apply, partial(each, lower), scale, b)
+            if factor is None:
+                return found
+            return judged_again(found, b - apply(found.value), b, factor, self.rtol)
+
+        return solve
 
     def _conjugate(self, apply, solve, scale, b):
         """CG on `apply`, preconditioned by `solve` in float32, in coordinates of unit diagonal."""
