@@ -6,11 +6,12 @@ itself; that of *the algorithm* is the mean over seeds; and *dattri's* is what i
 halves of its own: each trained once, from its own start and order, with the published dropout.
 Scored is the LDS of effects on margins, or outputs of a regression.
 
-dattri (influence by CG, TracIn over checkpoints of the run, TRAK with one and ten models) and
-kronfluence (EK-FAC) get the very thetas of the run, all data in one batch where dattri would else
-add up inverse Hessians, and dampings around the one that follows from the recipe: the best of them
-*by the truth* is more than a user could know. Costs are seconds of the processor for all seeds, and
-the same over those of a training (of all examples, compiled) in the same run.
+dattri (influence by CG, TracIn over checkpoints, TRAK) and kronfluence (EK-FAC) get the very thetas
+of the run, each seed's own, all data in one batch where dattri would else add up inverse Hessians,
+and dampings around the one that follows from the recipe: the best of them *by the truth* is more
+than a user could know. TRAK of several models gets trainings of other starts, whose sum answers for
+every seed; they are in its cost. Costs are seconds of the processor for all seeds, compiled and
+read, and the same in trainings (of all examples, compiled, in the same run).
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ import numpy as np
 
 import leaveout as lo
 from benchmarks.harness import record
+from benchmarks.peers import environments
 from benchmarks.peers.worker import PeerError, Worker
 from leaveout.runtime.options import generator
 from leaveout.studies.networks import setups
@@ -80,12 +82,16 @@ class _Answer:
         by_seed: effects, of halves of the run's and then of dattri's.
         seconds: of the processor, of all seeds.
         note: what was chosen.
+        models: trainings that it needs beside the run.
+        flagged: halves of the run whose answer carries a warning.
     """
 
     method: str
     by_seed: np.ndarray
     seconds: float
     note: str = ""
+    models: int = 0
+    flagged: int = 0
 
 
 class _Case:
@@ -139,7 +145,8 @@ class _Case:
             )
         for answer in self._answers(groups):
             row = shape | {"method": answer.method, "note": answer.note, "seconds": answer.seconds}
-            row["trainings"] = answer.seconds / (a_training * self.size.seeds)
+            row |= {"models": answer.models, "flagged": answer.flagged}
+            row["trainings"] = answer.models + answer.seconds / a_training
             for question, score in _scored(answer, actual, truth):
                 yield row | {"truth": question, **score}
 
@@ -166,13 +173,18 @@ class _Case:
                 print(f"skipped: {error}")
 
     def _ours(self, groups: lo.Groups) -> Iterator[_Answer]:
+        halves = self.size.halves
+        mine, others = groups[:halves], groups[halves:]
         for method in self.size.methods:
+            # what is not timed compiles
+            rest = lo.effects(self.run, others if len(others) else mine, self.measure, method)
             begin = time.process_time()
-            found = lo.effects(self.run, groups, self.measure, method)
+            found = lo.effects(self.run, mine, self.measure, method)
             spent = time.process_time() - begin
-            assert found.seeds is not None
+            by_seed = np.concatenate([_by_seed(found), _by_seed(rest)[:, : len(others)]], axis=1)
             last = "curvature of the last layer" if method in _WIDE[1:] else ""
-            yield _Answer(found.method, found.seeds, spent, last)
+            flagged = int(np.count_nonzero(found.status))
+            yield _Answer(found.method, by_seed, spent, last, flagged=flagged)
 
     def _by_dattri(self, w: np.ndarray) -> Iterator[_Answer]:
         damping, seeds = self.recipe.damping(), range(self.size.seeds)
@@ -185,12 +197,20 @@ class _Case:
                     for s in seeds
                 ]
                 yield _summed("dattri, influence by CG", w, found, _damped(times))
-            found = [_asked(dattri, what="tracin")] * len(seeds)
-            way = f"{len(self.arrays['way'])} checkpoints of the first seed"
-            yield _summed("dattri, TracIn", w, found, way)
-            for models in dict.fromkeys((1, self.size.models)):
-                found = [_asked(dattri, what="trak", models=models, dimensions=_DIMENSIONS)]
-                yield _summed("dattri, TRAK", w, found * len(seeds), f"{models} models")
+            found = [_asked(dattri, what="tracin", seed=s) for s in seeds]
+            stops = f"{self._stops} checkpoints"
+            yield _summed("dattri, TracIn", w, found, stops)
+            for times in (0.0, *_TIMES):
+                trak = functools.partial(
+                    _asked, dattri, what="trak", dimensions=_DIMENSIONS,
+                    regularization=times * damping * self.data.n,
+                )  # fmt: skip
+                found = [trak(seeds=[s]) for s in seeds]
+                yield _summed("dattri, TRAK", w, found, f"of each seed, {_damped(times)}")
+                models = self.size.models
+                found = [trak(models=models)] * len(seeds)
+                note = f"{models} models, {_damped(times)}"
+                yield _summed("dattri, TRAK", w, found, note, models)
 
     def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
         damping, seeds = self.recipe.damping(), range(self.size.seeds)
@@ -201,20 +221,26 @@ class _Case:
 
     def _worker(self, script: str) -> Worker:
         """A rival at work on this run."""
-        return Worker(script, "torch", self.arrays, _LIMIT)
+        made = environments.python("torch") is not None
+        return Worker(script, "torch", self.arrays if made else {}, _LIMIT)
+
+    @property
+    def _stops(self) -> int:
+        """Checkpoints."""
+        return min(_CHECKPOINTS, self.setup.epochs)
 
     @functools.cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """What rivals are given: data, thetas of the run, on its way, and of other starts."""
-        setup, data = self.setup, self.data
-        stops = min(_CHECKPOINTS, setup.epochs)
-        way = [self.trained(1, epochs=setup.epochs * (i + 1) // stops).theta for i in range(stops)]
-        outputs, double = (data.outputs, 1.0) if data.labelled else (1, 2.0)
+        setup, data, seeds = self.setup, self.data, self.size.seeds
+        ends = [setup.epochs * (i + 1) // self._stops for i in range(self._stops)]
+        way = [self.trained(seeds, epochs=end).theta for end in ends]
         arrays = {
             "x": data.x, "y": data.y, "x_query": self.query[0], "y_query": self.query[1],
-            "widths": (data.d, *setup.hidden, outputs), "final": self.run.theta,
-            "way": np.concatenate(way), "many": self.trained(self.size.models, key=1).theta,
-            "rate": double * setup.rate, "decay": float(self.objective.l2) / data.n,
+            "widths": (data.d, *setup.hidden, data.outputs if data.labelled else 1),
+            "final": self.run.theta, "way": np.stack(way, axis=1),
+            "many": self.trained(self.size.models, key=1).theta,
+            "rate": setups.rate(data, setup), "decay": float(self.objective.l2) / data.n,
         }  # fmt: skip
         return {name: np.asarray(array) for name, array in arrays.items()}
 
@@ -238,6 +264,12 @@ def _scored(
             yield question, {key: getattr(score, key) for key in keys} | {"ceiling": ceiling}
 
 
+def _by_seed(effects: lo.Effects) -> np.ndarray:
+    """Effects (s g m)."""
+    assert effects.seeds is not None
+    return effects.seeds
+
+
 def _outputs(query) -> lo.measures.Measure:
     return lo.measures.prediction(query[0])
 
@@ -249,14 +281,14 @@ def _asked(worker: Worker, **request) -> tuple[np.ndarray, float]:
 
 
 def _damped(times: float) -> str:
-    return f"{times:g} times the recipe's damping"
+    return f"{times:g} times the recipe's damping" if times else "undamped"
 
 
-def _summed(name: str, w: np.ndarray, found: list, note: str) -> _Answer:
+def _summed(name: str, w: np.ndarray, found: list, note: str, models: int = 0) -> _Answer:
     """Effects (s g m) of groups, as sums of scores, one answer a seed."""
     distinct = {id(scores): seconds for scores, seconds in found}  # one may serve all seeds
     by_seed = np.stack([w @ scores for scores, _ in found])
-    return _Answer(name, by_seed, sum(distinct.values()), note)
+    return _Answer(name, by_seed, sum(distinct.values()), note, models)
 
 
 def _like(effects: lo.Effects, value: np.ndarray) -> lo.Effects:

@@ -48,14 +48,18 @@ def prepare(arrays):
         found.cache(train)
         return found.attribute(train, query)
 
-    def by_tracin():
-        task = AttributionTask(loss, model, states(arrays["way"]), measured)
-        rates = torch.full((len(arrays["way"]),), problem.rate)
+    def by_tracin(seed):
+        way = arrays["way"][seed]
+        task = AttributionTask(loss, model, states(way), measured)
+        rates = torch.full((len(way),), problem.rate)
         found = TracInAttributor(task, rates, normalized_grad=False)
         found.projector_kwargs = None  # exact products
         return found.attribute(train, query)
 
-    def by_trak(models, dimensions):
+    def by_trak(dimensions, regularization, seeds=None, models=None):
+        """Of the run's seeds, or of as many models of other starts."""
+        thetas = arrays["final"][seeds] if models is None else arrays["many"][:models]
+
         def left(parameters, data):
             """1 less the residual of an example, as dattri asks for it."""
             x, y = data
@@ -64,10 +68,11 @@ def prepare(arrays):
                 return torch.exp(-problem.loss(scores, y))
             return 1 - (y.reshape(-1) - scores.reshape(-1)).squeeze()
 
-        task = AttributionTask(measured, model, states(arrays["many"][:models]))
+        task = AttributionTask(measured, model, states(thetas))
         found = TRAKAttributor(
-            task, left, projector_kwargs={"proj_dim": dimensions, "device": "cpu"}
-        )
+            task, left, projector_kwargs={"proj_dim": dimensions, "device": "cpu"},
+            regularization=regularization,
+        )  # fmt: skip
         found.cache(train)
         return -found.attribute(query)
 

@@ -23,6 +23,7 @@ __all__ = [
     "features",
     "named",
     "objective",
+    "rate",
     "recipe",
     "whole",
 ]
@@ -166,18 +167,23 @@ def objective(data: Dataset, setup: Setup) -> Network:
     return network(init, loss, examples, half * setup.decay * data.n, apply=apply)
 
 
+def rate(data: Dataset, setup: Setup) -> float:
+    """Of learning, of the loss that `objective` has; Adam's does not depend on its scale."""
+    return setup.rate if data.labelled or setup.variant == "adam" else 2 * setup.rate
+
+
 def recipe(data: Dataset, setup: Setup) -> Recipe:
     """How it is trained."""
     import optax
 
-    steps, double = setup.steps(data.n), 1.0 if data.labelled or setup.variant == "adam" else 2.0
-    rate: Any = double * setup.rate
+    steps = setup.steps(data.n)
+    learning: Any = rate(data, setup)
     if setup.cosine:
-        rate = optax.cosine_decay_schedule(rate, steps)
+        learning = optax.cosine_decay_schedule(learning, steps)
     optimiser = (
-        optax.adam(rate, eps_root=_ROOT)
+        optax.adam(learning, eps_root=_ROOT)
         if setup.variant == "adam"
-        else optax.sgd(rate, momentum=_MOMENTUM)
+        else optax.sgd(learning, momentum=_MOMENTUM)
     )
     return Recipe(optimiser, steps=steps, batch=setup.batch, normaliser=NORMALISER)
 
