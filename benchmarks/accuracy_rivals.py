@@ -182,9 +182,9 @@ class _Case:
             found = lo.effects(self.run, mine, self.measure, method)
             spent = time.process_time() - begin
             by_seed = np.concatenate([_by_seed(found), _by_seed(rest)[:, : len(others)]], axis=1)
-            last = "curvature of the last layer" if method in _WIDE[1:] else ""
+            name = f"{found.method}, last layer" if method in _WIDE[1:] else found.method
             flagged = int(np.count_nonzero(found.status))
-            yield _Answer(found.method, by_seed, spent, last, flagged=flagged)
+            yield _Answer(name, by_seed, spent, flagged=flagged)
 
     def _by_dattri(self, w: np.ndarray) -> Iterator[_Answer]:
         damping, seeds = self.recipe.damping(), range(self.size.seeds)
@@ -206,11 +206,10 @@ class _Case:
                     regularization=times * damping * self.data.n,
                 )  # fmt: skip
                 found = [trak(seeds=[s]) for s in seeds]
-                yield _summed("dattri, TRAK", w, found, f"of each seed, {_damped(times)}")
+                yield _summed("dattri, TRAK", w, found, _damped(times))
                 models = self.size.models
                 found = [trak(models=models)] * len(seeds)
-                note = f"{models} models, {_damped(times)}"
-                yield _summed("dattri, TRAK", w, found, note, models)
+                yield _summed(f"dattri, TRAK of {models}", w, found, _damped(times), models)
 
     def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
         damping, seeds = self.recipe.damping(), range(self.size.seeds)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from leaveout import plot
 
 __all__ = ["draw"]
@@ -19,6 +21,7 @@ def draw(folder: Path) -> list[Path]:
         "accuracy_damping": _damping,
         "accuracy_leave_one_out": _leave_one_out,
         "accuracy_recipes": _recipes,
+        "accuracy_rivals": _rivals,
         "accuracy_sets": _sets,
         "accuracy_values": _values,
         "speed_methods": _speed,
@@ -194,6 +197,53 @@ def _leave_one_out(rows: list[dict]):
         ax.grid(alpha=0.3)
     axes[0, 1].legend(fontsize=8, frameon=False, loc="lower right")
     return figure
+
+
+def _rivals(rows: list[dict]):
+    """LDS against cost, a row a data set, a column a truth; filled marks are ours."""
+    rows = [row for row in rows if "truth" in row]
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    truths = list(dict.fromkeys(row["truth"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    figure, axes = plot.canvas(len(names), len(truths))
+    for line, name in zip(axes, names, strict=True):
+        for ax, truth in zip(line, truths, strict=True):
+            mine = [row for row in rows if row["data"] == name and row["truth"] == truth]
+            _by_cost(ax, mine, methods)
+            ax.set(title=f"{name}, by {truth}")
+    figure.legend(
+        *_entries(axes), fontsize=8, frameon=False, loc="outside lower center", ncols=4
+    )  # fmt: skip
+    return figure
+
+
+def _by_cost(ax, rows: list[dict], methods: list[str]) -> None:
+    """A line a method, over what was tried of its damping."""
+    for i, method in enumerate(methods):
+        mine = [row for row in rows if row["method"] == method]
+        if mine:
+            ours = ", " not in method or method.endswith("last layer")
+            cost, score = [row["trainings"] for row in mine], [row["value"] for row in mine]
+            ax.errorbar(
+                cost, score, np.abs([[r["value"] - r[k] for r in mine] for k in ("low", "high")]),
+                fmt="osDP^v*X"[i % 8], color=f"C{i % 10}", label=method, linewidth=0.8,
+                markerfacecolor=f"C{i % 10}" if ours else "white",
+            )  # fmt: skip
+    ceilings = {row["ceiling"] for row in rows if row.get("ceiling") is not None}
+    for ceiling in ceilings:
+        ax.axhline(ceiling, color="k", linestyle=":", label="ceiling of noise")
+    ax.set(xscale="log", xlabel="cost, in trainings", ylabel="LDS", ylim=(-0.2, 1.03))
+    ax.xaxis.set_minor_formatter(lambda *_: "")
+    ax.grid(alpha=0.3)
+
+
+def _entries(axes) -> tuple[list, list[str]]:
+    """Handles and labels of all panels, each label once."""
+    found = {}
+    for ax in axes.flat:
+        handles, labels = ax.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    return list(found.values()), list(found)
 
 
 def _sets(rows: list[dict]):
