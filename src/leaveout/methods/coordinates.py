@@ -26,12 +26,13 @@ __all__ = [
     "Turned",
     "Whitened",
     "around",
+    "cached_blocks",
     "renewed",
 ]
 
 
-def _count_blocks(n: int) -> int:
-    """Into how many blocks n examples are cut.
+def cached_blocks(n: int) -> int:
+    """Into how many blocks n examples are cut: what lanes hold of one stays in cache.
 
     Only on a processor; over several devices they are cut already, and one block is one all-reduce.
     """
@@ -179,8 +180,9 @@ class Plain(eqx.Module):
     scale is 1 / sqrt(1 + (l2 - l2_hat) eigenvalues) in the directions `basis`, so that a lane with
     its own l2 is as well conditioned as the others. Of a linear model of many outputs, past the
     dense limit, the basis is a factor for each output. `free` are the columns of a linear model's
-    design of which a parameter has no penalty. `rest` is what is left of the gradient at theta_hat
-    where that is rounding (float32), and is taken off: theta_hat then is as good as exact.
+    design of which a parameter has no penalty, of any other model such parameters. `rest` is what
+    is left of the gradient at theta_hat where that is rounding (float32), and is taken off:
+    theta_hat then is as good as exact.
     """
 
     fit: Fit
@@ -227,7 +229,7 @@ class Plain(eqx.Module):
     def _sum(self, term, v):
         """Sum of term(objective of a block without penalty, what its examples get (b l))."""
         bare = self.fit.objective.with_l2(0.0)
-        count = 1 if bare.sparse else _count_blocks(bare.n)  # sparse rows are not cut
+        count = 1 if bare.sparse else cached_blocks(bare.n)  # sparse rows are not cut
         length = -(-bare.n // count)
 
         def of(block):
@@ -342,7 +344,7 @@ def around(fit: Fit, own_l2: bool) -> Coordinates:
         return Plain(fit, _blocks(fit), None, _rest(fit), free)
     if factor.rows is None or own_l2:
         return _whole_basis(fit, factor, free, own_l2)
-    return _in_blocks(fit, factor, free, _count_blocks(fit.objective.n))
+    return _in_blocks(fit, factor, free, cached_blocks(fit.objective.n))
 
 
 def _blocks(fit: Fit) -> OutputFactor | None:

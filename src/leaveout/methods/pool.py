@@ -18,12 +18,11 @@ from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.bricks import Bricks
-from leaveout.methods.coordinates import Coordinates, Plain, Turned, renewed
+from leaveout.methods.coordinates import Coordinates, Plain, Turned, cached_blocks, renewed
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.batches import in_runs, runs_of
 from leaveout.runtime.memory import (
     ACCELERATOR,
-    CACHED_EXAMPLES,
     POOL_BYTES,
     POOL_LANES,
     budget,
@@ -108,7 +107,7 @@ def pool_size(fit: Fit, count: int, history: int, own: bool = False) -> int:
 
 def _floats_held(objective: AbstractObjective) -> int:
     """Numbers that a lane holds for each example: in blocks what it gets, twice when filled."""
-    cut = on_host() and devices() == 1 and objective.n > CACHED_EXAMPLES and not objective.sparse
+    cut = cached_blocks(objective.n) > 1 and not objective.sparse
     return 2 * objective.outputs if cut else objective.floats_per_example
 
 
