@@ -121,7 +121,7 @@ def test_inputs_of_few_digits_are_taken_as_they_are(kind, error):
         (lambda: fitted(X[:, :0], intercept=False), "no columns and there is no intercept"),
         (lambda: fitted(np.where(X[3, 1] == X, np.nan, X)), r"x\[3, 1\] is nan"),
         (lambda: fitted(X, np.where(Y == 0, np.inf, 1.0)), r"y must be finite"),
-        (lambda: fitted(X, np.zeros(N, int)), "expected two labels in y, got 1"),
+        (lambda: fitted(X, np.zeros(N, int)), "expected two labels in y, got only 0"),
         (lambda: fitted(X, Y[:-1]), r"expected y of shape \(50,\)"),
         (lambda: fitted(weights=-np.ones(N)), "base weights >= 0"),
         (lambda: lo.fit(lo.logistic(X, Y, l2=np.nan)), "l2 as one finite number"),

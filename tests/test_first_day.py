@@ -186,9 +186,9 @@ def test_linear_functionals_are_of_finite_real_vectors(vectors, sentence):
         (lambda theta: theta.bias * 1j, "a vector of them, got complex128"),
         (lambda theta: jnp.ones((2, 2)), r"a vector of them, got float64 of shape \(2, 2\)"),
         (lambda theta: jnp.zeros(0), r"of shape \(0,\)"),
-        (max, "of 0 arguments; of lo.measures give what they return"),
-        (lo.measures.self_loss, r"such as lo.measures.self_loss\(\)"),
-        (lo.measures.loss, r"as a pair \(x, y\).*got Linear"),
+        (max, "of 0 arguments; see lo.measures"),
+        (lo.measures.self_loss, r"got lo.measures.self_loss, .* call it, lo.measures.self_loss\("),
+        (lo.measures.loss, r"got lo.measures.loss, which makes one: call it, lo.measures.loss\("),
     ],
 )
 def test_functions_that_are_no_measures_are_refused(fit, function, sentence):

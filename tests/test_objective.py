@@ -302,7 +302,7 @@ def test_a_general_objective_takes_a_penalty_for_every_group():
         (lambda x, y: lo.logistic(x[:, 0], y), r"matrix \(n, d\), got shape \(40,\)"),
         (lambda x, y: lo.logistic(np.where(x > 2, np.nan, x), y), r"x must be finite, but x\["),
         (lambda x, y: lo.logistic(x, np.arange(40)), "expected two labels in y, got 40"),
-        (lambda x, y: lo.logistic(x, np.ones(40)), "expected two labels in y, got 1"),
+        (lambda x, y: lo.logistic(x, np.ones(40)), "expected two labels in y, got only 1.0"),
         (lambda x, y: lo.logistic(x, y, l2=-1.0), "finite number >= 0, got -1.0"),
         (lambda x, y: lo.logistic(x, y, l2=np.nan), "finite number >= 0, got nan"),
         (lambda x, y: lo.logistic(x, y, weights=-np.ones(40)), "base weights >= 0"),

@@ -316,7 +316,7 @@ def test_a_penalty_by_names_goes_to_its_columns():
     table = lo.table(frame.assign(y=y), target="y").objective(named)
     np.testing.assert_array_equal(table.penalty, right)
     np.testing.assert_array_equal(lo.logistic(frame.to_numpy(), y, named).penalty[0], 9.0)
-    with pytest.raises(ValueError, match="it lacks 'paid', 'own', and 'Age' are unknown"):
+    with pytest.raises(ValueError, match="it lacks 'paid', 'own', and 'Age' is unknown"):
         lo.logistic(frame, y, {"age": 1.0, "Age": 1.0})
     with pytest.raises(
         ValueError, match="there are no names here; give an array to go by position"
@@ -347,7 +347,7 @@ def test_a_penalty_of_groups_goes_by_their_names():
     np.testing.assert_array_equal(
         lo.reweight(groups, factor).w, lo.reweight(groups, [0.0, 2.0, 3.0]).w
     )
-    with pytest.raises(ValueError, match="it lacks 'u', and 'x' are unknown"):
+    with pytest.raises(ValueError, match="it lacks 'u', and 'x' is unknown"):
         lo.newton(fit, groups, l2=own.rename({"u": "x"}))
     pairs = pd.DataFrame({"a": labels, "b": np.arange(35) % 2})
     crossed = lo.Groups.from_labels(pairs)

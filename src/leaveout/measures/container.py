@@ -199,7 +199,7 @@ def _function(function: Callable) -> Measure:
     if len(parameters) not in (1, 2):
         raise ValueError(
             f"expected a measure f(theta) or f(theta, w), got one of {len(parameters)} arguments; "
-            "of lo.measures give what they return, such as lo.measures.self_loss()"
+            "see lo.measures"
         )
     name = function.__name__ if isinstance(function, types.FunctionType) else "measure"
     return _Function(function=function, name=name, needs_w=len(parameters) == 2)
@@ -221,4 +221,7 @@ def _as_measure(measure: Measure | Callable) -> Measure:
             f"expected a measure or a function of theta, got {type(measure).__name__}; "
             "see lo.measures"
         )
+    if isinstance(measure, types.FunctionType) and measure.__module__.startswith(__package__):
+        made = f"lo.measures.{measure.__name__}"
+        raise ValueError(f"expected a measure, got {made}, which makes one: call it, {made}(...)")
     return _function(measure)

@@ -119,13 +119,15 @@ def _classes(y: Column, loss: Loss) -> tuple | None:
     found, _ = distinct(y.values)
     refuse_text_of_missing(found, "the targets y")
     classes = tuple(map(plain, found))
-    if loss.targets == "binary" and len(classes) != 2:
+    binary = loss.targets == "binary"
+    if len(classes) < 2:
+        wanted = "two" if binary else "at least two"
+        raise ValueError(f"expected {wanted} labels in y, got only {shortened(classes)}")
+    if binary and len(classes) > 2:
         raise ValueError(
             f"expected two labels in y, got {len(classes)}: {shortened(classes)}; "
             "use lo.softmax for more than two"
         )
-    if len(classes) < 2:
-        raise ValueError(f"expected at least two labels in y, got only {shortened(classes)}")
     return classes
 
 

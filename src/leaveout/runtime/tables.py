@@ -266,9 +266,16 @@ def check_names(given: Names | None, known: Names | None, what: str) -> None:
     missing = [name for name in known if name not in set(given)]
     unknown = [name for name in given if name not in set(known)]
     raise ValueError(
-        f"the columns of {what} are not those the model was fitted on: "
-        f"it lacks {shortened(missing) or 'none'}, and {shortened(unknown) or 'none'} are unknown"
+        f"the columns of {what} are not those the model was fitted on: " + _apart(missing, unknown)
     )
+
+
+def _apart(missing: Sequence[Hashable], unknown: Sequence[Hashable]) -> str:
+    """Names that are missing, and those that nobody knows."""
+    verb = "is" if len(unknown) == 1 else "are"
+    lacks = f"it lacks {shortened(missing)}" if missing else ""
+    new = f"{shortened(unknown)} {verb} unknown" if unknown else ""
+    return ", and ".join(filter(None, (lacks, new)))
 
 
 def by_name(
@@ -308,8 +315,8 @@ def by_name(
     missing = [name for name in known if name not in place]
     unknown = [name for name in place if name not in set(known)]
     if missing or unknown or len(place) < len(given):
-        found = f"it lacks {shortened(missing) or 'none'}, and {shortened(unknown) or 'none'} are"
-        found = f"{found} unknown" if names is not None else "there are no names here"
+        found = _apart(missing, unknown) or "a name is there twice"
+        found = "there are no names here" if names is None else found
         raise ValueError(
             f"expected one value of {what} for each name: {found}; give an array to go by position"
         )
