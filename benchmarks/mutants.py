@@ -64,6 +64,12 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ): "how many lanes go together, not what they find",
     (
         "src/leaveout/methods/bricks.py",
+        "count, p = len(each), each.shape[1]",
+        "1",
+        "2",
+    ): "matrices are as wide as they are high",
+    (
+        "src/leaveout/methods/bricks.py",
         "share = 1 - (atoms.w @ own) / np.where(whole > 0, whole, 1.0)",
         "whole > 0",
         "whole >= 0",
@@ -104,6 +110,12 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "1",
         "2",
     ): "the evaluations of one lane, written twice",
+    (
+        "src/leaveout/methods/strain.py",
+        "grown = high / jnp.where(here > 0, here, 1.0)",
+        "1.0",
+        "2.0",
+    ): "a quotient that the next line leaves out",
     (
         "src/leaveout/objectives/centre.py",
         "typical = np.where(curvature > 0, curvature, 1.0)",

@@ -8,7 +8,7 @@ import pytest
 import leaveout as lo
 from leaveout.fitting.fitted import with_rows
 from leaveout.methods import bricks, retraining
-from leaveout.methods.coordinates import Turned, around
+from leaveout.methods.coordinates import Plain, Turned, Whitened, around
 from leaveout.runtime.memory import budget
 from problems import problem, slow_retrain
 
@@ -152,6 +152,32 @@ def test_coordinates_of_lanes_are_a_change_of_variables(shared):
     np.testing.assert_allclose(slope, jnp.einsum("bij,bi->bj", turned.turn, flat), atol=1e-9)
     for one, other in zip(turned.curvature(z, v, None), inner.curvature(u, v, None), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("own_l2", [False, True])
+def test_values_in_coordinates_are_those_of_the_loss_of_what_stays(own_l2):
+    """Of a loss that is not known to be convex; NumPy's, but for a constant a lane."""
+    known = problem("logistic", n=40, d=3)
+    x, y, s = (np.asarray(part) for part in (known.x, known.y, known.weights))
+    own = lo.glm(lambda score, y: jax.nn.softplus(score) - y * score, x, y.astype(float),
+                 l2=0.5, weights=s)  # fmt: skip
+    fit = lo.fit(own)
+    inner = around(with_rows(fit, budget()), own_l2)
+    assert isinstance(inner, Plain if own_l2 else Whitened)
+    l2 = jnp.array([0.1, 0.5, 3.0]) if own_l2 else None
+    v = s * (1 - np.eye(40)[:3] - np.eye(40)[3:6])
+    u = jnp.concatenate([jnp.zeros((1, 3, 4)), jax.random.normal(jax.random.key(0), (4, 3, 4))])
+    function = inner.function(inner.lay(jnp.asarray(v)), l2)
+    values = np.stack([np.asarray(function(lanes)[0]) for lanes in u])
+
+    def by_hand(theta, v, l2):
+        scores = x @ theta[:-1] + theta[-1]
+        return v @ (np.logaddexp(0, scores) - y * scores) + 0.5 * l2 * theta[:-1] @ theta[:-1]
+
+    each = [0.5] * 3 if l2 is None else np.asarray(l2)
+    thetas = np.stack([inner.theta(lanes, l2) for lanes in u])
+    expected = np.array([[by_hand(*lane) for lane in zip(t, v, each, strict=True)] for t in thetas])
+    np.testing.assert_allclose(values - values[:1], expected - expected[:1], atol=1e-10)
 
 
 def test_ordinary_groups_stay_in_the_metric_that_all_share():

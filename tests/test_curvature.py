@@ -1,3 +1,5 @@
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -79,6 +81,29 @@ def test_gauss_newton_of_a_linear_model_is_its_hessian():
         np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", [lo.Influence, lo.Newton])
+def test_base_weights_count_with_a_curvature(method):
+    """Least squares by NumPy: weights below and above 1, and a point of none that is added."""
+    s = np.linspace(0.2, 2.0, 12)
+    s[4] = 0.0
+    x, y = X[:12], X[:12, 0] + Y[:12]
+    fit = lo.fit(lo.squares(x, y, l2=0.7, weights=s, intercept=False))
+    w = np.zeros((3, 12))
+    w[0, 0], w[1, [8, 9]], w[2, [4, 11]] = 1.0, [0.5, 1.0], [-1.0, 1.0]
+    taken = np.where(s > 0, s * w, w)
+    found = lo.effects(
+        fit, lo.Groups.from_weights(w), lo.measures.prediction(X[20:22]),
+        method(curvature=lo.curvature.GaussNewton()),
+    )  # fmt: skip
+    assert not found.status.any()
+    theta = np.asarray(fit.flat)
+    for gone, effect in zip(taken, found.value, strict=True):
+        v = s - gone if method is lo.Newton else s
+        matrix = (x.T * v) @ x + 0.7 * np.eye(3)
+        change = np.linalg.solve(matrix, x.T @ (gone * (x @ theta - y)))
+        np.testing.assert_allclose(effect, X[20:22] @ change, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.slow
 def test_newton_of_a_linear_network_on_squared_loss_is_retraining():
     target = X @ np.array([1.0, -1.0, 0.5])
@@ -134,6 +159,24 @@ def test_more_parameters_than_examples_are_solved_by_way_of_the_examples(monkeyp
         np.testing.assert_allclose(one.value, other.value, rtol=1e-5)
         assert not one.status.any()
         assert (one.steps <= other.steps + 1).all()  # as near as the dense factor is
+
+
+def test_beyond_the_dense_limit_few_examples_have_a_factor_of_their_own(monkeypatch):
+    monkeypatch.setattr(end_point, "DENSE", 30)
+    few = lo.train(made(X[:10], Y[:10]), RECIPE.but(steps=2), key=KEY).at(0)
+    assert few.objective.p > 30 > few.objective.outputs * few.objective.n
+    factor = end_point.end_of(few, DAMPED).factor
+    assert isinstance(factor, DualFactor)
+    matrix = gauss_newton(few.objective, few.flat, np.ones(10))
+    matrix += 0.01 * 10 * np.eye(few.objective.p)
+    b = np.random.default_rng(0).normal(size=(2, few.objective.p))
+    solved = np.linalg.solve(matrix, b.T).T
+    np.testing.assert_allclose(factor.solve(jnp.asarray(b)), solved, rtol=1e-8)
+    bare = dataclasses.replace(few, objective=few.objective.with_l2(0.0))
+    assert end_point.end_of(bare, lo.curvature.GaussNewton(0)).factor is None  # H has no inverse
+    assert end_point.end_of(few, lo.curvature.Hessian(0.01)).factor is None  # no sum of squares
+    monkeypatch.setattr(end_point, "DENSE", 19)
+    assert end_point.end_of(few, DAMPED).factor is None  # 20 outputs
 
 
 def test_a_sweep_over_damping_forms_each_matrix_once(monkeypatch):

@@ -259,3 +259,13 @@ def test_steps_without_derivatives_say_so(method):
 
     with pytest.raises(ValueError, match="there are no derivatives of Krylov steps"):
         jax.grad(stepped)(0.5)
+
+
+def test_methods_are_constants_of_a_program_that_takes_them():
+    shelf = (lo.Influence(), lo.Krylov(), lo.Newton(), lo.NewtonChebyshev(), lo.SecondOrder())
+    for method in (*shelf, lo.Retrain()):
+        assert not jax.tree.leaves(method)
+    fit = lo.fit(problem("squares"))
+    inside = jax.jit(lambda fit, method: method.change(fit, GROUPS).value)
+    outside = lo.influence(fit, GROUPS).value
+    np.testing.assert_allclose(inside(fit, lo.Influence()), outside, rtol=1e-9, atol=1e-12)

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 
 import equinox as eqx
@@ -8,6 +9,7 @@ import optax
 import pytest
 
 import leaveout as lo
+from leaveout.methods import trajectory
 from leaveout.training.run import Trained
 from problems import mostly_slow
 from test_training import FULL, KEY, RECIPE, N, X, Y, by_hand, data, made
@@ -241,6 +243,47 @@ def test_adam_needs_a_root_that_has_a_derivative():
     up, down = lo.effects(smooth, lo.Groups.from_weights(w), query, lo.Retrain()).value
     found = lo.effects(smooth, data()[[1]], query, lo.Metagradient(check=False)).value[0]
     np.testing.assert_allclose(found, (up - down) / 2e-6, rtol=1e-4, atol=1e-8)
+
+
+def test_base_weights_count_in_the_derivative_of_training():
+    """Against differences of a plain loop: weights below and above 1."""
+    s = np.linspace(0.25, 2.0, N)
+    one = lo.train(made(weights=s), FULL.but(steps=2), key=KEY)
+    points = lo.Groups.from_indices([[2], [35]], n=N)
+    query = lo.measures.parameter([0, one.objective.p - 1])
+    found = lo.effects(one, points, query, lo.Metagradient(check=False)).value
+    for i, effect in zip((2, 35), found, strict=True):
+        h = 1e-5 * s[i] * np.eye(N)[i]
+        less, more = (by_hand(one.objective, one, 0, s + move) for move in (-h, h))
+        np.testing.assert_allclose(effect, (less - more)[[0, -1]] / 2e-5, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("cosines", "seeds"),
+    [((0.95, 0.9), None), ((0.9, 0.89), "1"), ((0.5, 0.4), "0, 1"), ((np.nan, 0.95), "0")],
+)
+def test_a_derivative_that_turns_is_warned_of_and_refused(run, monkeypatch, cosines, seeds):
+    """At .9 and above it says what a group does; below .5, or where it is none, it is refused."""
+    given = dict(zip([run.at(seed).flat.tobytes() for seed in range(2)], cosines, strict=True))
+    monkeypatch.setattr(trajectory, "_cosine_of", lambda one: given[one.flat.tobytes()])
+    warned = pytest.warns(UserWarning, match=rf"turns.*below 0\.9 for seeds {seeds}$")
+    with contextlib.nullcontext() if seeds is None else warned:
+        np.testing.assert_array_equal(lo.smoothness(run).cosine, cosines)
+    for seed, cosine in enumerate(cosines):
+        refused = pytest.raises(ValueError, match="check=False")
+        doubted = pytest.warns(UserWarning, match="compare with lo.Retrain")
+        fine = contextlib.nullcontext()
+        with fine if cosine >= 0.9 else doubted if cosine >= 0.5 else refused:
+            lo.Metagradient().prepare(run.at(seed), [])
+
+
+def test_weights_that_count_from_the_end_on_are_refused(run):
+    late = lo.Metagradient(since=RECIPE.steps - 1, check=False)
+    late.prepare(run.at(0), [])
+    with pytest.raises(ValueError, match="a step before the last of 20, got 20"):
+        dataclasses.replace(late, since=RECIPE.steps).prepare(run.at(0), [])
+    with pytest.raises(ValueError, match="since"):
+        lo.Metagradient(since=-1)
 
 
 @pytest.mark.slow

@@ -69,6 +69,45 @@ def test_several_steps_are_damped_until_they_settle():
     np.testing.assert_allclose(many.value, actual, atol=1e-7)
 
 
+def test_a_first_step_that_failed_is_not_forgotten_after_the_second():
+    fitted, groups = lo.fit(problem("logistic")), groups_of(60, 3)[[1, 2]]
+    cut, whole = (
+        lo.newton(fitted, groups, solver, steps=2)
+        for solver in (lo.solvers.CG(max_steps=1), lo.solvers.CG())
+    )
+    assert names(cut.status) == ["max_steps"] * 2
+    assert names(whole.status) == ["converged"] * 2
+    assert (cut.steps < whole.steps).all()
+
+
+@pytest.mark.parametrize("name", ["logistic", "softmax"])
+def test_no_change_moves_scores_further_than_its_reach(name):
+    fitted = lo.fit(problem(name))
+    changes = jax.random.normal(jax.random.key(0), (200, fitted.flat.size))
+    scores = jax.vmap(linear(fitted).scores)(changes)
+    moved = jnp.ptp(scores, axis=2) if name == "softmax" else jnp.abs(scores[..., 0])
+    known = np.asarray(reach_of(fitted).of(changes)) / np.asarray(moved.max(axis=1))
+    assert (known >= 1).all()
+
+
+def test_what_bends_a_logistic_loss_up_is_bounded_as_far_as_scores_move():
+    """Along any move a loss rises by slope and bend; the bend is at most the largest curvature.
+
+    That is p (1 - p), the larger the nearer the score is to 0.
+    """
+    fitted = lo.fit(problem("logistic"))
+    here = np.abs(np.asarray(linear(fitted).scores(fitted.flat)[:, 0]))
+    bends = reach_of(fitted).bends
+    assert bends is not None
+    p = 1 / (1 + np.exp(-here))
+    for radius, bound in zip((0.5, 1.0, 2.0, 4.0, np.inf), bends, strict=True):
+        highest = 1 / (2 + 2 * np.cosh(np.maximum(here - radius, 0.0)))
+        assert (bound <= highest - 2 * p * (1 - p) + 1e-12).all()
+        for move in min(radius, 30.0) * np.array([-1.0, -0.5, 0.5, 1.0]):
+            rise = np.logaddexp(0, here + move) - np.logaddexp(0, here) - p * move
+            assert (2 * rise / move**2 - 2 * p * (1 - p) <= bound + 1e-12).all()
+
+
 def rises(x, y, theta, change, v, l2):
     """Whether the penalised logistic loss rises along a change: in NumPy, with its formula."""
 
@@ -176,6 +215,26 @@ def test_a_retrained_theta_that_is_no_minimum_is_flagged():
     found = lo.retrain(fitted, groups, start=start)
     assert names(found.status) == ["not_positive_definite", "converged"]
     np.testing.assert_allclose(found.value[1], 0.0, atol=1e-7)
+
+
+def test_a_minimum_is_looked_at_where_it_is_and_not_on_the_other_side():
+    """Huber's location: flat beyond 1, five points at 0 and four at 1.5 that leave.
+
+    The slopes of all of them vanish at 2/3, where each residual is below 1. Of what stays the
+    minimum is 0, with a curvature of 5; as far off in the other direction, at 4/3, it has none.
+    """
+
+    def huber(score, y):
+        apart = jnp.abs(score - y)
+        return jnp.where(apart < 1, apart**2 / 2, apart - 0.5)
+
+    loss = lo.losses.Loss(huber, "real", convex=True)
+    y = np.r_[np.zeros(5), np.full(4, 1.5)]
+    fitted = lo.fit(lo.glm(loss, np.ones((9, 1)), y, l2=0.0, intercept=False))
+    np.testing.assert_allclose(fitted.flat, 2 / 3, atol=1e-9)
+    found = lo.retrain(fitted, lo.Groups.from_indices([np.arange(5, 9)], n=9))
+    np.testing.assert_allclose(found.value, -2 / 3, atol=1e-7)
+    assert names(found.status) == ["converged"]
 
 
 @pytest.mark.slow

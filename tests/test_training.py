@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import leaveout as lo
+from leaveout.fitting.gates import Need
 from leaveout.objectives.networks import Network
 from leaveout.training.run import replayed
 from problems import wrong
@@ -95,6 +96,28 @@ def test_a_replay_that_is_not_one_is_refused_with_both_hashes(run):
     usual = lo.effects(run, data(), lo.measures.self_loss(), lo.Retrain())
     assert any("trained anew" in note for note in anew.notes)
     np.testing.assert_array_equal(anew.value, usual.value)
+
+
+class Still(lo.Method):
+    """A method of one's own that follows a training, and says nothing of bits."""
+
+    needs = (Need.trajectory,)
+
+    @property
+    def name(self) -> str:
+        return "still"
+
+    def prepare(self, fit, measures):
+        return lo.Prepared(lambda groups: jnp.zeros((len(groups), fit.flat.size)))
+
+
+def test_a_method_of_ones_own_asks_for_the_same_bits_unless_it_says_otherwise(run):
+    marks = dict(run.marks, ends=["0" * 16, *run.marks["ends"][1:]])
+    other = dataclasses.replace(run, marks=marks)
+    with pytest.raises(ValueError, match=r"the run's is 0{16}"):
+        lo.effects(other, data(), lo.measures.self_loss(), Still())
+    same = lo.effects(run, data(), lo.measures.self_loss(), Still())
+    np.testing.assert_allclose(same.value, 0.0, atol=1e-12)
 
 
 def test_a_run_survives_its_file(run, tmp_path):
