@@ -458,3 +458,39 @@ def test_no_tiny_weight_stands_for_none():
     assert len(files) > 50
     found = [str(path) for path in files if tiny.search(path.read_text())]
     assert found == []
+
+
+# ---- where something is 0 ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def ridge():
+    """Least squares of eight examples, one of which has no weight: inputs, targets, weights."""
+    rng = np.random.default_rng(0)
+    x, y, s = rng.normal(size=(8, 2)), rng.normal(size=8), np.linspace(0.5, 2.0, 8)
+    s[3] = 0.0
+    return x, y, s, lo.fit(lo.squares(x, y, l2=1.0, weights=s, intercept=False))
+
+
+def test_of_a_point_without_weight_nothing_can_leave(ridge):
+    x, y, s, fit = ridge
+    each = np.asarray(lo.per_point(fit, lo.measures.parameter([0, 1])))
+    matrix = (x.T * s) @ x + np.eye(2)
+    off = s * (x @ np.linalg.solve(matrix, x.T @ (s * y)) - y)
+    np.testing.assert_allclose(each, np.linalg.solve(matrix, (off[:, None] * x).T).T, atol=1e-9)
+    np.testing.assert_array_equal(each[3], 0.0)
+
+
+def test_a_refit_may_be_without_any_penalty(ridge):
+    x, y, s, fit = ridge
+    lists = [[0], [1, 5]]
+    groups = lo.Groups.from_indices(lists, n=8)
+    found = lo.newton(fit, groups, l2=np.zeros(2))
+    assert not found.status.any()
+    for gone, change in zip(lists, found.value, strict=True):
+        root = np.sqrt(np.delete(s, gone))
+        rows, targets = np.delete(x, gone, 0) * root[:, None], np.delete(y, gone) * root
+        expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
+        np.testing.assert_allclose(fit.flat + change, expected, atol=1e-9)
+    with pytest.raises(ValueError, match=r"finite penalties >= 0, got -0\.5"):
+        lo.newton(fit, groups, l2=np.array([0.0, -0.5]))
