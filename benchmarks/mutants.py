@@ -63,6 +63,12 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "3",
     ): "how many lanes go together, not what they find",
     (
+        "src/leaveout/certify/enclose.py",
+        "return jnp.where(known, lower, -jnp.inf), jnp.where(known, upper, jnp.inf)",
+        "-jnp.inf",
+        "jnp.inf",
+    ): "infinite bounds of a ball are subtracted: what is then no number is made infinite",
+    (
         "src/leaveout/methods/bricks.py",
         "count, p = len(each), each.shape[1]",
         "1",

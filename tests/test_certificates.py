@@ -1,15 +1,18 @@
 """Certificates: an interval that must hold the effect of retraining."""
 
 import dataclasses
+import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 from benchmarks.adversarial import SHAPES, checks
 
 import leaveout as lo
-from leaveout.certify.balls import penalty_ball
+from leaveout.certify.balls import PenaltyBall, penalty_ball
 from leaveout.certify.radius import Points, ball_around, knapsack
 from leaveout.objectives.layout import widest
 from problems import groups_of, measures_of, problem
@@ -78,6 +81,142 @@ def test_a_ball_allows_for_scores_that_rounding_has_moved():
     needed = start + np.sum((high - low) * off * length)
     assert needed > 1.2 * start  # not to know the scores matters
     assert needed <= gamma * rho <= 1.5 * needed
+
+
+def bent(outputs: int, seed: int) -> tuple[PenaltyBall, np.ndarray]:
+    """A ball in the penalty's metric for two weights an output, and its matrix written out."""
+    rng = np.random.default_rng(seed)
+    half, shift = rng.normal(size=(outputs, outputs)), rng.normal(size=(outputs, 2 * outputs))
+    values, vectors = np.linalg.eigh(half @ half.T + 0.5 * np.eye(outputs))
+    root, back = (vectors * values**power @ vectors.T for power in (-0.5, 0.5))
+    wide = np.c_[shift, np.eye(outputs)]
+    matrix = wide.T @ (vectors * values @ vectors.T) @ wide
+    matrix[: 2 * outputs, : 2 * outputs] += 0.3 * np.eye(2 * outputs)
+    zero = jnp.zeros(())
+    parts = (jnp.asarray(part) for part in (root, back, shift))
+    return PenaltyBall(jnp.zeros(3 * outputs), zero, zero, *parts, jnp.asarray(0.3)), matrix
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_lengths_in_the_penaltys_metric_are_those_of_its_matrix(outputs):
+    (ball, matrix), (other, another) = bent(outputs, 0), bent(outputs, 1)
+    rng, inverse = np.random.default_rng(2), np.linalg.inv(matrix)
+    some = rng.normal(size=(5, 3 * outputs))
+    for one, white in zip(some, ball.whiten(jnp.asarray(some)), strict=True):
+        assert float(ball.size(jnp.asarray(one))) == pytest.approx(np.sqrt(one @ matrix @ one))
+        assert float(jnp.linalg.norm(white)) == pytest.approx(np.sqrt(one @ inverse @ one))
+    # entries that may be wrong by so much, in any direction each
+    sizes = rng.uniform(size=3 * outputs)
+    corners = np.array(list(itertools.product([-1, 1], repeat=len(sizes)))) * sizes
+    worst = np.sqrt(np.einsum("ij,jk,ik->i", corners, inverse, corners).max())
+    assert worst <= ball.box(jnp.asarray(sizes)) <= sizes @ np.sqrt(np.diag(inverse)) * (1 + 1e-12)
+    alone = [float(ball.box(unit)) for unit in jnp.eye(3 * outputs)]
+    np.testing.assert_allclose(alone, np.sqrt(np.diag(inverse)))
+    # lengths in one metric by those in another
+    most = np.sqrt(np.linalg.eigvals(np.linalg.solve(another, matrix)).real.max())
+    assert most <= ball.stretch(other) <= 1 + 2 * np.sqrt(outputs) * most
+
+
+def test_where_nothing_but_the_penalty_bends_the_ball_just_holds_the_minimum():
+    """Nobody stays, so that the minimum is 0: as far away as the metric says, in fifty digits."""
+    some = problem("squares", n=9, l2=0.7, intercept=False)
+    theta = jnp.asarray([3.0, -0.1, 1e-3, 7.0])
+    ball = penalty_ball(some, theta, jnp.zeros(9), free_intercept=False)
+    exact = mpmath.sqrt(mpmath.mpf(0.7) * sum(mpmath.mpf(float(t)) ** 2 for t in theta))
+    assert exact <= mpmath.mpf(float(ball.radius)) <= exact * (1 + mpmath.mpf(1e-8))
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_intercept_is_bounded_as_far_as_its_curvature_is_known(sign):
+    """Of a column of zeros the intercept has a closed form, the logit of a weighted mean."""
+    v = jnp.asarray([2.0, 8.0, 0.0, 12.0, 1.0])
+    objective = lo.logistic(np.zeros((5, 1)), [0, 1, 1, 1, 0], l2=0.5)
+    gap = np.array([1e-3, 0.2, 0.5, 0.9, 0.999, 1.5, 3.0, 8.0])
+    thetas = jnp.asarray(np.c_[np.zeros(8), np.log(20 / 3) + sign * gap])
+    ball = eqx.filter_jit(
+        jax.vmap(lambda theta: penalty_ball(objective, theta, v, free_intercept=True))
+    )(thetas)
+    away = jnp.asarray(np.c_[np.zeros(8), gap])
+    far, radius = np.asarray(jax.vmap(lambda each, d: each.size(d))(ball, away)), ball.radius
+    assert (far <= radius).all()
+    # over a distance r curvatures change by a factor of e^r at most, and chords by its means
+    most = (np.expm1(gap) / gap) / (1 - np.exp(-1.0))
+    assert (radius[:3] <= most[:3] * far[:3]).all()
+    assert np.isinf(radius[5:]).all()  # where the curvature could be less than what was looked at
+    if sign < 0:  # the chord of length 1 to the sure side is the lowest: the bound is all but met
+        assert radius[4] <= 1.001 * far[4]
+
+
+def freely(a, metric, low, high, length, off=0.0, uneven=0.0, radius=None):
+    """Points of one output, each with limits of its chords of its own."""
+    n = len(np.atleast_1d(a))
+    wide = [
+        jnp.broadcast_to(jnp.asarray(part, float), n) for part in (a, metric, low, high, length)
+    ]
+    return Points(
+        scores=jnp.zeros((n, 1)), y=jnp.stack(wide[2:4], 1), a=wide[0], metric=wide[1],
+        moved=jnp.zeros(n), own=jnp.ones(n), length=wide[4], shifted=jnp.zeros(n),
+        off=jnp.asarray(off), uneven=jnp.asarray(uneven), envelope=lambda s, y, r: (y[0], y[1]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("off", "uneven"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.1)])
+@pytest.mark.parametrize("chords", [(0.4, 1.5), (0.7, 1.1), (0.1, 4.0)])
+def test_what_one_example_can_pull_is_met_exactly(chords, off, uneven):
+    """x = 2 and a = 3, where the metric is 3 x^2 but for what it is uneven: solved by hand."""
+    whole, x, a = 12.0, 2.0, 3.0
+    root = np.sqrt(whole / (1 + uneven))
+    wide = a * max(abs(1 - chords[0]), abs(chords[1] - 1))
+    points = freely([a], a, *chords, x / root, off, uneven)
+    for radius, length in ((0.3, 10.0), (0.3, 0.3 * root / x)):
+        # the score starts `off` one way, and the chord from it has the other limit
+        pull = x * wide * (radius + 2 * off) / root
+        pull += uneven * length
+        found = float(points.force(jnp.asarray([radius]), jnp.asarray(length)))
+        assert pull <= found * (1 + 1e-12)
+        assert found <= pull * (1 + 1e-12)
+
+
+@pytest.mark.parametrize(("moved", "share"), [(0.0, 0.2), (0.5, 1.1 * np.exp(0.5) - 1)])
+def test_what_one_example_of_two_classes_can_pull_is_met_exactly(moved, share):
+    """At even chances scores that spread by d have the variance d^2 / 4; a = 3, by hand.
+
+    Relative to a metric from scores that were `moved` away, curvatures are e^moved times as large.
+    """
+    points = Points(
+        scores=jnp.zeros((1, 2)), y=jnp.zeros(1), a=jnp.full(1, 3.0), metric=jnp.zeros(1),
+        moved=jnp.full(1, moved), own=jnp.ones(1), length=jnp.ones(1), shifted=jnp.zeros(1),
+        off=jnp.zeros(()), uneven=jnp.zeros(()), envelope=lambda s, y, r: (0.8, 1.1),
+    )  # fmt: skip
+    for length, pull in ((100.0, share * np.sqrt(3) * 0.4 / 2), (0.01, share * 0.01)):
+        found = float(points.force(jnp.full(1, 0.4), jnp.asarray(length)))
+        assert found == pytest.approx(pull, rel=1e-12)
+
+
+def test_no_choice_of_chords_pulls_more_than_is_said():
+    """All corners of the chords' limits, in directions drawn at random and in the worst of them."""
+    rng = np.random.default_rng(0)
+    x, a, metric = rng.normal(size=(6, 3)), rng.uniform(1, 2, 6), rng.uniform(1, 2, 6)
+    metric[5] = 0.0  # an example that the metric does not know
+    low, high = metric / a - rng.uniform(0, 0.9, 6), metric / a + rng.uniform(0, 1.5, 6)
+    low = np.maximum(low, 0.0)
+    uneven, length = 0.1, 0.7
+    matrix = (x.T * metric) @ x + 0.2 * np.eye(3)
+    given = matrix / (1 + uneven)  # what is taken for it
+    inverse = np.linalg.inv(given)
+    tall = np.sqrt(np.einsum("ij,jk,ik->i", x, inverse, x))
+    points = freely(a, metric, low, high, tall, 0.0, uneven)
+    corners = np.where(np.array(list(itertools.product([0, 1], repeat=6))), high, low)
+    ratio = []
+    for change in rng.normal(size=(30, 3)):
+        change *= length / np.sqrt(change @ given @ change)
+        delta = x @ change
+        pulls = ((a * corners - metric) * delta) @ x + (matrix - given) @ change
+        worst = np.sqrt(np.einsum("ij,jk,ik->i", pulls, inverse, pulls).max())
+        found = float(points.force(jnp.abs(jnp.asarray(delta)), jnp.asarray(length)))
+        assert worst <= found
+        ratio.append(found / worst)
+    assert min(ratio) < 1.6
 
 
 @pytest.mark.parametrize("name", ["logistic", "poisson", "squares"])

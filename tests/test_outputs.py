@@ -156,6 +156,18 @@ def test_a_column_that_some_classes_are_penalised_on_needs_no_gauge():
     np.testing.assert_allclose(found, exact, rtol=1e-9, atol=1e-12)
 
 
+def test_a_common_shift_is_pinned_by_those_who_have_a_weight():
+    """At equal chances each class has the curvature (1 - 1/K) / K; one example's is no number."""
+    weights = jnp.linspace(0.5, 1.5, N).at[7].set(0.0)
+    objective = dataclasses.replace(drawn(1.0), weights=weights)
+    ours = scored(objective, objective.initial())
+    assert ours is not None
+    for bad in (0.2, jnp.nan, jnp.inf):
+        some = eqx.tree_at(lambda e: e.own, ours, ours.own.at[7].set(bad))
+        expected = [0.0] * D + [float(weights.sum()) * (1 - 1 / K) / K]  # the intercept alone
+        np.testing.assert_allclose(np.asarray(some.pins()), expected, rtol=1e-12)
+
+
 @pytest.mark.slow  # a pool of its own for either fit, and hundreds of evaluations
 @pytest.mark.parametrize("verb", [lo.newton, lo.retrain])
 def test_a_group_that_holds_a_whole_class_ends_as_it_does_densely(verb, wide, dense):

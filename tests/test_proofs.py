@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,9 +13,10 @@ from benchmarks.exact import DIGITS, LONG, Linear
 from benchmarks.proofs import CASES, attacks
 
 import leaveout as lo
-from leaveout.certify.balls import penalty_ball
+from leaveout.certify.balls import gradient_sizes, penalty_ball
 from leaveout.certify.hessian import frame, hessian_ball
-from leaveout.objectives.rounding import score_error, slope_error, units_of
+from leaveout.certify.radius import Points, ball_around, ball_centred
+from leaveout.objectives.rounding import score_error, slope_error, steepness, units_of
 from problems import mostly_slow
 
 N = 40
@@ -117,6 +119,105 @@ def test_no_interval_is_violated_in_fifty_digits():
     assert found["finite"] > 0
 
 
+# ---- the radii, of models small enough for NumPy ------------------------------------------------
+
+
+def chances(scores: np.ndarray) -> np.ndarray:
+    """Of classes, or of the one class beside another, at scores (n K)."""
+    if scores.shape[1] == 1:
+        return 1 / (1 + np.exp(-scores))
+    up = np.exp(scores - scores.max(axis=1)[:, None])
+    return up / up.sum(axis=1)[:, None]
+
+
+def curvatures(scores: np.ndarray) -> np.ndarray:
+    """(n K K) second derivatives of the losses."""
+    p = chances(scores)
+    if scores.shape[1] == 1:
+        return (p * (1 - p))[:, :, None]
+    return p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None]
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_balls_around_any_theta_hold_the_minimum_and_shrink_with_its_distance(outputs):
+    """Truth and metric by NumPy: the one ball is about as long as the way, the other its square."""
+    rng, n = np.random.default_rng(outputs), 12
+    x, a = rng.normal(size=(n, 2)), rng.uniform(0, 2, size=n)
+    a[3] = 0.0
+    own = rng.integers(outputs, size=n)[:, None] == np.arange(outputs)
+    y = rng.random((n, 1)) < 0.4 if outputs == 1 else own
+    turn = np.eye(outputs)[None, :, :, None] * x[:, None, None, :]
+    rows = turn.reshape(n, outputs, 2 * outputs)  # scores are rows @ theta
+
+    def pull(theta):
+        return np.einsum("n,nk,nkp->p", a, chances(rows @ theta) - y, rows) + 0.4 * theta
+
+    def hessian(theta):
+        bend = a[:, None, None] * curvatures(rows @ theta)
+        return np.einsum("nkp,nkl,nlq->pq", rows, bend, rows) + 0.4 * np.eye(2 * outputs)
+
+    truth = np.zeros(2 * outputs)
+    for _ in range(50):
+        truth = truth - np.linalg.solve(hessian(truth), pull(truth))
+    assert np.abs(pull(truth)).max() < 1e-12
+    way = rng.normal(size=2 * outputs)
+    way /= np.sqrt(way @ hessian(truth) @ way)
+    envelope = (lo.losses.logistic if outputs == 1 else lo.losses.softmax).envelope
+    assert envelope is not None
+    shares = []
+    for distance in (0.4, 0.1, 0.005):
+        theta, anchor = truth + distance * way, truth - 0.5 * distance * way
+        metric, scores = hessian(anchor), rows @ theta
+        inverse, step = np.linalg.inv(metric), np.linalg.solve(metric, pull(theta))
+        inside = a[:, None, None] * curvatures(rows @ anchor)
+        gram = np.einsum("nkp,pq,nlq->nkl", rows, inverse, rows)
+        square = np.einsum("nkk->nk", gram)
+        apart = square if outputs == 1 else (square[:, :, None] + square[:, None] - 2 * gram)
+        shift, moved = rows @ step, scores - rows @ anchor
+        points = Points(
+            scores=jnp.asarray(scores), y=jnp.asarray(own[:, 0]), a=jnp.asarray(a),
+            metric=jnp.asarray(inside[:, 0, 0]), moved=jnp.asarray(np.ptp(moved, axis=1)),
+            own=jnp.asarray(np.einsum("nkl,nkl->n", inside, gram)),
+            length=jnp.asarray(np.sqrt(apart.reshape(n, -1).max(axis=1))),
+            shifted=jnp.asarray(np.abs(shift[:, 0]) if outputs == 1 else np.ptp(shift, axis=1)),
+            off=jnp.zeros(()), uneven=jnp.zeros(()), envelope=envelope,
+        )  # fmt: skip
+        start = jnp.asarray(np.sqrt(pull(theta) @ step))
+        rho = ball_around(points, start)
+        q = ball_centred(points, start, rho)
+        gaps = [theta - truth, theta - step - truth]
+        far, near = (np.sqrt(gap @ metric @ gap) for gap in gaps)
+        assert far <= rho
+        assert near <= q <= rho + start
+        shares.append((rho / far, q / distance**2))
+    assert shares[-1][0] < 1.1
+    assert shares[-1][1] < 1.2 * shares[-2][1]  # of second order
+
+
+def test_slopes_change_no_faster_than_is_said():
+    """Of every direction in which two or four scores can move by no more than one, by NumPy."""
+    rng = np.random.default_rng(0)
+    scores = 2 * rng.normal(size=(20, 4))
+    scores[0] = 0.0  # two and two: here it is as much as can be
+    corners = np.array(np.meshgrid(*[[-1.0, 1.0]] * 4)).reshape(4, -1)
+    most = np.abs(curvatures(scores) @ corners).sum(axis=1).max(axis=1)
+    plain = lo.softmax(rng.normal(size=(20, 2)), np.arange(20) % 4)
+    loss = dataclasses.replace(lo.losses.softmax, categorical=False)
+    other = lo.glm(loss, plain.x, plain.y, 4)
+    y, off = jnp.arange(20) % 4, jnp.asarray(0.3)
+    for objective, limit in ((plain, 1.0), (other, 8.0 * most.max())):
+        found = np.asarray(steepness(objective, jnp.asarray(scores), y, off))
+        assert (most <= found * (1 + 1e-12)).all()
+        assert (found <= limit).all()
+    assert most[0] == pytest.approx(1.0)
+    binary = lo.logistic(X, Y)
+    found = np.asarray(steepness(binary, jnp.asarray(scores[:, :1]), y > 1, off))
+    one, moves = scores[:, :1], np.r_[np.linspace(-0.3, -0.003, 100), np.linspace(0.003, 0.3, 100)]
+    chords = (1 / (1 + np.exp(-one - moves)) - chances(one)) / moves
+    assert (chords.max(axis=1) <= found * (1 + 1e-9)).all()
+    assert (found <= np.expm1(0.3) / 0.3 * curvatures(one)[:, 0, 0] * (1 + 1e-12)).all()
+
+
 # ---- theta_hat is enclosed as well ---------------------------------------------------------------
 
 
@@ -191,6 +292,30 @@ def test_scores_and_slopes_are_as_wrong_as_is_said(far):
     true = 1 / (1 + DIGITS.exp(-exact)) - Y
     wrong = np.abs(np.asarray(DIGITS.number(slopes) - true, float))
     assert (wrong <= np.asarray(slope_error(objective, scores, objective.y, off))).all()
+
+
+@pytest.mark.parametrize(("far", "l2"), [(1e7, 1e-3), (0.0, 1e9)])
+def test_each_entry_of_a_gradient_is_as_wrong_as_is_said(far, l2):
+    """In rational numbers, of slopes as given and two outputs; and not much wider than that."""
+    x, rng = X + far * np.array([1.0, 0.0, -3.0]), np.random.default_rng(4)
+    penalty = l2 * np.array([[1.0, 2.0, 0.5], [3.0, 1.0, 1.0]])
+    objective = lo.squares(x, np.c_[Y, X[:, 0]], l2=penalty)
+    slopes, theta = rng.normal(size=(N, 2)), rng.normal(size=objective.p)
+    found = objective.pull(jnp.asarray(slopes)) + objective.penalty * theta
+    design = np.c_[x, np.ones(N)]
+    falls = np.r_[penalty.ravel(), 0.0, 0.0]
+    places = [(k, j) for k in range(2) for j in range(3)] + [(0, 3), (1, 3)]
+    said = gradient_sizes(
+        objective, jnp.asarray(slopes), jnp.asarray(theta), jnp.asarray(np.abs(design).max(axis=0))
+    )
+    for i, (k, j) in enumerate(places):
+        pairs = [(slopes[:, k], design[:, j]), (falls[i : i + 1], theta[i : i + 1])]
+        terms = [
+            Fraction(float(a)) * Fraction(float(b)) for p in pairs for a, b in zip(*p, strict=True)
+        ]
+        assert abs(Fraction(float(found[i])) - sum(terms)) <= Fraction(float(said[i]))
+        size = sum(map(abs, terms)) + Fraction(1, 10**9)
+        assert float(said[i]) <= 1000 * np.finfo(float).eps * float(size)
 
 
 def test_units_cover_the_worst_of_short_sums():

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 
 import leaveout as lo
+from leaveout.objectives.centre import measured
 from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.memory import limited
 from problems import linear, mostly_slow, wrong
@@ -360,6 +361,28 @@ def test_columns_far_out_and_of_any_size_are_measured_so(spread):
     column = lo.measures.parameter(150)
     a, b = (lo.effects(fit, groups, column, lo.Retrain()).value for fit in (one, two))
     _alike(a * spread, b, 1e-6)
+
+
+def test_sparse_columns_get_the_centre_and_unit_of_their_weighted_moments():
+    """Of few rows, by NumPy: only what is far out is moved, only what is constant is dropped."""
+    rng, weights = np.random.default_rng(0), np.linspace(0.0, 3.0, 60)
+    word = rng.normal(size=60) * (rng.random(60) < 0.2)
+    time, count = 1.6e9 + 10 * rng.random(60), 1e6 * rng.poisson(0.2, 60)
+    dense = np.c_[word, time, count, np.full(60, 7e5), np.ones(60)]
+    penalty = np.array([1.0, 1.0, 2.0, 1.0, 0.0])
+    given = Sparse.of(scipy.sparse.csr_array(dense), float)
+    found = measured(given, jnp.asarray(weights), penalty, 4, free=True)
+    assert found is not None
+    how, kept = found
+    mean = np.average(dense, axis=0, weights=weights)
+    variance = np.average((dense - mean) ** 2, axis=0, weights=weights)
+    np.testing.assert_array_equal(kept, [True, True, True, False, True])
+    assert how.centre[0] == how.centre[2] == 0.0
+    assert abs(how.centre[1] - mean[1]) < 0.11 * np.sqrt(variance[1])
+    assert how.unit is not None
+    apart = np.sqrt(variance + mean**2 + penalty / weights.sum())  # of what stays where it is
+    off = np.log2(np.asarray(how.unit)[[0, 2]] / apart[[0, 2]])
+    assert (np.abs(off) <= 0.5 + 1e-9).all()  # powers of 2 no further than that
 
 
 @pytest.mark.slow
