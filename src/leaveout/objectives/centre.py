@@ -119,7 +119,7 @@ def measured(
     eps = float(jnp.finfo(design.dtype).eps)
     far = free & (means**2 > eps**_FAR * (variances + held))
     centre = np.where(far, _in_few_digits(means, variances), 0.0)
-    unit = _units(variances + means**2 - centre**2 + held) if sparse else None
+    unit = _units(variances + (means - centre) ** 2 + held) if sparse else None
     if not far.any() and unit is None:
         return None
     kept = ~(far & (variances <= (1e2 * eps * means) ** 2))
