@@ -173,6 +173,37 @@ def test_trust_agrees_with_its_definitions(name):
             assert longest * size <= trust.nu[i] * (1 + 1e-9)
 
 
+def test_trust_of_two_parameters_is_what_it_says_it_is():
+    """Where S has two eigenvalues the quadrature of what influence misses is exact."""
+    rng = np.random.default_rng(1)
+    x, s = rng.normal(size=(40, 2)), rng.uniform(0.5, 2, 40)
+    y = (x[:, 0] + rng.logistic(size=40) > 0).astype(int)
+    fit = lo.fit(lo.logistic(x, y, l2=0.5, weights=s, intercept=False))
+    lists = [range(4, 5), range(5, 12), range(15, 35)]
+    found = lo.trust(fit, lo.Groups.from_indices(lists, n=40))
+    mean = 1 / (1 + np.exp(-x @ np.asarray(fit.flat)))
+    bent = s * mean * (1 - mean)
+    hessian = (x.T * bent) @ x + 0.5 * np.eye(2)
+    for i, points in enumerate(lists):
+        gone = np.isin(np.arange(40), points)
+        taken, slope = (x[gone].T * bent[gone]) @ x[gone], x[gone].T @ (s * (mean - y))[gone]
+        first, newton = np.linalg.solve(hessian, slope), np.linalg.solve(hessian - taken, slope)
+        shares = np.linalg.eigvals(np.linalg.solve(hessian, taken)).real
+        lengths = [np.sqrt(v @ hessian @ v) for v in (newton - first, first)]
+        moves = (x @ first)[~gone]
+        share = bent[~gone] * moves**2
+        moved = np.sqrt(np.average(moves**2, weights=share))
+        error = lengths[0] / lengths[1] + moved / 2
+        np.testing.assert_allclose(
+            [found.leverage[i], found.mu[i], found.share[i], found.missed[i], found.moved[i]],
+            [shares.sum(), shares.max(), first @ taken @ first / lengths[1] ** 2,
+             lengths[0] / lengths[1], moved], rtol=1e-7,
+        )  # fmt: skip
+        assert found.error[i] == pytest.approx(error, rel=1e-7)
+        assert found.light[i] == np.searchsorted([0.1, 0.5], error, side="right")
+    assert found.light.tolist() == [lo.Light.green, lo.Light.amber, lo.Light.red]
+
+
 def test_a_group_with_a_column_of_its_own_is_red():
     rng = np.random.default_rng(0)
     x, site = rng.normal(size=(120, 3)), np.arange(120) % 6

@@ -130,6 +130,8 @@ def test_the_jackknife_is_that_of_refitting_without_each_cluster_and_each_pair(s
     assert band is not None
     assert (band[0] < ours.estimate).all()
     assert (band[1] > ours.estimate).all()
+    of_log = np.array(band)[:, :, 1]  # to first order the same groups do the same to both
+    np.testing.assert_allclose(np.exp(of_log), np.array(band)[:, :, 0], rtol=1e-9)
     np.testing.assert_allclose(ours.share.sum(axis=0), 1.0)
     assert "95 % confidence intervals, CRV3, by 8 clusters, site" in repr(ours)
     assert not ours.without_pandas()["low"].isna().to_numpy().any()
@@ -202,6 +204,33 @@ def test_what_makes_no_interval_is_refused_in_a_sentence(sample, asked, sentence
     given = {"measures": lo.measures.parameter(0)} | asked
     with pytest.raises(ValueError, match=sentence):
         lo.confidence(fit, lo.Groups.from_labels(one), given.pop("measures"), **given)
+
+
+def test_fewer_than_twenty_are_few_and_pairs_of_up_to_thirty_are_left_out_unasked(sample):
+    x, y, *_ = sample
+    fit, wanted = lo.fit(lo.squares(x, y.astype(float), l2=0.0)), lo.measures.parameter(0)
+    each = {count: lo.Groups.from_labels(np.arange(240) % count) for count in (19, 20, 30, 31)}
+    with few("19 clusters .* 18 degrees"):
+        lo.confidence(fit, each[19], wanted, lo.CRV.CRV1)
+    assert not lo.confidence(fit, each[20], wanted, lo.CRV.CRV1).notes
+    for count in (30, 31):
+        found = lo.confidence(fit, each[count], wanted, method=lo.Newton())
+        assert (found.without_low is None) == (count == 31)
+
+
+def test_points_without_weight_are_not_counted_among_those_of_the_variance(sample):
+    x, y, one, _ = sample
+    there = np.arange(240) % 5 > 0
+    fit = lo.fit(lo.squares(x, y.astype(float), l2=0.0, weights=there.astype(float)))
+    wanted = lo.measures.parameter([0, 1, 2])
+    ours = lo.confidence(fit, lo.Groups.from_labels(one), wanted, lo.CRV.CRV1)
+    design = np.c_[x, np.ones(240)][there]
+    bread = np.linalg.inv(design.T @ design)
+    scores = design * (y[there] - design @ bread @ design.T @ y[there])[:, None]
+    meat = sum(np.outer(s, s) for s in (scores[one[there] == k].sum(axis=0) for k in range(24)))
+    n = there.sum()
+    variance = 24 / 23 * (n - 1) / (n - 3) * np.diag(bread @ meat @ bread)
+    np.testing.assert_allclose(ours.error, np.sqrt(variance), rtol=1e-9)
 
 
 @pytest.mark.slow

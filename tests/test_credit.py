@@ -89,6 +89,33 @@ def test_the_band_is_that_of_groups_made_anew_within_classes(case):
     np.testing.assert_allclose(null.q[:, 0], scipy.stats.false_discovery_control(p))
 
 
+def test_random_groups_that_do_the_same_are_half_below_and_against_a_small_p():
+    """Of a mean: what a point's leaving does goes by its own number, and many are alike."""
+    y, key = np.r_[9.0, 9.0, 9.0, np.arange(37) % 2], jax.random.key(1)
+    fit = lo.fit(lo.squares(np.zeros((40, 1)), y, l2=1.0))
+    groups = lo.Groups.from_labels(np.arange(40))
+    null = lo.Null(60, within=lo.Within.size, key=key)
+    measure = lo.measures.parameter(1)
+    found = placed(lo.credit(fit, groups, measure, lo.Influence(), null=null))
+    like = lo.groups.lookalikes(key, groups, like=groups, draws=60)
+    drawn = y[like.indices].reshape(60, 40)
+    above, equal = (drawn < y).sum(axis=0), (drawn == y).sum(axis=0)  # a large number lowers it
+    assert equal[:3].min() > 0
+    np.testing.assert_allclose(found.percentile[:, 0], 100 * (60 - above - equal / 2) / 60)
+    p = np.minimum(2 * (1 + np.minimum(above, 60 - above - equal) + equal) / 61, 1)
+    np.testing.assert_allclose(found.p[:, 0], p)
+    assert p[:3].max() < 0.5  # though some are alike
+
+
+def test_a_long_table_counts_what_it_does_not_show(case):
+    fit, groups, (measure, _) = case
+    found = lo.credit(fit, groups, measure, lo.Influence(), null=0)
+    lines = found.table(most=1).splitlines()
+    assert lines[2].split()[0] == str(groups.names[np.abs(found.best.value[:, 0]).argmax()])
+    assert lines[3:] == ["... and 3 groups of smaller effect"]
+    assert "smaller effect" not in found.table(most=4)
+
+
 def test_draws_that_are_flagged_are_counted_and_leave_no_band(case):
     fit, groups, (measure, _) = case
     null = lo.Null(6, method=lo.Retrain(max_steps=0))

@@ -221,6 +221,24 @@ def test_the_null_is_the_most_extreme_of_the_whole_lattice(case, frame, found):
     assert f"p of {len(groups):,}" in found.table()
 
 
+def test_the_place_is_among_the_extremes_of_the_draws(case, frame, found):
+    fit, gap = case
+    lattice = Lattice.of(frame, depth=2, support=(0.05, 0.4))
+    psi, y = np.asarray(lo.per_point(fit, gap))[:, 0], np.asarray(fit.objective.y).astype(int)
+    drawn = dealt_extremes(lattice, psi, -1, lo.Null(99), y)
+    assert drawn is not None
+    own, ordered, null = found.effects["influence"].value[:, 0], np.sort(drawn), found.null
+    assert null is not None
+    np.testing.assert_allclose(null.mean[:, 0], drawn.mean())
+    np.testing.assert_allclose(null.low[:, 0], 0.55 * ordered[2] + 0.45 * ordered[3])  # of 98 gaps
+    np.testing.assert_allclose(null.high[:, 0], 0.55 * ordered[-3] + 0.45 * ordered[-4])
+    variance = np.sum((drawn - drawn.mean()) ** 2) / 98
+    np.testing.assert_allclose(null.z[:, 0], (own - drawn.mean()) / variance**0.5)
+    below = (drawn < own[:, None]).sum(axis=1)
+    np.testing.assert_allclose(null.percentile[:, 0], 100 * below / 99)
+    np.testing.assert_allclose(null.p[:, 0], (1 + below) / 100)
+
+
 @pytest.mark.slow
 def test_p_is_uniform_when_influence_is_chance(frame):
     lattice = Lattice.of(frame, depth=2, support=(0.05, 0.4))

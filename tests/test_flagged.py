@@ -258,6 +258,18 @@ def test_a_group_without_weight_is_not_there():
     assert "no mean: no group has weight" in repr(absent)
 
 
+def test_a_standard_error_counts_no_group_without_weight():
+    rng = np.random.default_rng(3)
+    x, site = rng.normal(size=(40, 1)), np.arange(40) % 5
+    y, there = x[:, 0] + rng.normal(size=40), site != 4
+    fit = lo.fit(lo.squares(x, y, l2=0.0, weights=there.astype(float)))
+    found = lo.jackknife(lo.effects(fit, lo.Groups.from_labels(site), lo.measures.parameter(0)))
+    design = np.c_[x, np.ones(40)]
+    left = [there & (site != k) for k in range(4)]
+    each = [np.linalg.lstsq(design[kept], y[kept], rcond=None)[0][0] for kept in left]
+    assert found[0] == pytest.approx(np.sqrt(3 * np.var(each)), rel=1e-9)
+
+
 # ---- random groups in little memory --------------------------------------------------------------
 
 

@@ -35,6 +35,7 @@ def test_one_newton_step_is_the_ridge_press_statistic():
     residual = y - np.asarray(objective.scores(fit.flat))[:, 0]
     press = (residual / (1 - np.diag(hat))) ** 2 / 2
     np.testing.assert_allclose(found.loss, press, rtol=1e-9)
+    assert found.standard_error == pytest.approx(np.std(press, ddof=1) / np.sqrt(N), rel=1e-9)
 
 
 def test_what_is_added_or_counts_for_more_is_not_held_out():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from leaveout.analysis.agreement import STATISTICS
 from leaveout.studies.koh2019 import plot_sweep
 from problems import spearman
 
@@ -145,6 +146,21 @@ def test_no_weights_and_weights_of_one_are_the_same_groups():
     np.testing.assert_array_equal(
         lo.compare(weighted, actual).spearman, lo.compare(predicted, actual).spearman
     )
+
+
+def test_columns_in_which_the_same_groups_are_left_out_are_named_together_up_to_three():
+    predicted, actual = (effects(value) for value in pair(g=6, m=7))
+    codes = np.zeros((6, 7), np.int8)
+    codes[2, :4], codes[[0, 2], 4] = lo.Status.stalled, lo.Status.singular
+    actual = dataclasses.replace(actual, status=codes.max(axis=1), column_status=codes)
+    report = lo.compare(predicted, actual, resamples=0)
+    assert report.notes == (
+        "left out of 'loss[0]', 'loss[1]', 'loss[2]', ...: 1 of 6 groups did not converge "
+        "(1 stalled)",
+        "left out of 'loss[4]': 2 of 6 groups did not converge (2 singular)",
+    )
+    counts = [row["count"] for row in report.rows if row["by"] == "all"][:: len(STATISTICS)]
+    assert counts == [5, 5, 5, 5, 4, 6, 6]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from problems import spearman
 
 G, M, SEEDS = 400, 3, 8
 TRUTH = np.random.default_rng(0).normal(size=(G, M))
@@ -87,6 +88,13 @@ def test_the_lds_is_the_mean_of_rank_correlations():
     assert found.low < found.value < found.high
     assert found.ceiling == pytest.approx((1 + 1 / SEEDS) ** -0.5, abs=0.03)
     assert found.columns == M
+    codes = np.zeros((G, M), np.int8)
+    codes[3:, 1] = 5
+    some = dataclasses.replace(actual, status=codes.max(axis=1), column_status=codes)
+    few = lo.lds(effects(TRUTH), some, resamples=0)
+    right = [spearman(TRUTH[:3, j], actual.value[:3, j]) for j in range(M)]
+    assert few.value == pytest.approx(np.mean(right), abs=1e-12)
+    assert np.isnan(few.low)
     flagged = dataclasses.replace(actual, status=np.full(G, 5, np.int8))
     flagged = dataclasses.replace(flagged, column_status=np.full((G, M), 5, np.int8))
     with pytest.raises(ValueError, match="at least three groups that converged, got 0"):

@@ -378,6 +378,20 @@ def test_many_players_are_sampled_with_an_error(small):
         lo.value(fit, players, measure, trainings=30)
 
 
+def test_drawing_stops_at_the_error_asked_for_in_whatever_unit(small):
+    """A share of the spread of the values: ten thousand times f is the same question."""
+    fit, *_ = small
+    players = lo.Groups.from_labels(np.arange(N) % 13)
+    with pytest.warns(UserWarning, match="lacks a class"):
+        found = [
+            lo.value(fit, players, lambda t, u=u: u * jnp.sum(t.weight**2), error=0.2)
+            for u in (0.01, 100.0)
+        ]
+    assert len(found[0].members) == len(found[1].members) < 200
+    for one in found:
+        assert 0.02 < np.sqrt(np.mean(one.error**2)) / one.value.std() <= 0.2
+
+
 def test_coalitions_that_did_not_converge_are_told(small):
     fit, _, measure = small
     players = lo.Groups.from_labels(np.arange(N) % 2)
