@@ -100,6 +100,38 @@ def test_every_solver_says_where_a_leverage_leaves_no_digits(solver):
     assert found.status.astype(bool).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("far", [5.5, 6.5])
+@pytest.mark.parametrize("solver", [*OTHERS[:2], lo.solvers.CG()], ids=lambda s: type(s).__name__)
+def test_a_step_says_where_next_to_no_curvature_is_left(solver, far):
+    """Three points that the model is sure of: rounding of their pull is 1e-6 to 1e-3 of all."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2))
+    x[:3, 0] = far
+    y = x[:, 0] + 0.3 * rng.normal(size=30) > 0
+    fit = lo.fit(lo.logistic(x, y, l2=1e-4))
+    found = lo.newton(fit, lo.Groups.from_indices([range(3, 30), [7, 9]], n=30), solver)
+    rows, penalty = mpmath.matrix(np.c_[x, np.ones(30)].tolist()), mpmath.diag([1e-4, 1e-4, 0.0])
+
+    def downhill(theta, points):
+        pull, bend = penalty * theta, penalty.copy()
+        for i in points:
+            p = 1 / (1 + mpmath.exp(-(rows[i, :] * theta)[0]))
+            pull += (p - int(y[i])) * rows[i, :].T
+            bend += p * (1 - p) * rows[i, :].T * rows[i, :]
+        return -mpmath.lu_solve(bend, pull)
+
+    with mpmath.workdps(50):
+        theta = mpmath.matrix([*fit.theta.weight.ravel().tolist(), float(fit.theta.bias)])
+        for _ in range(6):
+            theta += downhill(theta, range(30))
+        steps = [downhill(theta, stays) for stays in (range(3), {*range(30)} - {7, 9})]
+        truth = np.array([[float(entry) for entry in step] for step in steps])
+    error = np.abs(found.value - truth).max(axis=1) / np.abs(truth).max(axis=1)
+    assert error[0] > 1e-6
+    assert error[1] < 1e-10
+    assert found.status.astype(bool).tolist() == [True, False]
+
+
 @pytest.mark.slow
 def test_points_can_be_added_one_by_one_and_to_any_objective():
     def loss(theta, example):

@@ -23,6 +23,7 @@ from leaveout.solvers.factor import (
     measured,
     reachable,
     relative,
+    thinned,
     unit_diagonal,
 )
 
@@ -83,11 +84,13 @@ class Cholesky:
         def factors(own):
             left = matrix - own[0].hessian(own[1]) if dealt else own
             lower = jnp.linalg.cholesky(left)
-            return lower, is_definite(lower, scale if listed else jnp.diagonal(left))
+            definite = is_definite(lower, scale if listed else jnp.diagonal(left))
+            share = jnp.min(jnp.diagonal(lower) ** 2 / scale)
+            return lower, definite, jnp.where(definite, share, 0.0)
 
         batch = _together(expansion, block)
         lanes = block.indices, block.taken
-        lower, definite = over_lanes(seen, factors, lanes, batch)
+        lower, definite, share = over_lanes(seen, factors, lanes, batch)
 
         def one(lane):
             lower, definite, right = lane
@@ -97,7 +100,7 @@ class Cholesky:
         def solve(b) -> Solution:
             x, error = over_lanes(lambda lane: lane, one, (lower, definite, b), batch)
             x, error, status = _mend(expansion, block, b, x, error, definite)
-            residual = left_over(error, b, factor, x)
+            residual, status = left_over(error, b, factor, x), thinned(status, share)
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -257,7 +260,7 @@ class LowRank:
             x, error = jnp.where(good[:, None], x, 0.0), jnp.where(good[:, None], error, b)
             good &= left_over(error, b, factor, x) <= reachable(self.rtol, b.dtype)
             x, error, status = _mend(expansion, block, b, x, error, good)
-            residual = left_over(error, b, factor, x)
+            residual, status = left_over(error, b, factor, x), thinned(status, _pivot(lu))
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -303,7 +306,7 @@ class LowRank:
             x = jnp.where(good[:, None], factor.unwhiten(jnp.where(good[:, None], u, 0.0)), 0.0)
             error = jnp.where(good[:, None], error @ factor.lower.T, b)
             x, error, status = _mend(expansion, block, b, x, error, good)
-            residual = left_over(error, b, factor, x)
+            residual, status = left_over(error, b, factor, x), thinned(status, _pivot(lu))
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -316,4 +319,9 @@ def _beside(start, u):
 
 def _regular(lu):
     """(b) True where no pivot of I - C R is near 0: its determinant is that of I - S."""
-    return jnp.min(jnp.abs(jnp.diagonal(lu, axis1=1, axis2=2)), axis=1) > 1e-10
+    return _pivot(lu) > 1e-10
+
+
+def _pivot(lu):
+    """(b) the least pivot of I - C R: about the share of curvature that a direction has kept."""
+    return jnp.min(jnp.abs(jnp.diagonal(lu, axis1=1, axis2=2)), axis=1)

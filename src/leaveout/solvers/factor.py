@@ -42,12 +42,14 @@ __all__ = [
     "relative",
     "scale_of",
     "seen_through",
+    "thinned",
     "unit_diagonal",
     "white_rows",
 ]
 
 BESIDE = 8  # times its tolerance that a residual may be of a solution, where that is short
 PIECE = 1024
+_SHOWN = 1e-6  # of a solution: what rounding may do to it without a word
 
 
 class Block(eqx.Module):
@@ -360,6 +362,17 @@ def relative(residual, b, preconditioner, length: float | Array = jnp.inf):
 def left_over(error, b, factor: Factor, x):
     """`relative` in the metric of H: of the error that the solutions x (b p) leave of b."""
     return relative(error, b, factor.solve, jnp.linalg.norm(x @ factor.lower, axis=1))
+
+
+def thinned(status, share: Float[Array, "b"]):
+    """Statuses (b), `inaccurate` where so little curvature is left that rounding of b shows.
+
+    In a direction that has kept a share of 1e-10 of it, an error of eps in b is one of 1e10 eps in
+    the solution, and no residual tells: b is then the sum of what leaves, and nearly cancels.
+    """
+    eps = jnp.finfo(share.dtype).eps
+    thin = share < eps / max(_SHOWN, 1e4 * float(eps))
+    return jnp.where(thin & (status == Status.converged), Status.inaccurate, status)
 
 
 def judge(value, residual, rtol, status) -> Solution:

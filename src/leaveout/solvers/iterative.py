@@ -18,6 +18,7 @@ from leaveout.solvers.factor import (
     reachable,
     relative,
     seen_through,
+    thinned,
 )
 
 __all__ = ["CG"]
@@ -100,12 +101,15 @@ class CG:
             return (carry[0] < most) & jnp.any(carry[-1])
 
         def step(carry):
-            count, x, r, z, direction, girth, along, square, energy, steps, flat, running = carry
+            count, x, r, z, direction, girth, along, square, energy, steps, flat, least, running = (
+                carry
+            )
             image = apply(direction)
             curvature = jnp.sum(direction * image, axis=1)
             # a direction without curvature, beside the preconditioner's: b cannot be reached
             dead = running & ~(curvature > 10 * jnp.finfo(b.dtype).eps * girth)
             go = running & ~dead
+            kept = jnp.where(go & (girth > 0), curvature / jnp.where(girth > 0, girth, 1.0), 1.0)
             gone = jnp.where(go, energy / jnp.where(go, curvature, 1.0), 0.0)
             x, r = x + gone[:, None] * direction, r - gone[:, None] * image
             square += 2 * gone * along + gone**2 * girth
@@ -123,16 +127,16 @@ class CG:
             running = go & (energy > goal**2)
             return (
                 count + 1, x, r, z, direction, girth, along, square, energy, steps + go,
-                flat | dead, running,
+                flat | dead, jnp.minimum(least, kept), running,
             )  # fmt: skip
 
         lanes = b.shape[0]
         start = (
             0, jnp.zeros_like(b), b, z, z, size, none, none, size,
-            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), size > 0,
+            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), jnp.ones_like(size), size > 0,
         )  # fmt: skip
         found = jax.lax.while_loop(unfinished, step, start)
-        _, x, *_, square, _, steps, flat, running = found
+        _, x, *_, square, _, steps, flat, least, running = found
         length = _root(square) if metric else jnp.inf
         residual = relative(b - apply(x), b, precondition, length)
         status = jnp.where(flat, Status.singular, Status.converged)
@@ -142,6 +146,8 @@ class CG:
             status = jnp.where(running, Status.max_steps, status)
         reached = residual <= rtol
         status = jnp.where(reached & ~flat, Status.converged, status)
+        if metric and not self.truncate:
+            status = thinned(status, least)
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
 
 
