@@ -93,8 +93,9 @@ def bent(outputs: int, seed: int) -> tuple[PenaltyBall, np.ndarray]:
     matrix = wide.T @ (vectors * values @ vectors.T) @ wide
     matrix[: 2 * outputs, : 2 * outputs] += 0.3 * np.eye(2 * outputs)
     zero = jnp.zeros(())
-    parts = (jnp.asarray(part) for part in (root, back, shift))
-    return PenaltyBall(jnp.zeros(3 * outputs), zero, zero, *parts, jnp.asarray(0.3)), matrix
+    root, back, shift = (jnp.asarray(part) for part in (root, back, shift))
+    ball = PenaltyBall(jnp.zeros(3 * outputs), zero, zero, root, back, shift, jnp.asarray(0.3))
+    return ball, matrix
 
 
 @pytest.mark.parametrize("outputs", [1, 2])
@@ -161,13 +162,13 @@ def freely(a, metric, low, high, length, off=0.0, uneven=0.0, radius=None):
 
 
 @pytest.mark.parametrize(("off", "uneven"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.1)])
-@pytest.mark.parametrize("chords", [(0.4, 1.5), (0.7, 1.1), (0.1, 4.0)])
-def test_what_one_example_can_pull_is_met_exactly(chords, off, uneven):
+@pytest.mark.parametrize(("low", "high"), [(0.4, 1.5), (0.7, 1.1), (0.1, 4.0)])
+def test_what_one_example_can_pull_is_met_exactly(low, high, off, uneven):
     """x = 2 and a = 3, where the metric is 3 x^2 but for what it is uneven: solved by hand."""
     whole, x, a = 12.0, 2.0, 3.0
     root = np.sqrt(whole / (1 + uneven))
-    wide = a * max(abs(1 - chords[0]), abs(chords[1] - 1))
-    points = freely([a], a, *chords, x / root, off, uneven)
+    wide = a * max(abs(1 - low), abs(high - 1))
+    points = freely([a], a, low, high, x / root, off, uneven)
     for radius, length in ((0.3, 10.0), (0.3, 0.3 * root / x)):
         # the score starts `off` one way, and the chord from it has the other limit
         pull = x * wide * (radius + 2 * off) / root
