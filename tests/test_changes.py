@@ -100,7 +100,7 @@ def test_every_solver_says_where_a_leverage_leaves_no_digits(solver):
     assert found.status.astype(bool).tolist() == [True, False]
 
 
-@pytest.mark.parametrize("far", [5.5, 6.5])
+@pytest.mark.parametrize("far", [5.5, pytest.param(6.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("solver", [*OTHERS[:2], lo.solvers.CG()], ids=lambda s: type(s).__name__)
 def test_a_step_says_where_next_to_no_curvature_is_left(solver, far):
     """Three points that the model is sure of: rounding of their pull is 1e-6 to 1e-3 of all."""

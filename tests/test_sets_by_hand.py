@@ -57,7 +57,7 @@ def test_pairs_and_exchanges_are_the_best_of_all_refits(direction):
     assert leaving.effect == pytest.approx(effect(*gone) - whole, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", [lo.softmax, lo.squares])
+@pytest.mark.parametrize("kind", [pytest.param(lo.softmax, marks=pytest.mark.slow), lo.squares])
 def test_accuracy_counts_examples_by_weight_and_progress_the_models(kind):
     rng, done = np.random.default_rng(4), []
     x, s = rng.standard_normal((30, 2)), rng.uniform(0.2, 3, 30)
