@@ -221,7 +221,9 @@ def _as_measure(measure: Measure | Callable) -> Measure:
             f"expected a measure or a function of theta, got {type(measure).__name__}; "
             "see lo.measures"
         )
-    if isinstance(measure, types.FunctionType) and measure.__module__.startswith(__package__):
+    if isinstance(measure, types.FunctionType) and measure.__module__.startswith(
+        "leaveout.measures."
+    ):
         made = f"lo.measures.{measure.__name__}"
         raise ValueError(f"expected a measure, got {made}, which makes one: call it, {made}(...)")
     return _function(measure)

@@ -67,8 +67,9 @@ _ADVICE = {
         "the data no longer determines a finite minimum"
     ),
     Status.inaccurate: (
-        "the solver finished but its true residual is larger than was asked for; "
-        "use float64 or another solver"
+        "the solver finished but its true residual is larger than was asked for, or what is left "
+        "has kept so little curvature that rounding shows; use float64, another solver or a "
+        "larger l2"
     ),
     Status.no_minimum: (
         "the loss of what is left keeps falling towards infinite parameters (the group empties a "
