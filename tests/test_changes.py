@@ -132,6 +132,25 @@ def test_a_step_says_where_next_to_no_curvature_is_left(solver, far):
     assert found.status.astype(bool).tolist() == [True, False]
 
 
+@pytest.mark.parametrize("l2", [1e-2, 2e-8])
+def test_conjugate_gradients_reach_a_column_that_only_its_penalty_holds(l2):
+    """All points of a dummy leave: its pull is 1e-10 of theirs, and takes it all the way to 0."""
+    rng = np.random.default_rng(0)
+    x, y = np.c_[rng.normal(size=(150, 3)), np.arange(150) < 60], rng.normal(size=150)
+    fit = lo.fit(lo.squares(x, y, l2=l2, intercept=False))
+    groups = lo.Groups.from_indices([range(60)], n=150)
+
+    def refitted(rows):
+        held = np.r_[x[rows], np.sqrt(l2) * np.eye(4)]
+        return np.linalg.lstsq(held, np.r_[y[rows], np.zeros(4)], rcond=None)[0]
+
+    truth = refitted(slice(60, None)) - refitted(slice(None))
+    for solver in (lo.solvers.CG(1e-8), lo.solvers.Auto()):
+        found = lo.newton(fit, groups, solver)
+        assert not found.status.any()
+        np.testing.assert_allclose(found.value[0], truth, rtol=0, atol=1e-6 * np.abs(truth).max())
+
+
 @pytest.mark.slow
 def test_points_can_be_added_one_by_one_and_to_any_objective():
     def loss(theta, example):

@@ -221,9 +221,8 @@ def _as_measure(measure: Measure | Callable) -> Measure:
             f"expected a measure or a function of theta, got {type(measure).__name__}; "
             "see lo.measures"
         )
-    if isinstance(measure, types.FunctionType) and measure.__module__.startswith(
-        "leaveout.measures."
-    ):
+    home = getattr(measure, "__module__", None) or ""
+    if isinstance(measure, types.FunctionType) and home.startswith("leaveout.measures."):
         made = f"lo.measures.{measure.__name__}"
         raise ValueError(f"expected a measure, got {made}, which makes one: call it, {made}(...)")
     return _function(measure)

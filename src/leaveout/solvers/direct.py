@@ -85,7 +85,7 @@ class Cholesky:
             left = matrix - own[0].hessian(own[1]) if dealt else own
             lower = jnp.linalg.cholesky(left)
             definite = is_definite(lower, scale if listed else jnp.diagonal(left))
-            share = jnp.min(jnp.diagonal(lower) ** 2 / scale)
+            share = jnp.min((jnp.diagonal(lower) / jnp.diagonal(factor.lower)) ** 2)
             return lower, definite, jnp.where(definite, share, 0.0)
 
         batch = _together(expansion, block)
@@ -235,13 +235,14 @@ class LowRank:
             rows, curvature = inputs
             white = factor.whiten(rows)  # (kK p)
             system = jnp.eye(len(white), dtype=white.dtype) - scaled(curvature, white @ white.T)
-            return white, *jax.scipy.linalg.lu_factor(system)
+            lu = jax.scipy.linalg.lu_factor(system)
+            return white, *lu, _kept(*lu)
 
         lanes = block.indices, block.taken
         inner = block.indices.shape[1] * outputs
         many = together(len(block.indices), 16 * inner * (outputs * width + 2 * inner))
         batch = None if on_host() else many  # a processor's cores share one lane's products
-        white, lu, pivots = over_lanes(seen, factors, lanes, batch)
+        white, lu, pivots, share = over_lanes(seen, factors, lanes, batch)
 
         def one(inputs):
             rows, curvature, white, lu, pivots, right = inputs
@@ -260,7 +261,7 @@ class LowRank:
             x, error = jnp.where(good[:, None], x, 0.0), jnp.where(good[:, None], error, b)
             good &= left_over(error, b, factor, x) <= reachable(self.rtol, b.dtype)
             x, error, status = _mend(expansion, block, b, x, error, good)
-            residual, status = left_over(error, b, factor, x), thinned(status, _pivot(lu))
+            residual, status = left_over(error, b, factor, x), thinned(status, share)
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -285,10 +286,11 @@ class LowRank:
             inner, curvature = inputs
             inner = inner @ inner.T if gram is None else inner
             eye = jnp.eye(k, dtype=rows.dtype)
-            return jax.scipy.linalg.lu_factor(eye - curvature[:, None] * inner)
+            lu = jax.scipy.linalg.lu_factor(eye - curvature[:, None] * inner)
+            return *lu, _kept(*lu)
 
         lanes = block.indices, block.taken
-        lu, pivots = over_lanes(products, factors, lanes, batch)
+        lu, pivots, share = over_lanes(products, factors, lanes, batch)
 
         def one(inputs):
             white, curvature, lu, pivots, start = inputs
@@ -306,7 +308,7 @@ class LowRank:
             x = jnp.where(good[:, None], factor.unwhiten(jnp.where(good[:, None], u, 0.0)), 0.0)
             error = jnp.where(good[:, None], error @ factor.lower.T, b)
             x, error, status = _mend(expansion, block, b, x, error, good)
-            residual, status = left_over(error, b, factor, x), thinned(status, _pivot(lu))
+            residual, status = left_over(error, b, factor, x), thinned(status, share)
             return judge(x, residual, reachable(self.rtol, b.dtype), status)
 
         return solve
@@ -319,9 +321,16 @@ def _beside(start, u):
 
 def _regular(lu):
     """(b) True where no pivot of I - C R is near 0: its determinant is that of I - S."""
-    return _pivot(lu) > 1e-10
+    return jnp.min(jnp.abs(jnp.diagonal(lu, axis1=1, axis2=2)), axis=1) > 1e-10
 
 
-def _pivot(lu):
-    """(b) the least pivot of I - C R: about the share of curvature that a direction has kept."""
-    return jnp.min(jnp.abs(jnp.diagonal(lu, axis1=1, axis2=2)), axis=1)
+def _kept(lu, pivots):
+    """The least eigenvalue of I - C R, the least share of its curvature that a direction has kept.
+
+    By two steps of inverse iteration; where there is nothing near 0, no more than its size.
+    """
+    start = jnp.cos(jnp.arange(1.0, len(lu) + 1, dtype=lu.dtype))
+    once = jax.scipy.linalg.lu_solve((lu, pivots), start)
+    once = once / jnp.linalg.norm(once)
+    share = 1 / jnp.linalg.norm(jax.scipy.linalg.lu_solve((lu, pivots), once))
+    return jnp.where(jnp.isfinite(share), share, 0.0)

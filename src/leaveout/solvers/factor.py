@@ -19,6 +19,7 @@ from leaveout.runtime.solution import Solution, Status
 __all__ = [
     "BESIDE",
     "PIECE",
+    "SHOWN",
     "Block",
     "Factor",
     "Lift",
@@ -49,7 +50,7 @@ __all__ = [
 
 BESIDE = 8  # times its tolerance that a residual may be of a solution, where that is short
 PIECE = 1024
-_SHOWN = 1e-6  # of a solution: what rounding may do to it without a word
+SHOWN = 1e-6  # of a solution: what rounding may do to it without a word
 
 
 class Block(eqx.Module):
@@ -367,11 +368,11 @@ def left_over(error, b, factor: Factor, x):
 def thinned(status, share: Float[Array, "b"]):
     """Statuses (b), `inaccurate` where so little curvature is left that rounding of b shows.
 
-    In a direction that has kept a share of 1e-10 of it, an error of eps in b is one of 1e10 eps in
-    the solution, and no residual tells: b is then the sum of what leaves, and nearly cancels.
+    In a direction that has kept 1e-10 of what H has there, an error of eps in b is one of 1e10 eps
+    in the solution, and no residual tells: b is the sum of what leaves, and nearly cancels.
     """
     eps = jnp.finfo(share.dtype).eps
-    thin = share < eps / max(_SHOWN, 1e4 * float(eps))
+    thin = share < eps / max(SHOWN, 1e4 * float(eps))
     return jnp.where(thin & (status == Status.converged), Status.inaccurate, status)
 
 
@@ -391,7 +392,8 @@ def judged_again(
     found: Solution, error: Float[Array, "b p"], b: Float[Array, "b p"], factor: Factor, rtol: float
 ) -> Solution:
     """Solutions whose residual was found in another metric, judged by `left_over` as well."""
-    residual = jnp.maximum(found.residual, left_over(error, b, factor, found.value))
+    seen = left_over(error, b, factor, found.value)
+    residual = jnp.where(jnp.isnan(seen), found.residual, jnp.maximum(found.residual, seen))
     again = judge(found.value, residual, reachable(rtol, b.dtype), found.status)
     return dataclasses.replace(again, steps=found.steps)
 
@@ -410,9 +412,7 @@ def corrected(solve: Callable, apply: Callable, factor: Factor, rtol: float) -> 
         first = solve(b)
         x = first.value + solve(b - apply(first.value)).value
         residual = left_over(b - apply(x), b, factor, x)
-        unrefined = first.status == Status.inaccurate
-        status = jnp.where(unrefined, Status.converged, first.status)
-        return judge(x, residual, reachable(rtol, b.dtype), status)
+        return judge(x, residual, reachable(rtol, b.dtype), first.status)
 
     return again
 

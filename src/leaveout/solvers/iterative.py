@@ -10,6 +10,7 @@ from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers.factor import (
+    SHOWN,
     Factor,
     apply_full,
     apply_reduced,
@@ -56,18 +57,19 @@ class CG:
 
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
+        left = block.left(expansion.weights)
+        kept = None if factor is None else _kept(expansion, left)
         if isinstance(factor, Factor) and factor.rows is not None:
             taken = block.dense(expansion.n) * expansion.second[:, 0, 0][None]
-            return self.by_rows(factor, taken)
-        apply = apply_reduced(expansion, block.left(expansion.weights))
-        return self.near(expansion, factor, apply)
+            return self.by_rows(factor, taken, kept)
+        return self.near(expansion, factor, apply_reduced(expansion, left), kept)
 
-    def near(self, expansion, factor, apply):
+    def near(self, expansion, factor, apply, kept=None):
         """The map b to rows of A^-1 b, in the metric of H; `apply` is A, a map of rows."""
         precondition = _near(expansion) if factor is None else factor.solve
-        return lambda b: self.solve(apply, precondition, b, metric=factor is not None)
+        return lambda b: self.solve(apply, precondition, b, metric=factor is not None, kept=kept)
 
-    def by_rows(self, factor, taken):
+    def by_rows(self, factor, taken, kept=None):
         """The map b to rows of (H - X' diag(taken) X)^-1 b, for a factor that holds X's rows.
 
         In coordinates u = lower' x: products with the whitened design, nothing else.
@@ -75,20 +77,24 @@ class CG:
         Args:
             factor: of H, with `rows`.
             taken: (b n) curvature that each example loses.
+            kept: (b) as `solve` takes it.
         """
         lose = seen_through(factor.rows, taken)
 
         def solve(b) -> Solution:
             white = factor.whiten(b)
-            solution = self.solve(lambda u: u - lose(u), lambda b: b, white, metric=True)
+            apply = lambda u: u - lose(u)  # noqa: E731
+            solution = self.solve(apply, lambda b: b, white, metric=True, kept=kept)
             return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
 
         return solve
 
-    def solve(self, apply, precondition, b, *, metric: bool = False) -> Solution:
+    def solve(self, apply, precondition, b, *, metric: bool = False, kept=None) -> Solution:
         """Rows of A^-1 b for the map `apply` of rows, A the same or another for every row.
 
-        With `metric` the preconditioner is H^-1, so that lengths of b and x can be compared.
+        With `metric` the preconditioner is H^-1, so that lengths of b and x can be compared. `kept`
+        (b) is a share of its curvature in H that some direction has kept in A, if one is known: a
+        residual along it is divided by so much, and has to be smaller.
         """
         rtol = reachable(self.rtol, b.dtype)
         most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
@@ -96,6 +102,8 @@ class CG:
         size = jnp.sum(b * z, axis=1)  # squared norm of b
         force, none = _root(size), jnp.zeros_like(size)
         floor = 4 * jnp.finfo(b.dtype).eps * force  # further steps would follow rounding
+        known = jnp.ones_like(size) if kept is None else kept
+        aim = jnp.minimum(0.1 * rtol, SHOWN * known)
 
         def unfinished(carry):
             return (carry[0] < most) & jnp.any(carry[-1])
@@ -123,7 +131,7 @@ class CG:
             girth = jnp.where(go, new + turn**2 * girth, girth)
             energy = jnp.where(go, new, energy)
             beside = measured(force, _root(square)) if metric else force
-            goal = jnp.maximum(0.1 * rtol * beside, floor)
+            goal = jnp.maximum(aim * beside, floor)
             running = go & (energy > goal**2)
             return (
                 count + 1, x, r, z, direction, girth, along, square, energy, steps + go,
@@ -133,7 +141,7 @@ class CG:
         lanes = b.shape[0]
         start = (
             0, jnp.zeros_like(b), b, z, z, size, none, none, size,
-            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), jnp.ones_like(size), size > 0,
+            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), known, size > 0,
         )  # fmt: skip
         found = jax.lax.while_loop(unfinished, step, start)
         _, x, *_, square, _, steps, flat, least, running = found
@@ -149,6 +157,18 @@ class CG:
         if metric and not self.truncate:
             status = thinned(status, least)
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
+
+
+def _kept(expansion, left):
+    """(b) the least share of its curvature that a parameter keeps; None of no linear model."""
+    if not isinstance(expansion, LinearExpansion):
+        return None
+    gauge = expansion.gauge()
+    fixed = expansion.penalty if gauge is None else expansion.penalty + jnp.diagonal(gauge)
+    whole = expansion.diagonal(expansion.weights) + fixed
+    each = jax.vmap(expansion.diagonal)(left) + fixed[None]
+    share = jnp.min(each / jnp.where(whole > 0, whole, 1.0)[None], axis=1)
+    return jnp.clip(share, 0.0, 1.0)
 
 
 def _root(square):
