@@ -9,9 +9,10 @@ Scored is the LDS of effects on margins, or outputs of a regression.
 dattri (influence by CG, TracIn over checkpoints, TRAK) and kronfluence (EK-FAC) get the very thetas
 of the run, each seed's own, all data in one batch where dattri would else add up inverse Hessians,
 and dampings around the one that follows from the recipe: the best of them *by the truth* is more
-than a user could know. TRAK of several models gets trainings of other starts, whose sum answers for
-every seed; they are in its cost. Costs are seconds of the processor for all seeds, compiled and
-read, and the same in trainings (of all examples, compiled, in the same run).
+than a user could know; of classes TRAK's kernel is of margins, where it is no more than a scale.
+TRAK of several models gets trainings of other starts, whose sum answers for every seed: they are in
+its cost. Costs are seconds of the processor for all seeds, ours of a second call, compiled; and the
+same in trainings (of all examples, compiled, in the same run), those of further models among them.
 """
 
 import dataclasses
@@ -83,7 +84,7 @@ class _Answer:
         seconds: of the processor, of all seeds.
         note: what was chosen.
         models: trainings that it needs beside the run.
-        flagged: halves of the run whose answer carries a warning.
+        flagged: halves of the run whose answer carries a warning; None if it cannot say.
     """
 
     method: str
@@ -91,7 +92,7 @@ class _Answer:
     seconds: float
     note: str = ""
     models: int = 0
-    flagged: int = 0
+    flagged: int | None = None
 
 
 class _Case:
@@ -203,13 +204,18 @@ class _Case:
             for times in (0.0, *_TIMES):
                 trak = functools.partial(
                     _asked, dattri, what="trak", dimensions=_DIMENSIONS,
-                    regularization=times * damping * self.data.n,
+                    regularization=self._for_trak(times * damping),
                 )  # fmt: skip
                 found = [trak(seeds=[s]) for s in seeds]
                 yield _summed("dattri, TRAK", w, found, _damped(times))
                 models = self.size.models
                 found = [trak(models=models)] * len(seeds)
                 yield _summed(f"dattri, TRAK of {models}", w, found, _damped(times), models)
+
+    def _for_trak(self, damping: float) -> float:
+        """Beside the kernel of TRAK, a sum over examples of products of gradients over p."""
+        decay = float(self.objective.l2) / self.data.n
+        return (damping + decay) * self.data.n / self.objective.p if damping else 0.0
 
     def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
         damping, seeds = self.recipe.damping(), range(self.size.seeds)

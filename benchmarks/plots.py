@@ -218,11 +218,11 @@ def _rivals(rows: list[dict]):
 
 
 def _by_cost(ax, rows: list[dict], methods: list[str]) -> None:
-    """A line a method, over what was tried of its damping."""
+    """A mark a method and what was tried of its damping."""
     for i, method in enumerate(methods):
         mine = [row for row in rows if row["method"] == method]
         if mine:
-            ours = ", " not in method or method.endswith("last layer")
+            ours = mine[0]["flagged"] is not None  # no rival says how sure it is
             cost, score = [row["trainings"] for row in mine], [row["value"] for row in mine]
             ax.errorbar(
                 cost, score, np.abs([[r["value"] - r[k] for r in mine] for k in ("low", "high")]),
@@ -232,7 +232,7 @@ def _by_cost(ax, rows: list[dict], methods: list[str]) -> None:
     ceilings = {row["ceiling"] for row in rows if row.get("ceiling") is not None}
     for ceiling in ceilings:
         ax.axhline(ceiling, color="k", linestyle=":", label="ceiling of noise")
-    ax.set(xscale="log", xlabel="cost, in trainings", ylabel="LDS", ylim=(-0.2, 1.03))
+    ax.set(xscale="log", xlabel="cost, in trainings", ylabel="LDS", ylim=(None, 1.03))
     ax.xaxis.set_minor_formatter(lambda *_: "")
     ax.grid(alpha=0.3)
 
