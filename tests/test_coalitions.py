@@ -16,6 +16,7 @@ def test_coalitions_are_called_by_who_joins_or_by_who_does_not():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_coalitions_weigh_and_predict_by_the_weights_of_their_examples():
     """One player has but one class, nobody none: both predict base rates, smoothed by one each."""
     rng = np.random.default_rng(0)

@@ -235,7 +235,9 @@ def test_columns_of_which_a_parameter_has_no_penalty_are_known():
         )
 
 
-@pytest.mark.parametrize("points", [[9, 10, 11], [7, 8, 9, 10, 11]])
+@pytest.mark.parametrize(
+    "points", [[9, 10, 11], pytest.param([7, 8, 9, 10, 11], marks=pytest.mark.slow)]
+)
 def test_a_free_parameter_on_its_way_to_infinity_is_no_minimum(points):
     """An intercept of a loss of any theta, once only one class is left; its gradient dies out."""
     rng = np.random.default_rng(0)

@@ -245,6 +245,7 @@ def test_adam_needs_a_root_that_has_a_derivative():
     np.testing.assert_allclose(found, (up - down) / 2e-6, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_base_weights_count_in_the_derivative_of_training():
     """Against differences of a plain loop: weights below and above 1."""
     s = np.linspace(0.25, 2.0, N)

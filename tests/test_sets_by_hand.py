@@ -57,7 +57,8 @@ def test_pairs_and_exchanges_are_the_best_of_all_refits(direction):
     assert leaving.effect == pytest.approx(effect(*gone) - whole, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(lo.softmax, marks=pytest.mark.slow), lo.squares])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [lo.softmax, lo.squares])
 def test_accuracy_counts_examples_by_weight_and_progress_the_models(kind):
     rng, done = np.random.default_rng(4), []
     x, s = rng.standard_normal((30, 2)), rng.uniform(0.2, 3, 30)
@@ -79,6 +80,7 @@ def test_accuracy_counts_examples_by_weight_and_progress_the_models(kind):
     assert (sum(done) > 0) == (kind is lo.softmax)
 
 
+@pytest.mark.slow
 def test_a_share_is_of_the_points_that_have_a_weight():
     rng = np.random.default_rng(0)
     x, y, there = rng.standard_normal((12, 1)), rng.standard_normal(12), np.arange(12) % 3 > 0

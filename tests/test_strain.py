@@ -69,6 +69,7 @@ def test_several_steps_are_damped_until_they_settle():
     np.testing.assert_allclose(many.value, actual, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_first_step_that_failed_is_not_forgotten_after_the_second():
     fitted, groups = lo.fit(problem("logistic")), groups_of(60, 3)[[1, 2]]
     cut, whole = (

@@ -109,9 +109,7 @@ class CG:
             return (carry[0] < most) & jnp.any(carry[-1])
 
         def step(carry):
-            count, x, r, z, direction, girth, along, square, energy, steps, flat, least, running = (
-                carry
-            )
+            i, x, r, z, direction, girth, along, square, energy, steps, flat, least, running = carry
             image = apply(direction)
             curvature = jnp.sum(direction * image, axis=1)
             # a direction without curvature, beside the preconditioner's: b cannot be reached
@@ -134,7 +132,7 @@ class CG:
             goal = jnp.maximum(aim * beside, floor)
             running = go & (energy > goal**2)
             return (
-                count + 1, x, r, z, direction, girth, along, square, energy, steps + go,
+                i + 1, x, r, z, direction, girth, along, square, energy, steps + go,
                 flat | dead, jnp.minimum(least, kept), running,
             )  # fmt: skip
 
