@@ -214,8 +214,7 @@ class _Case:
 
     def _for_trak(self, damping: float) -> float:
         """Beside the kernel of TRAK, a sum over examples of products of gradients over p."""
-        decay = float(self.objective.l2) / self.data.n
-        return (damping + decay) * self.data.n / self.objective.p if damping else 0.0
+        return (damping + self._decay) * self.data.n / self.objective.p if damping else 0.0
 
     def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
         damping, seeds = self.recipe.damping(), range(self.size.seeds)
@@ -228,6 +227,11 @@ class _Case:
         """A rival at work on this run."""
         made = environments.python("torch") is not None
         return Worker(script, "torch", self.arrays if made else {}, _LIMIT)
+
+    @property
+    def _decay(self) -> float:
+        """Of weights, in units of a mean of the loss that we train with."""
+        return float(self.objective.l2) / self.data.n
 
     @property
     def _stops(self) -> int:
@@ -245,7 +249,7 @@ class _Case:
             "widths": (data.d, *setup.hidden, data.outputs if data.labelled else 1),
             "final": self.run.theta, "way": np.stack(way, axis=1),
             "many": self.trained(self.size.models, key=1).theta,
-            "rate": setups.rate(data, setup), "decay": float(self.objective.l2) / data.n,
+            "rate": setups.rate(data, setup), "decay": self._decay,
         }  # fmt: skip
         return {name: np.asarray(array) for name, array in arrays.items()}
 

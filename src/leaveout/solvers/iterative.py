@@ -83,8 +83,7 @@ class CG:
 
         def solve(b) -> Solution:
             white = factor.whiten(b)
-            apply = lambda u: u - lose(u)  # noqa: E731
-            solution = self.solve(apply, lambda b: b, white, metric=True, kept=kept)
+            solution = self.solve(lambda u: u - lose(u), lambda b: b, white, metric=True, kept=kept)
             return dataclasses.replace(solution, value=factor.unwhiten(solution.value))
 
         return solve
@@ -161,12 +160,17 @@ def _kept(expansion, left):
     """(b) the least share of its curvature that a parameter keeps; None of no linear model."""
     if not isinstance(expansion, LinearExpansion):
         return None
-    gauge = expansion.gauge()
-    fixed = expansion.penalty if gauge is None else expansion.penalty + jnp.diagonal(gauge)
+    fixed = _fixed(expansion)
     whole = expansion.diagonal(expansion.weights) + fixed
     each = jax.vmap(expansion.diagonal)(left) + fixed[None]
     share = jnp.min(each / jnp.where(whole > 0, whole, 1.0)[None], axis=1)
     return jnp.clip(share, 0.0, 1.0)
+
+
+def _fixed(expansion):
+    """(p) what of the diagonal of H no example makes up: penalty and gauge."""
+    gauge = expansion.gauge()
+    return expansion.penalty if gauge is None else expansion.penalty + jnp.diagonal(gauge)
 
 
 def _root(square):
@@ -180,7 +184,5 @@ def _near(expansion):
         return expansion.metric.solve
     if not isinstance(expansion, LinearExpansion):
         return lambda b: b
-    diagonal = expansion.diagonal(expansion.weights) + expansion.penalty
-    gauge = expansion.gauge()
-    diagonal = diagonal if gauge is None else diagonal + jnp.diagonal(gauge)
+    diagonal = expansion.diagonal(expansion.weights) + _fixed(expansion)
     return lambda b: b / jnp.where(diagonal > 0, diagonal, 1.0)[None]
