@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import stored
@@ -85,8 +86,11 @@ class Cholesky:
             left = matrix - own[0].hessian(own[1]) if dealt else own
             lower = jnp.linalg.cholesky(left)
             definite = is_definite(lower, scale if listed else jnp.diagonal(left))
-            share = jnp.min((jnp.diagonal(lower) / jnp.diagonal(factor.lower)) ** 2)
-            return lower, definite, jnp.where(definite, share, 0.0)
+
+            def inverse(v):  # of what stays, in coordinates that make H the identity
+                return factor.lower.T @ jax.scipy.linalg.cho_solve((lower, True), factor.lower @ v)
+
+            return lower, definite, _kept(inverse, lower)
 
         batch = _together(expansion, block)
         lanes = block.indices, block.taken
@@ -236,7 +240,7 @@ class LowRank:
             white = factor.whiten(rows)  # (kK p)
             system = jnp.eye(len(white), dtype=white.dtype) - scaled(curvature, white @ white.T)
             lu = jax.scipy.linalg.lu_factor(system)
-            return white, *lu, _kept(*lu)
+            return white, *lu, _kept(lambda v: jax.scipy.linalg.lu_solve(lu, v), system)
 
         lanes = block.indices, block.taken
         inner = block.indices.shape[1] * outputs
@@ -285,9 +289,9 @@ class LowRank:
         def factors(inputs):
             inner, curvature = inputs
             inner = inner @ inner.T if gram is None else inner
-            eye = jnp.eye(k, dtype=rows.dtype)
-            lu = jax.scipy.linalg.lu_factor(eye - curvature[:, None] * inner)
-            return *lu, _kept(*lu)
+            system = jnp.eye(k, dtype=rows.dtype) - curvature[:, None] * inner
+            lu = jax.scipy.linalg.lu_factor(system)
+            return *lu, _kept(lambda v: jax.scipy.linalg.lu_solve(lu, v), system)
 
         lanes = block.indices, block.taken
         lu, pivots, share = over_lanes(products, factors, lanes, batch)
@@ -324,13 +328,12 @@ def _regular(lu):
     return jnp.min(jnp.abs(jnp.diagonal(lu, axis1=1, axis2=2)), axis=1) > 1e-10
 
 
-def _kept(lu, pivots):
-    """The least eigenvalue of I - C R, the least share of its curvature that a direction has kept.
+def _kept(inverse, like: Float[Array, "k k"]):
+    """The least share of its curvature that a direction has kept, from the map v to M^-1 v.
 
-    By two steps of inverse iteration; where there is nothing near 0, no more than its size.
+    The least eigenvalue of M, by two steps of inverse iteration; where there is nothing near 0, no
+    more than its size. `like` has M's shape.
     """
-    start = jnp.cos(jnp.arange(1.0, len(lu) + 1, dtype=lu.dtype))
-    once = jax.scipy.linalg.lu_solve((lu, pivots), start)
-    once = once / jnp.linalg.norm(once)
-    share = 1 / jnp.linalg.norm(jax.scipy.linalg.lu_solve((lu, pivots), once))
+    once = inverse(jnp.cos(jnp.arange(1.0, len(like) + 1, dtype=like.dtype)))
+    share = 1 / jnp.linalg.norm(inverse(once / jnp.linalg.norm(once)))
     return jnp.where(jnp.isfinite(share), share, 0.0)

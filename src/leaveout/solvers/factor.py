@@ -43,7 +43,9 @@ __all__ = [
     "relative",
     "scale_of",
     "seen_through",
+    "share_of",
     "thinned",
+    "turned",
     "unit_diagonal",
     "white_rows",
 ]
@@ -362,7 +364,7 @@ def relative(residual, b, preconditioner, length: float | Array = jnp.inf):
 
 def left_over(error, b, factor: Factor, x):
     """`relative` in the metric of H: of the error that the solutions x (b p) leave of b."""
-    return relative(error, b, factor.solve, jnp.linalg.norm(x @ factor.lower, axis=1))
+    return relative(error, b, factor.solve, _length(factor, x))
 
 
 def thinned(status, share: Float[Array, "b"]):
@@ -374,6 +376,28 @@ def thinned(status, share: Float[Array, "b"]):
     eps = jnp.finfo(share.dtype).eps
     thin = share < eps / max(SHOWN, 1e4 * float(eps))
     return jnp.where(thin & (status == Status.converged), Status.inaccurate, status)
+
+
+def turned(factor: Factor, x: Float[Array, "b p"]) -> Float[Array, "b p"]:
+    """H x for solutions x of A x = b scaled to length 1: another step of inverse iteration.
+
+    The solution y of A y = H x is as long (`share_of`) as one over the share that A has kept.
+    """
+    length = _length(factor, x)
+    return factor.multiply(x / jnp.where(length > 0, length, 1.0)[:, None])
+
+
+def share_of(factor: Factor, y: Float[Array, "b p"]) -> Float[Array, "b"]:
+    """The least share of its curvature in H that a direction has kept, from solutions of `turned`.
+
+    As far as two steps of inverse iteration tell; 1 where there is nothing that moves.
+    """
+    length = _length(factor, y)
+    return jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1.0), 1.0)
+
+
+def _length(factor, x):
+    return jnp.linalg.norm(x @ factor.lower, axis=-1)
 
 
 def judge(value, residual, rtol, status) -> Solution:
@@ -389,12 +413,21 @@ def judge(value, residual, rtol, status) -> Solution:
 
 
 def judged_again(
-    found: Solution, error: Float[Array, "b p"], b: Float[Array, "b p"], factor: Factor, rtol: float
+    found: Solution,
+    error: Float[Array, "b p"],
+    b: Float[Array, "b p"],
+    factor: Factor,
+    rtol: float,
+    share: Float[Array, "b"],
 ) -> Solution:
-    """Solutions whose residual was found in another metric, judged by `left_over` as well."""
+    """Solutions whose residual was found in another metric, judged by `left_over` as well.
+
+    And by the least `share` of its curvature in H that a direction has kept.
+    """
     seen = left_over(error, b, factor, found.value)
     residual = jnp.where(jnp.isnan(seen), found.residual, jnp.maximum(found.residual, seen))
-    again = judge(found.value, residual, reachable(rtol, b.dtype), found.status)
+    status = thinned(found.status, share)
+    again = judge(found.value, residual, reachable(rtol, b.dtype), status)
     return dataclasses.replace(again, steps=found.steps)
 
 

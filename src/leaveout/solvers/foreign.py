@@ -7,7 +7,15 @@ import jax.numpy as jnp
 
 from leaveout.runtime.sharding import over_lanes
 from leaveout.runtime.solution import Solution, Status
-from leaveout.solvers.factor import full_matrix, judge, judged_again, reachable, relative
+from leaveout.solvers.factor import (
+    full_matrix,
+    judge,
+    judged_again,
+    reachable,
+    relative,
+    share_of,
+    turned,
+)
 
 __all__ = ["Lineax"]
 
@@ -48,12 +56,14 @@ class Lineax:
         left = block.left(expansion.weights)
 
         def solve(b) -> Solution:
-            found, error = self._solve(lambda v: full_matrix(expansion, v), left, b)
-            return found if factor is None else judged_again(found, error, b, factor, self.rtol)
+            found, error, share = self._solve(lambda v: full_matrix(expansion, v), left, b, factor)
+            if factor is None:
+                return found
+            return judged_again(found, error, b, factor, self.rtol, share)
 
         return solve
 
-    def _solve(self, matrix, lanes, b):
+    def _solve(self, matrix, lanes, b, factor=None):
         import lineax as lx
 
         def solve(lane):
@@ -63,14 +73,23 @@ class Lineax:
             operator = lx.MatrixLinearOperator(
                 left / (scale[:, None] * scale[None]), lx.positive_semidefinite_tag
             )
-            answer = lx.linear_solve(operator, right / scale, self.solver, throw=False)
-            x = answer.value / scale
-            failed = answer.result != lx.RESULTS.successful
-            return x, right - left @ x, scale, failed
+            state = self.solver.init(operator, {})
 
-        x, error, scale, failed = over_lanes(
+            def solved(right):
+                answer = lx.linear_solve(
+                    operator, right / scale, self.solver, state=state, throw=False
+                )
+                return answer.value / scale, answer.result != lx.RESULTS.successful
+
+            x, failed = solved(right)
+            share = jnp.ones((), right.dtype)
+            if factor is not None:
+                share = share_of(factor, solved(turned(factor, x[None])[0])[0][None])[0]
+            return x, right - left @ x, scale, failed, share
+
+        x, error, scale, failed, share = over_lanes(
             lambda lane: (matrix(lane[0]), lane[1]), solve, (lanes, b), None
         )
         status = jnp.where(failed, Status.stalled, Status.converged)
         residual = relative(error / scale, b / scale, lambda v: v)
-        return judge(x, residual, reachable(self.rtol, b.dtype), status), error
+        return judge(x, residual, reachable(self.rtol, b.dtype), status), error, share
