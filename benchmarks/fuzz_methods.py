@@ -502,6 +502,11 @@ def _compare(found, what: str, mine, theirs, status, loose: float = 1.0) -> None
         found["wrong"].append(f"{what}, group {i}: {gap[i].max():.1e} of the largest effect")
 
 
+def title(loss: str) -> str:
+    """Of a loss's row."""
+    return f"{loss}, every method, far and scaled columns"
+
+
 def fuzzed(loss: str, count: int, first: int = 0) -> dict[str, Any]:
     """Counts of so many problems of a loss."""
     total, wrong = Counter(), []
@@ -512,8 +517,13 @@ def fuzzed(loss: str, count: int, first: int = 0) -> dict[str, Any]:
         wrong += [f"seed {seed}: {what}" for what in result["wrong"]]
     keys = ("compared", "flagged", "refused")
     counts = {key: total[key] for key in keys}
-    name = f"{loss}, every method, far and scaled columns"
-    return {"case": name, "problems": count, **counts, "wrong": len(wrong), "which": wrong[:20]}
+    return {
+        "case": title(loss),
+        "problems": count,
+        **counts,
+        "wrong": len(wrong),
+        "which": wrong[:20],
+    }
 
 
 if __name__ == "__main__":

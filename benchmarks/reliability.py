@@ -24,36 +24,56 @@ from queue import SimpleQueue
 import numpy as np
 
 from benchmarks.fuzz import CASES, Case, check, draw
-from benchmarks.fuzz_methods import LOSSES
-from benchmarks.harness import record
+from benchmarks.fuzz_methods import LOSSES, title
+from benchmarks.harness import environment, record
 
 #: kinds of problems, problems of each, problems of each loss by every method, kills
 _SIZES = {"smoke": (1, 20, 0, 0), "small": (4, 10, 5, 2), "full": (len(CASES), 640, 520, 50)}
 
 
 def main(folder: Path, size: str) -> None:
-    """Count what was compared, flagged, refused and wrong; and the kills survived."""
+    """Count what was compared, flagged, refused and wrong; and the kills survived.
+
+    The full run takes hours: one that was stopped goes on, and each row says at which commit.
+    """
     kinds, each, every, kills = _SIZES[size]
-    tasks = [
-        ["benchmarks.reliability", json.dumps(case), str(each)]
+    tasks = {
+        _name(case): ["benchmarks.reliability", json.dumps(case), str(each)]
         for case in CASES[:: len(CASES) // kinds]
-    ]
-    tasks += [["benchmarks.fuzz_methods", loss, str(every)] for loss in LOSSES if every]
-    rows = []
+    }
+    tasks |= {
+        title(loss): ["benchmarks.fuzz_methods", loss, str(every)] for loss in LOSSES if every
+    }
+    rows = _begun(
+        folder / "reliability.json", {case: int(task[-1]) for case, task in tasks.items()}
+    )
+    there = {row["case"] for row in rows}
+    left = [task for case, task in tasks.items() if case not in there]
     cores = sorted(os.sched_getaffinity(0))
     idle = SimpleQueue()
     for core in cores:
         idle.put(core)
+    commit = environment()["commit"]
     with ThreadPool(len(cores)) as pool:
-        for row in pool.imap(lambda task: _alone(task, idle), tasks):
-            rows.append(row)
+        for row in pool.imap_unordered(lambda task: _alone(task, idle), left):
+            rows.append(row | {"commit": commit})
             record(folder, "reliability", rows)  # so far: the next one takes long
+    rows.sort(key=lambda row: list(tasks).index(row["case"]))
     keys = ("problems", "compared", "flagged", "refused", "wrong")
     total = {"case": "all", **{key: sum(row[key] for row in rows) for key in keys}}
     rows.append(total)
     if kills:
         rows.append(_killed(kills))
     record(folder, "reliability", rows)
+
+
+def _begun(path: Path, problems: dict[str, int]) -> list[dict]:
+    """Rows of a run of these `problems` by case that was stopped."""
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    whole = any(row["case"] == "all" for row in rows)
+    return [] if whole else [row for row in rows if problems.get(row["case"]) == row["problems"]]
 
 
 def _alone(task: list[str], idle: SimpleQueue) -> dict:
@@ -76,11 +96,8 @@ def _fuzzed(case: Case, count: int) -> dict:
         found += Counter({key: result[key] for key in ("compared", "flagged")})
         found["refused"] += bool(result["refused"])
         wrong += [f"seed {seed}: {what}" for what in result["wrong"]]
-    name = f"{case.loss}, K={case.outputs}, n={case.n}, d={case.d}, " + (
-        "free intercept" if case.intercept else "no intercept"
-    )
     return {
-        "case": name,
+        "case": _name(case),
         "problems": count,
         "compared": found["compared"],
         "flagged": found["flagged"],
@@ -88,6 +105,11 @@ def _fuzzed(case: Case, count: int) -> dict:
         "wrong": len(wrong),
         "which": wrong[:20],
     }
+
+
+def _name(case: Case) -> str:
+    free = "free intercept" if case.intercept else "no intercept"
+    return f"{case.loss}, K={case.outputs}, n={case.n}, d={case.d}, {free}"
 
 
 def _killed(kills: int) -> dict:
