@@ -14,6 +14,7 @@ from scipy.cluster.hierarchy import fcluster, fclusterdata, linkage
 import leaveout as lo
 from leaveout import groups as shelf
 from leaveout.groups.linkage import single_linkage
+from problems import mostly_slow
 
 N, D = 120, 5
 
@@ -241,7 +242,12 @@ def test_every_family_is_tried():
     assert found == set(MADE)
 
 
-@pytest.mark.parametrize("name", [name for name in MADE if name != "singles"])
+RANDOM = [name for name in MADE if name != "singles"]
+
+
+@pytest.mark.parametrize(
+    "name", mostly_slow(RANDOM, *(n for n in RANDOM if n != "feature_clusters"))
+)
 def test_the_same_key_makes_the_same_groups_and_another_makes_others(name):
     one, again, other = (MADE[name](jax.random.key(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.indices, again.indices)

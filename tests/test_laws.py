@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
-from problems import USUAL, groups_of, linear, measures_of, problem, slow_retrain
+from problems import USUAL, groups_of, linear, measures_of, mostly_slow, problem, slow_retrain
 
 
 def slow(name):
@@ -40,6 +40,7 @@ def contrast(fitted, change):
     return jax.vmap(lambda c: objective.scores(fitted.flat + c))(change)
 
 
+@pytest.mark.parametrize("fitted", mostly_slow(USUAL, "logistic", "softmax"), indirect=True)
 def test_retraining_equals_slow_newton_to_convergence(fitted, groups):
     fast = lo.retrain(fitted, groups, lo.Retrain(tolerance=1e-12))
     assert not fast.status.any()
@@ -192,6 +193,7 @@ def test_a_group_of_weight_minus_one_is_a_duplicate(method):
     assert jnp.linalg.norm(again) > 1e-3
 
 
+@pytest.mark.parametrize("fitted", mostly_slow(USUAL, "logistic"), indirect=True)
 def test_the_verbs_agree_inside_jit(fitted, groups):
     for verb in (lo.influence, lo.newton, lo.retrain):
         outside = verb(fitted, groups)

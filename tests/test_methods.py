@@ -199,7 +199,11 @@ def test_auto_chooses_each_route_where_it_is_cheapest():
 
 @pytest.mark.parametrize(
     "solver",
-    [lo.solvers.Cholesky(), lo.solvers.LowRank(), lo.solvers.Auto()],
+    [
+        lo.solvers.Cholesky(),
+        pytest.param(lo.solvers.LowRank(), marks=pytest.mark.slow),
+        lo.solvers.Auto(),
+    ],
     ids=lambda s: type(s).__name__,
 )
 def test_an_emptied_feature_at_no_penalty_is_singular_never_nan(solver):
@@ -289,6 +293,7 @@ def test_retraining_agrees_with_scipy(fitted, groups):
         np.testing.assert_allclose(gap, 0.0, atol=1e-7)
 
 
+@pytest.mark.parametrize("fitted", mostly_slow(LOSSES, "logistic"), indirect=True)
 def test_groups_with_their_own_penalty_and_start_reach_their_own_minimum(fitted, groups):
     penalties = jnp.geomspace(0.05, 20.0, len(groups))
     rng = np.random.default_rng(0)

@@ -512,7 +512,14 @@ def test_the_jackknife_refuses_groups_that_do_not_leave():
 EVERY = [lo.Influence(), lo.SecondOrder(), lo.Newton(), lo.NewtonChebyshev(), lo.Retrain(1e-12)]
 
 
-@pytest.mark.parametrize("x", [np.empty((N, 0)), pd.DataFrame(index=range(N)), pl.DataFrame()])
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.empty((N, 0)),
+        pytest.param(pd.DataFrame(index=range(N)), marks=pytest.mark.slow),
+        pl.DataFrame(),
+    ],
+)
 def test_an_intercept_alone_is_a_mean(x):
     if isinstance(x, pl.DataFrame):
         pytest.skip("a polars table without columns has no rows")
