@@ -6,6 +6,7 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -121,6 +122,13 @@ def environment() -> dict[str, Any]:
         "cores": cores(),
         "float64": bool(jax.config.read("jax_enable_x64")),
     }
+
+
+def alone(module: str, *arguments: str) -> dict[str, Any]:
+    """The row that a module of `benchmarks` prints last, as JSON, in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def record(

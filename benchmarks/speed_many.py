@@ -13,7 +13,6 @@ is the most that such a process ever held, its input in NumPy among it.
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 import leaveout as lo
-from benchmarks.harness import drawn, record
+from benchmarks.harness import alone, drawn, record
 from leaveout.runtime.memory import most_resident
 
 _D, _GROUPS, _DRAWS = 30, 50, 1_000
@@ -64,7 +63,7 @@ def main(folder: Path, size: str) -> None:
     record(folder, "speed_many", rows)
     if size == "full":
         for precision in ("float64", "float32"):
-            rows.append(_ten_million(precision))
+            rows.append(alone("speed_many", precision))
             record(folder, "speed_many", rows)
 
 
@@ -149,14 +148,6 @@ def _null(fit: lo.Fit, groups: lo.Groups, draws: int) -> dict[str, Any]:
     bare = seconds(0)
     return {"what": "random groups", "by": "lo.credit", "draws": draws,
             "seconds": seconds(draws) - bare}  # fmt: skip
-
-
-def _ten_million(precision: str) -> dict[str, Any]:
-    ran = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed_many", precision], check=True,
-        capture_output=True, text=True,
-    )  # fmt: skip
-    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def _one_fit(precision: str) -> None:

@@ -126,12 +126,13 @@ def test_a_step_says_where_next_to_no_curvature_is_left(loss, kind, seed, solver
         y = x[:, 1] + 0.3 * rng.normal(size=30) > -1
         y[:3] = True
     two = loss is lo.softmax
-    fit = lo.fit(loss(x, y, l2=2e-4 if two else 1e-4))
+    objective = loss(x, y, l2=2e-4 if two else 1e-4)
+    fit = lo.fit(objective)
     found = lo.newton(fit, lo.Groups.from_indices([range(3, 30), [7, 9]], n=30), solver)
 
     def between(theta):
         """Coefficients of one class beside the other, the intercept last."""
-        parts = fit.objective.layout.matrix(jnp.asarray(theta))
+        parts = objective.layout.matrix(jnp.asarray(theta))
         return np.asarray(parts[..., 1, :] - parts[..., 0, :] if two else parts[..., 0, :])
 
     rows, penalty = (

@@ -1,7 +1,7 @@
 """Many outputs: blocks of the outputs in the place of a dense Hessian give the same numbers."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -12,8 +12,10 @@ import pytest
 import leaveout as lo
 from leaveout.fitting import optimum
 from leaveout.fitting.fitted import expansion_of
+from leaveout.methods.newton_batches import plan_of
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.scored import ScoredExpansion, scored, stored
+from leaveout.runtime import memory
 from leaveout.solvers import factorise_outputs, full_matrix
 
 K, D, N = 5, 3, 150
@@ -61,6 +63,27 @@ def test_steps_by_blocks_are_those_of_the_dense_factor(verb, wide, dense, groups
     scale = np.abs(theirs.value).max()
     np.testing.assert_allclose(ours.value, theirs.value, atol=1e-7 * scale)  # CG to 1e-8
     assert np.max(ours.steps) <= 25
+
+
+class Watched(lo.solvers.CG):
+    """Conjugate gradients that keep a record of how many right-hand sides they are given."""
+
+    seen: ClassVar[list[int]] = []
+
+    def full(self, expansion, factor, b):
+        self.seen.append(len(b))
+        return super().full(expansion, factor, b)
+
+
+def test_few_groups_run_in_as_few_lanes_as_keep_a_product_broad(wide, dense, groups, monkeypatch):
+    monkeypatch.setattr(memory, "BROAD", 2 * K)
+    Watched.seen.clear()
+    found, three = lo.influence(wide, groups[:3], Watched()), lo.influence(dense, groups[:3])
+    assert set(Watched.seen) == {2}
+    scale = np.abs(three.value).max()
+    np.testing.assert_allclose(found.value, three.value, atol=1e-7 * scale)
+    plan = plan_of(wide, expansion_of(wide), groups[:3], lo.solvers.CG(), 1)
+    assert {batch.lanes for batch in plan} == {2}
 
 
 def test_retraining_by_blocks_is_a_fit_without_the_group(wide, dense, groups):

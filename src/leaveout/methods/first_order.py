@@ -28,7 +28,14 @@ from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, t
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
 from leaveout.runtime.batches import in_rungs
-from leaveout.runtime.memory import CHUNK_GROUPS, budget, longest
+from leaveout.runtime.memory import (
+    CHUNK_GROUPS,
+    FEW_GROUPS,
+    MANY_GROUPS,
+    abreast,
+    budget,
+    longest,
+)
 from leaveout.runtime.remembered import REMEMBERED
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, Status, raise_unless_converged
@@ -224,21 +231,22 @@ def _over_chunks(
             force = None if more is None else more[rows]
             return _of_weights(call, expansion, leaving(fit, groups, rows), force)
 
-        return in_rungs(count, _most(fit, _held(fit)), pulled)
+        return in_rungs(count, _most(fit, _held(fit)), pulled, *_together(fit, MANY_GROUPS))
     assert isinstance(expansion, LinearExpansion | ScoredExpansion)  # worth_listing
 
     def listed(rows: np.ndarray):
         some = groups[rows]
         return listed_gradients(expansion, some, taken_by(objective, some))
 
-    found = in_rungs(count, _most(fit), listed, CHUNK_GROUPS)
+    together = _together(fit, CHUNK_GROUPS)
+    found = in_rungs(count, _most(fit), listed, *together)
     found = found if more is None else found + more
     found = found if is_traced(found) else to_host(found)
 
     def some(rows: np.ndarray):
         return _of_gradients(call, expansion, found[rows])
 
-    return in_rungs(count, _most(fit), some, CHUNK_GROUPS)
+    return in_rungs(count, _most(fit), some, *together)
 
 
 def over_weights(
@@ -268,8 +276,20 @@ def _metric(fit: Fit, expansion: AbstractExpansion, solver: Solver, count: int) 
 
 
 def _most(fit: Fit, held: int = 0) -> int:
-    """Groups that fit in memory, each with its gradient and change, and so many bytes beside."""
-    return longest(8 * 6 * fit.objective.p + held, budget(), CHUNK_GROUPS)
+    """Groups that fit in memory, each with its gradient and change, and so many bytes beside.
+
+    Without a dense factor each has what conjugate gradients hold as well.
+    """
+    vectors = 6 if isinstance(fit.metric, Factor) else 16
+    return longest(8 * vectors * fit.objective.p + held, budget(), CHUNK_GROUPS)
+
+
+def _together(fit: Fit, many: int) -> tuple[int, int]:
+    """Groups that are best solved together, and of what is left over; see `in_rungs`."""
+    if isinstance(fit.metric, Factor):
+        return many, FEW_GROUPS
+    outputs = fit.objective.outputs
+    return abreast(outputs, many), abreast(outputs, FEW_GROUPS)
 
 
 def _held(fit: Fit) -> int:

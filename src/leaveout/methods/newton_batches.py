@@ -8,9 +8,10 @@ import numpy as np
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import LISTED
 from leaveout.groups import Groups
+from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.sparse import Sparse
-from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
+from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, abreast, bucket, budget, longest
 from leaveout.runtime.sharding import devices, on_host, place
 from leaveout.solvers import CG, Auto, Block, Cholesky, Refined, Solver
 
@@ -50,7 +51,7 @@ def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> 
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
         held = _bytes(fit, expansion, width, chosen, steps)
-        most = _most(fit.objective.p, chosen)
+        most = _most(fit.objective, chosen)
         lanes = longest(held, budget(), most if on_host() else ACCELERATOR * most)
         if devices() > 1:  # what fills up would be sent around
             lanes = min(lanes, bucket(len(rows)))
@@ -58,11 +59,12 @@ def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> 
             yield Batch(rows[at : at + lanes], lanes, width, chosen)
 
 
-def _most(p: int, solver: Solver) -> int:
+def _most(objective: AbstractObjective, solver: Solver) -> int:
     """Groups that are best solved together; of those that fill up a batch none is worth much."""
-    if p < _LARGE:
-        return NEWTON_LANES
-    return NEWTON_LANES // (2 if isinstance(solver, CG) else 4)
+    small = objective.p < _LARGE
+    if isinstance(solver, CG):
+        return abreast(objective.outputs, NEWTON_LANES // (1 if small else 2))
+    return NEWTON_LANES // (1 if small else 4)
 
 
 def _length(size: int | np.integer) -> int:

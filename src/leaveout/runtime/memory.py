@@ -15,6 +15,7 @@ from leaveout.runtime.options import check_positive
 
 __all__ = [
     "ACCELERATOR",
+    "BROAD",
     "CACHED_EXAMPLES",
     "CHUNK_GROUPS",
     "DENSE_COPY",
@@ -30,6 +31,7 @@ __all__ = [
     "POOL_BYTES",
     "POOL_LANES",
     "QUERY_BYTES",
+    "abreast",
     "bucket",
     "budget",
     "chunks",
@@ -49,6 +51,7 @@ __all__ = [
 ACCELERATOR = 4  # times as many lanes on an accelerator, which waits longer for each kernel
 CHUNK_GROUPS = 1024  # groups of a chunk, and those whose points are looked at one by one
 MANY_GROUPS, FEW_GROUPS = 256, 64  # groups summed or evaluated together; what is left over
+BROAD = 512  # columns from which on a product with all the data is as quick as it gets
 NEWTON_LANES = 64  # groups solved together
 POOL_LANES = 128  # groups retrained together: products are wide enough to run nearly at full speed
 POOL_BYTES = 2**30  # of the lanes of a pool; more would only be slower
@@ -138,6 +141,14 @@ def longest(bytes_each: float | int, available: int, most: int) -> int:
     """How many items of this size are taken together: the power of two that fits, at least one."""
     length = int(min(max(available // max(bytes_each, 1), 1), most))
     return 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
+
+
+def abreast(columns: int, most: int) -> int:
+    """Lanes of so many columns that go through a product together, a power of two up to `most`.
+
+    More would be no quicker, and of few groups most were filled up in vain.
+    """
+    return longest(columns, BROAD, most)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype | type = float) -> np.ndarray:
