@@ -15,7 +15,7 @@ from leaveout.fitting.fitted import expansion_of
 from leaveout.methods.newton_batches import plan_of
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.scored import ScoredExpansion, scored, stored
-from leaveout.runtime import memory
+from leaveout.runtime import batches
 from leaveout.solvers import factorise_outputs, full_matrix
 
 K, D, N = 5, 3, 150
@@ -76,7 +76,7 @@ class Watched(lo.solvers.CG):
 
 
 def test_few_groups_run_in_as_few_lanes_as_keep_a_product_broad(wide, dense, groups, monkeypatch):
-    monkeypatch.setattr(memory, "BROAD", 2 * K)
+    monkeypatch.setattr(batches, "BROAD", 2 * K)
     Watched.seen.clear()
     found, three = lo.influence(wide, groups[:3], Watched()), lo.influence(dense, groups[:3])
     assert set(Watched.seen) == {2}

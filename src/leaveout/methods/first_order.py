@@ -27,12 +27,11 @@ from leaveout.methods.protocol import Method, PerPoint, Prepared, asked, gradien
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective, taken_of
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.scored import ScoredExpansion
-from leaveout.runtime.batches import in_rungs
+from leaveout.runtime.batches import abreast, in_rungs
 from leaveout.runtime.memory import (
     CHUNK_GROUPS,
     FEW_GROUPS,
     MANY_GROUPS,
-    abreast,
     budget,
     longest,
 )

@@ -8,12 +8,12 @@ import numpy as np
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import LISTED
 from leaveout.groups import Groups
-from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.sparse import Sparse
-from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, abreast, bucket, budget, longest
+from leaveout.runtime.batches import abreast
+from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
 from leaveout.runtime.sharding import devices, on_host, place
-from leaveout.solvers import CG, Auto, Block, Cholesky, Refined, Solver
+from leaveout.solvers import CG, Auto, Block, Cholesky, Factor, Refined, Solver
 
 __all__ = ["Batch", "by_rows", "plan_of"]
 
@@ -51,7 +51,7 @@ def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> 
         rows = np.flatnonzero([one == (width, chosen) for one in each])
         rows = rows[np.argsort(size[rows], kind="stable")]
         held = _bytes(fit, expansion, width, chosen, steps)
-        most = _most(fit.objective, chosen)
+        most = _most(fit, chosen)
         lanes = longest(held, budget(), most if on_host() else ACCELERATOR * most)
         if devices() > 1:  # what fills up would be sent around
             lanes = min(lanes, bucket(len(rows)))
@@ -59,12 +59,12 @@ def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> 
             yield Batch(rows[at : at + lanes], lanes, width, chosen)
 
 
-def _most(objective: AbstractObjective, solver: Solver) -> int:
+def _most(fit: Fit, solver: Solver) -> int:
     """Groups that are best solved together; of those that fill up a batch none is worth much."""
-    small = objective.p < _LARGE
-    if isinstance(solver, CG):
-        return abreast(objective.outputs, NEWTON_LANES // (1 if small else 2))
-    return NEWTON_LANES // (1 if small else 4)
+    iterative = isinstance(solver, CG)
+    most = NEWTON_LANES // (1 if fit.objective.p < _LARGE else 2 if iterative else 4)
+    dense = isinstance(fit.metric, Factor)  # which all lanes read at every step
+    return abreast(fit.objective.outputs, most) if iterative and not dense else most
 
 
 def _length(size: int | np.integer) -> int:
@@ -99,7 +99,8 @@ def _bytes(fit: Fit, expansion, width: int | None, solver: Solver, steps: int) -
     """What a group takes while it is solved."""
     n, p, floats = fit.objective.n, fit.objective.p, fit.objective.floats_per_example
     looks = n if width is None or not by_rows(expansion, width) else 0
-    held = 8 * (4 * (width or n) + (2 + floats) * looks + 6 * p)
+    vectors = 16 if isinstance(solver, CG) else 6
+    held = 8 * (4 * (width or n) + (2 + floats) * looks + vectors * p)
     held += 8 * p * p * (not isinstance(solver, CG))  # the group's factor
     return held + 8 * n * floats * (steps > 1)
 

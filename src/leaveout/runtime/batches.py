@@ -8,12 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from leaveout.runtime.memory import ACCELERATOR, FEW_GROUPS, MANY_GROUPS, budget, exhausted, limited
+from leaveout.runtime.memory import (
+    ACCELERATOR,
+    BROAD,
+    FEW_GROUPS,
+    MANY_GROUPS,
+    bucket,
+    budget,
+    exhausted,
+    limited,
+    longest,
+)
 from leaveout.runtime.remembered import forget
 from leaveout.runtime.sharding import devices, is_traced, on_host, place_all, to_host
 from leaveout.runtime.text import warn
 
-__all__ = ["cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of", "summed"]
+__all__ = ["abreast", "cut_out", "halving", "in_rungs", "in_runs", "joined", "runs_of", "summed"]
 
 _T = TypeVar("_T")
 _Tree = TypeVar("_Tree")
@@ -63,6 +73,14 @@ def in_rungs(
     whole = count // many * many
     runs = [*runs_of(whole, many), *(whole + rows for rows in runs_of(count - whole, few))]
     return in_runs(runs, call, lambda rows: many if len(rows) == many else few)
+
+
+def abreast(columns: int, most: int) -> int:
+    """Lanes of so many columns that go through a product together, a power of two up to `most`.
+
+    More would be no quicker, and few groups would mostly be filled up in vain. Each device has one.
+    """
+    return max(longest(columns, BROAD, most), min(bucket(devices()), most))
 
 
 def runs_of(count: int, length: int) -> Iterator[np.ndarray]:

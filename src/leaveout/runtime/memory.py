@@ -31,7 +31,6 @@ __all__ = [
     "POOL_BYTES",
     "POOL_LANES",
     "QUERY_BYTES",
-    "abreast",
     "bucket",
     "budget",
     "chunks",
@@ -141,14 +140,6 @@ def longest(bytes_each: float | int, available: int, most: int) -> int:
     """How many items of this size are taken together: the power of two that fits, at least one."""
     length = int(min(max(available // max(bytes_each, 1), 1), most))
     return 1 << (length.bit_length() - 1)  # a power of two: ragged ends pad to few shapes
-
-
-def abreast(columns: int, most: int) -> int:
-    """Lanes of so many columns that go through a product together, a power of two up to `most`.
-
-    More would be no quicker, and of few groups most were filled up in vain.
-    """
-    return longest(columns, BROAD, most)
 
 
 def zeros(shape: tuple[int, ...], dtype: np.dtype | type = float) -> np.ndarray:

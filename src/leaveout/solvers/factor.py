@@ -393,7 +393,8 @@ def share_of(factor: Factor, y: Float[Array, "b p"]) -> Float[Array, "b"]:
     As far as two steps of inverse iteration tell; 1 where there is nothing that moves.
     """
     length = _length(factor, y)
-    return jnp.where(length > 0, 1 / jnp.where(length > 0, length, 1.0), 1.0)
+    share = jnp.where(length == 0, 1.0, 1 / jnp.where(length == 0, 1.0, length))
+    return jnp.where(jnp.isfinite(share), share, 0.0)
 
 
 def _length(factor, x):

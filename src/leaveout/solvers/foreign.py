@@ -31,7 +31,8 @@ else:
 class Lineax:
     """Any lineax linear solver, given the dense Hessian scaled to unit diagonal.
 
-    Made for you wherever a lineax solver is passed.
+    Made for you wherever a lineax solver is passed. A group is solved twice, by the same state: the
+    second solution tells how much curvature is left.
 
     Attributes:
         solver: for example `lineax.LU()` or `lineax.GMRES(rtol=1e-12, atol=1e-12)`.

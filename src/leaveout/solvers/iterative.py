@@ -58,7 +58,7 @@ class CG:
     def reduced(self, expansion, factor, block):
         """The map b to rows of (H - H(w))^-1 b."""
         left = block.left(expansion.weights)
-        kept = None if factor is None else _kept(expansion, left)
+        kept = None if factor is None else _least_kept(expansion, left)
         if isinstance(factor, Factor) and factor.rows is not None:
             taken = block.dense(expansion.n) * expansion.second[:, 0, 0][None]
             return self.by_rows(factor, taken, kept)
@@ -156,7 +156,7 @@ class CG:
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
 
 
-def _kept(expansion, left):
+def _least_kept(expansion, left):
     """(b) the least share of its curvature that a parameter keeps; None of no linear model."""
     if not isinstance(expansion, LinearExpansion):
         return None
