@@ -11,8 +11,8 @@ of the run, each seed's own, all data in one batch where dattri would else add u
 and dampings around the one that follows from the recipe: the best of them *by the truth* is more
 than a user could know; of classes TRAK's kernel is of margins, where it is no more than a scale.
 TRAK of several models gets trainings of other starts, whose sum answers for every seed: they are in
-its cost. Costs are seconds of the processor for all seeds, ours of a second call, compiled; and the
-same in trainings (of all examples, compiled, in the same run), those of further models among them.
+its cost. Costs are seconds of the processor for all seeds, in a process that has answered before;
+and the same in trainings (of all examples, compiled, in the same run), further models' with them.
 """
 
 import dataclasses
@@ -167,9 +167,14 @@ class _Case:
     def _answers(self, groups: lo.Groups) -> Iterator[_Answer]:
         """Ours, then those of each rival that is installed."""
         yield from self._ours(groups)
-        for rival in (self._by_dattri, self._by_kronfluence):
+        w = groups.dense()
+        for rival in (
+            *(functools.partial(self._by_cg, times) for times in _TIMES),
+            self._by_tracin, self._by_trak,
+            *(functools.partial(self._by_kronfluence, times) for times in _TIMES),
+        ):  # fmt: skip
             try:
-                yield from rival(groups.dense())
+                yield from rival(w)
             except PeerError as error:
                 print(f"skipped: {error}")
 
@@ -187,28 +192,29 @@ class _Case:
             flagged = int(np.count_nonzero(found.status))
             yield _Answer(name, by_seed, spent, flagged=flagged)
 
-    def _by_dattri(self, w: np.ndarray) -> Iterator[_Answer]:
-        damping, seeds = self.recipe.damping(), range(self.size.seeds)
+    def _by_cg(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
+        request = {"damping": times * self.recipe.damping(), "iterations": _ITERATIONS}
+        with self._worker("dattri_network") as dattri:  # it keeps gigabytes from call to call
+            found = _of_seeds(dattri, self.size.seeds, what="cg", **request)
+        yield _summed("dattri, influence by CG", w, found, _damped(times))
+
+    def _by_tracin(self, w: np.ndarray) -> Iterator[_Answer]:
         with self._worker("dattri_network") as dattri:
-            for times in _TIMES:
-                found = [
-                    _asked(
-                        dattri, what="cg", seed=s, damping=times * damping, iterations=_ITERATIONS
-                    )
-                    for s in seeds
-                ]
-                yield _summed("dattri, influence by CG", w, found, _damped(times))
-            found = [_asked(dattri, what="tracin", seed=s) for s in seeds]
-            stops = f"{self._stops} checkpoints"
-            yield _summed("dattri, TracIn", w, found, stops)
+            found = _of_seeds(dattri, self.size.seeds, what="tracin")
+        yield _summed("dattri, TracIn", w, found, f"{self._stops} checkpoints")
+
+    def _by_trak(self, w: np.ndarray) -> Iterator[_Answer]:
+        damping, seeds, models = self.recipe.damping(), range(self.size.seeds), self.size.models
+        with self._worker("dattri_network") as dattri:
             for times in (0.0, *_TIMES):
                 trak = functools.partial(
                     _asked, dattri, what="trak", dimensions=_DIMENSIONS,
                     regularization=self._for_trak(times * damping),
                 )  # fmt: skip
+                if not times:
+                    trak(seeds=[0])  # what a process does once is not in the cost
                 found = [trak(seeds=[s]) for s in seeds]
                 yield _summed("dattri, TRAK", w, found, _damped(times))
-                models = self.size.models
                 found = [trak(models=models)] * len(seeds)
                 yield _summed(f"dattri, TRAK of {models}", w, found, _damped(times), models)
 
@@ -216,12 +222,11 @@ class _Case:
         """Beside the kernel of TRAK, a sum over examples of products of gradients over p."""
         return (damping + self._decay) * self.data.n / self.objective.p if damping else 0.0
 
-    def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
-        damping, seeds = self.recipe.damping(), range(self.size.seeds)
+    def _by_kronfluence(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
+        damping = times * self.recipe.damping()
         with self._worker("kronfluence_network") as kronfluence:
-            for times in _TIMES:
-                found = [_asked(kronfluence, seed=s, damping=times * damping) for s in seeds]
-                yield _summed("kronfluence, EK-FAC", w, found, _damped(times))
+            found = _of_seeds(kronfluence, self.size.seeds, damping=damping)
+        yield _summed("kronfluence, EK-FAC", w, found, _damped(times))
 
     def _worker(self, script: str) -> Worker:
         """A rival at work on this run."""
@@ -287,6 +292,12 @@ def _asked(worker: Worker, **request) -> tuple[np.ndarray, float]:
     """(n m) scores and the processor's seconds."""
     seconds = worker.ask(**request)["processor"]
     return worker.answer()["scores"], seconds
+
+
+def _of_seeds(worker: Worker, seeds: int, **request) -> list[tuple[np.ndarray, float]]:
+    """Answers for every seed, after one that is not counted: what a process does once is in it."""
+    _asked(worker, seed=0, **request)
+    return [_asked(worker, seed=seed, **request) for seed in range(seeds)]
 
 
 def _damped(times: float) -> str:

@@ -104,6 +104,7 @@ class Worker:
             return json.loads(line)
         if expired:
             raise PeerError(f"no answer within {self._limit:.0f} seconds")
-        self._process.wait()
+        if self._process.wait() < 0:
+            raise PeerError(f"killed by signal {-self._process.returncode}, of memory as a rule")
         said = self._log.read_text().strip().splitlines() or ["it ended without a word"]
         raise PeerError(said[-1])

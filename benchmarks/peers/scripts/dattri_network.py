@@ -7,6 +7,7 @@ Scores (n m) are signed as effects of an example's leaving, but for their scale.
 # it runs in an environment of its own, where its packages are
 # pyright: reportMissingImports=false
 
+import gc
 import tempfile
 from pathlib import Path
 
@@ -83,6 +84,7 @@ def prepare(arrays):
             (values, kept), spent = timed(lambda: _retrained(problem, **settings))
             return {"values": values, "kept": kept}, {"processor": spent}
         scores, spent = timed(lambda: shelf[what](**settings))
+        gc.collect()  # of the gigabytes that go round in circles
         return {"scores": scores.detach().numpy()}, {"processor": spent}
 
     return run
