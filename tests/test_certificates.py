@@ -349,6 +349,7 @@ def test_a_users_loss_with_an_envelope_is_certified():
     assert np.isfinite(effects.width).all()
 
 
+@pytest.mark.slow
 def test_categorical_losses_have_the_curvature_of_one():
     scores = jnp.asarray(np.random.default_rng(0).normal(size=(100, 5)) * 4)
     losses = [getattr(lo.losses, name) for name in lo.losses.__all__ if name != "Loss"]

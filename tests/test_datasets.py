@@ -174,6 +174,7 @@ def test_diabetes_is_the_papers(diabetes):
     np.testing.assert_array_equal(diabetes.x[:, constant], 1.0)
 
 
+@pytest.mark.slow
 def test_diabetes_gives_the_papers_accuracy_and_hardest_point(diabetes):
     objective = lo.logistic(diabetes.x, diabetes.y, l2=20_000 * 10 ** (-4 + 1 / 3))
     fitted = lo.fit(objective)

@@ -240,7 +240,7 @@ def test_freed_memory_goes_back_to_the_system():
 
 
 @pytest.mark.filterwarnings("ignore:theta is not at its optimum")  # for the smallest of the points
-@pytest.mark.parametrize("off", [1e-6, 1e-4])
+@pytest.mark.parametrize("off", [pytest.param(1e-6, marks=pytest.mark.slow), 1e-4])
 def test_effects_are_wrong_by_what_the_optimality_gate_says(off):
     """Theta off by eps makes the effects of retraining wrong by eps; the gate knows how much."""
     exact = fitted()

@@ -196,6 +196,7 @@ def test_cross_validation_agrees_with_scikit_learn():
     assert result.l2 == grid[np.argmax(np.mean(expected, axis=1))]
 
 
+@pytest.mark.slow
 def test_an_example_of_weight_two_is_scored_as_two():
     rng = np.random.default_rng(0)
     x, y, number = rng.normal(size=(40, 3)), rng.integers(2, size=40), np.arange(40) % 4

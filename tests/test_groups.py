@@ -136,6 +136,7 @@ def test_groups_survive_saving(tmp_path):
         lo.Groups.load(tmp_path / "other.npz")
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_overlapping_groups_stay_sparse():
     begin = time.perf_counter()
     rng = np.random.default_rng(0)

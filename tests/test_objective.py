@@ -284,6 +284,7 @@ def test_selected_entries_are_penalised():
     assert abs(weight[1]) > 1e-2
 
 
+@pytest.mark.slow
 def test_a_general_objective_takes_a_penalty_for_every_group():
     sample = np.random.default_rng(3).normal(2.0, 1.0, 30)
     objective = lo.Objective(lambda theta, e: 0.5 * (theta - e) ** 2, sample, 0.0, l2=1.0)

@@ -515,6 +515,7 @@ def test_a_fingerprint_sees_whatever_changes_an_answer():
     assert all(other.fingerprint() != one for other in others)
 
 
+@pytest.mark.slow
 def test_a_study_of_ones_own_table_is_known_by_its_data(tmp_path):
     data = lo.table(FRAME, **USUAL, query=0.25)
     question = natural.Question(data, l2_over_n=1e-2, methods=("influence",), null=0)

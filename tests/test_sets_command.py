@@ -159,6 +159,7 @@ def test_rows_are_those_of_the_file_whatever_was_held_out_or_dropped(said, trial
     np.testing.assert_allclose(column["without"], theta[0], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_village_may_leave_with_the_indicator_of_its_own(said, trial):
     with pytest.warns(UserWarning, match="groups the rows and is a feature"):
         out, summary = said(

@@ -275,6 +275,7 @@ def test_what_coalitions_hold_is_told_of_targets_that_vary(kind):
     assert np.isfinite(traits).all()
 
 
+@pytest.mark.slow
 def test_values_of_a_model_are_those_of_models_trained_one_by_one(small):
     fit, players, measure = small
     found = lo.value(fit, players, measure, method=lo.Retrain(1e-11))

@@ -85,7 +85,7 @@ class Metagradient(Method):
         effect = -sum_i w_i s_i d f(theta_T(v)) / d v_i  at v = s
 
     theta_T is what the recipe's steps end at, v weighs the examples in each of them: the first
-    order of `Retrain` on the same run. Reverse mode, one pass for all examples: about four
+    order of `Retrain` on the same run. Reverse mode, one pass for all examples: about five
     trainings a column, fewer when many go together; only sqrt(T) states of T are kept. Measures
     that depend on who leaves, or have no derivative, go by forward mode, a training and more for
     every group.
