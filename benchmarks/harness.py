@@ -124,10 +124,21 @@ def environment() -> dict[str, Any]:
     }
 
 
-def alone(module: str, *arguments: str) -> dict[str, Any]:
-    """The row that a module of `benchmarks` prints last, as JSON, in a process of its own."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+def alone(
+    module: str, *arguments: str, core: int | None = None, variables: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The row that a module of `benchmarks` prints last, as JSON, in a process of its own.
+
+    Args:
+        module: its name.
+        arguments: of its command line.
+        core: of the processor, the only one that the process may use; default all.
+        variables: of its environment, beside those of this process.
+    """
+    pinned = () if core is None else ("taskset", "-c", str(core))
+    command = [*pinned, sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    there = os.environ | (variables or {})
+    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=there)
     return json.loads(ran.stdout.splitlines()[-1])
 
 

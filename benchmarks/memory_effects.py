@@ -11,14 +11,12 @@ to 32 MiB, and what is resident is then up to twice what is in use.
 
 import contextlib
 import json
-import os
-import subprocess
 import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.harness import fit_of, record
+from benchmarks.harness import alone, fit_of, record
 from leaveout.runtime.memory import give_back, most_resident, resident
 
 _MIB = 2**20
@@ -46,10 +44,8 @@ def main(folder: Path, size: str) -> None:
 
 
 def _row(data: str, method: str, count: int) -> dict:
-    command = [sys.executable, "-m", "benchmarks.memory_effects", data, method, str(count)]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    return json.loads(ran.stdout.splitlines()[-1])
+    at_once = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    return alone("memory_effects", data, method, str(count), variables=at_once)
 
 
 def _measure(name: str, method: str, count: int) -> dict:

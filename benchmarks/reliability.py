@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.fuzz import CASES, Case, check, draw
 from benchmarks.fuzz_methods import LOSSES, title
-from benchmarks.harness import environment, record
+from benchmarks.harness import alone, environment, record
 
 #: kinds of problems, problems of each, problems of each loss by every method, kills
 _SIZES = {"smoke": (1, 20, 0, 0), "small": (4, 10, 5, 2), "full": (len(CASES), 640, 520, 50)}
@@ -38,12 +38,10 @@ def main(folder: Path, size: str) -> None:
     """
     kinds, each, every, kills = _SIZES[size]
     tasks = {
-        _name(case): ["benchmarks.reliability", json.dumps(case), str(each)]
+        _name(case): ["reliability", json.dumps(case), str(each)]
         for case in CASES[:: len(CASES) // kinds]
     }
-    tasks |= {
-        title(loss): ["benchmarks.fuzz_methods", loss, str(every)] for loss in LOSSES if every
-    }
+    tasks |= {title(loss): ["fuzz_methods", loss, str(every)] for loss in LOSSES if every}
     rows = _begun(
         folder / "reliability.json", {case: int(task[-1]) for case, task in tasks.items()}
     )
@@ -78,15 +76,11 @@ def _begun(path: Path, problems: dict[str, int]) -> list[dict]:
 
 def _alone(task: list[str], idle: SimpleQueue) -> dict:
     """A row, made in a process and on a core of its own: so small programs gain nothing by two."""
-    command = [sys.executable, "-m", *task]
     core = idle.get()
     try:
-        ran = subprocess.run(
-            ["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, text=True, check=True
-        )
+        return alone(*task, core=core)
     finally:
         idle.put(core)
-    return json.loads(ran.stdout.splitlines()[-1])
 
 
 def _fuzzed(case: Case, count: int) -> dict:
