@@ -153,12 +153,15 @@ def test_more_parameters_than_examples_are_solved_by_way_of_the_examples(monkeyp
     methods += [lo.Newton(curvature=lo.curvature.LastLayer(0.01))]
     dense = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
     monkeypatch.setattr(end_point, "DENSE", 100)
-    plain = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
     assert isinstance(end_point.end_of(run.at(0), DAMPED).factor, DualFactor)
-    for one, other in zip(plain, dense, strict=True):
-        np.testing.assert_allclose(one.value, other.value, rtol=1e-5)
-        assert not one.status.any()
-        assert (one.steps <= other.steps + 1).all()  # as near as the dense factor is
+    for apart in (True, False):  # a factor for each group, or that of the whole
+        monkeypatch.setattr(end_point, "_is_short", lambda objective, apart=apart: apart)
+        plain = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
+        for one, other in zip(plain, dense, strict=True):
+            np.testing.assert_allclose(one.value, other.value, rtol=1e-5)
+            assert not one.status.any()
+            assert (one.steps <= other.steps + 1).all()  # as near as the dense factor is
+        assert not apart or (plain[1].steps <= 2).all()  # which is all but exact
 
 
 def test_beyond_the_dense_limit_few_examples_have_a_factor_of_their_own(monkeypatch):
@@ -172,6 +175,13 @@ def test_beyond_the_dense_limit_few_examples_have_a_factor_of_their_own(monkeypa
     b = np.random.default_rng(0).normal(size=(2, few.objective.p))
     solved = np.linalg.solve(matrix, b.T).T
     np.testing.assert_allclose(factor.solve(jnp.asarray(b)), solved, rtol=1e-8)
+    share = np.array([[0.0, 1, 1, 0, 1, 1, 1, 1, 1, 1], [0.5, 1, 2, 1, 1, 1, 1, 1, 1, 0.25]])
+    for kept, row, near in zip(
+        share, b, factor.kept(jnp.asarray(share))(jnp.asarray(b)), strict=True
+    ):
+        matrix = gauss_newton(few.objective, few.flat, kept)
+        matrix += 0.01 * 10 * np.eye(few.objective.p)
+        np.testing.assert_allclose(near, np.linalg.solve(matrix, row), rtol=1e-8)
     bare = dataclasses.replace(few, objective=few.objective.with_l2(0.0))
     assert end_point.end_of(bare, lo.curvature.GaussNewton(0)).factor is None  # H has no inverse
     assert end_point.end_of(few, lo.curvature.Hessian(0.01)).factor is None  # no sum of squares

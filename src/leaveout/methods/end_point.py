@@ -28,7 +28,16 @@ from leaveout.runtime.batches import in_runs
 from leaveout.runtime.memory import budget, chunks
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, SolveError, Status
-from leaveout.solvers import CG, Block, DualFactor, Factor, factorise, factorise_rows, full_matrix
+from leaveout.solvers import (
+    CG,
+    Block,
+    DualFactor,
+    Factor,
+    apply_reduced,
+    factorise,
+    factorise_rows,
+    full_matrix,
+)
 from leaveout.training.run import Trained
 
 __all__ = [
@@ -42,6 +51,7 @@ __all__ = [
 ]
 
 _LANES = 16  # groups that are solved together
+_STEPS = 15  # of conjugate gradients that a factor of a group's own saves
 _SOLVE = CG(rtol=1e-6)
 
 
@@ -91,17 +101,33 @@ class End:
     def changes(self, groups: Groups, newton: bool) -> Solution:
         """Changes in theta of groups: (G + l2 M + d)^-1 g(w), or with G of what stays.
 
-        By conjugate gradients, preconditioned by the factor of the whole where there is one.
+        By conjugate gradients, preconditioned by the factor of the whole where there is one, or by
+        each group's own where that costs less than the steps that it saves.
         """
-        objective = self.fit.objective
+        objective, factor = self.fit.objective, self.factor
         each = 8 * (6 * objective.p + _LANES * objective.floats_per_example)
+        if own := newton and isinstance(factor, DualFactor) and _is_short(objective):
+            each += 24 * _rows(objective) ** 2
         runs = chunks(np.arange(len(groups)), each, budget(), _LANES)
 
         def some(rows):
-            w = leaving(self.fit, groups[rows])
-            return _solved(self.expansion, self.factor, objective.taken(w), newton)
+            taken = objective.taken(leaving(self.fit, groups[rows]))
+            if own:
+                return _solved_apart(self.expansion, factor, taken)
+            return _solved(self.expansion, factor, taken, newton)
 
         return in_runs(runs, some, lambda _: len(runs[0]))
+
+
+def _rows(objective: AbstractScores) -> int:
+    """Outputs of all examples together."""
+    return objective.n * objective.outputs
+
+
+def _is_short(objective: AbstractScores) -> bool:
+    """Whether a factor by way of the examples is cheaper than steps: m^3 / 3, a slow kind."""
+    product = 10 * objective.n * objective.p  # five passes through the network
+    return 4 * _rows(objective) ** 3 / 3 <= _STEPS * product
 
 
 @eqx.filter_jit
@@ -114,6 +140,18 @@ def _solved(
     pulls = jax.lax.map(expansion.gradient, taken)
     block = Block(taken if newton else jnp.zeros_like(taken))
     return replicate(_SOLVE.reduced(expansion, factor, block)(pulls))
+
+
+@eqx.filter_jit
+def _solved_apart(
+    expansion: AbstractExpansion, factor: DualFactor, taken: Float[Array, "b n"]
+) -> Solution:
+    """Newton steps, in the metric of what each group leaves."""
+    pulls, weights = jax.lax.map(expansion.gradient, taken), expansion.weights
+    left = weights[None] - taken
+    share = left / jnp.where(weights > 0, weights, 1.0)[None]
+    near = factor.kept(jnp.maximum(share, 0.0))
+    return replicate(_SOLVE.solve(apply_reduced(expansion, left), near, pulls, metric=True))
 
 
 def end_of(fit: Fit, curvature: Curvature | None) -> End:
@@ -147,8 +185,8 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
 
 def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
     """The factor by way of the examples, where they are few and nothing is without penalty."""
-    count = objective.n * objective.outputs
-    held = 2 * count * (objective.p + count) * objective.weights.dtype.itemsize
+    count = _rows(objective)
+    held = 2 * count * (objective.p + 2 * count) * objective.weights.dtype.itemsize
     few = isinstance(objective, Network) and not expansion.exact and count <= DENSE
     if not few or held > budget() or not bool(jnp.min(expansion.penalty) > 0):
         return None
@@ -310,8 +348,10 @@ class Corrected(Method):
         end = end_of(run, self.curvature)
         parts = first.per_point
         assert isinstance(parts, list)  # `Metagradient` gives one a measure
-        pulls = [
-            gradients_of(run, measure) if isinstance(psi, PerPoint) else None
+        each = [
+            (_between(psi, _additive(end, measure)), gradients_of(run, measure))
+            if isinstance(psi, PerPoint)
+            else None
             for psi, measure in zip(parts, measures, strict=True)
         ]
 
@@ -323,16 +363,23 @@ class Corrected(Method):
             return dataclasses.replace(along, value=along.value + more.value, status=status)
 
         def effects(groups: Groups) -> list[Solution | None]:
-            if all(pull is None for pull in pulls):
-                return [None] * len(pulls)
-            more = _apart(end, groups)
-            each = zip(parts, pulls, strict=True)
-            return [
-                _sum(run, groups, psi, pull, more) if isinstance(psi, PerPoint) else None
-                for psi, pull in each
-            ]
+            if not any(each):
+                return [None] * len(each)
+            newton = end.changes(groups, True)
+            return [None if one is None else _sum(run, groups, *one, newton) for one in each]
 
         return Prepared(change, effects)
+
+
+def _between(along: PerPoint, straight: PerPoint | None) -> PerPoint:
+    """What the metagradient says of points beyond influence at the end."""
+    assert straight is not None  # both are there of a measure that has a derivative
+    return PerPoint(
+        along.value - straight.value,
+        np.maximum(along.residual, straight.residual),
+        along.steps + straight.steps,
+        np.where(along.status == 0, straight.status, along.status),
+    )
 
 
 def _apart(end: End, groups: Groups) -> Solution:
@@ -346,9 +393,9 @@ def _apart(end: End, groups: Groups) -> Solution:
     )
 
 
-def _sum(run: Trained, groups: Groups, psi: PerPoint, pull, more: Solution) -> Solution:
-    """Effects of points, summed, and what the difference of the steps adds."""
-    value = group_sums(groups, w_by(run.objective, groups), psi.value) + more.value @ pull.T
+def _sum(run: Trained, groups: Groups, psi: PerPoint, pull, newton: Solution) -> Solution:
+    """Effects of points, summed, and that of the Newton step to first order."""
+    value = group_sums(groups, w_by(run.objective, groups), psi.value) + newton.value @ pull.T
     worst = int(np.max(psi.status, initial=int(Status.converged)))
-    status = jnp.where(more.status == 0, worst, more.status).astype(jnp.int8)
-    return Solution(value, more.residual, more.steps, status)
+    status = jnp.where(newton.status == 0, worst, newton.status).astype(jnp.int8)
+    return Solution(value, newton.residual, newton.steps, status)

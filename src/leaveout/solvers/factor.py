@@ -28,6 +28,7 @@ __all__ = [
     "apply_reduced",
     "attach_matrix",
     "attach_rows",
+    "beside",
     "corrected",
     "factorise",
     "full_matrix",
@@ -39,6 +40,7 @@ __all__ = [
     "leverage",
     "lifted",
     "measured",
+    "norm_of",
     "reachable",
     "relative",
     "scale_of",
@@ -356,9 +358,17 @@ def relative(residual, b, preconditioner, length: float | Array = jnp.inf):
 
     Given the `length` (b) of the solutions in its metric, beside what `measured` says.
     """
-    above = jnp.sqrt(jnp.maximum(jnp.sum(residual * preconditioner(residual), axis=1), 0.0))
-    below = jnp.sqrt(jnp.maximum(jnp.sum(b * preconditioner(b), axis=1), 0.0))
-    below = measured(below, length)
+    force = norm_of(b, preconditioner(b))
+    return beside(norm_of(residual, preconditioner(residual)), measured(force, length))
+
+
+def norm_of(b, near):
+    """Lengths of rows b, given what a preconditioner makes of them."""
+    return jnp.sqrt(jnp.maximum(jnp.sum(b * near, axis=1), 0.0))
+
+
+def beside(above, below):
+    """A length as a share of another; itself where that is 0."""
     return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), above)
 
 

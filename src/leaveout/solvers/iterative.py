@@ -14,10 +14,11 @@ from leaveout.solvers.factor import (
     Factor,
     apply_full,
     apply_reduced,
+    beside,
     judge,
     measured,
+    norm_of,
     reachable,
-    relative,
     seen_through,
     thinned,
 )
@@ -127,8 +128,8 @@ class CG:
             along = jnp.where(go, turn * (along + gone * girth), along)
             girth = jnp.where(go, new + turn**2 * girth, girth)
             energy = jnp.where(go, new, energy)
-            beside = measured(force, _root(square)) if metric else force
-            goal = jnp.maximum(aim * beside, floor)
+            below = measured(force, _root(square)) if metric else force
+            goal = jnp.maximum(aim * below, floor)
             running = go & (energy > goal**2)
             return (
                 i + 1, x, r, z, direction, girth, along, square, energy, steps + go,
@@ -142,8 +143,9 @@ class CG:
         )  # fmt: skip
         found = jax.lax.while_loop(unfinished, step, start)
         _, x, *_, square, _, steps, flat, least, running = found
-        length = _root(square) if metric else jnp.inf
-        residual = relative(b - apply(x), b, precondition, length)
+        missing = b - apply(x)
+        below = measured(force, _root(square)) if metric else force
+        residual = beside(norm_of(missing, precondition(missing)), below)
         status = jnp.where(flat, Status.singular, Status.converged)
         if self.truncate:
             rtol = jnp.inf
