@@ -11,6 +11,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from benchmarks.harness import minutes_left, time_left
 from benchmarks.peers import environments
 from benchmarks.plots import draw
 from benchmarks.process import begin, run
@@ -45,18 +46,26 @@ def main() -> None:
     found.sort(key=lambda name: name.partition("_")[::-1])  # kinds mixed, should time run out
     if options.only is not None and options.only not in found:
         raise SystemExit(f"--only {options.only}: expected one of {', '.join(found)}")
-    chosen = [options.only] if options.only else _ON_DEVICE if there else found
+    chosen = [options.only] if options.only else list(_ON_DEVICE) if there else found
     if options.smoke and len(chosen) > 1:  # two at a time, as nobody reads their times
-        work = multiprocessing.get_context("spawn")
-        ready = (begin, (size, options.device, options.minutes))
-        with ProcessPoolExecutor(2, work, *ready) as pool:
-            for done in [pool.submit(run, name, out, size) for name in chosen]:
-                done.result()
-    else:
+        _apart(chosen, 2, out, size)
+    elif there or len(chosen) == 1:
         for name in chosen:
             run(name, out, size)
+    else:  # the programs of all are more than a process has maps of memory for
+        for name in chosen:
+            if time_left(name):
+                _apart([name], 1, out, size)
     for path in draw(out):
         print(f"drew {path}")
+
+
+def _apart(names: list[str], workers: int, out: Path, size: str) -> None:
+    """Run benchmarks on processors, in processes of their own, in the time that is left."""
+    work = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, work, begin, (size, "cpu", minutes_left())) as pool:
+        for done in [pool.submit(run, name, out, size) for name in names]:
+            done.result()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ __all__ = [
     "drawn",
     "environment",
     "fit_of",
+    "minutes_left",
     "penalty",
     "record",
     "stop_after",
@@ -94,9 +95,15 @@ def stop_after(minutes: float | None) -> None:
     _end[:] = [] if minutes is None else [time.monotonic() + 60 * minutes]
 
 
+def minutes_left() -> float | None:
+    """How long cases may still be begun; None for ever."""
+    return (_end[0] - time.monotonic()) / 60 if _end else None
+
+
 def time_left(what: str) -> bool:
     """Whether a case may still be begun; said where not."""
-    left = not _end or time.monotonic() < _end[0]
+    minutes = minutes_left()
+    left = minutes is None or minutes > 0
     if not left:
         print(f"left out, as the time is up: {what}", flush=True)
     return left

@@ -26,10 +26,7 @@ def begin(size: str, device: str, minutes: float | None) -> str:
 
 
 def run(name: str, out: Path, size: str) -> None:
-    """Run a benchmark if there is time left, and forget its programs.
-
-    Those of all of them are more than a process has maps of memory for.
-    """
+    """Run a benchmark if there is time left, and forget its programs, which are many."""
     if harness.time_left(name):
         importlib.import_module(f"benchmarks.{name}").main(out, size)
         jax.clear_caches()
