@@ -155,7 +155,7 @@ def test_more_parameters_than_examples_are_solved_by_way_of_the_examples(monkeyp
     monkeypatch.setattr(end_point, "DENSE", 100)
     assert isinstance(end_point.end_of(run.at(0), DAMPED).factor, DualFactor)
     for apart in (True, False):  # a factor for each group, or that of the whole
-        monkeypatch.setattr(end_point, "_is_short", lambda objective, apart=apart: apart)
+        monkeypatch.setattr(end_point, "_is_short", lambda *_, apart=apart: apart)
         plain = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
         for one, other in zip(plain, dense, strict=True):
             np.testing.assert_allclose(one.value, other.value, rtol=1e-5)
@@ -176,17 +176,73 @@ def test_beyond_the_dense_limit_few_examples_have_a_factor_of_their_own(monkeypa
     solved = np.linalg.solve(matrix, b.T).T
     np.testing.assert_allclose(factor.solve(jnp.asarray(b)), solved, rtol=1e-8)
     share = np.array([[0.0, 1, 1, 0, 1, 1, 1, 1, 1, 1], [0.5, 1, 2, 1, 1, 1, 1, 1, 1, 0.25]])
-    for kept, row, near in zip(
-        share, b, factor.kept(jnp.asarray(share))(jnp.asarray(b)), strict=True
+    near = factor.kept(jnp.asarray(share))
+    for kept, row, found, held in zip(
+        share, b, near.solve(jnp.asarray(b)), near.share_along(jnp.asarray(b)), strict=True
     ):
         matrix = gauss_newton(few.objective, few.flat, kept)
         matrix += 0.01 * 10 * np.eye(few.objective.p)
-        np.testing.assert_allclose(near, np.linalg.solve(matrix, row), rtol=1e-8)
+        np.testing.assert_allclose(found, np.linalg.solve(matrix, row), rtol=1e-8)
+        whole = gauss_newton(few.objective, few.flat, np.ones(10))
+        whole += 0.01 * 10 * np.eye(few.objective.p)
+        np.testing.assert_allclose(held, (row @ matrix @ row) / (row @ whole @ row), rtol=1e-8)
     bare = dataclasses.replace(few, objective=few.objective.with_l2(0.0))
     assert end_point.end_of(bare, lo.curvature.GaussNewton(0)).factor is None  # H has no inverse
     assert end_point.end_of(few, lo.curvature.Hessian(0.01)).factor is None  # no sum of squares
     monkeypatch.setattr(end_point, "DENSE", 19)
     assert end_point.end_of(few, DAMPED).factor is None  # 20 outputs
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_groups_of_few_examples_are_right_or_flagged(monkeypatch, kind):
+    """Base weights of 0, points that come, or with much more weight, all but one that leave."""
+    rng, n, p = np.random.default_rng(0), 24, 120
+    x, theta = (2 + rng.normal(size=(n, p))).astype(kind), 0.1 * rng.normal(size=p).astype(kind)
+    y = (x @ theta + rng.normal(size=n)).astype(kind)
+    s = np.linspace(0.2, 3, n).astype(kind)
+    s[[4, 7]] = 0
+    objective = lo.network(
+        lambda _: {"w": jnp.zeros(p, kind)}, lo.losses.squares, (x, y), weights=s,
+        apply=lambda tree, x: x @ tree["w"],
+    )  # fmt: skip
+    trained = lo.train(objective, RECIPE.but(steps=1), key=KEY).at(0)
+    here = dataclasses.replace(trained, flat=jnp.asarray(theta))
+    w = np.zeros((5, n))
+    w[0, ::2], w[1, 5], w[2, [4, 7]], w[3, 9], w[4, 1:] = 1, 1, -1, -50, 1
+    w[0, 4] = w[4, 4] = w[4, 7] = 0
+    taken = w * np.where(s > 0, s, 1)
+    monkeypatch.setattr(end_point, "DENSE", 30)
+    x, y, theta = x.astype(float), y.astype(float), theta.astype(float)
+    along = rng.normal(size=p) + 2
+    for damping in (0.1, 1e-2, 1e-3, 1e-4, 1e-5):
+        end = end_point.end_of(here, lo.curvature.GaussNewton(damping))
+        assert end.factor.gram is not None
+        found = end.changes(lo.Groups.from_weights(w), True)
+        for step, status, lost in zip(found.value, found.status, taken, strict=True):
+            matrix = (x.T * (s - lost)) @ x + damping * np.sum(s) * np.eye(p)
+            true = along @ np.linalg.solve(matrix, x.T @ (lost * (x @ theta - y)))
+            error = abs(along @ np.asarray(step, float) - true) / abs(true)
+            assert error < (0.01 if kind == np.float32 else 1e-5) or status
+            assert not status or kind == np.float32
+
+
+def test_a_group_that_leaves_hardly_any_curvature_is_flagged(monkeypatch):
+    rng, n, p = np.random.default_rng(0), 12, 60
+    x, theta = rng.normal(size=(n, p)), 0.1 * rng.normal(size=p)
+    x[1] = x[0]  # alone along themselves, and pulls that cancel
+    y = x @ theta + rng.normal(size=n)
+    y[:2] = x[0] @ theta + np.array([1 + 1e-12, -1])
+    objective = lo.network(
+        lambda _: {"w": jnp.zeros(p)}, lo.losses.squares, (x, y), l2=3e-9,
+        apply=lambda tree, x: x @ tree["w"],
+    )  # fmt: skip
+    trained = lo.train(objective, RECIPE.but(steps=1), key=KEY).at(0)
+    monkeypatch.setattr(end_point, "DENSE", 30)
+    here = dataclasses.replace(trained, flat=jnp.asarray(theta))
+    pair = lo.Groups.from_indices([[0, 1]], n=n)
+    for damping, status in ((0, lo.Status.inaccurate), (1e-6, lo.Status.converged)):
+        end = end_point.end_of(here, lo.curvature.GaussNewton(damping))
+        assert lo.Status(int(end.changes(pair, True).status[0])) == status
 
 
 def test_a_sweep_over_damping_forms_each_matrix_once(monkeypatch):

@@ -25,7 +25,7 @@ from leaveout.methods.trajectory import Metagradient, as_trained
 from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, as_scores
 from leaveout.objectives.networks import Network
 from leaveout.runtime.batches import in_runs
-from leaveout.runtime.memory import budget, chunks
+from leaveout.runtime.memory import MANY_GROUPS, budget, chunks
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, SolveError, Status
 from leaveout.solvers import (
@@ -37,6 +37,7 @@ from leaveout.solvers import (
     factorise,
     factorise_rows,
     full_matrix,
+    thinned,
 )
 from leaveout.training.run import Trained
 
@@ -105,18 +106,19 @@ class End:
         each group's own where that costs less than the steps that it saves.
         """
         objective, factor = self.fit.objective, self.factor
-        each = 8 * (6 * objective.p + _LANES * objective.floats_per_example)
-        if own := newton and isinstance(factor, DualFactor) and _is_short(objective):
-            each += 24 * _rows(objective) ** 2
-        runs = chunks(np.arange(len(groups)), each, budget(), _LANES)
+        apart = newton and isinstance(factor, DualFactor) and factor.gram is not None
+        each = _held(objective) + 24 * _rows(objective) ** 2 * apart
+        runs = chunks(np.argsort(groups.size, kind="stable"), each, budget(), _LANES)
 
         def some(rows):
             taken = objective.taken(leaving(self.fit, groups[rows]))
-            if own:
-                return _solved_apart(self.expansion, factor, taken)
-            return _solved(self.expansion, factor, taken, newton)
+            most = objective.outputs * int(groups.size[rows].max(initial=0))
+            own = apart and _is_short(objective, most + 1)
+            return _solved(self.expansion, factor, taken, newton, own)
 
-        return in_runs(runs, some, lambda _: len(runs[0]))
+        found = in_runs(runs, some, lambda _: len(runs[0]))
+        back = np.argsort(np.concatenate(runs))
+        return jax.tree.map(lambda leaf: leaf[back], found)
 
 
 def _rows(objective: AbstractScores) -> int:
@@ -124,10 +126,18 @@ def _rows(objective: AbstractScores) -> int:
     return objective.n * objective.outputs
 
 
-def _is_short(objective: AbstractScores) -> bool:
-    """Whether a factor by way of the examples is cheaper than steps: m^3 / 3, a slow kind."""
-    product = 10 * objective.n * objective.p  # five passes through the network
-    return 4 * _rows(objective) ** 3 / 3 <= _STEPS * product
+def _held(objective: AbstractScores) -> int:
+    """Bytes of a lane of conjugate gradients."""
+    return 8 * (6 * objective.p + objective.n * objective.floats_per_example)
+
+
+def _is_short(objective: AbstractScores, steps: int = _STEPS) -> bool:
+    """Whether a factor by way of the examples costs less than so many steps, or the usual number.
+
+    It takes m^3 / 3 operations of a slow kind, a step about five passes through the network.
+    """
+    step = 10 * objective.n * objective.p
+    return 4 * _rows(objective) ** 3 / 3 <= min(steps, _STEPS) * step
 
 
 @eqx.filter_jit
@@ -136,22 +146,20 @@ def _solved(
     factor: Factor | DualFactor | None,
     taken: Float[Array, "b n"],
     newton: bool,
+    own: bool,
 ) -> Solution:
-    pulls = jax.lax.map(expansion.gradient, taken)
-    block = Block(taken if newton else jnp.zeros_like(taken))
-    return replicate(_SOLVE.reduced(expansion, factor, block)(pulls))
-
-
-@eqx.filter_jit
-def _solved_apart(
-    expansion: AbstractExpansion, factor: DualFactor, taken: Float[Array, "b n"]
-) -> Solution:
-    """Newton steps, in the metric of what each group leaves."""
+    """Steps of groups, in the metric of the whole or, if asked, of what each group leaves."""
     pulls, weights = jax.lax.map(expansion.gradient, taken), expansion.weights
+    if not own:
+        block = Block(taken if newton else jnp.zeros_like(taken))
+        return replicate(_SOLVE.reduced(expansion, factor, block)(pulls))
+    assert isinstance(factor, DualFactor)
     left = weights[None] - taken
     share = left / jnp.where(weights > 0, weights, 1.0)[None]
     near = factor.kept(jnp.maximum(share, 0.0))
-    return replicate(_SOLVE.solve(apply_reduced(expansion, left), near, pulls, metric=True))
+    found = _SOLVE.solve(apply_reduced(expansion, left), near.solve, pulls, metric=True)
+    status = thinned(found.status, near.share_along(found.value))
+    return replicate(dataclasses.replace(found, status=status))
 
 
 def end_of(fit: Fit, curvature: Curvature | None) -> End:
@@ -185,12 +193,14 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
 
 def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
     """The factor by way of the examples, where they are few and nothing is without penalty."""
-    count = _rows(objective)
-    held = 2 * count * (objective.p + 2 * count) * objective.weights.dtype.itemsize
+    count, short = _rows(objective), _is_short(objective)
+    held = (
+        2 * count * (objective.p + count * (2 if short else 1)) * objective.weights.dtype.itemsize
+    )
     few = isinstance(objective, Network) and not expansion.exact and count <= DENSE
     if not few or held > budget() or not bool(jnp.min(expansion.penalty) > 0):
         return None
-    return factorise_rows(_roots(expansion), expansion.penalty)
+    return factorise_rows(_roots(expansion), expansion.penalty, short)
 
 
 @eqx.filter_jit
@@ -284,18 +294,27 @@ def _additive(end: End, measure: Measure) -> PerPoint | None:
     """What each point does to the columns, per unit of w; None where that does not add up."""
     if measure.needs_w or not measure.smooth:
         return None
-    return PerPoint(*to_host(_per_point(end.fit, end.expansion, end.factor, measure)))
+    gradients = gradients_of(end.fit, measure)
+    runs = chunks(np.arange(len(gradients)), _held(end.fit.objective), budget(), MANY_GROUPS)
+
+    def some(columns):
+        return _per_point(end.expansion, end.factor, gradients[columns])
+
+    psi, *rest = to_host(in_runs(runs, some, lambda _: len(runs[0])))
+    return PerPoint(psi.T, *rest)
 
 
 @eqx.filter_jit
 def _per_point(
-    fit: Fit, expansion: AbstractExpansion, factor: Factor | DualFactor | None, measure: Measure
+    expansion: AbstractExpansion,
+    factor: Factor | DualFactor | None,
+    gradients: Float[Array, "m p"],
 ):
-    gradients = gradients_of(fit, measure)
+    """Of columns: what points do to them (m n), residuals, steps and statuses."""
     nobody = Block(jnp.zeros((len(gradients), expansion.n), gradients.dtype))
     found = _SOLVE.reduced(expansion, factor, nobody)(gradients)
     unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
-    psi = unit[:, None] * expansion.dots(found.value)
+    psi = unit[None] * expansion.dots(found.value).T
     return replicate((psi, found.residual, found.steps, found.status))
 
 
@@ -374,12 +393,8 @@ class Corrected(Method):
 def _between(along: PerPoint, straight: PerPoint | None) -> PerPoint:
     """What the metagradient says of points beyond influence at the end."""
     assert straight is not None  # both are there of a measure that has a derivative
-    return PerPoint(
-        along.value - straight.value,
-        np.maximum(along.residual, straight.residual),
-        along.steps + straight.steps,
-        np.where(along.status == 0, straight.status, along.status),
-    )
+    status = np.where(along.status == 0, straight.status, along.status)
+    return dataclasses.replace(straight, value=along.value - straight.value, status=status)
 
 
 def _apart(end: End, groups: Groups) -> Solution:
@@ -398,4 +413,5 @@ def _sum(run: Trained, groups: Groups, psi: PerPoint, pull, newton: Solution) ->
     value = group_sums(groups, w_by(run.objective, groups), psi.value) + newton.value @ pull.T
     worst = int(np.max(psi.status, initial=int(Status.converged)))
     status = jnp.where(newton.status == 0, worst, newton.status).astype(jnp.int8)
-    return Solution(value, newton.residual, newton.steps, status)
+    residual = jnp.maximum(newton.residual, np.max(psi.residual, initial=0.0))
+    return Solution(value, residual, newton.steps, status)

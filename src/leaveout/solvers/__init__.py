@@ -34,6 +34,7 @@ from leaveout.solvers.factor import (
     relative,
     scale_of,
     seen_through,
+    thinned,
     white_rows,
 )
 from leaveout.solvers.foreign import Lineax
@@ -73,6 +74,7 @@ __all__ = [
     "relative",
     "scale_of",
     "seen_through",
+    "thinned",
     "together",
     "tolerance_of",
     "white_rows",

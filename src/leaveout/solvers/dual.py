@@ -1,13 +1,11 @@
 """The inverse of a curvature of fewer examples than parameters, by way of the examples."""
 
-from collections.abc import Callable
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-__all__ = ["DualFactor", "factorise_rows"]
+__all__ = ["DualFactor", "KeptFactors", "factorise_rows"]
 
 
 class DualFactor(eqx.Module):
@@ -18,47 +16,67 @@ class DualFactor(eqx.Module):
     Attributes:
         rows: (m p) A.
         scale: (p) D.
-        gram: (m m) A A'.
         lower: (m m) the Cholesky factor of I + A A'.
+        gram: (m m) A A', where factors of what groups leave are to be made of it; else None.
 
     Source: Woodbury (1950).
     """
 
     rows: Float[Array, "m p"]
     scale: Float[Array, "p"]
-    gram: Float[Array, "m m"]
     lower: Float[Array, "m m"]
+    gram: Float[Array, "m m"] | None
 
     def solve(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
         """Rows of H^-1 b: two products with the rows."""
-        return self._by_rows(b, jax.scipy.linalg.cho_solve((self.lower, True), self._seen(b).T).T)
+        return self.less(b, jax.scipy.linalg.cho_solve((self.lower, True), self.seen(b).T).T)
 
-    def kept(self, share: Float[Array, "k n"]) -> Callable:
-        """The map b (k p) to rows of (R' diag(share) R + diag(penalty))^-1 b, a factor for each.
+    def seen(self, b: Float[Array, "k p"]) -> Float[Array, "k m"]:
+        """Rows of A D b."""
+        return (b * self.scale[None]) @ self.rows.T
 
-        V^1/2 A A' V^1/2 + I is factorised, V the share that each row keeps: m^3 / 3 operations.
+    def less(self, b: Float[Array, "k p"], seen: Float[Array, "k m"]) -> Float[Array, "k p"]:
+        """Rows of D (D b - A' seen)."""
+        return (b * self.scale[None] - seen @ self.rows) * self.scale[None]
+
+    def kept(self, share: Float[Array, "k n"]) -> "KeptFactors":
+        """The inverses of R' diag(share) R + diag(penalty): m^3 / 3 operations for each.
 
         Args:
             share: at least 0, of each example; its m / n rows lie one after the other.
         """
+        assert self.gram is not None  # asked for when the factor was made
         root = jnp.sqrt(jnp.repeat(share, len(self.gram) // share.shape[1], axis=1))
+        lower = jax.lax.map(lambda r: _cholesky(r[:, None] * self.gram * r[None]), root)
+        return KeptFactors(self, root, lower)
 
-        def factor(root):
-            return _cholesky(root[:, None] * self.gram * root[None])
 
-        lower = jax.lax.map(factor, root)
+class KeptFactors(eqx.Module):
+    """What is left of a `DualFactor` in each of k groups.
 
-        def solve(b):
-            seen = jax.vmap(lambda low, t: jax.scipy.linalg.cho_solve((low, True), t))
-            return self._by_rows(b, root * seen(lower, root * self._seen(b)))
+    Attributes:
+        whole: the factor of all the examples.
+        root: (k m) V^1/2, the root of the share that each row keeps.
+        lower: (k m m) the Cholesky factors of I + V^1/2 A A' V^1/2.
+    """
 
-        return solve
+    whole: DualFactor
+    root: Float[Array, "k m"]
+    lower: Float[Array, "k m m"]
 
-    def _seen(self, b: Float[Array, "k p"]) -> Float[Array, "k m"]:
-        return (b * self.scale[None]) @ self.rows.T
+    def solve(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Each row by its own inverse."""
+        solved = jax.vmap(lambda lower, b: jax.scipy.linalg.cho_solve((lower, True), b))
+        seen = solved(self.lower, self.root * self.whole.seen(b))
+        return self.whole.less(b, self.root * seen)
 
-    def _by_rows(self, b: Float[Array, "k p"], seen: Float[Array, "k m"]) -> Float[Array, "k p"]:
-        return (b * self.scale[None] - seen @ self.rows) * self.scale[None]
+    def share_along(self, x: Float[Array, "k p"]) -> Float[Array, "k"]:
+        """The share of its curvature in H that each x has in what is left."""
+        bare = x / self.whole.scale[None]
+        own, seen = jnp.sum(bare**2, axis=1), (bare @ self.whole.rows.T) ** 2
+        whole = own + jnp.sum(seen, axis=1)
+        left = own + jnp.sum(self.root**2 * seen, axis=1)
+        return jnp.where(whole > 0, left / jnp.where(whole > 0, whole, 1.0), 1.0)
 
 
 def _cholesky(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
@@ -67,9 +85,11 @@ def _cholesky(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
 
 
 @eqx.filter_jit
-def factorise_rows(rows: Float[Array, "m p"], penalty: Float[Array, "p"]) -> DualFactor:
+def factorise_rows(
+    rows: Float[Array, "m p"], penalty: Float[Array, "p"], keep_gram: bool = False
+) -> DualFactor:
     """The factor of R'R + diag(penalty), every entry of which is above 0."""
     scale = 1 / jnp.sqrt(penalty)
     rows = rows * scale[None]
     gram = rows @ rows.T
-    return DualFactor(rows, scale, gram, _cholesky(gram))
+    return DualFactor(rows, scale, _cholesky(gram), gram if keep_gram else None)

@@ -363,8 +363,11 @@ def relative(residual, b, preconditioner, length: float | Array = jnp.inf):
 
 
 def norm_of(b, near):
-    """Lengths of rows b, given what a preconditioner makes of them."""
-    return jnp.sqrt(jnp.maximum(jnp.sum(b * near, axis=1), 0.0))
+    """Lengths of rows b, given what a preconditioner makes of them.
+
+    One that rounding has made negative is no length of 0.
+    """
+    return jnp.sqrt(jnp.abs(jnp.sum(b * near, axis=1)))
 
 
 def beside(above, below):

@@ -92,7 +92,8 @@ class CG:
     def solve(self, apply, precondition, b, *, metric: bool = False, kept=None) -> Solution:
         """Rows of A^-1 b for the map `apply` of rows, A the same or another for every row.
 
-        With `metric` the preconditioner is H^-1, so that lengths of b and x can be compared. `kept`
+        With `metric` the preconditioner is H^-1, or nearer to A^-1, so that lengths of b and x can
+        be compared. `kept`
         (b) is a share of its curvature in H that some direction has kept in A, if one is known: a
         residual along it is divided by so much, and has to be smaller.
         """
@@ -147,12 +148,13 @@ class CG:
         below = measured(force, _root(square)) if metric else force
         residual = beside(norm_of(missing, precondition(missing)), below)
         status = jnp.where(flat, Status.singular, Status.converged)
+        status = jnp.where(size < 0, Status.not_positive_definite, status)  # of the preconditioner
         if self.truncate:
             rtol = jnp.inf
         else:
             status = jnp.where(running, Status.max_steps, status)
         reached = residual <= rtol
-        status = jnp.where(reached & ~flat, Status.converged, status)
+        status = jnp.where(reached & ~flat & (size >= 0), Status.converged, status)
         if metric and not self.truncate:
             status = thinned(status, least)
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
