@@ -140,7 +140,7 @@ class CG:
         lanes = b.shape[0]
         start = (
             0, jnp.zeros_like(b), b, z, z, size, none, none, size,
-            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), known, size > 0,
+            jnp.zeros(lanes, jnp.int32), size < 0, known, size > 0,  # < 0: lost to rounding
         )  # fmt: skip
         found = jax.lax.while_loop(unfinished, step, start)
         _, x, *_, square, _, steps, flat, least, running = found
@@ -148,13 +148,12 @@ class CG:
         below = measured(force, _root(square)) if metric else force
         residual = beside(norm_of(missing, precondition(missing)), below)
         status = jnp.where(flat, Status.singular, Status.converged)
-        status = jnp.where(size < 0, Status.not_positive_definite, status)  # of the preconditioner
         if self.truncate:
             rtol = jnp.inf
         else:
             status = jnp.where(running, Status.max_steps, status)
         reached = residual <= rtol
-        status = jnp.where(reached & ~flat & (size >= 0), Status.converged, status)
+        status = jnp.where(reached & ~flat, Status.converged, status)
         if metric and not self.truncate:
             status = thinned(status, least)
         return dataclasses.replace(judge(x, residual, rtol, status), steps=steps)
