@@ -14,6 +14,7 @@ import leaveout as lo
 from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import with_rows
 from leaveout.fitting.leaving import worth_listing
+from leaveout.methods import newton_batches
 from leaveout.methods.coordinates import around
 from leaveout.methods.first_order import self_influence
 from leaveout.solvers.direct import together
@@ -603,3 +604,23 @@ def test_a_penalty_of_its_own_holds_what_a_group_leaves_bare():
     change = lo.retrain(fit, groups, l2=np.ones(1))
     assert change.status[0] == lo.Status.converged
     np.testing.assert_allclose(fit.flat[1] + change.value[0, 1], 0.0, atol=1e-6)
+
+
+def test_few_groups_of_all_sizes_are_solved_by_one_program(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 100))
+    fit = lo.fit(lo.logistic(x, x[:, 0] + rng.logistic(size=1500) > 0, l2=1.0))
+    drawn = [rng.choice(1500, size, replace=False) for size in (1, 3, 20, 200, 600)]
+    groups = lo.Groups.from_indices(drawn, n=1500)
+    expansion, seen = fit.objective.at(fit.flat), with_rows(fit, 10**9)
+
+    def solved():
+        plan = newton_batches.plan_of(seen, expansion, groups, lo.solvers.Auto(), 1)
+        return {type(batch.solver).__name__ for batch in plan}, lo.newton(fit, groups)
+
+    one, together = solved()
+    assert one == {"Cholesky"}
+    monkeypatch.setattr(newton_batches, "_PROGRAM", 0.0)  # what compiling costs
+    several, apart = solved()
+    assert several == {"CG", "Cholesky", "LowRank"}
+    np.testing.assert_allclose(together.value, apart.value, rtol=1e-9, atol=1e-12)

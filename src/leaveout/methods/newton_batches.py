@@ -1,6 +1,6 @@
 """Groups that are solved together: by which solver, their lists padded to how many points."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from leaveout.solvers import CG, Auto, Block, Cholesky, Factor, Refined, Solver
 __all__ = ["Batch", "by_rows", "plan_of"]
 
 _NARROWEST, _COARSE = 64, 512  # points to which lists are padded at least; where that is free
+_PROGRAM = 4e9  # operations, as `Auto` counts them, in the time that one takes to compile
 _LARGE = 64  # parameters from which on fewer groups together do nearly as well
 
 
@@ -46,6 +47,8 @@ def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> 
     n, size = fit.objective.n, groups.size
     lengths = [None if k > n // 2 else min(_length(k), n) for k in size]
     routes = {length: _route(fit, expansion, solver, length) for length in set(lengths)}
+    if isinstance(solver, Auto):
+        routes |= _joined(fit, expansion, solver, routes, lengths)
     each = [routes[length] for length in lengths]
     for width, chosen in dict.fromkeys(each):
         rows = np.flatnonzero([one == (width, chosen) for one in each])
@@ -80,10 +83,8 @@ def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int
     for it; to others padding is work.
     """
     n = fit.objective.n
-    taken = np.zeros((1, length or n))
-    sample = Block(place(taken, float), None if length is None else place(taken, int))
     if isinstance(solver, Auto):
-        solver = solver.choose(expansion, fit.metric, sample)
+        solver = solver.choose(expansion, fit.metric, _sample(fit, length))
     if length is None or isinstance(solver, CG):
         return None, solver
     if devices() > 1:
@@ -93,6 +94,30 @@ def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int
     while widths[-1] // step >= least:
         widths.append(widths[-1] // step)
     return min((width for width in widths if width >= min(length, n // 2)), default=n // 2), solver
+
+
+def _joined(fit: Fit, expansion, solver: Auto, routes: Mapping, lengths: Sequence) -> Mapping:
+    """One route for all lists, where others save less than their programs take to compile."""
+    listed = [length for length in routes if length is not None]
+    others = len({routes[length] for length in listed}) - 1
+    if others < 1:
+        return {}
+    least, totals = 0.0, dict.fromkeys((routes[length][1] for length in listed), 0.0)
+    for length in listed:
+        costs = solver.costs(expansion, fit.metric, _sample(fit, length))
+        least += lengths.count(length) * min(costs.values())
+        for each in totals:
+            totals[each] += lengths.count(length) * costs.get(each, np.inf)
+    one = min(totals, key=lambda each: totals[each])
+    if totals[one] - least > others * _PROGRAM:
+        return {}
+    return dict.fromkeys(listed, _route(fit, expansion, one, max(listed)))
+
+
+def _sample(fit: Fit, length: int | None) -> Block:
+    """A group with so many points, or w of every point."""
+    taken = np.zeros((1, length or fit.objective.n))
+    return Block(place(taken, float), None if length is None else place(taken, int))
 
 
 def _bytes(fit: Fit, expansion, width: int | None, solver: Solver, steps: int) -> int:

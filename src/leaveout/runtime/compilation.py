@@ -58,6 +58,9 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> Path:
     """
     settings: Any = jax.config  # its names are made when JAX starts
     given = settings.jax_compilation_cache_dir
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # most programs here compile in less than the second that JAX asks for
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if folder is None and given:
         return Path(given)
     chosen = cache() / "compiled" if folder is None else Path(folder).expanduser()
@@ -68,7 +71,5 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> Path:
     if not os.access(chosen, os.W_OK):
         raise ValueError(f"{chosen} cannot be written to; give another folder")
     jax.config.update("jax_compilation_cache_dir", str(chosen))
-    # most programs here compile in less than the second that JAX asks for
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     reset_cache()  # JAX looks for its folder once, when it first compiles
     return chosen
