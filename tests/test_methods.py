@@ -623,4 +623,4 @@ def test_few_groups_of_all_sizes_are_solved_by_one_program(monkeypatch):
     monkeypatch.setattr(newton_batches, "_PROGRAM", 0.0)  # what compiling costs
     several, apart = solved()
     assert several == {"CG", "Cholesky", "LowRank"}
-    np.testing.assert_allclose(together.value, apart.value, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(together.value, apart.value, rtol=1e-6, atol=1e-9)
