@@ -48,22 +48,22 @@ def main() -> None:
         raise SystemExit(f"--only {options.only}: expected one of {', '.join(found)}")
     chosen = [options.only] if options.only else list(_ON_DEVICE) if there else found
     if options.smoke and len(chosen) > 1:  # two at a time, as nobody reads their times
-        _apart(chosen, 2, out, size)
+        _apart(chosen, 2, out, size, options.device)
     elif there or len(chosen) == 1:
         for name in chosen:
             run(name, out, size)
     else:  # the programs of all are more than a process has maps of memory for
         for name in chosen:
             if time_left(name):
-                _apart([name], 1, out, size)
+                _apart([name], 1, out, size, options.device)
     for path in draw(out):
         print(f"drew {path}")
 
 
-def _apart(names: list[str], workers: int, out: Path, size: str) -> None:
-    """Run benchmarks on processors, in processes of their own, in the time that is left."""
+def _apart(names: list[str], workers: int, out: Path, size: str, device: str) -> None:
+    """Run benchmarks in processes of their own, in the time that is left."""
     work = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, work, begin, (size, "cpu", minutes_left())) as pool:
+    with ProcessPoolExecutor(workers, work, begin, (size, device, minutes_left())) as pool:
         for done in [pool.submit(run, name, out, size) for name in names]:
             done.result()
 

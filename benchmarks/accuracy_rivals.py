@@ -10,9 +10,10 @@ dattri (influence by CG, TracIn over checkpoints, TRAK) and kronfluence (EK-FAC)
 of the run, each seed's own, all data in one batch where dattri would else add up inverse Hessians,
 and dampings around the one that follows from the recipe: the best of them *by the truth* is more
 than a user could know; of classes TRAK's kernel is of margins, where it is no more than a scale.
-TRAK of several models gets trainings of other starts, whose sum answers for every seed: they are in
-its cost. Costs are seconds of the processor for all seeds, in a process that has answered before;
-and the same in trainings (of all examples, compiled, in the same run), further models' with them.
+TRAK of several models gets trainings of other starts, whose sum answers for every seed, and so does
+each of ours, beside what the run's own seeds say: they are in its cost. Costs are seconds of the
+processor for all seeds, in a process that has answered before; and the same in trainings (of all
+examples, compiled, in the same run), further models' with them.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from benchmarks.harness import record
+from benchmarks.harness import record, time_left
 from benchmarks.peers import environments
 from benchmarks.peers.worker import PeerError, Worker
 from leaveout.runtime.options import generator
@@ -69,6 +70,8 @@ def main(folder: Path, size: str) -> None:
     """A row for each data set, method and truth."""
     rows: list[dict[str, Any]] = []
     for name, asked in _SIZES[size].items():
+        if not time_left(name):
+            break
         for row in _Case(name, asked).rows():
             rows.append(row)
             record(folder, "accuracy_rivals", rows)
@@ -179,23 +182,37 @@ class _Case:
                 print(f"skipped: {error}")
 
     def _ours(self, groups: lo.Groups) -> Iterator[_Answer]:
-        halves = self.size.halves
-        mine, others = groups[:halves], groups[halves:]
+        """Each method by the run's own seeds, and by trainings of other starts, all their mean."""
         for method in self.size.methods:
-            # what is not timed compiles
-            rest = lo.effects(self.run, others if len(others) else mine, self.measure, method)
-            begin = time.process_time()
-            found = lo.effects(self.run, mine, self.measure, method)
-            spent = time.process_time() - begin
-            by_seed = np.concatenate([_by_seed(found), _by_seed(rest)[:, : len(others)]], axis=1)
-            name = f"{found.method}, last layer" if method in _WIDE[1:] else found.method
-            flagged = int(np.count_nonzero(found.status))
-            yield _Answer(name, by_seed, spent, flagged=flagged)
+            found, spent, flagged = self._effects(self.run, groups, method)
+            last = method in _WIDE[1:]
+            name = f"{method.name}, last layer" if last else method.name
+            yield _Answer(name, found, spent, flagged=flagged)
+            found, spent, flagged = self._effects(self.others, groups, method)
+            mean = np.broadcast_to(found.mean(axis=0), (self.size.seeds, *found.shape[1:]))
+            models = self.size.models
+            yield _Answer(f"{name}, of {models}", mean, spent, models=models, flagged=flagged)
+
+    def _effects(
+        self, run: lo.Run, groups: lo.Groups, method: lo.Method
+    ) -> tuple[np.ndarray, float, int]:
+        """Effects (s g m) by seed; the processor's seconds for the run's halves, those flagged."""
+        mine, others = groups[: self.size.halves], groups[self.size.halves :]
+        # what is not timed compiles
+        rest = lo.effects(run, others if len(others) else mine, self.measure, method)
+        begin = time.process_time()
+        found = lo.effects(run, mine, self.measure, method)
+        spent = time.process_time() - begin
+        each = np.concatenate([_by_seed(found), _by_seed(rest)[:, : len(others)]], axis=1)
+        return each, spent, int(np.count_nonzero(found.status))
 
     def _by_cg(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
         request = {"damping": times * self.recipe.damping(), "iterations": _ITERATIONS}
-        with self._worker("dattri_network") as dattri:  # it keeps gigabytes from call to call
-            found = _of_seeds(dattri, self.size.seeds, what="cg", **request)
+        found = []
+        for seed in range(self.size.seeds):  # it keeps gigabytes from call to call
+            with self._worker("dattri_network") as dattri:
+                _asked(dattri, what="cg", seed=seed, **request)
+                found.append(_asked(dattri, what="cg", seed=seed, **request))
         yield _summed("dattri, influence by CG", w, found, _damped(times))
 
     def _by_tracin(self, w: np.ndarray) -> Iterator[_Answer]:
@@ -233,6 +250,11 @@ class _Case:
         made = environments.python("torch") is not None
         return Worker(script, "torch", self.arrays if made else {}, _LIMIT)
 
+    @functools.cached_property
+    def others(self) -> lo.Run:
+        """Trainings of other starts."""
+        return self.trained(self.size.models, key=1)
+
     @property
     def _decay(self) -> float:
         """Of weights, in units of a mean of the loss that we train with."""
@@ -253,7 +275,7 @@ class _Case:
             "x": data.x, "y": data.y, "x_query": self.query[0], "y_query": self.query[1],
             "widths": (data.d, *setup.hidden, data.outputs if data.labelled else 1),
             "final": self.run.theta, "way": np.stack(way, axis=1),
-            "many": self.trained(self.size.models, key=1).theta,
+            "many": self.others.theta,
             "rate": setups.rate(data, setup), "decay": self._decay,
         }  # fmt: skip
         return {name: np.asarray(array) for name, array in arrays.items()}

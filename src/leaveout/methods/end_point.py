@@ -24,7 +24,7 @@ from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.methods.trajectory import Metagradient, as_trained
 from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, as_scores
 from leaveout.objectives.networks import Network
-from leaveout.runtime.batches import in_runs
+from leaveout.runtime.batches import in_runs, joined
 from leaveout.runtime.memory import MANY_GROUPS, budget, chunks
 from leaveout.runtime.sharding import entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import Solution, SolveError, Status
@@ -116,9 +116,9 @@ class End:
             own = apart and _is_short(objective, most + 1)
             return _solved(self.expansion, factor, taken, newton, own)
 
-        found = in_runs(runs, some, lambda _: len(runs[0]))
+        parts = [some(np.resize(rows, len(runs[0]))) for rows in runs]
         back = np.argsort(np.concatenate(runs))
-        return jax.tree.map(lambda leaf: leaf[back], found)
+        return joined(parts, [len(rows) for rows in runs], back=back)
 
 
 def _rows(objective: AbstractScores) -> int:
@@ -158,7 +158,7 @@ def _solved(
     share = left / jnp.where(weights > 0, weights, 1.0)[None]
     near = factor.kept(jnp.maximum(share, 0.0))
     found = _SOLVE.solve(apply_reduced(expansion, left), near.solve, pulls, metric=True)
-    status = thinned(found.status, near.share_along(found.value))
+    status = thinned(found.status, near.least_share(found.value))
     return replicate(dataclasses.replace(found, status=status))
 
 

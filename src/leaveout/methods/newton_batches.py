@@ -1,7 +1,8 @@
 """Groups that are solved together: by which solver, their lists padded to how many points."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -13,13 +14,17 @@ from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.batches import abreast
 from leaveout.runtime.memory import ACCELERATOR, NEWTON_LANES, bucket, budget, longest
 from leaveout.runtime.sharding import devices, on_host, place
-from leaveout.solvers import CG, Auto, Block, Cholesky, Factor, Refined, Solver
+from leaveout.solvers import CG, PIECE, Auto, Block, Cholesky, Factor, Refined, Solver
 
 __all__ = ["Batch", "by_rows", "plan_of"]
 
 _NARROWEST, _COARSE = 64, 512  # points to which lists are padded at least; where that is free
 _PROGRAM = 4e9  # operations, as `Auto` counts them, in the time that one takes to compile
 _LARGE = 64  # parameters from which on fewer groups together do nearly as well
+
+
+#: points to which lists are padded, None for w of every point; and a solver
+_Route: TypeAlias = tuple[int | None, Solver]
 
 
 class Batch(NamedTuple):
@@ -42,13 +47,14 @@ class Batch(NamedTuple):
 def plan_of(fit: Fit, expansion, groups: Groups, solver: Solver, steps: int) -> Iterator[Batch]:
     """The groups in batches for one solver, of like size.
 
-    Their shapes are the problem's, whatever the number of groups: a ragged end is filled up.
+    Their shapes are the problem's, whatever the number of groups: a ragged end is filled up. Many
+    groups may have a solver more than few.
     """
     n, size = fit.objective.n, groups.size
     lengths = [None if k > n // 2 else min(_length(k), n) for k in size]
     routes = {length: _route(fit, expansion, solver, length) for length in set(lengths)}
     if isinstance(solver, Auto):
-        routes |= _joined(fit, expansion, solver, routes, lengths)
+        routes |= _at_home(fit, expansion, solver, routes, lengths)
     each = [routes[length] for length in lengths]
     for width, chosen in dict.fromkeys(each):
         rows = np.flatnonzero([one == (width, chosen) for one in each])
@@ -76,7 +82,7 @@ def _length(size: int | np.integer) -> int:
     return max(-(-int(size) // eighth) * eighth, _NARROWEST)
 
 
-def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int | None, Solver]:
+def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> _Route:
     """The width of lists of this length, and the solver for them.
 
     A solver that factorises a Hessian looks at lists only as far as they go, so that few widths do
@@ -96,22 +102,33 @@ def _route(fit: Fit, expansion, solver: Solver, length: int | None) -> tuple[int
     return min((width for width in widths if width >= min(length, n // 2)), default=n // 2), solver
 
 
-def _joined(fit: Fit, expansion, solver: Auto, routes: Mapping, lengths: Sequence) -> Mapping:
-    """One route for all lists, where others save less than their programs take to compile."""
-    listed = [length for length in routes if length is not None]
-    others = len({routes[length] for length in listed}) - 1
-    if others < 1:
+def _at_home(fit: Fit, expansion, solver: Auto, routes: Mapping, lengths: Sequence) -> Mapping:
+    """The route of lists whose own saves less than its program takes to compile: a Hessian each.
+
+    It is the same for all of a problem's lists, so that few groups of any size take one program.
+    """
+    if devices() > 1 or fit.metric is None:
         return {}
-    least, totals = 0.0, dict.fromkeys((routes[length][1] for length in listed), 0.0)
-    for length in listed:
-        costs = solver.costs(expansion, fit.metric, _sample(fit, length))
-        least += lengths.count(length) * min(costs.values())
-        for each in totals:
-            totals[each] += lengths.count(length) * costs.get(each, np.inf)
-    one = min(totals, key=lambda each: totals[each])
-    if totals[one] - least > others * _PROGRAM:
-        return {}
-    return dict.fromkeys(listed, _route(fit, expansion, one, max(listed)))
+    home: _Route = fit.objective.n // 2, Cholesky(solver.rtol)
+    counts, saved = Counter(lengths), Counter[_Route]()
+    for length, route in routes.items():
+        if length is not None and route != home:
+            more = _cost(fit, expansion, solver, home, length)
+            more -= _cost(fit, expansion, solver, route, length)
+            saved[route] += counts[length] * more
+    return {k: home for k, route in routes.items() if k is not None and saved[route] < _PROGRAM}
+
+
+def _cost(fit: Fit, expansion, solver: Auto, route: _Route, length: int) -> float:
+    """Operations of a group with so many points, filled up as a route does, with its gradient."""
+    width, chosen = route
+    looked = length if width is None else width
+    if isinstance(chosen, Cholesky):  # looks no further than it has to
+        looked = min(max(length, PIECE), looked)
+    n = fit.objective.n
+    rows = width if width is not None and by_rows(expansion, width) else n
+    costs = solver.costs(expansion, fit.metric, _sample(fit, looked))
+    return costs[chosen] + 2.0 * rows * fit.objective.p
 
 
 def _sample(fit: Fit, length: int | None) -> Block:

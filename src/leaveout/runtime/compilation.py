@@ -15,6 +15,8 @@ from leaveout.runtime.sharding import tracing
 
 __all__ = ["compiled", "keep_compiled"]
 
+_USUAL = 1.0  # seconds of compiling from which on JAX keeps a program unasked
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -40,7 +42,9 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> Path:
 
     Call it once at the top of a script or a notebook; what was compiled before is not kept. Several
     processes may share the folder: an entry that is half written is compiled again, and JAX warns
-    of it. It grows without a limit, and may be deleted at any time.
+    of it. It grows without a limit, and may be deleted at any time. Programs are kept whatever they
+    took to compile, unless JAX has been given a least time other than its own second
+    (jax_persistent_cache_min_compile_time_secs).
 
     Args:
         folder: where to; default the one that JAX has been given already
@@ -58,10 +62,8 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> Path:
     """
     settings: Any = jax.config  # its names are made when JAX starts
     given = settings.jax_compilation_cache_dir
-    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        # most programs here compile in less than the second that JAX asks for
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if folder is None and given:
+        _keep_all()
         return Path(given)
     chosen = cache() / "compiled" if folder is None else Path(folder).expanduser()
     try:
@@ -71,5 +73,13 @@ def keep_compiled(folder: str | os.PathLike | None = None) -> Path:
     if not os.access(chosen, os.W_OK):
         raise ValueError(f"{chosen} cannot be written to; give another folder")
     jax.config.update("jax_compilation_cache_dir", str(chosen))
+    _keep_all()
     reset_cache()  # JAX looks for its folder once, when it first compiles
     return chosen
+
+
+def _keep_all() -> None:
+    """Keep what compiles in less than a second, as most programs here do, unless told otherwise."""
+    settings: Any = jax.config
+    if settings.jax_persistent_cache_min_compile_time_secs == _USUAL:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

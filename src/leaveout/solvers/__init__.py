@@ -16,6 +16,7 @@ from leaveout.solvers.direct import Cholesky, LowRank, together
 from leaveout.solvers.dual import DualFactor, factorise_rows
 from leaveout.solvers.factor import (
     BESIDE,
+    PIECE,
     Block,
     Factor,
     Lift,
@@ -45,6 +46,7 @@ from leaveout.solvers.refined import Refined
 __all__ = [
     "BESIDE",
     "CG",
+    "PIECE",
     "AnySolver",
     "Auto",
     "Block",

@@ -70,13 +70,22 @@ class KeptFactors(eqx.Module):
         seen = solved(self.lower, self.root * self.whole.seen(b))
         return self.whole.less(b, self.root * seen)
 
-    def share_along(self, x: Float[Array, "k p"]) -> Float[Array, "k"]:
-        """The share of its curvature in H that each x has in what is left."""
+    def least_share(self, x: Float[Array, "k p"]) -> Float[Array, "k"]:
+        """About the least share of its curvature in H that a direction has kept, from solutions x.
+
+        By another step of inverse iteration.
+        """
+        bare, seen = self._inner(x)
+        length = jnp.sqrt(jnp.sum(bare**2, axis=1) + jnp.sum(seen**2, axis=1))
+        whole = (bare + seen @ self.whole.rows) / self.whole.scale[None]  # H x
+        again = self.solve(whole / jnp.where(length > 0, length, 1.0)[:, None])
+        square = sum(jnp.sum(part**2, axis=1) for part in self._inner(again))
+        return jnp.where(square > 1, 1 / jnp.sqrt(jnp.maximum(square, 1.0)), 1.0)
+
+    def _inner(self, x):
+        """Rows D^-1 x and A D^-1 x: their squares add up to x'Hx."""
         bare = x / self.whole.scale[None]
-        own, seen = jnp.sum(bare**2, axis=1), (bare @ self.whole.rows.T) ** 2
-        whole = own + jnp.sum(seen, axis=1)
-        left = own + jnp.sum(self.root**2 * seen, axis=1)
-        return jnp.where(whole > 0, left / jnp.where(whole > 0, whole, 1.0), 1.0)
+        return bare, bare @ self.whole.rows.T
 
 
 def _cholesky(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:

@@ -372,7 +372,7 @@ def norm_of(b, near):
 
 def beside(above, below):
     """A length as a share of another; itself where that is 0."""
-    return jnp.where(below > 0, above / jnp.where(below > 0, below, 1.0), above)
+    return above / jnp.where(below == 0, 1.0, below)
 
 
 def left_over(error, b, factor: Factor, x):

@@ -101,7 +101,7 @@ class CG:
         most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
         z = precondition(b)
         size = jnp.sum(b * z, axis=1)  # squared norm of b
-        force, none = _root(size), jnp.zeros_like(size)
+        force, none = jnp.sqrt(size), jnp.zeros_like(size)  # no number where rounding is all
         floor = 4 * jnp.finfo(b.dtype).eps * force  # further steps would follow rounding
         known = jnp.ones_like(size) if kept is None else kept
         aim = jnp.minimum(0.1 * rtol, SHOWN * known)
@@ -140,7 +140,7 @@ class CG:
         lanes = b.shape[0]
         start = (
             0, jnp.zeros_like(b), b, z, z, size, none, none, size,
-            jnp.zeros(lanes, jnp.int32), size < 0, known, size > 0,  # < 0: lost to rounding
+            jnp.zeros(lanes, jnp.int32), jnp.zeros(lanes, bool), known, size > 0,
         )  # fmt: skip
         found = jax.lax.while_loop(unfinished, step, start)
         _, x, *_, square, _, steps, flat, least, running = found

@@ -272,14 +272,14 @@ class _Setting(Setting[Study]):
         folder, results = space.folder, _labelled(found.effects)
         comparisons = _comparisons(results)
         space.clock.lap("compare")
-        _write_table_and_figure(folder, results)
+        panels = _write_table_and_figure(folder, results)
         space.clock.lap("table and figure")
-        self._write_page(found, results, comparisons, space)
+        self._write_page(found, results, comparisons, panels, space)
         summary = json.loads(json.dumps(self._summary(found, results, comparisons, space)))
         write_json(folder / "summary.json", summary)
         return Study(folder, results, comparisons, summary, found.resumed)
 
-    def _write_page(self, found: Found, results, comparisons, space: Workspace) -> None:
+    def _write_page(self, found: Found, results, comparisons, panels, space: Workspace) -> None:
         """The page for a reader; without jinja2 a sentence on how to have it."""
         l2, decrement = float(self.objective.l2), float(self.fit.residual)
         notes = [
@@ -290,7 +290,7 @@ class _Setting(Setting[Study]):
         ]
         try:
             report_of_study(
-                results, comparisons, headline(results["actual"]), self.data,
+                results, comparisons, headline(results["actual"]), panels, self.data,
                 space.folder / "report.html", command=space.command, notes=notes,
             )  # fmt: skip
         except ImportError as error:
@@ -418,12 +418,13 @@ def _quantiles(steps: np.ndarray) -> dict[str, float]:
     return {"median": float(np.median(steps)), "max": int(np.max(steps))}
 
 
-def _write_table_and_figure(folder: Path, results: dict[str, Effects]) -> None:
+def _write_table_and_figure(folder: Path, results: dict[str, Effects]) -> plot.Figure:
+    """The effects as a table, and the figure, which the page shows as well."""
     write_effects(folder, results.values())
     actual = results["actual"]
     shown = [actual.columns.index(c) for c in headline(actual)]
     predicted = {e.method: e for name, e in results.items() if name != "actual"}
-    plot.panels(predicted, actual, shown, path=folder / "figure.png")
+    return plot.panels(predicted, actual, shown, path=folder / "figure.png")
 
 
 def headline(effects: Effects, point: int = 0) -> list[str]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from leaveout import plot
 from leaveout.analysis.compare import Comparison
 from leaveout.attribution.container import Effects
+from leaveout.plot import Figure
 from leaveout.runtime.solution import flagged_in_words
 from leaveout.studies.datasets import Dataset
 from leaveout.studies.report.about import about
@@ -35,6 +35,7 @@ def report_of_study(
     effects: dict[str, Effects],
     comparisons: dict[str, Comparison],
     columns: list[str],
+    panels: Figure,
     data: Dataset,
     path: Path,
     *,
@@ -47,6 +48,7 @@ def report_of_study(
         effects: name of a method to its effects, "actual" among them.
         comparisons: name of a method to how it compares.
         columns: the measures that the page shows.
+        panels: the figure of them.
         data: the data set.
         path: of the file.
         command: that asked for the study, or None.
@@ -54,15 +56,13 @@ def report_of_study(
     """
     actual = effects["actual"]
     n, count, size = actual.groups.n, len(actual.groups), actual.groups.size
-    predicted = {each.method: each for name, each in effects.items() if name != "actual"}
     lead = (
         f"From a model learnt from {n:,} examples, {count:,} groups of {size.min():,} to "
         f"{size.max():,} examples were left out, one after the other. Each time the model was "
         "fitted again, which is the truth, and its change was predicted, which is cheaper.",
     )
-    asked = [actual.columns.index(column) for column in columns]
     figure = drawn(
-        plot.panels(predicted, actual, asked),
+        panels,
         "Predicted effects (up) against those of retraining (across), a mark a group; on the grey "
         "line both are the same.",
     )
