@@ -8,6 +8,7 @@ comes first, each case is recorded when it is done, and after --minutes no other
 
 import argparse
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def main() -> None:
         print(f"drew {path}")
 
 
-def _apart(names: list[str], workers: int, out: Path, size: str, device: str) -> None:
+def _apart(names: Sequence[str], workers: int, out: Path, size: str, device: str) -> None:
     """Run benchmarks in processes of their own, in the time that is left."""
     work = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, work, begin, (size, device, minutes_left())) as pool:

@@ -151,6 +151,20 @@ def test_a_start_loads_no_more_than_it_needs_and_takes_what_an_earlier_one_compi
     assert "Error reading persistent compilation cache" in said
 
 
+@pytest.mark.parametrize(("told", "least"), [(1.0, 0.0), (5.0, 5.0), (0.5, 0.5)])
+def test_short_programs_are_kept_unless_jax_is_told_otherwise(tmp_path, told, least):
+    folder, time = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in (folder, time)}
+    try:
+        jax.config.update(folder, str(tmp_path))  # as in the environment
+        jax.config.update(time, told)
+        assert lo.keep_compiled() == tmp_path
+        assert getattr(jax.config, time) == least
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file.* cannot be made .*; give another folder"):

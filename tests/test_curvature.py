@@ -217,6 +217,7 @@ def test_groups_of_few_examples_are_right_or_flagged(monkeypatch, kind):
     along = rng.normal(size=p) + 2
     for damping in (0.1, 1e-2, 1e-3, 1e-4, 1e-5):
         end = end_point.end_of(here, lo.curvature.GaussNewton(damping))
+        assert isinstance(end.factor, DualFactor)
         assert end.factor.gram is not None
         found = end.changes(lo.Groups.from_weights(w), True)
         for step, status, lost in zip(found.value, found.status, taken, strict=True):

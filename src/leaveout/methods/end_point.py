@@ -22,7 +22,12 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.methods.trajectory import Metagradient, as_trained
-from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, as_scores
+from leaveout.objectives.abstract import (
+    AbstractExpansion,
+    AbstractObjective,
+    AbstractScores,
+    as_scores,
+)
 from leaveout.objectives.networks import Network
 from leaveout.runtime.batches import in_runs, joined
 from leaveout.runtime.memory import MANY_GROUPS, budget, chunks
@@ -121,17 +126,17 @@ class End:
         return joined(parts, [len(rows) for rows in runs], back=back)
 
 
-def _rows(objective: AbstractScores) -> int:
+def _rows(objective: AbstractObjective) -> int:
     """Outputs of all examples together."""
     return objective.n * objective.outputs
 
 
-def _held(objective: AbstractScores) -> int:
+def _held(objective: AbstractObjective) -> int:
     """Bytes of a lane of conjugate gradients."""
     return 8 * (6 * objective.p + objective.n * objective.floats_per_example)
 
 
-def _is_short(objective: AbstractScores, steps: int = _STEPS) -> bool:
+def _is_short(objective: AbstractObjective, steps: int = _STEPS) -> bool:
     """Whether a factor by way of the examples costs less than so many steps, or the usual number.
 
     It takes m^3 / 3 operations of a slow kind, a step about five passes through the network.

@@ -1,6 +1,6 @@
 """Groups that are solved together: by which solver, their lists padded to how many points."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -110,7 +110,7 @@ def _at_home(fit: Fit, expansion, solver: Auto, routes: Mapping, lengths: Sequen
     if devices() > 1 or fit.metric is None:
         return {}
     home: _Route = fit.objective.n // 2, Cholesky(solver.rtol)
-    counts, saved = Counter(lengths), Counter[_Route]()
+    counts, saved = Counter(lengths), defaultdict[_Route, float](float)
     for length, route in routes.items():
         if length is not None and route != home:
             more = _cost(fit, expansion, solver, home, length)
@@ -125,9 +125,10 @@ def _cost(fit: Fit, expansion, solver: Auto, route: _Route, length: int) -> floa
     looked = length if width is None else width
     if isinstance(chosen, Cholesky):  # looks no further than it has to
         looked = min(max(length, PIECE), looked)
-    n = fit.objective.n
+    n, factor = fit.objective.n, fit.metric
+    assert factor is not None  # without one there is one route
     rows = width if width is not None and by_rows(expansion, width) else n
-    costs = solver.costs(expansion, fit.metric, _sample(fit, looked))
+    costs = solver.costs(expansion, factor, _sample(fit, looked))
     return costs[chosen] + 2.0 * rows * fit.objective.p
 
 
