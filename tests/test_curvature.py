@@ -194,7 +194,7 @@ def test_beyond_the_dense_limit_few_examples_have_a_factor_of_their_own(monkeypa
     assert end_point.end_of(few, DAMPED).factor is None  # 20 outputs
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_groups_of_few_examples_are_right_or_flagged(monkeypatch, kind):
     """Base weights of 0, points that come, or with much more weight, all but one that leave."""
     rng, n, p = np.random.default_rng(0), 24, 120

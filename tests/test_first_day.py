@@ -292,7 +292,7 @@ FITS = {
 }
 
 
-@pytest.mark.parametrize("name", mostly_slow(FITS, "logistic", "softmax", "objective"))
+@pytest.mark.parametrize("name", mostly_slow(FITS, "softmax", "objective"))
 def test_a_pickled_fit_gives_the_same_effects(name):
     fit = lo.fit(FITS[name]())
     again = pickle.loads(pickle.dumps(fit))
