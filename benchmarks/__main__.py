@@ -47,7 +47,7 @@ def main() -> None:
     found.sort(key=lambda name: name.partition("_")[::-1])  # kinds mixed, should time run out
     if options.only is not None and options.only not in found:
         raise SystemExit(f"--only {options.only}: expected one of {', '.join(found)}")
-    chosen = [options.only] if options.only else list(_ON_DEVICE) if there else found
+    chosen = [options.only] if options.only else _ON_DEVICE if there else found
     if options.smoke and len(chosen) > 1:  # two at a time, as nobody reads their times
         _apart(chosen, 2, out, size, options.device)
     elif there or len(chosen) == 1:

@@ -19,7 +19,7 @@ examples, compiled, in the same run), further models' with them.
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,16 +208,15 @@ class _Case:
 
     def _by_cg(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
         request = {"damping": times * self.recipe.damping(), "iterations": _ITERATIONS}
-        found = []
+        found: list[tuple[np.ndarray, float]] = []
         for seed in range(self.size.seeds):  # it keeps gigabytes from call to call
             with self._worker("dattri_network") as dattri:
-                _asked(dattri, what="cg", seed=seed, **request)
-                found.append(_asked(dattri, what="cg", seed=seed, **request))
+                found += _of_seeds(dattri, [seed], what="cg", **request)
         yield _summed("dattri, influence by CG", w, found, _damped(times))
 
     def _by_tracin(self, w: np.ndarray) -> Iterator[_Answer]:
         with self._worker("dattri_network") as dattri:
-            found = _of_seeds(dattri, self.size.seeds, what="tracin")
+            found = _of_seeds(dattri, range(self.size.seeds), what="tracin")
         yield _summed("dattri, TracIn", w, found, f"{self._stops} checkpoints")
 
     def _by_trak(self, w: np.ndarray) -> Iterator[_Answer]:
@@ -242,7 +241,7 @@ class _Case:
     def _by_kronfluence(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
         damping = times * self.recipe.damping()
         with self._worker("kronfluence_network") as kronfluence:
-            found = _of_seeds(kronfluence, self.size.seeds, damping=damping)
+            found = _of_seeds(kronfluence, range(self.size.seeds), damping=damping)
         yield _summed("kronfluence, EK-FAC", w, found, _damped(times))
 
     def _worker(self, script: str) -> Worker:
@@ -316,10 +315,10 @@ def _asked(worker: Worker, **request) -> tuple[np.ndarray, float]:
     return worker.answer()["scores"], seconds
 
 
-def _of_seeds(worker: Worker, seeds: int, **request) -> list[tuple[np.ndarray, float]]:
+def _of_seeds(worker: Worker, seeds: Sequence[int], **request) -> list[tuple[np.ndarray, float]]:
     """Answers for every seed, after one that is not counted: what a process does once is in it."""
-    _asked(worker, seed=0, **request)
-    return [_asked(worker, seed=seed, **request) for seed in range(seeds)]
+    _asked(worker, seed=seeds[0], **request)
+    return [_asked(worker, seed=seed, **request) for seed in seeds]
 
 
 def _damped(times: float) -> str:

@@ -20,6 +20,7 @@ import leaveout as lo
 from leaveout.runtime.files import write_text
 
 __all__ = [
+    "alone",
     "cores",
     "drawn",
     "environment",

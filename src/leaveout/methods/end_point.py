@@ -42,7 +42,9 @@ from leaveout.solvers import (
     factorise,
     factorise_rows,
     full_matrix,
+    share_of,
     thinned,
+    turned,
 )
 from leaveout.training.run import Trained
 
@@ -155,16 +157,16 @@ def _solved(
 ) -> Solution:
     """Steps of groups, in the metric of the whole or, if asked, of what each group leaves."""
     pulls, weights = jax.lax.map(expansion.gradient, taken), expansion.weights
+    block = Block(taken if newton else jnp.zeros_like(taken))
     if not own:
-        block = Block(taken if newton else jnp.zeros_like(taken))
         return replicate(_SOLVE.reduced(expansion, factor, block)(pulls))
     assert isinstance(factor, DualFactor)
-    left = weights[None] - taken
+    left = block.left(weights)
     share = left / jnp.where(weights > 0, weights, 1.0)[None]
     near = factor.kept(jnp.maximum(share, 0.0))
     found = _SOLVE.solve(apply_reduced(expansion, left), near.solve, pulls, metric=True)
-    status = thinned(found.status, near.least_share(found.value))
-    return replicate(dataclasses.replace(found, status=status))
+    kept = share_of(factor, near.solve(turned(factor, found.value)))
+    return replicate(dataclasses.replace(found, status=thinned(found.status, kept)))
 
 
 def end_of(fit: Fit, curvature: Curvature | None) -> End:
@@ -199,9 +201,7 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
 def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
     """The factor by way of the examples, where they are few and nothing is without penalty."""
     count, short = _rows(objective), _is_short(objective)
-    held = (
-        2 * count * (objective.p + count * (2 if short else 1)) * objective.weights.dtype.itemsize
-    )
+    held = 2 * count * (objective.p + count + short * count) * objective.weights.dtype.itemsize
     few = isinstance(objective, Network) and not expansion.exact and count <= DENSE
     if not few or held > budget() or not bool(jnp.min(expansion.penalty) > 0):
         return None
@@ -282,7 +282,13 @@ def influence_at(
     change = _changer(end, newton=False)
     if at_changed:
         return Prepared(change)
-    return Prepared(change, None, [_additive(end, measure) for measure in measures])
+    per_point = [
+        _additive(end, gradients_of(fit, measure))
+        if measure.smooth and not measure.needs_w
+        else None
+        for measure in measures
+    ]
+    return Prepared(change, None, per_point)
 
 
 @entry_point
@@ -295,11 +301,8 @@ def _changer(end: End, newton: bool) -> Callable[[Groups], Change]:
     return lambda groups: _finished(end, groups, newton)
 
 
-def _additive(end: End, measure: Measure) -> PerPoint | None:
-    """What each point does to the columns, per unit of w; None where that does not add up."""
-    if measure.needs_w or not measure.smooth:
-        return None
-    gradients = gradients_of(end.fit, measure)
+def _additive(end: End, gradients: Float[Array, "m p"]) -> PerPoint:
+    """What each point does to columns with these gradients, per unit of w."""
     runs = chunks(np.arange(len(gradients)), _held(end.fit.objective), budget(), MANY_GROUPS)
 
     def some(columns):
@@ -373,9 +376,7 @@ class Corrected(Method):
         parts = first.per_point
         assert isinstance(parts, list)  # `Metagradient` gives one a measure
         each = [
-            (_between(psi, _additive(end, measure)), gradients_of(run, measure))
-            if isinstance(psi, PerPoint)
-            else None
+            _beyond(end, psi, gradients_of(run, measure)) if isinstance(psi, PerPoint) else None
             for psi, measure in zip(parts, measures, strict=True)
         ]
 
@@ -395,11 +396,12 @@ class Corrected(Method):
         return Prepared(change, effects)
 
 
-def _between(along: PerPoint, straight: PerPoint | None) -> PerPoint:
-    """What the metagradient says of points beyond influence at the end."""
-    assert straight is not None  # both are there of a measure that has a derivative
+def _beyond(end: End, along: PerPoint, pull: Float[Array, "m p"]):
+    """What the metagradient says of points beyond influence at the end, and the pull of columns."""
+    straight = _additive(end, pull)
     status = np.where(along.status == 0, straight.status, along.status)
-    return dataclasses.replace(straight, value=along.value - straight.value, status=status)
+    more = dataclasses.replace(straight, value=along.value - straight.value, status=status)
+    return more, pull
 
 
 def _apart(end: End, groups: Groups) -> Solution:

@@ -35,7 +35,9 @@ from leaveout.solvers.factor import (
     relative,
     scale_of,
     seen_through,
+    share_of,
     thinned,
+    turned,
     white_rows,
 )
 from leaveout.solvers.foreign import Lineax
@@ -76,8 +78,10 @@ __all__ = [
     "relative",
     "scale_of",
     "seen_through",
+    "share_of",
     "thinned",
     "together",
     "tolerance_of",
+    "turned",
     "white_rows",
 ]

@@ -39,6 +39,16 @@ class DualFactor(eqx.Module):
         """Rows of D (D b - A' seen)."""
         return (b * self.scale[None] - seen @ self.rows) * self.scale[None]
 
+    def multiply(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Rows of H b."""
+        bare = b / self.scale[None]
+        return (bare + (bare @ self.rows.T) @ self.rows) / self.scale[None]
+
+    def length(self, x: Float[Array, "k p"]) -> Float[Array, "k"]:
+        """(x'Hx)^1/2 of rows x."""
+        bare = x / self.scale[None]
+        return jnp.sqrt(jnp.sum(bare**2, axis=1) + jnp.sum((bare @ self.rows.T) ** 2, axis=1))
+
     def kept(self, share: Float[Array, "k n"]) -> "KeptFactors":
         """The inverses of R' diag(share) R + diag(penalty): m^3 / 3 operations for each.
 
@@ -69,23 +79,6 @@ class KeptFactors(eqx.Module):
         solved = jax.vmap(lambda lower, b: jax.scipy.linalg.cho_solve((lower, True), b))
         seen = solved(self.lower, self.root * self.whole.seen(b))
         return self.whole.less(b, self.root * seen)
-
-    def least_share(self, x: Float[Array, "k p"]) -> Float[Array, "k"]:
-        """About the least share of its curvature in H that a direction has kept, from solutions x.
-
-        By another step of inverse iteration.
-        """
-        bare, seen = self._inner(x)
-        length = jnp.sqrt(jnp.sum(bare**2, axis=1) + jnp.sum(seen**2, axis=1))
-        whole = (bare + seen @ self.whole.rows) / self.whole.scale[None]  # H x
-        again = self.solve(whole / jnp.where(length > 0, length, 1.0)[:, None])
-        square = sum(jnp.sum(part**2, axis=1) for part in self._inner(again))
-        return jnp.where(square > 1, 1 / jnp.sqrt(jnp.maximum(square, 1.0)), 1.0)
-
-    def _inner(self, x):
-        """Rows D^-1 x and A D^-1 x: their squares add up to x'Hx."""
-        bare = x / self.whole.scale[None]
-        return bare, bare @ self.whole.rows.T
 
 
 def _cholesky(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:

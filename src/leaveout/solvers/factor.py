@@ -22,6 +22,7 @@ __all__ = [
     "SHOWN",
     "Block",
     "Factor",
+    "Inner",
     "Lift",
     "Solver",
     "apply_full",
@@ -116,6 +117,19 @@ def hessian_of_lists(expansion: AbstractExpansion, block: Block) -> Callable:
     return whole
 
 
+@runtime_checkable
+class Inner(Protocol):
+    """An inner product by H."""
+
+    def multiply(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
+        """Rows of H b."""
+        ...
+
+    def length(self, x: Float[Array, "... p"]) -> Float[Array, "..."]:
+        """(x'Hx)^1/2 of rows x."""
+        ...
+
+
 class Factor(eqx.Module):
     """The Cholesky factor of H(1), gauge included: lower @ lower.T = H.
 
@@ -147,6 +161,10 @@ class Factor(eqx.Module):
     def multiply(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
         """Rows of H b."""
         return (b @ self.lower) @ self.lower.T
+
+    def length(self, x: Float[Array, "... p"]) -> Float[Array, "..."]:
+        """(x'Hx)^1/2 of rows x."""
+        return jnp.linalg.norm(x @ self.lower, axis=-1)
 
     def inflation(self) -> Float[Array, ""]:
         """The largest variance inflation of a parameter given those before it.
@@ -377,7 +395,7 @@ def beside(above, below):
 
 def left_over(error, b, factor: Factor, x):
     """`relative` in the metric of H: of the error that the solutions x (b p) leave of b."""
-    return relative(error, b, factor.solve, _length(factor, x))
+    return relative(error, b, factor.solve, factor.length(x))
 
 
 def thinned(status, share: Float[Array, "b"]):
@@ -391,27 +409,23 @@ def thinned(status, share: Float[Array, "b"]):
     return jnp.where(thin & (status == Status.converged), Status.inaccurate, status)
 
 
-def turned(factor: Factor, x: Float[Array, "b p"]) -> Float[Array, "b p"]:
+def turned(factor: Inner, x: Float[Array, "b p"]) -> Float[Array, "b p"]:
     """H x for solutions x of A x = b scaled to length 1: another step of inverse iteration.
 
     The solution y of A y = H x is as long (`share_of`) as one over the share that A has kept.
     """
-    length = _length(factor, x)
+    length = factor.length(x)
     return factor.multiply(x / jnp.where(length > 0, length, 1.0)[:, None])
 
 
-def share_of(factor: Factor, y: Float[Array, "b p"]) -> Float[Array, "b"]:
+def share_of(factor: Inner, y: Float[Array, "b p"]) -> Float[Array, "b"]:
     """The least share of its curvature in H that a direction has kept, from solutions of `turned`.
 
     As far as two steps of inverse iteration tell; 1 where there is nothing that moves.
     """
-    length = _length(factor, y)
+    length = factor.length(y)
     share = jnp.where(length == 0, 1.0, 1 / jnp.where(length == 0, 1.0, length))
     return jnp.where(jnp.isfinite(share), share, 0.0)
-
-
-def _length(factor, x):
-    return jnp.linalg.norm(x @ factor.lower, axis=-1)
 
 
 def judge(value, residual, rtol, status) -> Solution:

@@ -93,9 +93,8 @@ class CG:
         """Rows of A^-1 b for the map `apply` of rows, A the same or another for every row.
 
         With `metric` the preconditioner is H^-1, or nearer to A^-1, so that lengths of b and x can
-        be compared. `kept`
-        (b) is a share of its curvature in H that some direction has kept in A, if one is known: a
-        residual along it is divided by so much, and has to be smaller.
+        be compared. `kept` (b) is a share of its curvature in H that some direction has kept in A,
+        if one is known: a residual along it is divided by so much, and has to be smaller.
         """
         rtol = reachable(self.rtol, b.dtype)
         most = 10 * b.shape[1] if self.max_steps is None else self.max_steps
