@@ -55,7 +55,10 @@ class _Size(NamedTuple):
 
 _EVERY = (lo.Influence(), lo.Newton(), lo.Metagradient(check=False), lo.Corrected(check=False))
 _LAST = lo.curvature.LastLayer()
-_WIDE = (lo.Metagradient(check=False), lo.Influence(curvature=_LAST), lo.Newton(curvature=_LAST))
+_WIDE = (
+    lo.Metagradient(check=False), lo.Influence(curvature=_LAST), lo.Newton(curvature=_LAST),
+    lo.Corrected(_LAST, check=False),
+)  # fmt: skip
 _SIZES = {
     "smoke": {"concrete": _Size(96, 1, 4, 1, 3, 1, _EVERY[2:3])},
     "small": {"concrete": _Size(896, None, 20, 2, 5, 2, _EVERY)},
@@ -185,13 +188,13 @@ class _Case:
         """Each method by the run's own seeds, and by trainings of other starts, all their mean."""
         for method in self.size.methods:
             found, spent, flagged = self._effects(self.run, groups, method)
-            last = method in _WIDE[1:]
-            name = f"{method.name}, last layer" if last else method.name
-            yield _Answer(name, found, spent, flagged=flagged)
+            yield _Answer(method.name, found, spent, flagged=flagged)
             found, spent, flagged = self._effects(self.others, groups, method)
             mean = np.broadcast_to(found.mean(axis=0), (self.size.seeds, *found.shape[1:]))
             models = self.size.models
-            yield _Answer(f"{name}, of {models}", mean, spent, models=models, flagged=flagged)
+            yield _Answer(
+                f"{method.name}, of {models}", mean, spent, models=models, flagged=flagged
+            )
 
     def _effects(
         self, run: lo.Run, groups: lo.Groups, method: lo.Method

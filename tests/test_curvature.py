@@ -136,6 +136,15 @@ def test_the_last_layer_alone_moves(run):
     np.testing.assert_allclose(found[still:], expected, rtol=1e-5, atol=1e-8)
 
 
+def test_a_name_says_which_curvature_it_is_of():
+    last, whole = lo.curvature.LastLayer(), lo.curvature.GaussNewton(0.1)
+    for method in (lo.Influence, lo.Newton, lo.Corrected):
+        assert method(curvature=whole).name == method().name
+        assert method(curvature=last).name == f"{method().name}, last layer"
+    assert lo.Newton(linearised=True, curvature=last).name == "linearised Newton, last layer"
+    assert lo.Influence(curvature=lo.curvature.Hessian()).name == "influence, Hessian"
+
+
 def test_damping_follows_from_the_recipe():
     assert lo.Recipe(optax.sgd(0.1), steps=50, batch=4).damping() == pytest.approx(1 / 5)
     slower = lo.Recipe(optax.sgd(optax.linear_schedule(0.1, 0.0, 50)), steps=50, batch=4)

@@ -133,6 +133,17 @@ def test_setups_are_what_was_published():
     assert setups.Setup.of_json(dataclasses.asdict(concrete)) == concrete
 
 
+def test_what_runs_unasked_is_what_the_size_of_a_network_allows():
+    concrete, fashion = study.Configuration("concrete"), study.Configuration("fashion")
+    assert [each.name for each in concrete.chosen] == [
+        "influence", "Newton", "metagradient", "corrected metagradient", "actual",
+    ]  # fmt: skip
+    assert [each.name for each in fashion.chosen] == [
+        "influence, last layer", "Newton, last layer", "metagradient",
+        "corrected metagradient, last layer", "actual",
+    ]  # fmt: skip
+
+
 # ---- the table, on effects whose noise is drawn by hand ------------------------------------------
 
 

@@ -133,6 +133,10 @@ class Curvature(abc.ABC):
     def name(self) -> str:
         """For tables and axes."""
 
+    def title(self, method: str) -> str:
+        """A method's name with this curvature, for tables and axes."""
+        return f"{method}, {self.name}"
+
     @abc.abstractmethod
     def at(self, objective: AbstractScores, theta: Float[Array, "p"], damping: float) -> Bent:
         """The expansion of an objective around theta, with this damping."""
@@ -167,6 +171,10 @@ class GaussNewton(Curvature):
     def name(self) -> str:
         """For tables and axes."""
         return "Gauss-Newton"
+
+    def title(self, method: str) -> str:
+        """The method's name: of a network Gauss-Newton goes without saying."""
+        return method
 
     def at(self, objective, theta, damping):
         """Gauss-Newton around theta."""

@@ -361,7 +361,7 @@ class Corrected(Method):
     @property
     def name(self) -> str:
         """For tables and axes."""
-        return "corrected metagradient"
+        return self.curvature.title("corrected metagradient")
 
     @property
     def first_order(self) -> bool:

@@ -95,7 +95,8 @@ class Influence(Method):
     def name(self) -> str:
         """For tables and axes."""
         name = "rescaled influence" if self.rescaled else "influence"
-        return f"{name} at changed theta" if self.at_changed else name
+        name = f"{name} at changed theta" if self.at_changed else name
+        return name if self.curvature is None else self.curvature.title(name)
 
     @property
     def first_order(self) -> bool:

@@ -88,7 +88,8 @@ class Newton(Method):
     def name(self) -> str:
         """For tables and axes."""
         name = "Newton" if self.steps == 1 else f"Newton, {self.steps} steps"
-        return f"linearised {name}" if self.linearised else name
+        name = f"linearised {name}" if self.linearised else name
+        return name if self.curvature is None else self.curvature.title(name)
 
     @property
     def first_order(self) -> bool:

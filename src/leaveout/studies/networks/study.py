@@ -20,6 +20,7 @@ import numpy as np
 from leaveout import measures
 from leaveout.attribution.container import Effects
 from leaveout.attribution.trained import mean_over_seeds
+from leaveout.curvature import LastLayer
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.gates import Need, admit
 from leaveout.groups import Groups
@@ -58,12 +59,16 @@ from leaveout.training.run import Run, Trained, load_run, replayed, train
 
 __all__ = ["WORDS", "Configuration", "Report", "found", "read", "run"]
 
+_LAST = LastLayer()
 #: the word that the command line has for a method on a network
 WORDS: dict[str, Method] = {
     "influence": Influence(),
     "newton": Newton(),
     "metagradient": Metagradient(check=False),
     "corrected": Corrected(check=False),
+    "influence_last": Influence(curvature=_LAST),
+    "newton_last": Newton(curvature=_LAST),
+    "corrected_last": Corrected(_LAST, check=False),
     "actual": Retrain(),
 }
 _TOGETHER = 32  # groups of a chunk: what is lost when a study is stopped
