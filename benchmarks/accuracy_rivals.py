@@ -70,14 +70,14 @@ _SIZES = {
 
 
 def main(folder: Path, size: str) -> None:
-    """A row for each data set, method and truth."""
-    rows: list[dict[str, Any]] = []
+    """A row for each method and truth, a file for each data set."""
     for name, asked in _SIZES[size].items():
         if not time_left(name):
             break
+        rows: list[dict[str, Any]] = []
         for row in _Case(name, asked).rows():
             rows.append(row)
-            record(folder, "accuracy_rivals", rows)
+            record(folder, f"accuracy_rivals_{name}", rows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,8 @@ def draw(folder: Path) -> list[Path]:
         "accuracy_damping": _damping,
         "accuracy_leave_one_out": _leave_one_out,
         "accuracy_recipes": _recipes,
-        "accuracy_rivals": _rivals,
+        "accuracy_rivals_concrete": _rivals,
+        "accuracy_rivals_mnist_small": _rivals,
         "accuracy_sets": _sets,
         "accuracy_values": _values,
         "speed_methods": _speed,
@@ -200,17 +201,15 @@ def _leave_one_out(rows: list[dict]):
 
 
 def _rivals(rows: list[dict]):
-    """LDS against cost, a row a data set, a column a truth; filled marks are ours."""
+    """LDS against cost, a column a truth; filled marks are ours."""
     rows = [row for row in rows if "truth" in row]
-    names = list(dict.fromkeys(row["data"] for row in rows))
     truths = list(dict.fromkeys(row["truth"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    figure, axes = plot.canvas(len(names), len(truths))
-    for line, name in zip(axes, names, strict=True):
-        for ax, truth in zip(line, truths, strict=True):
-            mine = [row for row in rows if row["data"] == name and row["truth"] == truth]
-            _by_cost(ax, mine, methods)
-            ax.set(title=f"{name}, by {truth}")
+    floor = min(0.0, *(row["low"] for row in rows)) - 0.03
+    figure, axes = plot.canvas(1, len(truths))
+    for ax, truth in zip(axes[0], truths, strict=True):
+        _by_cost(ax, [row for row in rows if row["truth"] == truth], methods)
+        ax.set(title=f"{rows[0]['data']}, by {truth}", ylim=(floor, 1.03))
     figure.legend(
         *_entries(axes), fontsize=8, frameon=False, loc="outside lower center", ncols=4
     )  # fmt: skip
@@ -232,7 +231,7 @@ def _by_cost(ax, rows: list[dict], methods: list[str]) -> None:
     ceilings = {row["ceiling"] for row in rows if row.get("ceiling") is not None}
     for ceiling in ceilings:
         ax.axhline(ceiling, color="k", linestyle=":", label="ceiling of noise")
-    ax.set(xscale="log", xlabel="cost, in trainings", ylabel="LDS", ylim=(None, 1.03))
+    ax.set(xscale="log", xlabel="cost, in trainings", ylabel="LDS")
     ax.xaxis.set_minor_formatter(lambda *_: "")
     ax.grid(alpha=0.3)
 
