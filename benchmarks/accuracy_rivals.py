@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy.stats import rankdata
 
 import leaveout as lo
 from benchmarks.harness import record, time_left
@@ -33,11 +34,12 @@ from benchmarks.peers.worker import PeerError, Worker
 from leaveout.runtime.options import generator
 from leaveout.studies.networks import setups
 
-_TIMES = (0.1, 1.0, 10.0)  # dampings, in units of the recipe's
+_TIMES = (0.01, 0.1, 1.0, 10.0, 100.0)  # dampings, in units of the recipe's
 _ITERATIONS = 20  # of dattri's CG, which is 10 unasked
 _DIMENSIONS = 512  # of TRAK's projection, as dattri has it unasked
 _CHECKPOINTS = 5  # of TracIn, evenly over the epochs
 _LIMIT = 3_000.0  # seconds for an answer
+_RESAMPLES = 200
 _DROPOUT = {"mnist_small": 0.1}  # where it was published
 
 
@@ -51,6 +53,7 @@ class _Size(NamedTuple):
     queries: int
     models: int
     methods: tuple[lo.Method, ...]
+    averaged: tuple[lo.Method, ...]  # those that answer by trainings of other starts, too
 
 
 _EVERY = (lo.Influence(), lo.Newton(), lo.Metagradient(check=False), lo.Corrected(check=False))
@@ -60,11 +63,11 @@ _WIDE = (
     lo.Corrected(_LAST, check=False),
 )  # fmt: skip
 _SIZES = {
-    "smoke": {"concrete": _Size(96, 1, 4, 1, 3, 1, _EVERY[2:3])},
-    "small": {"concrete": _Size(896, None, 20, 2, 5, 2, _EVERY)},
+    "smoke": {"concrete": _Size(96, 1, 4, 1, 3, 1, _EVERY[2:3], _EVERY[2:3])},
+    "small": {"concrete": _Size(896, None, 20, 2, 5, 2, _EVERY, _EVERY)},
     "full": {
-        "concrete": _Size(896, None, 100, 4, 20, 10, _EVERY),
-        "mnist_small": _Size(5_000, None, 50, 2, 20, 10, _WIDE),
+        "concrete": _Size(896, None, 100, 4, 20, 10, _EVERY, _EVERY),
+        "mnist_small": _Size(5_000, None, 50, 2, 20, 10, _WIDE, _WIDE[:-1]),
     },
 }
 
@@ -139,7 +142,11 @@ class _Case:
             "seeds": self.size.seeds, "queries": self.size.queries,
         }  # fmt: skip
         yield shape | {"what": "a training", "seconds": a_training}
-        truth = None
+        each, ceiling = _by_seed(actual), lo.lds(actual, actual).ceiling
+        truths = [
+            _Truth("this run", each, own=True),
+            _Truth("the algorithm", each, False, None if np.isnan(ceiling) else float(ceiling)),
+        ]
         try:
             values, others, seconds = self._loop()
         except PeerError as error:
@@ -147,15 +154,19 @@ class _Case:
         else:
             yield shape | {"what": "a training of half, dattri's loop", "seconds": seconds}
             groups = groups + others
-            truth = dataclasses.replace(
-                _like(actual, values), groups=groups[halves:], method="dattri's loop"
-            )
+            truths.append(_Truth("dattri's", values[None], own=False))
+        scores: list[tuple[dict[str, Any], _Score]] = []
         for answer in self._answers(groups):
             row = shape | {"method": answer.method, "note": answer.note, "seconds": answer.seconds}
             row |= {"models": answer.models, "flagged": answer.flagged}
             row["trainings"] = answer.models + answer.seconds / a_training
-            for question, score in _scored(answer, actual, truth):
-                yield row | {"truth": question, **score}
+            for truth in truths:
+                which = slice(halves, None) if truth.question == "dattri's" else slice(halves)
+                score = truth.score(answer.by_seed[:, which])
+                each = row | {"truth": truth.question, "ceiling": truth.ceiling}
+                scores.append((each, score))
+                yield each | score.interval()
+        yield from _compared(scores)
 
     def _loop(self) -> tuple[np.ndarray, lo.Groups, float]:
         """Measures (h m) by dattri's loop, who has left, the processor's seconds of one."""
@@ -174,48 +185,49 @@ class _Case:
         """Ours, then those of each rival that is installed."""
         yield from self._ours(groups)
         w = groups.dense()
-        for rival in (
-            *(functools.partial(self._by_cg, times) for times in _TIMES),
-            self._by_tracin, self._by_trak,
-            *(functools.partial(self._by_kronfluence, times) for times in _TIMES),
-        ):  # fmt: skip
+        for rival in (self._by_kronfluence, self._by_trak, self._by_tracin, self._by_cg):
             try:
                 yield from rival(w)
             except PeerError as error:
                 print(f"skipped: {error}")
 
     def _ours(self, groups: lo.Groups) -> Iterator[_Answer]:
-        """Each method by the run's own seeds, and by trainings of other starts, all their mean."""
-        for method in self.size.methods:
-            found, spent, flagged = self._effects(self.run, groups, method)
-            yield _Answer(method.name, found, spent, flagged=flagged)
-            found, spent, flagged = self._effects(self.others, groups, method)
-            mean = np.broadcast_to(found.mean(axis=0), (self.size.seeds, *found.shape[1:]))
-            models = self.size.models
-            yield _Answer(
-                f"{method.name}, of {models}", mean, spent, models=models, flagged=flagged
-            )
+        """Each method by the run's own seeds, and by trainings of other starts, all their mean.
 
-    def _effects(
-        self, run: lo.Run, groups: lo.Groups, method: lo.Method
-    ) -> tuple[np.ndarray, float, int]:
+        What another start costs is what a seed of the run did.
+        """
+        seeds, models = self.size.seeds, self.size.models
+        for method in self.size.methods:
+            found, spent, flagged = self._effects(groups, method)
+            yield _Answer(method.name, found, spent, flagged=flagged)
+            if method in self.size.averaged:
+                others = lo.effects(self.others, groups, self.measure, method)
+                mean = np.broadcast_to(others.value, (seeds, *others.value.shape))
+                flagged = int(np.count_nonzero(others.status[: self.size.halves]))
+                yield _Answer(
+                    f"{method.name}, of {models}", mean, spent * models / seeds, models=models,
+                    flagged=flagged,
+                )  # fmt: skip
+
+    def _effects(self, groups: lo.Groups, method: lo.Method) -> tuple[np.ndarray, float, int]:
         """Effects (s g m) by seed; the processor's seconds for the run's halves, those flagged."""
         mine, others = groups[: self.size.halves], groups[self.size.halves :]
         # what is not timed compiles
-        rest = lo.effects(run, others if len(others) else mine, self.measure, method)
+        rest = lo.effects(self.run, others if len(others) else mine, self.measure, method)
         begin = time.process_time()
-        found = lo.effects(run, mine, self.measure, method)
+        found = lo.effects(self.run, mine, self.measure, method)
         spent = time.process_time() - begin
         each = np.concatenate([_by_seed(found), _by_seed(rest)[:, : len(others)]], axis=1)
         return each, spent, int(np.count_nonzero(found.status))
 
-    def _by_cg(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
-        request = {"damping": times * self.recipe.damping(), "iterations": _ITERATIONS}
-        found: list[tuple[np.ndarray, float]] = []
-        for seed in range(self.size.seeds):  # it keeps gigabytes from call to call
-            with self._worker("dattri_network") as dattri:
-                found += _of_seeds(dattri, [seed], what="cg", **request)
-        yield _summed("dattri, influence by CG", w, found, _damped(times))
+    def _by_cg(self, w: np.ndarray) -> Iterator[_Answer]:
+        for times in _TIMES:
+            request = {"damping": times * self.recipe.damping(), "iterations": _ITERATIONS}
+            found: list[tuple[np.ndarray, float]] = []
+            for seed in range(self.size.seeds):  # it keeps gigabytes from call to call
+                with self._worker("dattri_network") as dattri:
+                    found += _of_seeds(dattri, [seed], what="cg", **request)
+            yield _summed("dattri, influence by CG", w, found, _damped(times))
 
     def _by_tracin(self, w: np.ndarray) -> Iterator[_Answer]:
         with self._worker("dattri_network") as dattri:
@@ -241,11 +253,20 @@ class _Case:
         """Beside the kernel of TRAK, a sum over examples of products of gradients over p."""
         return (damping + self._decay) * self.data.n / self.objective.p if damping else 0.0
 
-    def _by_kronfluence(self, times: float, w: np.ndarray) -> Iterator[_Answer]:
-        damping = times * self.recipe.damping()
+    def _by_kronfluence(self, w: np.ndarray) -> Iterator[_Answer]:
+        name, seeds, models = "kronfluence, EK-FAC", self.size.seeds, self.size.models
+        dampings = [times * self.recipe.damping() for times in _TIMES]
         with self._worker("kronfluence_network") as kronfluence:
-            found = _of_seeds(kronfluence, range(self.size.seeds), damping=damping)
-        yield _summed("kronfluence, EK-FAC", w, found, _damped(times))
+            asked = functools.partial(_asked, kronfluence, dampings=dampings)
+            asked(of="final", seed=0)  # what a process does once is not in the cost
+            own = [asked(of="final", seed=seed) for seed in range(seeds)]
+            many = [asked(of="many", seed=seed) for seed in range(models)]
+        for k, times in enumerate(_TIMES):
+            found = [(scores[k], spent[k]) for scores, spent in own]
+            yield _summed(name, w, found, _damped(times))
+            mean = sum(scores[k] for scores, _ in many) / models
+            found = [(mean, sum(spent[k] for _, spent in many))] * seeds
+            yield _summed(f"{name} of {models}", w, found, _damped(times), models)
 
     def _worker(self, script: str) -> Worker:
         """A rival at work on this run."""
@@ -283,23 +304,76 @@ class _Case:
         return {name: np.asarray(array) for name, array in arrays.items()}
 
 
-def _scored(
-    answer: _Answer, actual: lo.Effects, truth: lo.Effects | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The scores of an answer by every truth."""
-    halves = len(actual.groups)
-    mine, theirs = answer.by_seed[:, :halves], answer.by_seed[:, halves:]
-    ones = [actual.of_seed(seed) for seed in range(len(mine))]
-    each = [lo.lds(_like(one, value), one) for one, value in zip(ones, mine, strict=True)]
-    keys = ("value", "low", "high")
-    yield "this run", {key: float(np.mean([getattr(one, key) for one in each])) for key in keys}
-    for question, effects, given in (
-        ("the algorithm", actual, mine), ("dattri's", truth, theirs),
-    ):  # fmt: skip
-        if effects is not None:
-            score = lo.lds(_like(effects, given.mean(axis=0)), effects)
-            ceiling = None if np.isnan(score.ceiling) else score.ceiling
-            yield question, {key: getattr(score, key) for key in keys} | {"ceiling": ceiling}
+class _Truth(NamedTuple):
+    """What effects are held against.
+
+    Attributes:
+        question: its name.
+        value: (s g m) effects, of each seed where that is the question.
+        own: whether each seed is held against itself, or the mean over seeds against the mean.
+        ceiling: the score that noise of seeds leaves, if known.
+    """
+
+    question: str
+    value: np.ndarray
+    own: bool
+    ceiling: float | None = None
+
+    def score(self, p: np.ndarray) -> "_Score":
+        """The LDS of predictions (s g m), resampling groups, columns and, of means, seeds."""
+        rng, (_, groups, columns) = np.random.default_rng(2), p.shape
+        p = p if self.own else p.mean(axis=0, keepdims=True)
+        many = []
+        for _ in range(_RESAMPLES):  # the same ones for every answer
+            g, m, s = (rng.integers(0, size, size) for size in (groups, columns, len(self.value)))
+            seeds = slice(None) if self.own else s
+            many.append(self._mean(p[:, g][:, :, m], self.value[seeds][:, g][:, :, m]))
+        return _Score(self._mean(p, self.value), np.array(many))
+
+    def _mean(self, p: np.ndarray, a: np.ndarray) -> float:
+        """Of rank correlations over groups; NaN where a prediction is."""
+        if not np.isfinite(p).all():
+            return np.nan
+        a = a if self.own else a.mean(axis=0, keepdims=True)
+        one, other = (rankdata(each, axis=1) - (p.shape[1] + 1) / 2 for each in (p, a))
+        lengths = np.sqrt(np.sum(one**2, axis=1) * np.sum(other**2, axis=1))
+        return float(np.nanmean(np.sum(one * other, axis=1) / lengths))
+
+
+class _Score(NamedTuple):
+    """An LDS and resamples of it; the difference of two has an interval of its own."""
+
+    value: float
+    many: np.ndarray
+
+    def less(self, other: "_Score") -> "_Score":
+        """The difference."""
+        return _Score(self.value - other.value, self.many - other.many)
+
+    def interval(self) -> dict[str, float | None]:
+        """Value and 95 % interval, moved by what the median of the resamples is off."""
+        if not np.isfinite(self.value):
+            return dict.fromkeys(("value", "low", "high"))
+        low, high = np.quantile(self.many, [0.025, 0.975]) - np.median(self.many) + self.value
+        return {"value": self.value, "low": float(low), "high": min(float(high), 1.0)}
+
+
+def _compared(scores: list[tuple[dict[str, Any], _Score]]) -> Iterator[dict[str, Any]]:
+    """Each of ours less the best rival of as many models, by each truth."""
+    ours = [(row, score) for row, score in scores if row["flagged"] is not None]
+    theirs = [(row, score) for row, score in scores if row["flagged"] is None]
+    for row, score in ours:
+        alike = [
+            (other, beside) for other, beside in theirs
+            if (other["truth"], other["models"]) == (row["truth"], row["models"])
+            and np.isfinite(beside.value)
+        ]  # fmt: skip
+        if alike:
+            other, beside = max(alike, key=lambda pair: pair[1].value)
+            yield row | {
+                "what": "less the best rival", "rival": other["method"], "note": other["note"],
+                "trainings_of_rival": other["trainings"], **score.less(beside).interval(),
+            }  # fmt: skip
 
 
 def _by_seed(effects: lo.Effects) -> np.ndarray:
@@ -312,7 +386,7 @@ def _outputs(query) -> lo.measures.Measure:
     return lo.measures.prediction(query[0])
 
 
-def _asked(worker: Worker, **request) -> tuple[np.ndarray, float]:
+def _asked(worker: Worker, **request) -> tuple[np.ndarray, Any]:
     """(n m) scores and the processor's seconds."""
     seconds = worker.ask(**request)["processor"]
     return worker.answer()["scores"], seconds
@@ -333,12 +407,3 @@ def _summed(name: str, w: np.ndarray, found: list, note: str, models: int = 0) -
     distinct = {id(scores): seconds for scores, seconds in found}  # one may serve all seeds
     by_seed = np.stack([w @ scores for scores, _ in found])
     return _Answer(name, by_seed, sum(distinct.values()), note, models)
-
-
-def _like(effects: lo.Effects, value: np.ndarray) -> lo.Effects:
-    """Predictions of the same groups and columns."""
-    return dataclasses.replace(
-        effects, value=value, seeds=None, error=None, method="predicted",
-        status=np.zeros(len(value), np.int8),
-        column_status=np.zeros(value.shape, np.int8),
-    )  # fmt: skip

@@ -202,7 +202,7 @@ def _leave_one_out(rows: list[dict]):
 
 def _rivals(rows: list[dict]):
     """LDS against cost, a column a truth; filled marks are ours."""
-    rows = [row for row in rows if "truth" in row]
+    rows = [row for row in rows if row.get("value") is not None and "what" not in row]
     truths = list(dict.fromkeys(row["truth"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     floor = min(0.0, *(row["low"] for row in rows)) - 0.03

@@ -6,6 +6,7 @@ Scores (n m) are signed as effects of an example's leaving, but for their scale.
 # it runs in an environment of its own, where its packages are
 # pyright: reportMissingImports=false
 
+import numpy as np
 import torch
 from kronfluence.analyzer import Analyzer, prepare_model
 from kronfluence.arguments import FactorArguments, ScoreArguments
@@ -44,18 +45,21 @@ class _Trained(Task):
 
 
 def prepare(arrays):
-    """A function of a seed and a damping."""
+    """A function of a theta, by the name of its array and its place there, and of dampings."""
     problem = Problem(arrays)
     task = _Trained(problem)
 
-    def scores(seed, damping):
-        model = prepare_model(problem.model(arrays["final"][seed]), task)
+    def fitted(theta):
+        model = prepare_model(problem.model(theta), task)
         analyzer = Analyzer("benchmark", model, task, cpu=True, disable_tqdm=True, output_dir=".")
         analyzer.fit_all_factors(
             "factors", problem.train, per_device_batch_size=_BATCH,
             factor_args=FactorArguments(strategy="ekfac", amp_dtype=None),
             overwrite_output_dir=True,
         )  # fmt: skip
+        return analyzer
+
+    def scores(analyzer, damping):
         analyzer.compute_pairwise_scores(
             "scores", "factors", problem.query, problem.train,
             per_device_query_batch_size=len(problem.query), per_device_train_batch_size=_BATCH,
@@ -64,9 +68,12 @@ def prepare(arrays):
         )  # fmt: skip
         return analyzer.load_pairwise_scores("scores")["all_modules"].numpy().T
 
-    def run(seed, damping):
-        found, spent = timed(lambda: scores(seed, damping))
-        return {"scores": found}, {"processor": spent}
+    def run(of, seed, dampings):
+        """(k n m) scores, and what each of the k would have taken alone."""
+        analyzer, first = timed(lambda: fitted(arrays[of][seed]))
+        found = [timed(lambda d=damping: scores(analyzer, d)) for damping in dampings]
+        spent = [first + each for _, each in found]
+        return {"scores": np.stack([each for each, _ in found])}, {"processor": spent}
 
     return run
 
