@@ -11,7 +11,8 @@ import leaveout as lo
 from leaveout.analysis import null
 from leaveout.fitting import passes, places
 from leaveout.groups import dealing, dealt_sums, shuffles
-from problems import mostly_slow, problem
+from leaveout.methods import pool
+from problems import mostly_slow, problem, slow_retrain
 
 N = 389  # no multiple of a block, and of no other test
 
@@ -172,3 +173,24 @@ def test_a_band_of_many_points_is_that_of_listed_ones(monkeypatch):
     np.testing.assert_allclose((dealt.mean - listed.mean) / spread, 0.0, atol=0.15)
     np.testing.assert_allclose((dealt.high - dealt.low) / spread, 3.92, rtol=0.12)
     np.testing.assert_allclose(dealt.percentile, listed.percentile, atol=5.0)
+
+
+@pytest.mark.parametrize("patience", [48, 5])
+def test_groups_that_leave_whole_are_retrained_like_those_in_part(patience, monkeypatch):
+    """Their lanes hold who stays instead of weights; in a pool, and those that go on alone."""
+    monkeypatch.setattr(pool, "_HARD", patience)
+    n = 2_300  # three blocks, the last not full
+    objective = problem("logistic", n=n, d=3, l2=1e-3, weights=np.arange(n) % 4 / 2)
+    fit, y = lo.fit(objective), np.asarray(objective.y)
+    left = np.r_[np.flatnonzero(y > y.min())[:3], np.flatnonzero(y == y.min())[:4]]
+    few = [np.setdiff1d(np.arange(n), left), np.arange(0, n, 3), [1, 5, 2_299], [0]]
+    whole = lo.Groups.from_indices(few, n=n)
+    in_part = lo.Groups.from_weights(0.5 * (np.arange(n) == 1)[None])
+    assert whole.partial is None
+    flagged, weighed = (lo.retrain(fit, each) for each in (whole, whole + in_part))
+    assert flagged.steps[0] > 5
+    np.testing.assert_allclose(flagged.value, weighed.value[:-1], rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(flagged.status, weighed.status[:-1])
+    for w, change in zip(whole.dense(), flagged.value, strict=True):
+        exact = slow_retrain(fit.objective, jnp.asarray(w), fit.flat) - fit.flat
+        np.testing.assert_allclose(change, exact, atol=1e-6 * np.abs(flagged.value).max())

@@ -9,9 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, UInt8
 
 from leaveout.fitting.fitted import Fit
+from leaveout.groups import Groups
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.batches import cut_out
@@ -21,14 +22,18 @@ from leaveout.runtime.sharding import devices, is_traced, on_host
 from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
 
 __all__ = [
+    "STAYS",
     "Coordinates",
     "Plain",
     "Turned",
     "Whitened",
+    "all_or_nothing",
     "around",
     "cached_blocks",
     "renewed",
 ]
+
+STAYS = np.dtype(np.uint8)  # of who stays, where a weight would be s or 0
 
 
 def cached_blocks(n: int) -> int:
@@ -65,12 +70,14 @@ class _Blocks(eqx.Module):
     Attributes:
         rows: (k l p) the design in whitened coordinates.
         y: targets, leading axes (k l).
+        weights: (k l) s.
         scores, losses, first, second: (k l) m, phi, s phi' and s phi'' at theta_hat.
         squares: (k l f) squared columns of the design whose parameters have no penalty.
     """
 
     rows: Float[Array, "... l p"]
     y: PyTree
+    weights: Float[Array, "... l"]
     scores: Float[Array, "... l"]
     losses: Float[Array, "... l"]
     first: Float[Array, "... l"]
@@ -90,9 +97,13 @@ class _Blocks(eqx.Module):
 
         def of(inputs):
             block, v = inputs
-            return term(block, v, u @ block.rows.T)
+            return term(block, block.get(v), u @ block.rows.T)
 
         return _added(of, (self, v))
+
+    def get(self, v):
+        """What the examples get: v, or their weights where v says who stays."""
+        return self.weights[..., None, :] * v if v.dtype == STAYS else v
 
 
 class Whitened(eqx.Module):
@@ -129,9 +140,21 @@ class Whitened(eqx.Module):
         v = jnp.pad(v, ((0, 0), (0, count * length - v.shape[1])))
         return v.reshape(-1, count, length).transpose(1, 0, 2)
 
+    def stays(self, groups: Groups) -> UInt8[Array, "k b l"]:
+        """1 for examples that stay without each group, 0 for its own, which leave whole.
+
+        An eighth of what their weights would take, and laid out as soon as it is written.
+        """
+        count, length = self.blocks.scores.shape
+        stays = np.ones((count, len(groups), length), STAYS)
+        block, at = np.divmod(groups.indices, length)
+        stays[block, groups.lanes, at] = 0
+        return jnp.asarray(stays)
+
     def unlay(self, v):
-        """The inverse of `lay`: (b n)."""
-        return v.transpose(1, 0, 2).reshape(v.shape[1], -1)[:, : self.fit.objective.n]
+        """The inverse of `lay`: (b n), of `stays` with weights."""
+        v = self.blocks.get(v).transpose(1, 0, 2)
+        return v.reshape(len(v), -1)[:, : self.fit.objective.n]
 
     def function(self, v, l2):
         """U (b p) to values (b), less that at theta_hat, and gradients (b p)."""
@@ -336,6 +359,12 @@ class Turned(eqx.Module):
 Coordinates = Whitened | Plain
 
 
+def all_or_nothing(problem: Coordinates, groups: Groups) -> Whitened | None:
+    """The coordinates, if lanes may hold who stays: in blocks, and no example leaves in part."""
+    here = on_host() and devices() == 1 and groups.partial is None
+    return problem if here and isinstance(problem, Whitened) else None
+
+
 def around(fit: Fit, own_l2: bool) -> Coordinates:
     """Coordinates around an optimum; `own_l2` if every lane has its own penalty."""
     factor = fit.metric
@@ -376,6 +405,7 @@ def _cut_up(
     blocks = _Blocks(
         rows=cut(factor.rows),
         y=jax.tree.map(cut, objective.y),
+        weights=cut(objective.weights),
         scores=cut(objective.scores(fit.flat)[:, 0]),
         losses=cut(objective.losses(fit.flat)),
         first=cut(weigh(expansion.weights, expansion.first)[:, 0]),

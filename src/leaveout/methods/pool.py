@@ -11,14 +11,22 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import Fit, rounding
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.methods.bricks import Bricks
-from leaveout.methods.coordinates import Coordinates, Plain, Turned, cached_blocks, renewed
+from leaveout.methods.coordinates import (
+    STAYS,
+    Coordinates,
+    Plain,
+    Turned,
+    all_or_nothing,
+    cached_blocks,
+    renewed,
+)
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.batches import in_runs, runs_of
 from leaveout.runtime.memory import (
@@ -89,17 +97,36 @@ class Task(NamedTuple):
 
     def begun(self, rows: np.ndarray) -> "_Lanes":
         """Lanes of some groups, before any evaluation."""
-        w = leaving(self.problem.fit, self.groups, rows)
         start, l2 = self._given(rows)
         turn = None if self.bricks is None else self.bricks.turns(rows)
+        fit, groups = self.problem.fit, self.groups
+        whole = all_or_nothing(self.problem, groups)
+        w = whole.stays(groups[rows]) if whole is not None else leaving(fit, groups, rows)
         return _begin(self.problem, w, start, l2, turn, self.effort)
 
+    @property
+    def lanes(self) -> int:
+        """Lanes of its pool."""
+        own, flagged = self.bricks is not None, all_or_nothing(self.problem, self.groups)
+        fit, history = self.problem.fit, self.effort.history
+        return pool_size(fit, len(self.groups), history, own=own, flagged=flagged is not None)
 
-def pool_size(fit: Fit, count: int, history: int, own: bool = False) -> int:
-    """Lanes that a pool for so many groups has, each with a metric of its own if asked."""
+
+def pool_size(
+    fit: Fit, count: int, history: int, *, own: bool = False, flagged: bool = False
+) -> int:
+    """Lanes that a pool for so many groups has.
+
+    Args:
+        fit: whose groups they are.
+        count: how many.
+        history: pairs that L-BFGS remembers.
+        own: whether each lane has a metric of its own.
+        flagged: whether a lane holds who stays, and not weights.
+    """
     objective = fit.objective
-    each = 8 * (objective.n * _floats_held(objective) + objective.p * (2 * history + 16))
-    each += 8 * 3 * objective.p**2 * own
+    held = 2 * STAYS.itemsize if flagged else 8 * _floats_held(objective)  # twice when filled
+    each = objective.n * held + 8 * objective.p * (2 * history + 16 + 3 * objective.p * own)
     if on_host():  # the problem's own number: fewer lanes that run cost less (`_widths`)
         return longest(each, min(budget(), POOL_BYTES), POOL_LANES)
     return longest(each, budget(), min(rung(count), ACCELERATOR * POOL_LANES))
@@ -122,9 +149,9 @@ def straight(task: Task, lanes: int) -> Solution:
     return in_runs(runs_of(count, lanes), to_the_end)
 
 
-def pooled(task: Task, lanes: int) -> Solution:
+def pooled(task: Task) -> Solution:
     """A pool kept full from a queue, largest groups (the hardest, as a rule) first."""
-    pool = _Pool(task, lanes)
+    pool = _Pool(task)
     while True:
         if pool.due:
             pool.harvest()
@@ -140,8 +167,8 @@ class _Pool:
     Lanes are emptied and filled a quarter of the pool at a time: one shape serves for all.
     """
 
-    def __init__(self, task: Task, lanes: int):
-        fit, effort, count = task.problem.fit, task.effort, len(task.groups)
+    def __init__(self, task: Task):
+        fit, effort, count, lanes = task.problem.fit, task.effort, len(task.groups), task.lanes
         dtype = np.dtype(fit.flat.dtype)
         self.task = task
         self.lanes: _Lanes | None = None
@@ -257,7 +284,7 @@ class _Lanes(eqx.Module):
     """
 
     state: lbfgs.State
-    v: Float[Array, "b n"] | Float[Array, "k b l"]
+    v: Float[Array, "b n"] | Float[Array, "k b l"] | UInt8[Array, "k b l"]
     l2: Float[Array, "b"] | None
     force: Float[Array, "b"]
     turn: Float[Array, "b p p"] | None = None
@@ -298,10 +325,13 @@ def _floor(fit: Fit):
 
 @eqx.filter_jit
 def _begin(problem: Coordinates, w, start, l2, turn, effort: Effort) -> _Lanes:
-    """Lanes before any evaluation; those that do not start at theta_hat spend one on it."""
-    fit, v = problem.fit, problem.lay(problem.fit.objective.stays(w))
-    within = _turned(problem, turn)
-    origin = jnp.zeros((len(w), fit.flat.size), fit.flat.dtype)
+    """Lanes before any evaluation; those that do not start at theta_hat spend one on it.
+
+    W (b n) is what leaves, or who stays as the coordinates lay it out.
+    """
+    fit, within = problem.fit, _turned(problem, turn)
+    v = w if w.dtype == STAYS else problem.lay(fit.objective.stays(w))
+    origin = jnp.zeros((v.shape[-2], fit.flat.size), fit.flat.dtype)
     if start is None and not fit.is_bare:
         state = lbfgs.initialise(origin, history=effort.history)
         return _laid(_Lanes(state, v, l2, jnp.full(len(origin), jnp.nan, origin.dtype), turn))

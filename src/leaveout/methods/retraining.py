@@ -209,15 +209,14 @@ def retrainer(fit: Fit, method: Retrain, *, own_l2: bool = False) -> Callable[..
 
 def _solved(task: Task) -> Solution:
     """Groups in the metric that all share; those that leave little of it in one of their own."""
-    fit, count, history = task.problem.fit, len(task.groups), task.effort.history
     found = bricks_of(task.problem, task.groups)
     if found is None:
-        return pooled(task, pool_size(fit, count, history))
+        return pooled(task)
     bricks, own = found
-    others = np.setdiff1d(np.arange(count), own)
-    parts = [pooled(task.of(own)._replace(bricks=bricks), pool_size(fit, own.size, history, True))]
+    others = np.setdiff1d(np.arange(len(task.groups)), own)
+    parts = [pooled(task.of(own)._replace(bricks=bricks))]
     if others.size:
-        parts.append(pooled(task.of(others), pool_size(fit, others.size, history)))
+        parts.append(pooled(task.of(others)))
     back = np.argsort(np.concatenate([own, others]))
     return joined(parts, [own.size, others.size][: len(parts)], back=back)
 
