@@ -174,30 +174,40 @@ def _by_smoothness(ax, rows: list[dict]) -> None:
 
 def _leave_one_out(rows: list[dict]):
     """Correlation with the effects of single points, by trainings a point, a panel a truth."""
-    names = {"own": "start and order of their own", "same": "start and order of the run"}
-    figure, axes = plot.canvas(1, len(names))
+    truths = {
+        "own": "start and order of their own", "moved": "start of the run, order moved up",
+        "same": "start and batches of the run",
+    }  # fmt: skip
     margins = [row for row in rows if row["measure"] == "margin"]
-    for ax, (truth, name) in zip(axes[0], names.items(), strict=True):
-        mine = [row for row in margins if row["truth"] == truth]
-        for i, method in enumerate(dict.fromkeys(row["method"] for row in mine)):
-            line = [row for row in mine if row["method"] == method and row["spearman"] is not None]
-            ax.plot(
-                [row["trainings"] for row in line], [row["spearman"] for row in line],
-                f"{'osD'[i]}-", label=method, markersize=5,
-            )  # fmt: skip
-            some = [row for row in line if row["low"] is not None]
-            ax.fill_between(
-                [row["trainings"] for row in some], [row["low"] for row in some],
-                [row["high"] for row in some], color=f"C{i}", alpha=0.12, linewidth=0,
-            )  # fmt: skip
-        ceiling = {row["trainings"]: row["ceiling"] for row in mine if row["ceiling"] is not None}
-        ax.plot(*zip(*sorted(ceiling.items()), strict=True), "k:", label="ceiling of noise")
-        ax.axhline(0.025, color="0.7", linewidth=1, zorder=0, label="published, at most")
-        ax.set(xlabel="trainings a point", ylabel="Spearman over 60 points", title=name)
-        ax.set(ylim=(-0.2, 1.03), xticks=sorted(ceiling))
-        ax.grid(alpha=0.3)
-    axes[0, 1].legend(fontsize=8, frameon=False, loc="lower right")
+    names = list(dict.fromkeys(row["data"] for row in rows))
+    figure, axes = plot.canvas(len(names), len(truths))
+    for line, name in zip(axes, names, strict=True):
+        for ax, truth in zip(line, truths, strict=True):
+            mine = [row for row in margins if (row["data"], row["truth"]) == (name, truth)]
+            _by_trainings(ax, mine)
+            ax.set(title=f"{name}, {truths[truth]}", ylabel="Spearman over 60 points")
+        line[1].legend(fontsize=8, frameon=False, loc="lower right")
     return figure
+
+
+def _by_trainings(ax, rows: list[dict]) -> None:
+    """A line a method, its interval and the ceiling."""
+    for i, method in enumerate(dict.fromkeys(row["method"] for row in rows)):
+        line = [row for row in rows if row["method"] == method and row["spearman"] is not None]
+        ax.plot(
+            [row["trainings"] for row in line], [row["spearman"] for row in line],
+            f"{'osD'[i]}-", label=method, markersize=5,
+        )  # fmt: skip
+        some = [row for row in line if row["low"] is not None]
+        ax.fill_between(
+            [row["trainings"] for row in some], [row["low"] for row in some],
+            [row["high"] for row in some], color=f"C{i}", alpha=0.12, linewidth=0,
+        )  # fmt: skip
+    ceiling = {row["trainings"]: row["ceiling"] for row in rows if row["ceiling"] is not None}
+    ax.plot(*zip(*sorted(ceiling.items()), strict=True), "k:", label="ceiling of noise")
+    ax.axhline(0.025, color="0.7", linewidth=1, zorder=0, label="published, at most")
+    ax.set(xlabel="trainings a point", ylim=(-0.2, 1.03), xticks=sorted(ceiling))
+    ax.grid(alpha=0.3)
 
 
 def _rivals(rows: list[dict]):

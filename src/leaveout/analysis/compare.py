@@ -214,6 +214,7 @@ def compare(
     refuse_other_question(predicted, actual)
     seed = seed_of(jax.random.key(0) if key is None else key)
     pair, seeds = comparable(predicted, actual), getattr(actual, "seeds", None)
+    given = _by_seed(predicted, pair, seeds)
     rng = np.random.default_rng(seed)
     rows = []
     for (by, level), members in _slices(pair.groups, len(pair.predicted)).items():
@@ -225,11 +226,18 @@ def compare(
             rows += _rows(head | {"count": count}, *statistics)
             if seeds is not None and len(seeds) > 1:
                 mine = members[pair.status[members, j] == 0]
-                noise = noise_of(pair.predicted[mine, j], np.asarray(seeds[:, mine, j], float), rng)
-                rows += _noise_rows(head | {"count": count}, noise)
+                p, a = given[..., mine, j], np.asarray(seeds[:, mine, j], float)
+                rows += _noise_rows(head | {"count": count}, noise_of(p, a, rng))
     known = [note for each in (predicted, actual) for note in getattr(each, "notes", ())]
     notes = (*dict.fromkeys(known), *left_out(pair), *_undefined(rows))
     return Comparison(rows, pair.columns, notes)
+
+
+def _by_seed(predicted, pair: "Pair", seeds) -> np.ndarray:
+    """Predictions (s g m) where they were made of as many seeds as there are, else (g m)."""
+    own = getattr(predicted, "seeds", None)
+    alike = own is not None and seeds is not None and np.shape(own) == np.shape(seeds)
+    return np.asarray(own, float) if alike else pair.predicted
 
 
 def comparable(predicted, actual) -> "Pair":

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from leaveout.analysis.agreement import spearman
 from leaveout.analysis.compare import paired
-from leaveout.analysis.seeds import noise_of, refuse_other_question
+from leaveout.analysis.seeds import ceiling_of, refuse_other_question, reliability_of
 from leaveout.attribution.container import Effects
 from leaveout.runtime.options import generator
 
@@ -23,7 +23,8 @@ class LDS:
         value: the score.
         low: 2.5 % point of a bootstrap over groups, columns and seeds.
         high: 97.5 % point.
-        ceiling: the score that a perfect prediction could have; NaN without seeds.
+        ceiling: the score that a perfect prediction could have; NaN without seeds, or where their
+            halves do not agree at all.
         columns: how many columns have one.
 
     Example:
@@ -90,9 +91,8 @@ def lds(
     low, high = _interval(float(np.nanmean(each)), many)
     ceiling = np.nan
     if len(a) > 1:
-        ceiling = np.nanmean(
-            [noise_of(p[:, j], a[:, :, j], rng).ceiling for j in range(p.shape[1])]
-        )
+        reliable = [reliability_of(a[:, :, j], rng) for j in range(p.shape[1])]
+        ceiling = ceiling_of(np.nanmean(reliable), 2)
     count = int(np.isfinite(each).sum())
     return LDS(float(np.nanmean(each)), low, high, float(ceiling), count)
 

@@ -1,13 +1,22 @@
 """How far noise of seeds lets a prediction come: ceilings, and slopes free of it."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 
 from leaveout.analysis.agreement import spearman
 
-__all__ = ["SEEDED", "Noise", "noise_of", "refuse_other_question"]
+__all__ = [
+    "SEEDED",
+    "Noise",
+    "ceiling_of",
+    "noise_of",
+    "refuse_other_question",
+    "reliability_of",
+]
 
 #: what is computed besides where the actual effects come from several seeds
 SEEDED = ("ceiling", "share_of_ceiling", "split_slope")
@@ -22,7 +31,8 @@ class Noise(NamedTuple):
             have with this mean: the root of its reliability.
         share_of_ceiling: the rank correlation of the prediction, divided by the ceiling.
         split_slope: sum p a_A / sum a_A a_B, A and B halves of the seeds: the slope, free of the
-            noise that pulls a least-squares slope towards 0.
+            noise that pulls a least-squares slope towards 0. Predictions that were made seed by
+            seed are those of B, whose noise a_A does not share.
     """
 
     ceiling: float
@@ -31,26 +41,48 @@ class Noise(NamedTuple):
 
 
 def noise_of(
-    predicted: Float[np.ndarray, "g"], seeds: Float[np.ndarray, "s g"], rng: np.random.Generator
+    predicted: Float[np.ndarray, "g"] | Float[np.ndarray, "s g"],
+    seeds: Float[np.ndarray, "s g"],
+    rng: np.random.Generator,
 ) -> Noise:
     """Ceiling, share of it and slope of one column, over random halves of the seeds.
 
-    Reliability is the mean rank correlation of the halves' means, brought to all seeds by
-    Spearman-Brown, 2 r / (1 + r).
+    Args:
+        predicted: of the mean, or of each seed.
+        seeds: the actual effects.
+        rng: of the halves.
     """
-    count = len(seeds)
+    each = np.broadcast_to(predicted, seeds.shape)
     reliable, slopes = [], []
-    for _ in range(_SPLITS if count > 2 else 1):
-        order = rng.permutation(count)
-        one, other = (
-            seeds[part].mean(axis=0) for part in np.array_split(order[: count // 2 * 2], 2)
-        )
+    for halves in _split(len(seeds), rng):
+        (p, q), (one, other) = ([of[half].mean(axis=0) for half in halves] for of in (each, seeds))
         reliable.append(spearman(one, other))
-        slopes.append((predicted @ (one + other) / 2, one @ other))
-    r, (above, below) = np.mean(reliable), np.sum(slopes, axis=0)
-    ceiling = np.sqrt(2 * r / (1 + r)) if r > 0 else np.nan
-    share = spearman(predicted, seeds.mean(axis=0)) / ceiling
-    return Noise(float(ceiling), float(share), float(above / below) if below > 0 else np.nan)
+        slopes.append(((p @ other + q @ one) / 2, one @ other))
+    ceiling, (above, below) = float(ceiling_of(np.mean(reliable), 2)), np.sum(slopes, axis=0)
+    share = spearman(each.mean(axis=0), seeds.mean(axis=0)) / ceiling
+    return Noise(ceiling, float(share), float(above / below) if below > 0 else np.nan)
+
+
+def reliability_of(seeds: Float[np.ndarray, "s g"], rng: np.random.Generator) -> float:
+    """The rank correlation of random halves of the seeds, their means', over some splits."""
+    pairs = [[seeds[half].mean(axis=0) for half in halves] for halves in _split(len(seeds), rng)]
+    return float(np.mean([spearman(*pair) for pair in pairs]))
+
+
+def ceiling_of(reliability: Float[ArrayLike, "..."], times: int) -> Float[np.ndarray, "..."]:
+    """The root of the reliability of `times` as many seeds, by Spearman-Brown; NaN below 0.
+
+    Of several columns it is that of their mean reliability: to leave out those below 0 would make
+    it too high.
+    """
+    some = np.where(np.asarray(reliability) > 0, reliability, np.nan)
+    return np.sqrt(times * some / (1 + (times - 1) * some))
+
+
+def _split(count: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
+    """Two halves of so many seeds, drawn at random, some times."""
+    for _ in range(_SPLITS if count > 2 else 1):
+        yield np.array_split(rng.permutation(count)[: count // 2 * 2], 2)
 
 
 def refuse_other_question(predicted, actual) -> None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from leaveout.analysis.seeds import refuse_other_question
+from leaveout.analysis.seeds import ceiling_of, refuse_other_question
 from leaveout.attribution.container import Effects
 from leaveout.runtime.options import generator
 from leaveout.runtime.text import aligned
@@ -177,9 +177,8 @@ def _answers(p, a, seed: Int[np.ndarray, "b s"]) -> _Answers:
     cross, alike = _over_columns(ranks_p, ranks_a), _over_columns(ranks_a, ranks_a)
     means = [_ranks(each.mean(axis=1, keepdims=True)) for each in (p, a)]
     whole = _over_columns(*means)[:, 0, 0]
-    reliable, count = _mean(alike, ~same), seed.shape[1]
-    some = np.where(reliable > 0, reliable, np.nan)
-    ceiling = np.sqrt(count * some / (1 + (count - 1) * some))
+    reliable = _mean(alike, ~same)
+    ceiling = ceiling_of(reliable, seed.shape[1])
     above, below = (np.einsum("bsgm,btgm->bst", each, a) for each in (p, a))
     run, between = (_ratio(above, below, pairs) for pairs in (same, ~same))
     signs = np.mean(np.sign(p)[:, :, None] == np.sign(a)[:, None], axis=(3, 4))
