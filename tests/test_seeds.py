@@ -42,6 +42,30 @@ def test_the_split_slope_is_free_of_noise():
     np.testing.assert_allclose(report["split_slope"], 0.5, atol=0.08)
 
 
+@pytest.mark.parametrize("count", [2, SEEDS])
+def test_the_split_slope_is_free_of_noise_that_predictions_share(count):
+    """Those of the very seeds: half of every effect, its noise among it."""
+    seeds = noisy(2.0).seeds
+    assert seeds is not None
+    some = seeds[:count]
+    predicted, actual = (effects(of.mean(axis=0), of) for of in (0.5 * some, some))
+    found = lo.compare(predicted, actual, resamples=0)["split_slope"]
+    np.testing.assert_allclose(found, 0.5, atol=1e-12)
+    apart = effects(0.5 * some.mean(axis=0))  # the same numbers, whose seeds nobody knows
+    assert (lo.compare(apart, actual, resamples=0)["split_slope"] > 0.6).all()
+
+
+def test_columns_that_are_noise_bring_no_ceiling():
+    """Half of their reliabilities are above 0 by chance: to count those alone says .2."""
+    seeds = np.random.default_rng(4).normal(size=(4, 60, 200))
+    groups = lo.Groups.from_indices(np.arange(60)[:, None], n=60)
+    noise = effects(seeds.mean(axis=0), seeds, groups=groups)
+    ceiling = lo.lds(noise, noise, resamples=0).ceiling
+    assert np.isnan(ceiling) or ceiling < 0.12
+    one = lo.compare(noise, noise, resamples=0)["ceiling"]
+    assert np.nanmean(one) > 0.2  # column by column there is no more to say
+
+
 def test_the_table_shows_ceilings_and_bands_of_sizes():
     text = str(lo.compare(effects(TRUTH), noisy(1.0), resamples=0))
     assert "ceiling" in text

@@ -92,7 +92,7 @@ def lds(
     ceiling = np.nan
     if len(a) > 1:
         reliable = [reliability_of(a[:, :, j], rng) for j in range(p.shape[1])]
-        ceiling = ceiling_of(np.nanmean(reliable), 2)
+        ceiling = ceiling_of(float(np.nanmean(reliable)), 2)
     count = int(np.isfinite(each).sum())
     return LDS(float(np.nanmean(each)), low, high, float(ceiling), count)
 

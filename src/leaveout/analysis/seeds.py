@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import ArrayLike
 
 from leaveout.analysis.agreement import spearman
 
@@ -58,7 +57,7 @@ def noise_of(
         (p, q), (one, other) = ([of[half].mean(axis=0) for half in halves] for of in (each, seeds))
         reliable.append(spearman(one, other))
         slopes.append(((p @ other + q @ one) / 2, one @ other))
-    ceiling, (above, below) = float(ceiling_of(np.mean(reliable), 2)), np.sum(slopes, axis=0)
+    ceiling, (above, below) = float(ceiling_of(float(np.mean(reliable)), 2)), np.sum(slopes, axis=0)
     share = spearman(each.mean(axis=0), seeds.mean(axis=0)) / ceiling
     return Noise(ceiling, float(share), float(above / below) if below > 0 else np.nan)
 
@@ -69,13 +68,15 @@ def reliability_of(seeds: Float[np.ndarray, "s g"], rng: np.random.Generator) ->
     return float(np.mean([spearman(*pair) for pair in pairs]))
 
 
-def ceiling_of(reliability: Float[ArrayLike, "..."], times: int) -> Float[np.ndarray, "..."]:
+def ceiling_of(
+    reliability: float | Float[np.ndarray, "..."], times: int
+) -> float | Float[np.ndarray, "..."]:
     """The root of the reliability of `times` as many seeds, by Spearman-Brown; NaN below 0.
 
     Of several columns it is that of their mean reliability: to leave out those below 0 would make
     it too high.
     """
-    some = np.where(np.asarray(reliability) > 0, reliability, np.nan)
+    some = np.where(np.greater(reliability, 0), reliability, np.nan)
     return np.sqrt(times * some / (1 + (times - 1) * some))
 
 
