@@ -136,6 +136,18 @@ def test_the_last_layer_alone_moves(run):
     np.testing.assert_allclose(found[still:], expected, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("method", [lo.Newton, pytest.param(lo.Influence, marks=pytest.mark.slow)])
+def test_last_parameters_are_held_apart_where_they_fit(run, method, monkeypatch):
+    """The same as by products with the whole network, in which all others stand still."""
+    last = method(curvature=lo.curvature.LastLayer(0.01))
+    apart = lo.effects(run, GROUPS, QUERY, last)
+    assert end_point.end_of(run.at(0), last.curvature).count == 8 * 2 + 2  # of 50
+    monkeypatch.setattr(end_point, "_fits", lambda *_: False)
+    whole = lo.effects(run, GROUPS, QUERY, last)
+    np.testing.assert_allclose(apart.seeds, whole.seeds, rtol=1e-5)
+    np.testing.assert_array_equal(apart.status, whole.status)
+
+
 def test_a_name_says_which_curvature_it_is_of():
     last, whole = lo.curvature.LastLayer(), lo.curvature.GaussNewton(0.1)
     for method in (lo.Influence, lo.Newton, lo.Corrected):

@@ -141,6 +141,10 @@ class Curvature(abc.ABC):
     def at(self, objective: AbstractScores, theta: Float[Array, "p"], damping: float) -> Bent:
         """The expansion of an objective around theta, with this damping."""
 
+    def moving(self, objective: AbstractScores) -> int:
+        """How many of the parameters, the last ones, may move."""
+        return objective.p
+
 
 def _bent(objective: AbstractScores, theta, damping, moves, exact: bool) -> Bent:
     total = damping * jnp.sum(objective.weights)
@@ -202,11 +206,16 @@ class LastLayer(Curvature):
 
     def at(self, objective, theta, damping):
         """Gauss-Newton of the last layer around theta."""
-        leaves = jax.tree.leaves(objective.parameters(theta))
-        last = max((i for i, leaf in enumerate(leaves) if leaf.ndim > 1), default=0)
-        tail = sum(int(leaf.size) for leaf in leaves[last:])
-        moves = jnp.asarray(np.arange(theta.size) >= theta.size - tail, theta.dtype)
+        still = theta.size - self.moving(objective)
+        moves = jnp.asarray(np.arange(theta.size) >= still, theta.dtype)
         return _bent(objective, theta, damping, moves, exact=False)
+
+    def moving(self, objective):
+        """The last parameter with two axes or more, and those after it."""
+        flat = jax.ShapeDtypeStruct((objective.p,), objective.weights.dtype)
+        leaves = jax.tree.leaves(jax.eval_shape(objective.parameters, flat))
+        last = max((i for i, leaf in enumerate(leaves) if leaf.ndim > 1), default=0)
+        return sum(leaf.size for leaf in leaves[last:])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.curvature import Bent, Curvature, GaussNewton
+from leaveout.curvature import Bent, Curvature, GaussNewton, Tail, tail_at
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import Need
 from leaveout.fitting.implicit import DENSE
@@ -98,13 +98,19 @@ class End:
 
     Attributes:
         fit: whose theta it is.
-        expansion: of the losses, with that curvature.
-        factor: of the curvature and its damping, where p or n allows one.
+        expansion: of the losses, with that curvature; of the last t parameters, where no others
+            move (`Tail`).
+        factor: of the curvature and its damping, where t or n allows one.
     """
 
     fit: Fit
     expansion: AbstractExpansion
     factor: Factor | DualFactor | None
+
+    @property
+    def count(self) -> int:
+        """How many parameters move, t."""
+        return self.expansion.penalty.size
 
     def changes(self, groups: Groups, newton: bool) -> Solution:
         """Changes in theta of groups: (G + l2 M + d)^-1 g(w), or with G of what stays.
@@ -114,14 +120,16 @@ class End:
         """
         objective, factor = self.fit.objective, self.factor
         apart = newton and isinstance(factor, DualFactor) and factor.gram is not None
-        each = _held(objective) + 24 * _rows(objective) ** 2 * apart
+        each = _held(self) + 24 * _rows(objective) ** 2 * apart
         runs = chunks(np.argsort(groups.size, kind="stable"), each, budget(), _LANES)
 
         def some(rows):
             taken = objective.taken(leaving(self.fit, groups[rows]))
             most = objective.outputs * int(groups.size[rows].max(initial=0))
             own = apart and _is_short(objective, most + 1)
-            return _solved(self.expansion, factor, taken, newton, own)
+            found = _solved(self.expansion, factor, taken, newton, own)
+            still = [(0, 0), (objective.p - self.count, 0)]
+            return dataclasses.replace(found, value=jnp.pad(found.value, still))
 
         parts = [some(np.resize(rows, len(runs[0]))) for rows in runs]
         back = np.argsort(np.concatenate(runs))
@@ -133,9 +141,9 @@ def _rows(objective: AbstractObjective) -> int:
     return objective.n * objective.outputs
 
 
-def _held(objective: AbstractObjective) -> int:
+def _held(end: End) -> int:
     """Bytes of a lane of conjugate gradients."""
-    return 8 * (6 * objective.p + objective.n * objective.floats_per_example)
+    return 8 * (6 * end.count + end.fit.objective.n * end.fit.objective.floats_per_example)
 
 
 def _is_short(objective: AbstractObjective, steps: int = _STEPS) -> bool:
@@ -174,7 +182,7 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
 
     The factor is formed up to p = 12,000, by p products with all the data. Beyond, it is that of
     the examples' own matrix, where they have up to 12,000 outputs together; else there is none, and
-    solves are by plain conjugate gradients.
+    solves are by plain conjugate gradients. Where only the last t parameters move it is of those.
 
     Raises:
         ValueError: for an objective without scores, or what is no curvature.
@@ -185,17 +193,32 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
         raise ValueError(f"expected curvature as lo.curvature.GaussNewton(), got {curvature!r}")
     objective = as_scores(fit.objective, f"the curvature {curvature.name}")
     damping = _damping(fit, curvature)
-    expansion = curvature.at(objective, fit.flat, damping)
-    if objective.p > DENSE:
+    expansion, tail = curvature.at(objective, fit.flat, damping), curvature.moving(objective)
+    if tail < objective.p and _fits(objective, tail):
+        expansion = _tail(objective, fit.flat, expansion.penalty, tail)
+        factor, good = _factor(_matrix(expansion), jnp.zeros((), expansion.penalty.dtype))
+    elif objective.p > DENSE:
         return End(fit, expansion, _dual(objective, expansion))
-    matrix, total = _undamped(fit, curvature, objective), damping * jnp.sum(objective.weights)
-    factor, good = _factor(matrix, total.astype(matrix.dtype))
+    else:
+        matrix, total = _undamped(fit, curvature, objective), damping * jnp.sum(objective.weights)
+        factor, good = _factor(matrix, total.astype(matrix.dtype))
     if not bool(to_host(good)):
         raise SolveError(
             f"the curvature {curvature.name} is not positive definite at this theta: use "
             "lo.curvature.GaussNewton(), a larger damping, or more l2"
         )
     return End(fit, expansion, factor)
+
+
+def _fits(objective: AbstractScores, tail: int) -> bool:
+    """Whether a factor of the last parameters, and each example's part in them, can be held."""
+    held = 3 * _rows(objective) * tail * objective.weights.dtype.itemsize
+    return tail <= DENSE and held <= budget()
+
+
+@eqx.filter_jit
+def _tail(objective: AbstractScores, theta, penalty, count: int) -> Tail:
+    return replicate(tail_at(objective, theta, penalty, count))
 
 
 def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
@@ -303,7 +326,8 @@ def _changer(end: End, newton: bool) -> Callable[[Groups], Change]:
 
 def _additive(end: End, gradients: Float[Array, "m p"]) -> PerPoint:
     """What each point does to columns with these gradients, per unit of w."""
-    runs = chunks(np.arange(len(gradients)), _held(end.fit.objective), budget(), MANY_GROUPS)
+    runs = chunks(np.arange(len(gradients)), _held(end), budget(), MANY_GROUPS)
+    gradients = gradients[:, -end.count :]
 
     def some(columns):
         return _per_point(end.expansion, end.factor, gradients[columns])
