@@ -14,11 +14,11 @@ from leaveout.groups import Groups
 from leaveout.runtime.options import generator
 from leaveout.studies.datasets import Dataset
 
-__all__ = ["check", "families", "natural", "share"]
+__all__ = ["LEAST", "check", "families", "natural", "share"]
 
+LEAST = 5  # groups of a family that is scored
 _HALVES, _SINGLES = 3, 2  # shares of the groups, of which any other family has one
 _SHARES = 7 + _HALVES + _SINGLES
-_LEAST = 3  # groups a family
 _OF_CLASS = 0.8  # of the largest class that a group takes at most
 _NATURAL = 60  # groups of a column of labels up to which they take part
 
@@ -46,14 +46,14 @@ def natural(data: Dataset) -> Groups | None:
 
 
 def check(count: int) -> None:
-    """Refuse fewer groups than give every family three.
+    """Refuse fewer groups than give every family those that a score takes.
 
     Raises:
         ValueError: with how many it takes.
     """
-    if count < _LEAST * _SHARES:
+    if count < LEAST * _SHARES:
         raise ValueError(
-            f"expected at least {_LEAST * _SHARES} groups for all families, got {count}: raise "
+            f"expected at least {LEAST * _SHARES} groups for all families, got {count}: raise "
             "--trainings, or lower --seeds"
         )
 
@@ -62,7 +62,7 @@ def share(data: Dataset, count: int) -> int:
     """Groups a family, where there are to be `count` in all; natural groups take part whole.
 
     Raises:
-        ValueError: if that is fewer than give every family three.
+        ValueError: if that is fewer than a score takes.
     """
     own = natural(data)
     left = count - (0 if own is None else len(own))

@@ -137,7 +137,8 @@ def across(reports: Sequence["Report"], family: str, ax: Axes) -> Axes:
         family: kind of groups.
         ax: to draw in.
     """
-    for name, colour in _COLOURS.items():
+    names = [score.method for report in reports for score in report.scores]
+    for name in sorted(dict.fromkeys(names), key=[*_COLOURS, *names].index):
         points = [
             (min(report.summary["smoothness"]), score.spearman)
             for report in reports
@@ -148,7 +149,9 @@ def across(reports: Sequence["Report"], family: str, ax: Axes) -> Axes:
         ]
         if points:
             smooth, value = np.array(sorted(points)).T
-            ax.plot(smooth, value, "o", color=colour, label=name, markersize=5, alpha=0.8)
+            ax.plot(
+                smooth, value, "o", color=_COLOURS.get(name), label=name, markersize=5, alpha=0.8
+            )
     ax.axvline(0.9, color="0.6", linestyle=":", linewidth=1)
     ax.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
     ax.set(

@@ -17,13 +17,13 @@ from leaveout.analysis.seeds import ceiling_of, refuse_other_question
 from leaveout.attribution.container import Effects
 from leaveout.runtime.options import generator
 from leaveout.runtime.text import aligned
+from leaveout.studies.networks.families import LEAST
 
 __all__ = ["QUESTIONS", "Score", "markdown", "overview", "scores", "table"]
 
 #: what can be asked of predictions that are made seed by seed
 QUESTIONS = ("this run", "another seed", "the algorithm")
 _TOGETHER = 2**20  # effects of samples that are looked at together
-_LEAST = 5  # groups of a family that is scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Score:
 
     Attributes:
         method: name of the method.
-        measure: name of the measure; values are means over its columns.
+        measure: name of the measure; correlations are means over its columns, the slope is of all
+            together.
         family: kind of the groups.
         question: one of `QUESTIONS`.
         groups: how many, without those that are flagged.
@@ -119,7 +120,7 @@ def scores(
             rows = rows[~flagged]
             for measure in dict.fromkeys(actual.measure):
                 columns = np.flatnonzero(np.array(actual.measure) == measure)
-                if len(rows) >= _LEAST:
+                if len(rows) >= LEAST:
                     sides = (_of_seeds(each, rows, columns) for each in (predicted, actual))
                     found += _scored((name, measure, str(family)), resamples, *sides)
     return found
@@ -148,12 +149,17 @@ def _scored(names: tuple[str, str, str], resamples: int, p, a) -> list[Score]:
 
 
 def _resampled(p, a, resamples: int) -> _Answers:
-    """Statistics of samples of seeds, groups and columns, as many at a time as are quick."""
+    """Statistics of samples of seeds, groups and columns, as many at a time as are quick.
+
+    Of two seeds a sample has both, so that intervals are of groups and columns.
+    """
     rng, most = generator(jax.random.key(0)), max(1, _TOGETHER // a.size)
     parts = []
     for first in range(0, resamples, most):
         count = min(most, resamples - first)
         s, g, m = (rng.integers(0, size, (count, size)) for size in a.shape)
+        while len(a) > 1 and (alike := (s == s[:, :1]).all(axis=1)).any():  # they have no pair
+            s[alike] = rng.integers(0, len(a), (int(alike.sum()), len(a)))
         where = s[:, :, None, None], g[:, None, :, None], m[:, None, None, :]
         parts.append(_answers(p[where], a[where], s))
     return _Answers(*(np.concatenate(each) for each in zip(*parts, strict=True)))
