@@ -18,7 +18,7 @@ from benchmarks.plots import draw
 from benchmarks.process import begin, run
 
 _KINDS = ("accuracy_", "memory_", "reliability", "speed_")
-_ON_DEVICE = ("speed_roofline", "speed_large", "speed_networks")
+_ON_DEVICE = ("speed_roofline", "speed_large", "speed_networks", "speed_banks")
 
 
 def main() -> None:
