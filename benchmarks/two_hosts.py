@@ -2,8 +2,9 @@
 
 A pattern to copy for several machines. Each process calls `jax.distributed.initialize`, makes the
 same objective, and keeps on its own devices (here four simulated ones) half of the examples. The
-verbs and `effects` are called by all processes with the same arguments and answer all of them. The
-parent checks that the effects are those of one process alone, to 1e-10 of the largest.
+verbs and `effects` are called by all processes with the same arguments and answer all of them: of
+fits, and of a network that is trained again, whose lanes lie on the devices of both. The parent
+checks that the effects are those of one process alone, to 1e-10 of the largest.
 """
 
 import json
@@ -59,6 +60,21 @@ def _process(address: str, index: int) -> None:
     devices = np.array(jax.devices()).reshape(-1, 2).T
     mesh = Mesh(devices, ("groups", "data"))
     rows = []
+
+    def compared(name, alone, spread, groups, measures, method):
+        """A row: the effects of both processes beside those of this one alone."""
+        expected = lo.effects(alone, groups, measures, method)
+        begin = time.perf_counter()
+        found = lo.effects(spread, groups, measures, method)
+        seconds = time.perf_counter() - begin
+        gap = np.abs(found.value - expected.value).max(0) / np.abs(expected.value).max(0)
+        pieces = spread.objective.weights.addressable_shards
+        here = {piece.index[0].start or 0: piece.data.shape[0] for piece in pieces}
+        rows.append({"data": name, "method": method.name, "groups": len(groups),
+                     "seconds": seconds, "gap": float(gap.max()),
+                     "failed": int(np.count_nonzero(found.status)),
+                     "examples_here": sum(here.values())})  # fmt: skip
+
     for name, make in (("breast_cancer", lo.logistic), ("wine", lo.softmax)):
         data = lo.datasets.load(name)
         objective = make(data.x, data.y, l2=1.0)
@@ -67,17 +83,22 @@ def _process(address: str, index: int) -> None:
         measures = [lo.measures.loss(query), lo.measures.self_loss()]
         alone, spread = lo.fit(objective), lo.fit(lo.shard(objective, mesh))
         for method in (lo.Influence(), lo.Newton(), lo.Retrain(tolerance=1e-13)):
-            expected = lo.effects(alone, groups, measures, method)
-            begin = time.perf_counter()
-            found = lo.effects(spread, groups, measures, method)
-            seconds = time.perf_counter() - begin
-            gap = np.abs(found.value - expected.value).max(0) / np.abs(expected.value).max(0)
-            pieces = spread.objective.weights.addressable_shards
-            here = {piece.index[0].start or 0: piece.data.shape[0] for piece in pieces}
-            rows.append({"data": name, "method": method.name, "groups": len(groups),
-                         "seconds": seconds, "gap": float(gap.max()),
-                         "failed": int(np.count_nonzero(found.status)),
-                         "examples_here": sum(here.values())})  # fmt: skip
+            compared(name, alone, spread, groups, measures, method)
+    import equinox as eqx
+    import optax
+
+    data = lo.datasets.load("wine").some(slice(128))
+    groups = lo.groups.random(jax.random.key(0), data, sizes=lo.groups.sizes(data.n, 12))
+    recipe, key = lo.Recipe(optax.sgd(0.1, momentum=0.9), steps=50, batch=32), jax.random.key(1)
+
+    def init(key):
+        return eqx.nn.MLP(data.d, data.outputs, 16, 1, activation=jax.numpy.tanh, key=key)
+
+    objective = lo.network(init, lo.losses.softmax, (data.x, data.y), l2=1.0)
+    alone = lo.train(objective, recipe, key=key)
+    spread = lo.train(lo.shard(objective, mesh), recipe, key=key, width=8)
+    measure = lo.measures.loss((data.x_query[:5], data.y_query[:5]))
+    compared("wine, network", alone, spread, groups, [measure], lo.Retrain())
     print(json.dumps(rows))
 
 

@@ -20,7 +20,7 @@ from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import budget
 from leaveout.runtime.options import check_integer
-from leaveout.runtime.sharding import entry_point, on_its_mesh, replicate
+from leaveout.runtime.sharding import entry_point, on_its_mesh, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 from leaveout.runtime.text import shortened, warn
 from leaveout.training.loop import forward, reverse
@@ -53,13 +53,13 @@ def as_trained(fit: Fit) -> Trained:
 
 def retrained(run: Trained) -> Prepared:
     """Training again without each group: same start, same batches, same program as the run."""
-    used = np.unique(np.asarray(run.batches))
+    used = np.unique(to_host(run.batches))
 
     def change(groups: Groups) -> Change:
         v = run.objective.stays(leaving(run, groups))
         theta = run.without(v)
-        finite = np.isfinite(np.asarray(theta)).all(axis=1)
-        some = (np.asarray(v)[:, used] > 0).any(axis=1)
+        finite = np.isfinite(to_host(theta)).all(axis=1)
+        some = (to_host(v)[:, used] > 0).any(axis=1)
         status = np.where(some, np.where(finite, 0, Status.nonfinite), Status.untrained)
         return _changed(run, theta - run.flat[None], status)
 
@@ -132,7 +132,7 @@ class Metagradient(Method):
         def change(groups: Groups) -> Change:
             moves = run.objective.stays(leaving(run, groups)) - run.objective.weights[None]
             found = forward(run.course, run.objective.weights, moves, self.since)
-            finite = np.isfinite(np.asarray(found)).all(axis=1)
+            finite = np.isfinite(to_host(found)).all(axis=1)
             return _changed(run, found, np.where(finite, 0, Status.nonfinite))
 
         return Prepared(change, None, additive)
@@ -164,7 +164,7 @@ def _per_points(run: Trained, measures: Sequence[Measure], since: int) -> list[P
     found = _reversed(run, jnp.concatenate(pulls), since)
     cuts = np.cumsum([len(pull) for pull in pulls])[:-1]
     fields = (found.value.T, found.residual, found.steps, found.status)
-    columns = zip(*(np.split(np.asarray(part), cuts) for part in fields), strict=True)
+    columns = zip(*(np.split(to_host(part), cuts) for part in fields), strict=True)
     parts = (PerPoint(value.T, *rest) for value, *rest in columns)
     return [next(parts) if good else None for good in adds]
 
@@ -184,7 +184,7 @@ def _reversed(run: Trained, pulls: Float[Array, "m p"], since: int) -> PerPoint:
     length = jnp.linalg.norm(run.flat)
     apart = float(jnp.linalg.norm(parts[0][1] - run.flat) / jnp.where(length > 0, length, 1.0))
     psi = -jnp.where(s > 0, s, 1.0)[:, None] * slopes.T
-    count, finite = len(pulls), np.isfinite(np.asarray(psi)).all(axis=0)
+    count, finite = len(pulls), np.isfinite(to_host(psi)).all(axis=0)
     status = np.where(finite, 0 if apart <= _CHAOS else Status.inaccurate, Status.nonfinite)
     steps = np.full(count, run.recipe.steps, np.int32)
     return PerPoint(psi, np.full(count, apart), steps, status.astype(np.int8))

@@ -16,7 +16,7 @@ from leaveout.objectives.networks import Network
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.hashes import of_arrays, of_program
 from leaveout.runtime.options import check_integer
-from leaveout.runtime.sharding import devices, entry_point, on_host
+from leaveout.runtime.sharding import devices, entry_point, on_host, to_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.text import shortened, warn
 from leaveout.training.loop import Course, block, trained
@@ -64,7 +64,7 @@ def _in_blocks(course: Course, v: Float[Array, "g n"], width: int):
     blocks = [filled[at : at + width] for at in range(0, len(filled), width)]
 
     def one(part):
-        return jax.tree.map(np.asarray, block(course, part))
+        return to_host(block(course, part))
 
     found = [one(blocks[0])]  # compiles, once
     threads = _threads()
