@@ -136,16 +136,77 @@ def test_the_last_layer_alone_moves(run):
     np.testing.assert_allclose(found[still:], expected, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("method", [lo.Newton, pytest.param(lo.Influence, marks=pytest.mark.slow)])
-def test_last_parameters_are_held_apart_where_they_fit(run, method, monkeypatch):
+@pytest.mark.parametrize("apart", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_the_largest_rows_precondition_what_has_no_factor(run, apart, monkeypatch):
+    """40 of 80, of examples whose chances are known: the same answers, sooner than without."""
+    methods = [lo.Influence(curvature=DAMPED), lo.Newton(curvature=DAMPED)]
+    dense = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
+    monkeypatch.setattr(end_point, "DENSE", 49)
+    monkeypatch.setattr(end_point, "_LARGEST", 40)
+    monkeypatch.setattr(end_point, "_is_short", lambda *_: apart)
+    factor = end_point.end_of(run.at(0), DAMPED).factor
+    assert isinstance(factor, DualFactor)
+    assert factor.rows.shape == (40, 50)
+    for method, expected in zip(methods, dense, strict=True):
+        found = lo.effects(run, GROUPS, QUERY, method)
+        np.testing.assert_allclose(found.value, expected.value, rtol=1e-5)
+        assert not found.status.any()
+    monkeypatch.setattr(end_point, "_dual", lambda *_: None)
+    plain = lo.effects(run, GROUPS, QUERY, methods[1])
+    assert plain.steps.sum() > found.steps.sum()
+
+
+LAST = lo.curvature.LastLayer(0.01)
+
+
+@pytest.fixture(scope="module")
+def numbers() -> lo.Run:
+    """A regression of one output, whose examples weigh differently."""
+
+    def init(key):
+        return eqx.nn.MLP(3, "scalar", 8, 1, activation=jnp.tanh, key=key, dtype=jnp.float64)
+
+    weights = np.arange(N) % 3 / 2
+    objective = lo.network(init, lo.losses.squares, (X, X[:, 0] ** 2), l2=0.4, weights=weights)
+    return lo.train(objective, RECIPE, key=KEY)
+
+
+@pytest.mark.parametrize("name", ["run", pytest.param("numbers", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    [lo.Newton(curvature=LAST)]
+    + [pytest.param(each, marks=pytest.mark.slow)
+       for each in (lo.Influence(curvature=LAST), lo.Corrected(LAST, check=False))],
+)  # fmt: skip
+def test_last_parameters_are_held_apart_where_they_fit(name, method, request, monkeypatch):
     """The same as by products with the whole network, in which all others stand still."""
-    last = method(curvature=lo.curvature.LastLayer(0.01))
-    apart = lo.effects(run, GROUPS, QUERY, last)
-    assert end_point.end_of(run.at(0), last.curvature).count == 8 * 2 + 2  # of 50
+    run = request.getfixturevalue(name)
+    query = QUERY if name == "run" else lo.measures.prediction(X[:3])
+    apart = lo.effects(run, GROUPS, query, method)
+    assert end_point.end_of(run.at(0), LAST).count == 9 * run.objective.outputs
     monkeypatch.setattr(end_point, "_fits", lambda *_: False)
-    whole = lo.effects(run, GROUPS, QUERY, last)
+    whole = lo.effects(run, GROUPS, query, method)
     np.testing.assert_allclose(apart.seeds, whole.seeds, rtol=1e-5)
     np.testing.assert_array_equal(apart.status, whole.status)
+
+
+def test_last_parameters_that_have_no_factor_are_solved_without(run, monkeypatch):
+    newton = lo.effects(run, GROUPS, QUERY, lo.Newton(curvature=LAST))
+    monkeypatch.setattr(end_point, "_factor", lambda *_: (None, jnp.array(False)))
+    plain = lo.effects(run, GROUPS, QUERY, lo.Newton(curvature=LAST))
+    np.testing.assert_allclose(plain.value, newton.value, rtol=1e-4)
+    assert plain.steps.sum() > newton.steps.sum()
+
+
+def test_a_sweep_forms_the_last_parameters_once(run, monkeypatch):
+    dampings, formed, tail = [0.01, 0.1], [], end_point._tail
+    monkeypatch.setattr(end_point, "_tail", lambda *a: formed.append(1) or tail(*a))
+    method = lo.Newton(curvature=lo.curvature.LastLayer())
+    swept = lo.damping_sweep(run, GROUPS, QUERY, dampings, method)
+    assert len(formed) == 1
+    for damping in dampings:
+        own = lo.Newton(curvature=lo.curvature.LastLayer(damping))
+        np.testing.assert_allclose(swept[damping].value, lo.effects(run, GROUPS, QUERY, own).value)
 
 
 def test_a_name_says_which_curvature_it_is_of():
@@ -210,8 +271,6 @@ def test_beyond_the_dense_limit_few_examples_have_a_factor_of_their_own(monkeypa
     bare = dataclasses.replace(few, objective=few.objective.with_l2(0.0))
     assert end_point.end_of(bare, lo.curvature.GaussNewton(0)).factor is None  # H has no inverse
     assert end_point.end_of(few, lo.curvature.Hessian(0.01)).factor is None  # no sum of squares
-    monkeypatch.setattr(end_point, "DENSE", 19)
-    assert end_point.end_of(few, DAMPED).factor is None  # 20 outputs
 
 
 @pytest.mark.parametrize("kind", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])

@@ -133,14 +133,15 @@ def test_setups_are_what_was_published():
     assert setups.Setup.of_json(dataclasses.asdict(concrete)) == concrete
 
 
-def test_what_runs_unasked_is_what_the_size_of_a_network_allows():
-    concrete, fashion = study.Configuration("concrete"), study.Configuration("fashion")
-    assert [each.name for each in concrete.chosen] == [
+def test_methods_of_a_study_have_names_of_their_own():
+    methods = tuple(word for word in study.WORDS if word.endswith("_last"))
+    last = study.Configuration("fashion", methods=methods)
+    assert [each.name for each in study.Configuration("fashion").chosen] == [
         "influence", "Newton", "metagradient", "corrected metagradient", "actual",
     ]  # fmt: skip
-    assert [each.name for each in fashion.chosen] == [
-        "influence, last layer", "Newton, last layer", "metagradient",
-        "corrected metagradient, last layer", "actual",
+    assert [each.name for each in last.chosen] == [
+        "influence, last layer", "Newton, last layer", "corrected metagradient, last layer",
+        "actual",
     ]  # fmt: skip
 
 

@@ -55,6 +55,17 @@ def test_the_split_slope_is_free_of_noise_that_predictions_share(count):
     assert (lo.compare(apart, actual, resamples=0)["split_slope"] > 0.6).all()
 
 
+def test_an_odd_number_of_seeds_is_brought_to_all_of_them():
+    """Halves of three seeds are single ones: the mean of three is thrice as long, not twice."""
+    some = noisy(1.0).seeds
+    assert some is not None
+    three = effects(some[:3].mean(axis=0), some[:3])
+    expected = (1 + 1 / 3) ** -0.5
+    assert lo.lds(effects(TRUTH), three, resamples=0).ceiling == pytest.approx(expected, abs=0.025)
+    found = lo.compare(effects(TRUTH), three, resamples=0)["ceiling"]
+    np.testing.assert_allclose(found, expected, atol=0.05)
+
+
 def test_columns_that_are_noise_bring_no_ceiling():
     """Half of their reliabilities are above 0 by chance: to count those alone says .2."""
     seeds = np.random.default_rng(4).normal(size=(4, 60, 200))

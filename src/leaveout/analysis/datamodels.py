@@ -8,7 +8,12 @@ from jaxtyping import Array, Float
 
 from leaveout.analysis.agreement import spearman
 from leaveout.analysis.compare import paired
-from leaveout.analysis.seeds import ceiling_of, refuse_other_question, reliability_of
+from leaveout.analysis.seeds import (
+    ceiling_of,
+    refuse_other_question,
+    reliability_of,
+    splits_of,
+)
 from leaveout.attribution.container import Effects
 from leaveout.runtime.options import generator
 
@@ -23,8 +28,8 @@ class LDS:
         value: the score.
         low: 2.5 % point of a bootstrap over groups, columns and seeds.
         high: 97.5 % point.
-        ceiling: the score that a perfect prediction could have; NaN without seeds, or where their
-            halves do not agree at all.
+        ceiling: the most that a perfect prediction could have, by the mean reliability of the
+            columns; NaN without seeds, or where their halves do not agree at all.
         columns: how many columns have one.
 
     Example:
@@ -91,8 +96,9 @@ def lds(
     low, high = _interval(float(np.nanmean(each)), many)
     ceiling = np.nan
     if len(a) > 1:
-        reliable = [reliability_of(a[:, :, j], rng) for j in range(p.shape[1])]
-        ceiling = ceiling_of(float(np.nanmean(reliable)), 2)
+        columns = (a[:, :, j] for j in range(p.shape[1]))
+        reliable = [reliability_of(each, splits_of(len(a), rng)) for each in columns]
+        ceiling = ceiling_of(float(np.nanmean(reliable)), len(a) / (len(a) // 2))
     count = int(np.isfinite(each).sum())
     return LDS(float(np.nanmean(each)), low, high, float(ceiling), count)
 

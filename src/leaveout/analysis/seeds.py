@@ -1,6 +1,5 @@
 """How far noise of seeds lets a prediction come: ceilings, and slopes free of it."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ __all__ = [
     "noise_of",
     "refuse_other_question",
     "reliability_of",
+    "splits_of",
 ]
 
 #: what is computed besides where the actual effects come from several seeds
@@ -51,39 +51,39 @@ def noise_of(
         seeds: the actual effects.
         rng: of the halves.
     """
-    each = np.broadcast_to(predicted, seeds.shape)
-    reliable, slopes = [], []
-    for halves in _split(len(seeds), rng):
+    each, splits = np.broadcast_to(predicted, seeds.shape), splits_of(len(seeds), rng)
+    slopes = []
+    for halves in splits:
         (p, q), (one, other) = ([of[half].mean(axis=0) for half in halves] for of in (each, seeds))
-        reliable.append(spearman(one, other))
         slopes.append(((p @ other + q @ one) / 2, one @ other))
-    ceiling, (above, below) = float(ceiling_of(float(np.mean(reliable)), 2)), np.sum(slopes, axis=0)
+    ceiling = float(ceiling_of(reliability_of(seeds, splits), len(seeds) / (len(seeds) // 2)))
+    above, below = np.sum(slopes, axis=0)
     share = spearman(each.mean(axis=0), seeds.mean(axis=0)) / ceiling
     return Noise(ceiling, float(share), float(above / below) if below > 0 else np.nan)
 
 
-def reliability_of(seeds: Float[np.ndarray, "s g"], rng: np.random.Generator) -> float:
-    """The rank correlation of random halves of the seeds, their means', over some splits."""
-    pairs = [[seeds[half].mean(axis=0) for half in halves] for halves in _split(len(seeds), rng)]
-    return float(np.mean([spearman(*pair) for pair in pairs]))
-
-
 def ceiling_of(
-    reliability: float | Float[np.ndarray, "..."], times: int
+    reliability: float | Float[np.ndarray, "..."], times: int | float
 ) -> float | Float[np.ndarray, "..."]:
     """The root of the reliability of `times` as many seeds, by Spearman-Brown; NaN below 0.
 
-    Of several columns it is that of their mean reliability: to leave out those below 0 would make
-    it too high.
+    Of several columns give their mean reliability: to leave out those below 0 would keep those that
+    are above it by chance. The root of a mean is an upper bound of the mean of roots.
     """
     some = np.where(np.greater(reliability, 0), reliability, np.nan)
     return np.sqrt(times * some / (1 + (times - 1) * some))
 
 
-def _split(count: int, rng: np.random.Generator) -> Iterator[list[np.ndarray]]:
-    """Two halves of so many seeds, drawn at random, some times."""
-    for _ in range(_SPLITS if count > 2 else 1):
-        yield np.array_split(rng.permutation(count)[: count // 2 * 2], 2)
+def reliability_of(seeds: Float[np.ndarray, "s g"], splits: list[list[np.ndarray]]) -> float:
+    """The rank correlation of halves of the seeds, their means', over these splits."""
+    pairs = [[seeds[half].mean(axis=0) for half in halves] for halves in splits]
+    return float(np.mean([spearman(*pair) for pair in pairs]))
+
+
+def splits_of(count: int, rng: np.random.Generator) -> list[list[np.ndarray]]:
+    """Two halves of so many seeds, drawn at random, some times; an odd one is left out."""
+    times = _SPLITS if count > 2 else 1
+    return [np.array_split(rng.permutation(count)[: count // 2 * 2], 2) for _ in range(times)]
 
 
 def refuse_other_question(predicted, actual) -> None:

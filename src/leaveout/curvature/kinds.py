@@ -7,14 +7,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from leaveout.curvature.tail import TOGETHER, of_example
 from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, weigh
 from leaveout.runtime.options import is_positive
 
 __all__ = ["Bent", "Curvature", "GaussNewton", "Hessian", "LastLayer"]
-
-_TOGETHER = 32  # columns of a dense matrix that are found together
 
 
 class Bent(AbstractExpansion):
@@ -65,26 +64,48 @@ class Bent(AbstractExpansion):
     def hessian(self, v):
         """The matrix of v, without penalty."""
         eye = jnp.eye(self.theta.size, dtype=self.theta.dtype)
-        return jax.lax.map(lambda column: self.hvp(v, column), eye, batch_size=_TOGETHER)
+        return jax.lax.map(lambda column: self.hvp(v, column), eye, batch_size=TOGETHER)
 
-    def roots(self) -> Float[Array, "m p"]:
-        """R with R'R = sum_i s_i J_i' Q_i J_i: K rows an example."""
+    def roots(self) -> tuple[Float[Array, "m p"], Int[Array, "m"]]:
+        """R with R'R = sum_i s_i J_i' Q_i J_i, and the example of each row: K rows an example."""
         objective, theta = self.objective, self.theta
 
         def one(example):
             x, y, s = example
-
-            def score(theta):
-                return objective.scores(theta, x[None])[0].reshape(-1)
-
-            values, slopes = score(theta), jax.jacrev(score)(theta)
-            bend = jax.hessian(lambda scores: objective.point_loss(scores, y))(values)
+            slopes, _, bend = of_example(objective, theta, theta.size, x, y)
             size, way = jnp.linalg.eigh(bend)
             return jnp.sqrt(jnp.maximum(s * size, 0.0))[:, None] * (way.T @ slopes)
 
         examples = (*objective.examples[:2], self.weights)
-        rows = jax.lax.map(one, examples, batch_size=_TOGETHER)
-        return self.moves[None] * rows.reshape(-1, theta.size)
+        rows = jax.lax.map(one, examples, batch_size=TOGETHER)
+        owner = jnp.repeat(jnp.arange(len(rows)), rows.shape[1])
+        return self.moves[None] * rows.reshape(-1, theta.size), owner
+
+    def largest_roots(self, count: int) -> tuple[Float[Array, "count p"], Int[Array, "count"]]:
+        """The rows of `roots` that bend the loss most by the scores: a pass back each.
+
+        Of classes that a network tells apart few rows hold nearly all of the curvature: where the
+        chance of the right class is near 1 the loss is flat.
+        """
+        objective, theta = self.objective, self.theta
+        x, y = objective.examples[:2]
+
+        def bend(score, y):
+            found = jax.hessian(lambda s: objective.point_loss(s.reshape(score.shape), y))
+            return found(score.reshape(-1))
+
+        size, way = jnp.linalg.eigh(jax.vmap(bend)(objective.scores(theta), y))
+        size = jnp.maximum(weigh(self.weights, size), 0.0)
+        largest, at = jax.lax.top_k(size.reshape(-1), count)
+        example, column = jnp.divmod(at, size.shape[1])
+
+        def row(one):
+            i, direction, root = one
+            seen, back = jax.vjp(lambda t: objective.scores(t, x[i][None])[0].reshape(-1), theta)
+            return back((root * direction).astype(seen.dtype))[0]
+
+        parts = (example, way[example, :, column], jnp.sqrt(largest))
+        return self.moves[None] * jax.lax.map(row, parts, batch_size=TOGETHER), example
 
     def dot(self, vector):
         """(n) grad loss_i . vector."""
@@ -142,7 +163,7 @@ class Curvature(abc.ABC):
         """The expansion of an objective around theta, with this damping."""
 
     def moving(self, objective: AbstractScores) -> int:
-        """How many of the parameters, the last ones, may move."""
+        """How many of the parameters, the last ones, may move; fewer than all by Gauss-Newton."""
         return objective.p
 
 

@@ -6,9 +6,9 @@ from jaxtyping import Array, Float
 
 from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, weigh
 
-__all__ = ["Tail", "tail_at"]
+__all__ = ["TOGETHER", "Tail", "of_example", "tail_at"]
 
-_TOGETHER = 32  # examples that are differentiated together
+TOGETHER = 32  # examples, or columns of a matrix, that are differentiated together
 
 
 class Tail(AbstractExpansion):
@@ -57,19 +57,23 @@ def tail_at(
     objective: AbstractScores, theta: Float[Array, "p"], penalty: Float[Array, "p"], count: int
 ) -> Tail:
     """The last `count` parameters of theta: a pass back an output, n K count numbers."""
-    head, last = jnp.split(theta, [theta.size - count])
 
     def one(example):
-        x, y = example
+        return of_example(objective, theta, count, *example)
 
-        def score(last):
-            return objective.scores(jnp.concatenate([head, last]), x[None])[0].reshape(-1)
-
-        def loss(scores):
-            return objective.point_loss(scores, y)
-
-        scores = score(last)
-        return jax.jacrev(score)(last), jax.grad(loss)(scores), jax.hessian(loss)(scores)
-
-    parts = jax.lax.map(one, objective.examples[:2], batch_size=_TOGETHER)
+    parts = jax.lax.map(one, objective.examples[:2], batch_size=TOGETHER)
     return Tail(objective.weights, penalty[-count:], *parts)
+
+
+def of_example(objective: AbstractScores, theta: Float[Array, "p"], count: int, x, y):
+    """Derivatives of scores in the last parameters (K count), of the loss in scores (K), (K K)."""
+    head, last = jnp.split(theta, [theta.size - count])
+
+    def score(last):
+        return objective.scores(jnp.concatenate([head, last]), x[None])[0].reshape(-1)
+
+    def loss(scores):
+        return objective.point_loss(scores, y)
+
+    scores = score(last)
+    return jax.jacrev(score)(last), jax.grad(loss)(scores), jax.hessian(loss)(scores)

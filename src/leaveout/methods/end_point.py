@@ -59,22 +59,25 @@ __all__ = [
 ]
 
 _LANES = 16  # groups that are solved together
+_LARGEST = 1024  # rows of a factor that stands for more of them, to precondition
 _STEPS = 15  # of conjugate gradients that a factor of a group's own saves
-_SOLVE = CG(rtol=1e-6)
+_RTOL, _RTOL32 = 1e-6, 1e-4  # of solves, and of those in float32, where products round to 1e-5
 
 
 class _Formed(NamedTuple):
-    """A matrix that is kept, and what it is of.
+    """An expansion and its matrix that are kept, and what they are of.
 
     Attributes:
         objective: whose losses bend.
         theta: (p) where.
-        matrix: (p p) without damping.
+        expansion: without damping; of the t parameters that move, where it is of those alone.
+        matrix: (t t) likewise.
     """
 
     objective: AbstractScores
     theta: Float[Array, "p"]
-    matrix: Float[Array, "p p"]
+    expansion: AbstractExpansion
+    matrix: Float[Array, "t t"]
 
     def of(self, objective: AbstractScores, theta: Float[Array, "p"]) -> bool:
         """Whether it is of this objective and theta."""
@@ -119,14 +122,15 @@ class End:
         each group's own where that costs less than the steps that it saves.
         """
         objective, factor = self.fit.objective, self.factor
-        apart = newton and isinstance(factor, DualFactor) and factor.gram is not None
-        each = _held(self) + 24 * _rows(objective) ** 2 * apart
+        gram = factor.gram if newton and isinstance(factor, DualFactor) else None
+        seen = 0 if gram is None else len(gram)
+        each = _held(self) + 24 * seen**2
         runs = chunks(np.argsort(groups.size, kind="stable"), each, budget(), _LANES)
 
         def some(rows):
             taken = objective.taken(leaving(self.fit, groups[rows]))
             most = objective.outputs * int(groups.size[rows].max(initial=0))
-            own = apart and _is_short(objective, most + 1)
+            own = seen > 0 and _is_short(objective, seen, most + 1)
             found = _solved(self.expansion, factor, taken, newton, own)
             still = [(0, 0), (objective.p - self.count, 0)]
             return dataclasses.replace(found, value=jnp.pad(found.value, still))
@@ -146,13 +150,17 @@ def _held(end: End) -> int:
     return 8 * (6 * end.count + end.fit.objective.n * end.fit.objective.floats_per_example)
 
 
-def _is_short(objective: AbstractObjective, steps: int = _STEPS) -> bool:
-    """Whether a factor by way of the examples costs less than so many steps, or the usual number.
+def _is_short(objective: AbstractObjective, rows: int, steps: int = _STEPS) -> bool:
+    """Whether a factor by way of so many rows costs less than these steps, or the usual number.
 
     It takes m^3 / 3 operations of a slow kind, a step about five passes through the network.
     """
     step = 10 * objective.n * objective.p
-    return 4 * _rows(objective) ** 3 / 3 <= min(steps, _STEPS) * step
+    return 4 * rows**3 / 3 <= min(steps, _STEPS) * step
+
+
+def _solver(b: Float[Array, "b t"]) -> CG:
+    return CG(rtol=_RTOL if b.dtype == jnp.float64 else _RTOL32)
 
 
 @eqx.filter_jit
@@ -167,12 +175,12 @@ def _solved(
     pulls, weights = jax.lax.map(expansion.gradient, taken), expansion.weights
     block = Block(taken if newton else jnp.zeros_like(taken))
     if not own:
-        return replicate(_SOLVE.reduced(expansion, factor, block)(pulls))
+        return replicate(_solver(pulls).reduced(expansion, factor, block)(pulls))
     assert isinstance(factor, DualFactor)
     left = block.left(weights)
     share = left / jnp.where(weights > 0, weights, 1.0)[None]
     near = factor.kept(jnp.maximum(share, 0.0))
-    found = _SOLVE.solve(apply_reduced(expansion, left), near.solve, pulls, metric=True)
+    found = _solver(pulls).solve(apply_reduced(expansion, left), near.solve, pulls, metric=True)
     kept = share_of(factor, near.solve(turned(factor, found.value)))
     return replicate(dataclasses.replace(found, status=thinned(found.status, kept)))
 
@@ -181,8 +189,9 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
     """A fit, or the end of a training, with a curvature: Gauss-Newton by default.
 
     The factor is formed up to p = 12,000, by p products with all the data. Beyond, it is that of
-    the examples' own matrix, where they have up to 12,000 outputs together; else there is none, and
-    solves are by plain conjugate gradients. Where only the last t parameters move it is of those.
+    the examples' own matrix: of all, where they have up to 12,000 outputs together, else of the
+    1,024 rows that bend the loss most, which precondition. Where only the last t parameters move it
+    is of those. A Hessian and what has no penalty go by plain conjugate gradients.
 
     Raises:
         ValueError: for an objective without scores, or what is no curvature.
@@ -193,21 +202,23 @@ def end_of(fit: Fit, curvature: Curvature | None) -> End:
         raise ValueError(f"expected curvature as lo.curvature.GaussNewton(), got {curvature!r}")
     objective = as_scores(fit.objective, f"the curvature {curvature.name}")
     damping = _damping(fit, curvature)
-    expansion, tail = curvature.at(objective, fit.flat, damping), curvature.moving(objective)
-    if tail < objective.p and _fits(objective, tail):
-        expansion = _tail(objective, fit.flat, expansion.penalty, tail)
-        factor, good = _factor(_matrix(expansion), jnp.zeros((), expansion.penalty.dtype))
-    elif objective.p > DENSE:
+    last = curvature.moving(objective)
+    apart = last < objective.p and _fits(objective, last)
+    if not apart and objective.p > DENSE:
+        expansion = curvature.at(objective, fit.flat, damping)
         return End(fit, expansion, _dual(objective, expansion))
-    else:
-        matrix, total = _undamped(fit, curvature, objective), damping * jnp.sum(objective.weights)
-        factor, good = _factor(matrix, total.astype(matrix.dtype))
+    held = _undamped(fit, curvature, objective, last if apart else None)
+    total = (damping * jnp.sum(objective.weights)).astype(held.matrix.dtype)
+    factor, good = _factor(held.matrix, total)
+    if apart:  # without a factor where it has none: conjugate gradients may do
+        expansion = eqx.tree_at(lambda e: e.penalty, held.expansion, held.expansion.penalty + total)
+        return End(fit, expansion, factor if bool(to_host(good)) else None)
     if not bool(to_host(good)):
         raise SolveError(
             f"the curvature {curvature.name} is not positive definite at this theta: use "
             "lo.curvature.GaussNewton(), a larger damping, or more l2"
         )
-    return End(fit, expansion, factor)
+    return End(fit, curvature.at(objective, fit.flat, damping), factor)
 
 
 def _fits(objective: AbstractScores, tail: int) -> bool:
@@ -222,18 +233,22 @@ def _tail(objective: AbstractScores, theta, penalty, count: int) -> Tail:
 
 
 def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
-    """The factor by way of the examples, where they are few and nothing is without penalty."""
-    count, short = _rows(objective), _is_short(objective)
-    held = 2 * count * (objective.p + count + short * count) * objective.weights.dtype.itemsize
-    few = isinstance(objective, Network) and not expansion.exact and count <= DENSE
-    if not few or held > budget() or not bool(jnp.min(expansion.penalty) > 0):
+    """The factor by way of the examples, all or the largest, where nothing is without penalty."""
+    usual = isinstance(objective, Network) and not expansion.exact
+    if not usual or not bool(jnp.min(expansion.penalty) > 0):
         return None
-    return factorise_rows(_roots(expansion), expansion.penalty, short)
+    size, count = objective.weights.dtype.itemsize, _rows(objective)
+    short = _is_short(objective, count)
+    held = 2 * count * (objective.p + count + short * count) * size
+    if count <= DENSE and held <= budget():
+        return factorise_rows(*_roots(expansion), expansion.penalty, short)
+    most = min(_LARGEST, count, budget() // (4 * objective.p * size))
+    return factorise_rows(*_roots(expansion, most), expansion.penalty, True) if most else None
 
 
 @eqx.filter_jit
-def _roots(expansion: Bent) -> Float[Array, "m p"]:
-    return replicate(expansion.roots())
+def _roots(expansion: Bent, most: int | None = None):
+    return replicate(expansion.roots() if most is None else expansion.largest_roots(most))
 
 
 @contextlib.contextmanager
@@ -249,17 +264,25 @@ def formed_once() -> Iterator[None]:
         _formed.reset(token)
 
 
-def _undamped(fit: Fit, curvature: Curvature, objective: AbstractScores) -> Float[Array, "p p"]:
-    """The matrix of a curvature without its damping, which is added to the diagonal."""
+def _undamped(
+    fit: Fit, curvature: Curvature, objective: AbstractScores, last: int | None
+) -> _Formed:
+    """A curvature without its damping, which is added to the diagonal; of the last parameters."""
     kept, bare = _formed.get(), dataclasses.replace(curvature, damping=0)
+
+    def formed() -> _Formed:
+        expansion = bare.at(objective, fit.flat, 0.0)
+        if last is not None:
+            expansion = _tail(objective, fit.flat, expansion.penalty, last)
+        return _Formed(objective, fit.flat, expansion, _matrix(expansion))
+
     if kept is None or is_traced((fit.flat, objective)):
-        return _matrix(bare.at(objective, fit.flat, 0.0))
+        return formed()
     held = kept.get(bare)
     if held is None or not held.of(objective, fit.flat):
-        kept.clear()  # the matrix of another theta goes before this one comes
-        held = _Formed(objective, fit.flat, _matrix(bare.at(objective, fit.flat, 0.0)))
-        kept[bare] = held
-    return held.matrix
+        kept.clear()  # what is of another theta goes before this one comes
+        held = kept[bare] = formed()
+    return held
 
 
 def refuse_settings(**settings: bool) -> None:
@@ -344,7 +367,7 @@ def _per_point(
 ):
     """Of columns: what points do to them (m n), residuals, steps and statuses."""
     nobody = Block(jnp.zeros((len(gradients), expansion.n), gradients.dtype))
-    found = _SOLVE.reduced(expansion, factor, nobody)(gradients)
+    found = _solver(gradients).reduced(expansion, factor, nobody)(gradients)
     unit = jnp.where(expansion.weights > 0, expansion.weights, 1.0)
     psi = unit[None] * expansion.dots(found.value).T
     return replicate((psi, found.residual, found.steps, found.status))

@@ -101,8 +101,8 @@ class Task(NamedTuple):
         turn = None if self.bricks is None else self.bricks.turns(rows)
         fit, groups = self.problem.fit, self.groups
         whole = all_or_nothing(self.problem, groups)
-        w = whole.stays(groups[rows]) if whole is not None else leaving(fit, groups, rows)
-        return _begin(self.problem, w, start, l2, turn, self.effort)
+        who = whole.stays(groups[rows]) if whole is not None else leaving(fit, groups, rows)
+        return _begin(self.problem, who, start, l2, turn, self.effort)
 
     @property
     def lanes(self) -> int:
@@ -324,13 +324,13 @@ def _floor(fit: Fit):
 
 
 @eqx.filter_jit
-def _begin(problem: Coordinates, w, start, l2, turn, effort: Effort) -> _Lanes:
+def _begin(problem: Coordinates, who, start, l2, turn, effort: Effort) -> _Lanes:
     """Lanes before any evaluation; those that do not start at theta_hat spend one on it.
 
-    W (b n) is what leaves, or who stays as the coordinates lay it out.
+    `who` is w (b n), what leaves, or who stays as the coordinates lay it out.
     """
     fit, within = problem.fit, _turned(problem, turn)
-    v = w if w.dtype == STAYS else problem.lay(fit.objective.stays(w))
+    v = who if who.dtype == STAYS else problem.lay(fit.objective.stays(who))
     origin = jnp.zeros((v.shape[-2], fit.flat.size), fit.flat.dtype)
     if start is None and not fit.is_bare:
         state = lbfgs.initialise(origin, history=effort.history)

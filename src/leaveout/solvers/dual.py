@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 __all__ = ["DualFactor", "KeptFactors", "factorise_rows"]
 
@@ -18,6 +18,7 @@ class DualFactor(eqx.Module):
         scale: (p) D.
         lower: (m m) the Cholesky factor of I + A A'.
         gram: (m m) A A', where factors of what groups leave are to be made of it; else None.
+        owner: (m) whose row each is, of the examples.
 
     Source: Woodbury (1950).
     """
@@ -26,6 +27,7 @@ class DualFactor(eqx.Module):
     scale: Float[Array, "p"]
     lower: Float[Array, "m m"]
     gram: Float[Array, "m m"] | None
+    owner: Int[Array, "m"]
 
     def solve(self, b: Float[Array, "k p"]) -> Float[Array, "k p"]:
         """Rows of H^-1 b: two products with the rows."""
@@ -53,10 +55,10 @@ class DualFactor(eqx.Module):
         """The inverses of R' diag(share) R + diag(penalty): m^3 / 3 operations for each.
 
         Args:
-            share: at least 0, of each example; its m / n rows lie one after the other.
+            share: at least 0, of each example.
         """
         assert self.gram is not None  # asked for when the factor was made
-        root = jnp.sqrt(jnp.repeat(share, len(self.gram) // share.shape[1], axis=1))
+        root = jnp.sqrt(share[:, self.owner])
         lower = jax.lax.map(lambda r: _cholesky(r[:, None] * self.gram * r[None]), root)
         return KeptFactors(self, root, lower)
 
@@ -88,10 +90,13 @@ def _cholesky(gram: Float[Array, "m m"]) -> Float[Array, "m m"]:
 
 @eqx.filter_jit
 def factorise_rows(
-    rows: Float[Array, "m p"], penalty: Float[Array, "p"], keep_gram: bool = False
+    rows: Float[Array, "m p"],
+    owner: Int[Array, "m"],
+    penalty: Float[Array, "p"],
+    keep_gram: bool = False,
 ) -> DualFactor:
-    """The factor of R'R + diag(penalty), every entry of which is above 0."""
+    """The factor of R'R + diag(penalty), all of it above 0; `owner` says whose row each is."""
     scale = 1 / jnp.sqrt(penalty)
     rows = rows * scale[None]
     gram = rows @ rows.T
-    return DualFactor(rows, scale, _cholesky(gram), gram if keep_gram else None)
+    return DualFactor(rows, scale, _cholesky(gram), gram if keep_gram else None, owner)

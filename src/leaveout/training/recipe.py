@@ -214,7 +214,7 @@ class Recipe:
 
     def batches(self, key: Key[Array, ""], n: int) -> Int[Array, "t b"]:
         """The examples of every step."""
-        return _batches(key, n, self.steps, self.batch, self.order)
+        return _batches(key, n, int(self.steps), int(self.batch), self.order)
 
     def damping(self) -> float:
         """A damping of curvatures that follows from the recipe, in units of a mean loss.
@@ -222,7 +222,7 @@ class Recipe:
         One over how far the steps go along a constant gradient of 1: 1 / (rate * steps) for plain
         SGD. Directions that curve less than this have not been followed to their end.
         """
-        way = abs(float(_way(self.optimiser, self.steps)))
+        way = abs(float(_way(self.optimiser, int(self.steps))))
         return 1 / way if way > 0 else 0.0
 
     def but(self, **changes) -> "Recipe":

@@ -27,6 +27,11 @@ _BANDS = np.array([0.0, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5])  # shares of t
 _LEAST = 5  # groups of a band
 
 
+def _colour(name: str) -> str | None:
+    """A method's own, with whatever curvature."""
+    return _COLOURS.get(name.partition(",")[0])
+
+
 def draw(folder: Path, effects: Mapping[str, Effects]) -> None:
     """The figures of a study, into its folder."""
     actual = effects["actual"]
@@ -97,7 +102,7 @@ def by_size(predicted: Mapping[str, Effects], actual: Effects, ax: Axes, *, of_s
                 value = _slope(each, actual, rows, first, of_seeds)
                 points.append((100 * float(np.mean(actual.groups.alpha[rows])), value))
         sizes, slopes = np.array(points).reshape(-1, 2).T
-        ax.plot(sizes, slopes, "o-", color=_COLOURS.get(name), label=name, markersize=4)
+        ax.plot(sizes, slopes, "o-", color=_colour(name), label=name, markersize=4)
     title = "between seeds" if of_seeds else "each seed against itself"
     ax.set(
         xscale="log", xlabel="size of the group, % of the data", ylabel="slope",
@@ -138,7 +143,7 @@ def across(reports: Sequence["Report"], family: str, ax: Axes) -> Axes:
         ax: to draw in.
     """
     names = [score.method for report in reports for score in report.scores]
-    for name in sorted(dict.fromkeys(names), key=[*_COLOURS, *names].index):
+    for name in dict.fromkeys([*_COLOURS, *names]):
         points = [
             (min(report.summary["smoothness"]), score.spearman)
             for report in reports
@@ -149,9 +154,8 @@ def across(reports: Sequence["Report"], family: str, ax: Axes) -> Axes:
         ]
         if points:
             smooth, value = np.array(sorted(points)).T
-            ax.plot(
-                smooth, value, "o", color=_COLOURS.get(name), label=name, markersize=5, alpha=0.8
-            )
+            marker, colour = "s" if "," in name else "o", _colour(name)
+            ax.plot(smooth, value, marker, color=colour, label=name, markersize=5, alpha=0.8)
     ax.axvline(0.9, color="0.6", linestyle=":", linewidth=1)
     ax.axvline(0.5, color="0.6", linestyle=":", linewidth=1)
     ax.set(

@@ -49,8 +49,7 @@ class Setup:
         variant: a word of `VARIANTS`.
         cosine: whether the rate falls to 0 as a cosine does, or stays.
         source: who published it.
-        methods: words of those that are run unasked: the curvature of all parameters where it can
-            be factorised, by parameters or by outputs, else that of the last layer.
+        methods: words of those that are run unasked.
     """
 
     hidden: tuple[int, ...]
@@ -87,14 +86,13 @@ class Setup:
 
 
 _SOURCE, _DENG = "Bae et al. (2024)", "Deng et al. (2024), no dropout"
-_LAST = ("influence_last", "newton_last", "metagradient", "corrected_last")
 _UCI = Setup((128, 128, 128), 0.03, 1e-5, 32, 20, source=_SOURCE)
-_IMAGES = Setup((512, 256, 128), 0.03, 1e-3, 64, 20, source=_SOURCE, methods=_LAST)
+_IMAGES = Setup((512, 256, 128), 0.03, 1e-3, 64, 20, source=_SOURCE)
 _PUBLISHED = {
     "digits": Setup((64,), 0.1, 1e-3, 64, 30, "tanh", cosine=True, source="ours"),
     "concrete": _UCI,
     "parkinsons": dataclasses.replace(_UCI, rate=0.01, decay=3e-5),
-    "mnist_small": Setup((128, 64), 0.01, 0.0, 64, 50, source=_DENG, methods=_LAST),
+    "mnist_small": Setup((128, 64), 0.01, 0.0, 64, 50, source=_DENG),
     "fashion": _IMAGES,
     "fashion_noisy": dataclasses.replace(_IMAGES, rate=0.01, decay=3e-5, epochs=3),
 }
