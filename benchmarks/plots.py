@@ -185,8 +185,10 @@ def _leave_one_out(rows: list[dict]):
         for ax, truth in zip(line, truths, strict=True):
             mine = [row for row in margins if (row["data"], row["truth"]) == (name, truth)]
             _by_trainings(ax, mine)
-            ax.set(title=f"{name}, {truths[truth]}", ylabel="Spearman over 60 points")
-        line[1].legend(fontsize=8, frameon=False, loc="lower right")
+            ax.set(title=truths[truth], ylabel=f"{name}, Spearman over 60 points")
+    figure.legend(
+        *_entries(axes), fontsize=8, frameon=False, loc="outside lower center", ncols=6
+    )  # fmt: skip
     return figure
 
 
