@@ -7,6 +7,5 @@ recipe of a run, and is 0 of a fit.
 """
 
 from leaveout.curvature.kinds import Bent, Curvature, GaussNewton, Hessian, LastLayer
-from leaveout.curvature.tail import Tail, tail_at
 
-__all__ = ["Bent", "Curvature", "GaussNewton", "Hessian", "LastLayer", "Tail", "tail_at"]
+__all__ = ["Bent", "Curvature", "GaussNewton", "Hessian", "LastLayer"]

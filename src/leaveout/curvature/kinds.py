@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from leaveout.curvature.tail import TOGETHER, of_example
+from leaveout.curvature.tail import TOGETHER, of_example, tail_at
 from leaveout.objectives.abstract import AbstractExpansion, AbstractScores, weigh
 from leaveout.runtime.options import is_positive
 
@@ -80,6 +80,10 @@ class Bent(AbstractExpansion):
         rows = jax.lax.map(one, examples, batch_size=TOGETHER)
         owner = jnp.repeat(jnp.arange(len(rows)), rows.shape[1])
         return self.moves[None] * rows.reshape(-1, theta.size), owner
+
+    def tail(self, count: int) -> AbstractExpansion:
+        """The last parameters alone, as by Gauss-Newton: n K count numbers are held."""
+        return tail_at(self.objective, self.theta, self.penalty, count)
 
     def largest_roots(self, count: int) -> tuple[Float[Array, "count p"], Int[Array, "count"]]:
         """The rows of `roots` that bend the loss most by the scores: a pass back each.

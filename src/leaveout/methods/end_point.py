@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from leaveout.curvature import Bent, Curvature, GaussNewton, Tail, tail_at
+from leaveout.curvature import Bent, Curvature, GaussNewton
 from leaveout.fitting.fitted import Change, Fit
 from leaveout.fitting.gates import Need
 from leaveout.fitting.implicit import DENSE
@@ -102,7 +102,7 @@ class End:
     Attributes:
         fit: whose theta it is.
         expansion: of the losses, with that curvature; of the last t parameters, where no others
-            move (`Tail`).
+            move (`Bent.tail`).
         factor: of the curvature and its damping, where t or n allows one.
     """
 
@@ -228,8 +228,8 @@ def _fits(objective: AbstractScores, tail: int) -> bool:
 
 
 @eqx.filter_jit
-def _tail(objective: AbstractScores, theta, penalty, count: int) -> Tail:
-    return replicate(tail_at(objective, theta, penalty, count))
+def _tail(expansion: Bent, count: int) -> AbstractExpansion:
+    return replicate(expansion.tail(count))
 
 
 def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
@@ -271,9 +271,8 @@ def _undamped(
     kept, bare = _formed.get(), dataclasses.replace(curvature, damping=0)
 
     def formed() -> _Formed:
-        expansion = bare.at(objective, fit.flat, 0.0)
-        if last is not None:
-            expansion = _tail(objective, fit.flat, expansion.penalty, last)
+        whole = bare.at(objective, fit.flat, 0.0)
+        expansion = whole if last is None else _tail(whole, last)
         return _Formed(objective, fit.flat, expansion, _matrix(expansion))
 
     if kept is None or is_traced((fit.flat, objective)):
