@@ -175,7 +175,7 @@ def test_a_band_of_many_points_is_that_of_listed_ones(monkeypatch):
     np.testing.assert_allclose(dealt.percentile, listed.percentile, atol=5.0)
 
 
-@pytest.mark.parametrize("patience", [48, 5])
+@pytest.mark.parametrize("patience", mostly_slow([48, 5], 5))
 def test_groups_that_leave_whole_are_retrained_like_those_in_part(patience, monkeypatch):
     """Their lanes hold who stays instead of weights; in a pool, and those that go on alone."""
     monkeypatch.setattr(pool, "_HARD", patience)
