@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 import leaveout as lo
 from leaveout.methods import end_point
+from leaveout.runtime.memory import limited
 from leaveout.solvers import DualFactor, share_of, turned
 from problems import wrong
 from test_training import FULL, KEY, RECIPE, N, X, Y, data, made
@@ -147,6 +148,8 @@ def test_the_largest_rows_precondition_what_has_no_factor(run, apart, monkeypatc
     factor = end_point.end_of(run.at(0), DAMPED).factor
     assert isinstance(factor, DualFactor)
     assert factor.rows.shape == (40, 50)
+    with limited(5_000):  # 40 x 2 x 2 numbers of 8 bytes, four times
+        assert end_point.end_of(run.at(0), DAMPED).factor is None
     found = [lo.effects(run, GROUPS, QUERY, method) for method in methods]
     for each, expected in zip(found, dense, strict=True):
         np.testing.assert_allclose(each.value, expected.value, rtol=1e-5)

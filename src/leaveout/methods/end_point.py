@@ -243,7 +243,9 @@ def _dual(objective: AbstractScores, expansion: Bent) -> DualFactor | None:
     if count <= DENSE and held <= budget():
         return factorise_rows(*_roots(expansion), expansion.penalty, short)
     most = min(_LARGEST, count, budget() // (4 * objective.p * size))
-    return factorise_rows(*_roots(expansion, most), expansion.penalty, True) if most else None
+    if most == 0 or 4 * count * objective.outputs * size > budget():  # of n K^2 it chooses
+        return None
+    return factorise_rows(*_roots(expansion, most), expansion.penalty, True)
 
 
 @eqx.filter_jit
