@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from leaveout.analysis.agreement import spearman
 from leaveout.analysis.compare import paired
 from leaveout.analysis.seeds import (
-    ceiling_of,
+    ceiling_by_halves,
     refuse_other_question,
     reliability_of,
     splits_of,
@@ -98,7 +98,7 @@ def lds(
     if len(a) > 1:
         columns = (a[:, :, j] for j in range(p.shape[1]))
         reliable = [reliability_of(each, splits_of(len(a), rng)) for each in columns]
-        ceiling = ceiling_of(float(np.nanmean(reliable)), len(a) / (len(a) // 2))
+        ceiling = ceiling_by_halves(float(np.nanmean(reliable)), len(a))
     count = int(np.isfinite(each).sum())
     return LDS(float(np.nanmean(each)), low, high, float(ceiling), count)
 

@@ -10,6 +10,7 @@ from leaveout.analysis.agreement import spearman
 __all__ = [
     "SEEDED",
     "Noise",
+    "ceiling_by_halves",
     "ceiling_of",
     "noise_of",
     "refuse_other_question",
@@ -56,7 +57,7 @@ def noise_of(
     for halves in splits:
         (p, q), (one, other) = ([of[half].mean(axis=0) for half in halves] for of in (each, seeds))
         slopes.append(((p @ other + q @ one) / 2, one @ other))
-    ceiling = float(ceiling_of(reliability_of(seeds, splits), len(seeds) / (len(seeds) // 2)))
+    ceiling = ceiling_by_halves(reliability_of(seeds, splits), len(seeds))
     above, below = np.sum(slopes, axis=0)
     share = spearman(each.mean(axis=0), seeds.mean(axis=0)) / ceiling
     return Noise(ceiling, float(share), float(above / below) if below > 0 else np.nan)
@@ -72,6 +73,11 @@ def ceiling_of(
     """
     some = np.where(np.greater(reliability, 0), reliability, np.nan)
     return np.sqrt(times * some / (1 + (times - 1) * some))
+
+
+def ceiling_by_halves(reliability: float, count: int) -> float:
+    """The ceiling of the mean over so many seeds, by the reliability of halves of them."""
+    return float(ceiling_of(reliability, count / (count // 2)))
 
 
 def reliability_of(seeds: Float[np.ndarray, "s g"], splits: list[list[np.ndarray]]) -> float:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
+from leaveout.runtime.compilation import compiled
 from leaveout.runtime.options import check_integer
 
 __all__ = [
@@ -247,7 +247,7 @@ def _refuse_more_than_gradients(optimiser: Optimiser) -> None:
         return
 
 
-@eqx.filter_jit  # else JAX compiles the loop at every call
+@compiled
 def _way(optimiser: Optimiser, steps: int) -> Float[Array, ""]:
     """Where a parameter that begins at 0 ends under a constant gradient of 1."""
     theta = jnp.zeros(1)
@@ -260,7 +260,7 @@ def _way(optimiser: Optimiser, steps: int) -> Float[Array, ""]:
     return jax.lax.scan(step, (theta, optimiser.init(theta)), length=steps)[0][0][0]
 
 
-@eqx.filter_jit
+@compiled
 def _batches(key, n: int, steps: int, batch: int, order: Order) -> Int[Array, "t b"]:
     if batch > n:
         raise ValueError(f"expected a batch of at most n = {n:,} examples, got {batch:,}")
