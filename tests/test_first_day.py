@@ -348,6 +348,23 @@ def test_whole_verbs_inside_jit_are_told_where_they_work(fit):
             "key .*, got 3",
         ),
         (lambda fit: lo.Groups.from_pairs([0, 0, 1], [1, 2, 3], n=N, w=[1, 1]), "3 examples, got"),
+        (lambda fit: lo.reweight(wrong(Y), by=2), "lo.Groups, whose points .*, got ndarray"),
+        (lambda fit: lo.rebalance(wrong(Y), Y), "lo.Groups that leave, got ndarray"),
+        (lambda fit: lo.confidence(fit, wrong(None), OWN), "clusters as lo.Groups, .* NoneType"),
+        (lambda fit: lo.damping_sweep(fit, GROUPS, OWN, wrong(0.1)), "dampings, one .* got float"),
+        (lambda fit: lo.credit(fit, GROUPS, OWN, wrong(None)), "methods, such as .* NoneType"),
+        (lambda fit: lo.credit(fit, GROUPS, OWN, values=wrong(OWN)), "values from lo.value, got"),
+        (lambda fit: lo.Null(wrong("a")), "draws for each group. as an integer .* got 'a'"),
+        (lambda fit: lo.Null(wrong(2.5)), "draws for each group. as an integer .* got 2.5"),
+        (lambda fit: lo.Null(-1), "as an integer of at least 0, got -1"),
+        (lambda fit: lo.Null(9, wrong("Newton")), "a method such as lo.Newton.., .* got str"),
+        (
+            lambda fit: lo.flips(fit, lo.measures.parameter(0), threshold=wrong("0")),
+            "threshold as a number, got str",
+        ),
+        (lambda fit: fit.summary(level=wrong("95")), "level between 0 and 1, .* got '95'"),
+        (lambda fit: lo.Objective(wrong("mse"), X, np.zeros(3)), "a function of one, got str"),
+        (lambda fit: lo.logistic(X, Y, intercept=wrong("no")), "intercept as True or False, got"),
     ],
 )
 def test_arguments_of_another_kind_are_refused(fit, call, sentence):
@@ -392,7 +409,28 @@ def test_scatter_takes_arrays_and_names(effects):
         (lambda e: lo.load(e), "expected the path of a file, got Effects"),
         (lambda e: e.groups.save(None), "expected the path of a file, got NoneType"),
         (lambda e: lo.Credit.save(wrong(e), "a.csv"), "ending in .parquet, got a.csv"),
+        (lambda e: lo.concat(wrong(None)), "`Effects`, one or more, got NoneType"),
+        (lambda e: lo.plot.forest(wrong(e)), "what lo.confidence or lo.credit gave, got Effects"),
+        (lambda e: lo.plot.bands(wrong(e)), "what lo.credit gave, got Effects"),
+        (lambda e: lo.plot.values(wrong(e)), "what lo.value gave, got Effects"),
+        (lambda e: lo.plot.extreme(wrong(e)), "what lo.extreme gave, got Effects"),
+        (lambda e: lo.plot.flips(wrong(e)), "what lo.flips gave, got Effects"),
+        (lambda e: lo.plot.panels(wrong([e]), e, [0]), "effects by name, .* got list"),
+        (lambda e: lo.plot.grid(wrong((e, e, 0))), "a row a list of them, got Effects"),
+        (lambda e: lo.plot.grid(wrong([[e, e]])), "cells as .predicted, .*, got Effects"),
     ],
 )
 def test_what_is_no_effects_column_or_path_is_refused(effects, call, sentence):
     refused(lambda: call(effects), sentence)
+
+
+def test_panels_of_one_column_need_no_list(effects):
+    assert len(lo.plot.panels({"a": effects}, effects, 0).axes) == 1
+    assert len(lo.plot.panels({"a": effects}, effects, "self_loss").axes) == 1
+
+
+def test_the_score_of_linear_datamodels_takes_arrays(effects):
+    predicted, actual = np.random.default_rng(0).normal(size=(2, 12, 3))
+    found = lo.lds(predicted, actual, resamples=5)
+    each = [lo.compare(predicted[:, j], actual[:, j]).spearman[0] for j in range(3)]
+    assert found.value == pytest.approx(np.mean(each), rel=1e-12)

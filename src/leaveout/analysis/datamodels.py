@@ -85,8 +85,8 @@ def lds(
     good = (pair.status == 0).all(axis=1)
     if good.sum() < 3:
         raise ValueError(f"expected at least three groups that converged, got {int(good.sum())}")
-    given = actual.value[None] if actual.seeds is None else actual.seeds
-    p, a = pair.predicted[good], np.asarray(given, float)[:, good]
+    seeds = getattr(actual, "seeds", None)
+    p, a = pair.predicted[good], np.asarray(pair.actual[None] if seeds is None else seeds)[:, good]
     rng = generator(jax.random.key(0) if key is None else key)
     each = _scores(p, a)
     many = []

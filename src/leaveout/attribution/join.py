@@ -10,6 +10,7 @@ import numpy as np
 from leaveout.attribution.container import Effects
 from leaveout.attribution.stream import first_failure
 from leaveout.groups import Groups
+from leaveout.runtime.options import check_is
 from leaveout.runtime.solution import Certificate
 
 __all__ = ["concat"]
@@ -47,6 +48,7 @@ def concat(parts: Iterable[Effects]) -> Effects:
         >>> len(lo.concat([both[:1], both[1:]]).groups)
         4
     """
+    check_is(parts, Iterable, "`Effects`, one or more")
     found = list(parts)
     if not found or not all(isinstance(part, Effects) for part in found):
         kinds = sorted({type(part).__name__ for part in found}) or ["none"]

@@ -11,6 +11,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Corrected, Influence, Newton, formed_once
+from leaveout.runtime.options import check_is
 from leaveout.runtime.sharding import entry_point
 from leaveout.training.run import Run
 
@@ -58,6 +59,7 @@ def damping_sweep(
         raise ValueError(
             f"expected method as lo.Influence(), lo.Newton() or lo.Corrected(), got {method!r}"
         )
+    check_is(dampings, Iterable, "dampings, one or more, for example [1e-3, 1e-2]")
     curvature = GaussNewton() if method.curvature is None else method.curvature
     asked = {
         damping: dataclasses.replace(

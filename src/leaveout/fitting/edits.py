@@ -25,6 +25,7 @@ from leaveout.objectives.linear import as_linear
 from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.columns import Column, levels_of, numbered
 from leaveout.runtime.deprecated import renamed
+from leaveout.runtime.options import check_is
 from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.tables import check_rows, common_rows, is_table
 from leaveout.runtime.text import warn
@@ -52,6 +53,7 @@ def reweight(groups: Groups, by) -> Groups:
         >>> lo.reweight(groups, by=2).partial.tolist()[:3]
         [-1.0, -1.0, -1.0]
     """
+    check_is(groups, Groups, "lo.Groups, whose points are reweighted")
     factor = np.asarray(by_group(by, groups, "the factor"), float)
     if factor.shape not in ((), (len(groups),)) or not (factor >= 0).all():
         raise ValueError(
@@ -98,6 +100,7 @@ def rebalance(groups: Groups, y, *, weights=None) -> Groups:
         >>> balanced.size.tolist()
         [24, 24, 24, 24]
     """
+    check_is(groups, Groups, "lo.Groups that leave")
     labels = targets(y)
     if labels.there.shape != (groups.n,):
         shape = labels.there.shape

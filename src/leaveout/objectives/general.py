@@ -78,6 +78,9 @@ class Objective(AbstractObjective):
     fingerprint: Fingerprint | None = None
 
     def __init__(self, loss, data, theta, l2=1.0, *, weights=None, penalised=None):
+        if not callable(loss):
+            kind = type(loss).__name__
+            raise ValueError(f"expected loss(theta, example), a function of one, got {kind}")
         parameters, self.frozen = eqx.partition(theta, is_parameter)
         parameters = jax.tree.map(lambda leaf: jnp.asarray(leaf, float_type()), parameters)
         self.start, self.unravel = ravel_pytree(parameters)

@@ -19,6 +19,7 @@ from leaveout.objectives.layout import Layout, Linear
 from leaveout.objectives.linear import LinearObjective
 from leaveout.objectives.losses import Loss
 from leaveout.objectives.sparse import widened
+from leaveout.runtime.options import check_is
 from leaveout.runtime.sharding import in_jax
 from leaveout.runtime.tables import Named, by_name, common_rows, names_of
 
@@ -85,6 +86,7 @@ def glm(
         >>> lo.fit(lo.glm(pseudo_huber, x, y, l2=0.5)).theta.weight.shape
         (3,)
     """
+    check_is(intercept, bool | np.bool | int, "intercept as True or False")
     loss = loss if isinstance(loss, Loss) else Loss(loss)
     given, names = {"x": x, "y": y, "weights": weights, "offset": offset}, names_of(x)
     x, y, classes, outputs = check_data(loss, x, y, outputs)

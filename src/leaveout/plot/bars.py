@@ -4,6 +4,7 @@ import numpy as np
 
 from leaveout.analysis.values import Values
 from leaveout.plot.style import LINES, Axes, Paths, need_matplotlib, write
+from leaveout.runtime.options import check_is
 
 __all__ = ["values"]
 
@@ -46,6 +47,7 @@ def values(
     need_matplotlib()
     from matplotlib.figure import Figure
 
+    check_is(found, Values, "what lo.value gave")
     j = found.at(column)
     large = np.sort(np.argsort(-np.abs(found.value[:, j]), kind="stable")[:most])
     rows = large[np.argsort(found.value[large, j], kind="stable")]

@@ -1,6 +1,6 @@
 """Predicted against actual effects, in the manner of the paper."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from leaveout.plot.style import (
     wrapped,
     write,
 )
+from leaveout.runtime.options import check_is
 from leaveout.runtime.solution import flagged_in_words
 
 __all__ = ["grid", "panels", "scatter"]
@@ -154,9 +155,9 @@ def _say_hidden(ax: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, flo
 
 
 def panels(
-    predictions: dict[str, Effects],
+    predictions: Mapping[str, Effects],
     actual: Effects,
-    columns: Iterable[int | str],
+    columns: Iterable[int | str] | int | str,
     *,
     path: Paths = None,
 ):
@@ -167,7 +168,7 @@ def panels(
     Args:
         predictions: method name to `Effects`.
         actual: `Effects` of the same groups.
-        columns: positions or names of the columns to show.
+        columns: positions or names of the columns to show, one or several.
         path: where to write it, PNG, PDF or SVG by suffix; default nowhere.
 
     Returns:
@@ -177,7 +178,9 @@ def panels(
         >>> actual = lo.effects(fit, groups, measure, lo.Retrain())
         >>> figure = lo.plot.panels({"Newton": lo.effects(fit, groups, measure)}, actual, [0])
     """
-    cells = [[(each, actual, column) for each in predictions.values()] for column in columns]
+    check_is(predictions, Mapping, "effects by name, such as {'Newton': effects}")
+    asked = [columns] if isinstance(columns, int | str) else columns
+    cells = [[(each, actual, column) for each in predictions.values()] for column in asked]
     return grid(cells, titles=list(predictions), wide=True, path=path)
 
 
@@ -212,6 +215,10 @@ def grid(
     need_matplotlib()
     from matplotlib.figure import Figure
 
+    for row in cells:
+        check_is(row, list | tuple, "rows of cells, a row a list of them")
+        for cell in row:
+            check_is(cell, tuple | None, "cells as (predicted, actual, column), or None")
     down, across = len(cells), max(map(len, cells))
     figure = Figure(figsize=(3.3 * across + 0.4, 3.2 * down + 0.8), layout="constrained", dpi=110)
     axes = figure.subplots(down, across, squeeze=False)

@@ -21,6 +21,7 @@ from leaveout.plot.style import (
     plain,
     write,
 )
+from leaveout.runtime.options import check_is
 
 __all__ = ["forest"]
 
@@ -111,6 +112,7 @@ def forest(
         4
     """
     need_matplotlib()
+    check_is(found, Confidence | Credit, "what lo.confidence or lo.credit gave")
     whole = isinstance(found, Confidence)
     credit = found.credits[0] if whole else found
     j = credit.at(column)

@@ -22,6 +22,7 @@ from leaveout.plot.style import (
     plain,
     write,
 )
+from leaveout.runtime.options import check_is
 
 __all__ = ["against", "bands", "heat"]
 
@@ -257,6 +258,7 @@ def bands(
         >>> figure = lo.plot.bands(lo.credit(fit, groups, measure, null=20))
     """
     need_matplotlib()
+    check_is(credit, Credit, "what lo.credit gave")
     null, column = credit.null, credit.at(column)
     best = credit.best
     known = best.column_status[:, column] == 0

@@ -17,6 +17,7 @@ from leaveout.plot.style import (
     need_matplotlib,
     write,
 )
+from leaveout.runtime.options import check_is
 from leaveout.runtime.solution import Status
 
 __all__ = ["extreme", "flips"]
@@ -62,6 +63,7 @@ def extreme(
         >>> len(figure.axes[0].get_yticklabels())  # a row a set
         3
     """
+    check_is(found, Extreme, "what lo.extreme gave")
     good = found.status == Status.converged
     known = np.flatnonzero(good & (found.value != 0))
     if not known.size:
@@ -120,6 +122,7 @@ def flips(
         >>> len(figure.axes[0].get_yticklabels())  # a row a column
         2
     """
+    check_is(found, Flips, "what lo.flips gave")
     counts = {"influence says": found.influence_says, "found": found.size}
     if found.at_least is not None:
         counts["no fewer do it"] = found.at_least

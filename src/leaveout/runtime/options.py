@@ -2,12 +2,37 @@
 
 import math
 from numbers import Integral, Real
+from types import UnionType
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["check_integer", "check_key", "check_positive", "generator", "is_positive", "seed_of"]
+__all__ = [
+    "check_inside",
+    "check_integer",
+    "check_is",
+    "check_key",
+    "check_positive",
+    "generator",
+    "is_positive",
+    "seed_of",
+]
+
+
+def check_is(value, kinds: type | UnionType, what: str) -> None:
+    """Refuse what is nothing of these kinds.
+
+    Args:
+        value: to be looked at.
+        kinds: what it may be.
+        what: is expected, in words.
+
+    Raises:
+        ValueError: with what it is.
+    """
+    if not isinstance(value, kinds):
+        raise ValueError(f"expected {what}, got {type(value).__name__}")
 
 
 def check_integer(value, name: str, least: int = 1) -> None:
@@ -34,6 +59,21 @@ def check_positive(value, name: str, of: str = "") -> None:
     """
     if not is_positive(value):
         raise ValueError(f"expected {name} as a positive number{of}, got {value!r}")
+
+
+def check_inside(value, name: str, such: str) -> None:
+    """Refuse what is no number between 0 and 1, both excluded.
+
+    Args:
+        value: to be looked at.
+        name: of the setting.
+        such: an example of what is expected.
+
+    Raises:
+        ValueError: with what it is.
+    """
+    if not (is_positive(value) and value < 1):
+        raise ValueError(f"expected a {name} between 0 and 1, such as {such}, got {value!r}")
 
 
 def check_key(key) -> None:
