@@ -172,6 +172,50 @@ def test_theta_gives_the_scores_of_a_table_and_goes_with_theta_of_no_table():
     np.testing.assert_allclose(both(PLAIN), 2 * plain(PLAIN), rtol=1e-9)
 
 
+@pytest.mark.parametrize("order", [[1, 0, 2, 3], [3, 2, 1, 0]])
+def test_numbers_that_are_the_names_are_names(order):
+    """A pandas index that counts from 0 says positions only where the names are others."""
+    given = {0: 100.0, 1: 0.5, 2: 0.0, 3: 7.0}
+    objective = lo.logistic(pd.DataFrame(PLAIN[:, order], columns=order), Y, l2=pd.Series(given))
+    by_dictionary = lo.logistic(pd.DataFrame(PLAIN[:, order], columns=order), Y, l2=given)
+    right = [*(given[name] for name in order), 0.0]  # the intercept's
+    np.testing.assert_array_equal(objective.l2 * np.asarray(objective.penalised), right)
+    np.testing.assert_array_equal(by_dictionary.l2 * np.asarray(by_dictionary.penalised), right)
+    groups = lo.Groups.from_indices([[0], [1], [2], [3]], n=N, names=order)
+    found = lo.groups.by_group(pd.Series([10.0, 11.0, 12.0, 13.0]), groups, "l2")
+    np.testing.assert_array_equal(found, 10.0 + np.array(order))
+    named = lo.Groups.from_indices([[0], [1], [2], [3]], n=N, names=list("abcd"))
+    found = lo.groups.by_group(pd.Series([10.0, 11.0, 12.0, 13.0]), named, "l2")
+    np.testing.assert_array_equal(found, [10.0, 11.0, 12.0, 13.0])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda one: one,
+        pd.Series,
+        lambda one: pd.DataFrame([one]),
+        lambda one: pl.DataFrame([one]),
+    ],
+    ids=["dictionary", "series", "pandas", "polars"],
+)
+def test_linear_functionals_go_by_the_names_of_coefficients(make):
+    asked = {"intercept": 1.0, "times": 2.0, "age": -3.0}  # others are 0
+    measure = lo.measures.linear(make(asked)).bind(FIT.objective)
+    names = [*FRAME.columns, "intercept"]
+    right = sum(asked.get(name, 0.0) * value for name, value in zip(names, FIT.flat, strict=True))
+    found = measure.values(FIT.objective, FIT.flat, None)
+    np.testing.assert_allclose(found, [right], rtol=1e-12)
+    with pytest.raises(ValueError, match="no column of x is called 'wage'"):
+        lo.measures.linear(make({"wage": 1.0})).bind(FIT.objective)
+
+
+def test_names_of_several_scores_are_no_vectors():
+    three = lo.softmax(FRAME, np.arange(N) % 3, l2=1.0)
+    with pytest.raises(ValueError, match="'age' names several entries of theta"):
+        lo.measures.linear({"age": 1.0}).bind(three)
+
+
 # ---- rows that do not match ----------------------------------------------------------------------
 
 INDEX = pd.Index([f"patient {i}" for i in RNG.permutation(N)])
@@ -240,6 +284,15 @@ ROWS: dict[str, Any] = {
     "other targets": lambda s: lo.relabel(INDEXED, GROUPS, s(1 - Y)),
     "strata": lambda s: lo.credit(
         INDEXED, GROUPS, lo.measures.parameter(0), null=lo.Null(3, within=s(Y))
+    ),
+    "strata of a search": lambda s: lo.discover(
+        INDEXED,
+        {"site": SITE},
+        lo.measures.parameter(0),
+        depth=1,
+        support=(0.01, 0.9),
+        show=1,
+        null=lo.Null(3, within=s(Y)),
     ),
     "strata of lookalikes": lambda s: lo.groups.lookalikes(
         jax.random.key(0), INDEXED.objective, like=lo.Groups.from_labels(series(SITE)), within=s(Y)

@@ -114,9 +114,8 @@ def discover(
         rows = _distinct(search, first, _SPARE * show, overlap)
         note = _described(lattice, scored, min(beam, len(first)), len(rows))
         found = _shown(search, rows, show, certify, note)
-        family = dealt_extremes(
-            lattice, psi[:, 0], sign, null, classes_of(fit.objective, lattice.n)[1]
-        )
+        strata = null.strata(classes_of(fit.objective, lattice.n)[1], fit.objective.fingerprint)
+        family = dealt_extremes(lattice, psi[:, 0], sign, null, strata)
         if family is None:
             return found
         own = np.asarray(found.effects["influence"].value)
@@ -263,10 +262,14 @@ def _shared(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _shown(search: _Search, rows: np.ndarray, show: int, certify: bool, note: str) -> Credit:
-    """Of the groups retrained those of largest effect, in order, as a table without a null."""
+    """Of the groups retrained those of largest effect, in order, as a table without a null.
+
+    Those whose effect is flagged come last.
+    """
     groups = search.groups(rows)
     actual = search.effects(groups, Retrain())
-    best = np.argsort(-search.sign * actual.value[:, 0], kind="stable")[:show]
+    known = np.where(actual.status == 0, search.sign * actual.value[:, 0], -np.inf)
+    best = np.argsort(-known, kind="stable")[:show]
     groups = groups[best]
     actual = search.effects(groups, Retrain(), certify) if certify else actual[best]
     actual = dataclasses.replace(actual, notes=(*actual.notes, note))
@@ -278,7 +281,7 @@ def _shown(search: _Search, rows: np.ndarray, show: int, certify: bool, note: st
 
 
 def dealt_extremes(
-    lattice: Lattice, psi: np.ndarray, sign: int, null: Null, classes: np.ndarray | None
+    lattice: Lattice, psi: np.ndarray, sign: int, null: Null, strata: np.ndarray | None
 ) -> np.ndarray | None:
     """(draws) the most extreme sum over all conjunctions when chance deals influence out.
 
@@ -286,12 +289,11 @@ def dealt_extremes(
         lattice: the conjunctions.
         psi: (n) what each example does.
         sign: +1 for the largest sum, -1 for the smallest.
-        null: how often, within which strata, from which key; None for no draws.
-        classes: (n) the class of each example, or None.
+        null: how often, from which key; None for no draws.
+        strata: (n) within which influence is dealt, or None for one of all.
     """
     if null.draws == 0:
         return None
-    strata = null.strata(classes)
     code = np.zeros(lattice.n, int) if strata is None else strata
     if code.shape != (lattice.n,):
         raise ValueError(f"expected one stratum for each of {lattice.n:,} points, got {code.shape}")

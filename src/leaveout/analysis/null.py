@@ -19,8 +19,9 @@ from leaveout.methods import Influence, Method, PerPoint
 from leaveout.runtime.columns import numbered
 from leaveout.runtime.deprecated import option
 from leaveout.runtime.memory import budget
+from leaveout.runtime.options import check_integer, check_is
 from leaveout.runtime.sharding import to_host
-from leaveout.runtime.tables import check_rows, common_rows
+from leaveout.runtime.tables import Fingerprint, check_rows, common_rows
 
 __all__ = ["Null", "Standing", "Within", "standing"]
 
@@ -51,6 +52,9 @@ class Null:
             site and class.
         key: of the draws; default one fixed key, so that the same call gives the same table.
 
+    Raises:
+        ValueError: for draws that are no count, or what is no method.
+
     Example:
         >>> chance = lo.Null(50, lo.Newton(), within=lo.Within.size)
         >>> found = lo.credit(fit, groups, measure, null=chance)
@@ -63,9 +67,23 @@ class Null:
     within: Within | Iterable[object] = Within.classes
     key: Array | None = None
 
-    def strata(self, classes: np.ndarray | None) -> np.ndarray | None:
-        """(n) the stratum of each point, None for one of all."""
+    def __post_init__(self):
+        check_integer(self.draws, "null (draws for each group)", least=0)
+        if self.method is not None:
+            check_is(self.method, Method, "a method such as lo.Newton(), or None")
+
+    def strata(self, classes: np.ndarray | None, rows: Fingerprint | None) -> np.ndarray | None:
+        """(n) the stratum of each point, None for one of all.
+
+        Args:
+            classes: (n) the class of each point, or None.
+            rows: the pandas index of the data, or None.
+
+        Raises:
+            ValueError: for strata of another index, or a word that is none of `Within`.
+        """
         within = self.within
+        check_rows(common_rows(within=within), rows, "within", "the data")
         if isinstance(within, str):
             within = option(Within, within, "within")
         if isinstance(within, Within):
@@ -144,9 +162,8 @@ def standing(
         classes: (n) the class of each point, or None.
     """
     key = jax.random.key(0) if null.key is None else null.key
-    check_rows(common_rows(within=null.within), fit.objective.fingerprint, "within", "the data")
     make = _by_influence if null.method is None else _by_method
-    sample = make(fit, groups, measures, null, null.strata(classes), key)
+    sample = make(fit, groups, measures, null, null.strata(classes, fit.objective.fingerprint), key)
     parts = []
     for rows in _parts(len(groups), sample.bytes_each):
         own = sample.own[rows], sample.status[rows] == 0

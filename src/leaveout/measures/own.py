@@ -1,7 +1,7 @@
 """Measures of the group itself, and of theta itself."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import ClassVar
 
 import equinox as eqx
@@ -18,7 +18,7 @@ from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.objectives.rounding import score_error, units_of
 from leaveout.runtime.options import check_positive
 from leaveout.runtime.sharding import is_traced
-from leaveout.runtime.tables import is_sparse
+from leaveout.runtime.tables import is_sparse, named_values
 from leaveout.runtime.text import did_you_mean
 
 __all__ = ["linear", "odds_ratio", "parameter", "self_loss"]
@@ -133,7 +133,7 @@ class _Parameter(Measure):
 
 
 def _coefficients(
-    objective: LinearObjective, feature: str
+    objective: LinearObjective, feature: Hashable
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Where theta holds the coefficient of a feature, one a score, and what each is called."""
     layout, columns = objective.known_layout, _columns(objective, feature)
@@ -142,7 +142,7 @@ def _coefficients(
     return tuple(at.tolist()), tuple(objective.titles[i] for i in at)
 
 
-def _columns(objective: LinearObjective, feature: str) -> list[int]:
+def _columns(objective: LinearObjective, feature: Hashable) -> list[int]:
     """Columns of the design that a name stands for.
 
     Of a category that `lo.table` coded, all of its columns, "site=va" for "site".
@@ -300,11 +300,33 @@ def odds_ratio(feature: str | Iterable[str], *, per: float | int = 1, name: str 
 
 
 class _Linear(Measure):
-    """Products of given vectors with the flat theta."""
+    """Products of given vectors with the flat theta.
+
+    Attributes:
+        vectors: (m p), or (m k) by named coefficients until they are bound.
+        name: for tables and axes.
+        features: (k) names of the columns of x whose coefficients are meant, or None.
+    """
 
     vectors: Float[Array, "m p"]
     name: str = eqx.field(static=True)
+    features: tuple[Hashable, ...] | None = eqx.field(static=True, default=None)
     needs_w: bool = eqx.field(static=True, default=False)
+
+    def bind(self, objective):
+        if self.features is None:
+            return self
+        objective = as_linear(objective, "a coefficient's name")
+        found = [_coefficients(objective, feature)[0] for feature in self.features]
+        many = next((f for f, at in zip(self.features, found, strict=True) if len(at) > 1), None)
+        if many is not None:
+            raise ValueError(
+                f"{many!r} names several entries of theta, and the vectors have one number for it; "
+                "give vectors of all p entries as an array"
+            )
+        at = np.concatenate([np.asarray(each) for each in found])
+        whole = jnp.zeros((len(self.vectors), objective.known_size), self.vectors.dtype)
+        return dataclasses.replace(self, vectors=whole.at[:, at].set(self.vectors), features=None)
 
     def affine(self, objective):
         return True
@@ -336,25 +358,27 @@ def linear(vectors, *, name: str = "linear") -> Measure:
     """Linear functionals: products of vectors (m p) with the flat theta, m columns.
 
     Args:
-        vectors: (m p), or (p) for one.
+        vectors: (m p), or (p) for one; or by names of columns of x and "intercept", the others
+            being 0: a dictionary or a pandas Series for one, a table of m rows for m.
         name: for tables and axes.
 
     Returns:
         a measure of m columns.
 
     Raises:
-        ValueError: for what is no matrix of finite numbers; for another p, once the objective is
-            known.
+        ValueError: for what is no matrix of finite numbers; once the objective is known, for
+            another p, an unknown name, or names where there are several scores.
 
     Example:
         >>> contrast = lo.measures.linear([1.0, -1.0, 0.0, 0.0], name="difference of slopes")
         >>> lo.effects(fit, groups, contrast, lo.Newton()).columns
         ('difference of slopes[0]',)
     """
+    features, vectors = named_values(vectors)
     vectors = jnp.atleast_2d(vectors if is_traced(vectors) else jnp.asarray(_numbers(vectors)))
     if vectors.ndim != 2 or vectors.size == 0:
         raise ValueError(f"expected vectors of shape (m, p) or (p,), got {vectors.shape}")
-    return _Linear(vectors=vectors.astype(float), name=name)
+    return _Linear(vectors=vectors.astype(float), name=name, features=features)
 
 
 def _numbers(vectors) -> np.ndarray:

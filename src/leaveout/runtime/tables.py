@@ -288,7 +288,8 @@ def by_name(
 ) -> Any:
     """Values that go by names, of a pandas Series or a dictionary, in the order of `names`.
 
-    Anything else as it is; and by position a Series that counts from 0, or where nobody has names.
+    Anything else as it is; and by position a Series where nobody has names, or that counts from 0
+    where these numbers are not the names.
 
     Args:
         given: a Series, a dictionary of names to values, or what has no names.
@@ -307,7 +308,8 @@ def by_name(
 
         if not nw.dependencies.is_pandas_series(given):
             return given
-        if names is None or given.index.equals(nw.dependencies.get_pandas().RangeIndex(len(given))):
+        counted = given.index.equals(nw.dependencies.get_pandas().RangeIndex(len(given)))
+        if names is None or (counted and {read(label) for label in given.index} != set(names)):
             return given.to_numpy()
     place = {read(label): value for label, value in given.items()}
     known = list(names or ())
@@ -321,6 +323,25 @@ def by_name(
             f"expected one value of {what} for each name: {found}; give an array to go by position"
         )
     return np.asarray([place[name] for name in known])
+
+
+def named_values(given) -> tuple[tuple[Hashable, ...] | None, Any]:
+    """Names and values of a dictionary, a pandas Series, or a table; of an array None and itself.
+
+    Names that only count, 0, 1, 2, as pandas gives where nobody did, are none.
+    """
+    if given is None or isinstance(given, np.ndarray | jax.Array | list | tuple):
+        return None, given  # for which nothing is loaded
+    if isinstance(given, Mapping):
+        return tuple(given), np.asarray(list(given.values()))
+    import narwhals.stable.v2 as nw
+
+    if nw.dependencies.is_pandas_series(given):
+        names, values = tuple(given.index), given.to_numpy()
+    else:
+        names = names_of(given)
+        values = given if names is None else matrix(given, "vectors")
+    return (None if names == tuple(range(len(names or ()))) else names), values
 
 
 # ---- rows ----------------------------------------------------------------------------------------
