@@ -154,6 +154,16 @@ def test_a_standard_error_of_limits_is_told_of_and_drop_leaves_them_out(case):
     np.testing.assert_array_equal(lo.jackknife(slope, drop=True), lo.jackknife(rest, partial=True))
 
 
+@pytest.mark.filterwarnings("ignore:7 clusters")
+def test_estimates_without_a_cluster_say_which_are_flagged(case):
+    fit, groups, *_ = case
+    bias = lo.measures.parameter([-1])  # of the class that only 'only' holds
+    found = lo.confidence(fit, groups, bias, drop=True, pairs=False)
+    status = found.without_pandas().set_index("group")["status"]
+    assert status.pop("only") == "no_minimum"
+    assert set(status) == {"converged"}
+
+
 def test_credit_marks_what_is_flagged_in_its_table_and_its_frame(case):
     fit, groups, measures, *_ = case
     found = lo.credit(fit, groups, measures, lo.Newton(), actual=True, null=0)

@@ -1,5 +1,6 @@
 """What a fit says of itself: standard errors beside statsmodels, predictions, files, names."""
 
+import dataclasses
 import datetime
 from typing import Any
 
@@ -182,6 +183,14 @@ def test_a_summary_says_what_it_is(fits):
     table = fits["squares"].summary().to_pandas()
     assert table["name"].tolist() == ["age", "dose", "intercept"]
     assert "t with 147 degrees" in repr(fits["squares"].summary())
+
+
+@pytest.mark.parametrize("name", ["logistic", "squares"])
+def test_the_summary_of_another_objective_than_was_fitted_is_refused(fits, name):
+    fit = fits[name]
+    other = dataclasses.replace(fit, objective=fit.objective.with_l2(50.0))
+    with pytest.raises(ValueError, match="the objective of this fit is not the one"):
+        other.summary(robust=True)
 
 
 def test_what_has_no_errors_is_refused(fits):

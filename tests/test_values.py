@@ -471,6 +471,12 @@ def test_credit_shows_minus_the_values_beside_the_effects(small):
     assert "minus Shapley" in table.table()
     with pytest.raises(ValueError, match="other groups"):
         lo.credit(fit, players[[0, 1]], measure, null=0, values=found)
+    half = players.with_w(np.full(len(players.indices), 0.5))
+    with pytest.raises(ValueError, match="other groups"):
+        lo.credit(fit, half, measure, null=0, values=found)
+    other = lo.fit(fit.objective.with_l2(2 * float(fit.objective.l2)))
+    with pytest.raises(ValueError, match="of another model"):
+        lo.credit(other, players, measure, null=0, values=found)
 
 
 def test_a_study_of_values_writes_its_folder_and_reads_it_again(tmp_path, monkeypatch):

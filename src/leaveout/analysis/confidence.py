@@ -22,6 +22,8 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures, as_measures
 from leaveout.methods import Influence, Method, Retrain
 from leaveout.runtime.extras import needed
+from leaveout.runtime.options import check_inside, check_is
+from leaveout.runtime.solution import Status
 from leaveout.runtime.text import aligned, warn
 
 __all__ = ["CRV", "Confidence", "confidence"]
@@ -156,6 +158,7 @@ class Confidence:
             "column": np.tile(self.columns, g),
             "without": self.without.reshape(-1),
             "share of variance": self.share.reshape(-1),
+            "status": [Status(int(code)).name for code in self.credits[0].best.column_status.flat],
         }
         if self.without_low is not None and self.without_high is not None:
             table |= {"low": self.without_low.reshape(-1), "high": self.without_high.reshape(-1)}
@@ -244,7 +247,8 @@ def confidence(
     clause; Cameron, Gelbach and Miller (2011).
     """
     _check(variance, level)
-    ways: tuple[Groups, ...] = (groups,) if isinstance(groups, Groups) else tuple(groups)
+    ways = (groups,) if isinstance(groups, Groups) else groups
+    check_is(ways, tuple | list, "clusters as lo.Groups, or two ways of clustering")
     if not 1 <= len(ways) <= 2:
         raise ValueError(f"expected groups, or two ways of grouping, got {len(ways)} of them")
     first = ways[0]
@@ -291,8 +295,7 @@ def _check(variance: CRV, level: float) -> None:
     if not isinstance(variance, CRV):
         known = ", ".join(f"lo.CRV.{each.name}" for each in CRV)
         raise ValueError(f"expected one of {known}, got {variance!r}")
-    if not 0 < level < 1:
-        raise ValueError(f"expected a level between 0 and 1, such as 0.95, got {level!r}")
+    check_inside(level, "level", "0.95")
 
 
 def _pairs_asked(pairs: bool | None, variance: CRV, count: int) -> bool:

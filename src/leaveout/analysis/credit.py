@@ -26,7 +26,7 @@ from leaveout.runtime.deprecated import instead
 from leaveout.runtime.extras import needed
 from leaveout.runtime.files import write_parquet
 from leaveout.runtime.memory import limited
-from leaveout.runtime.options import check_integer
+from leaveout.runtime.options import check_integer, check_is
 from leaveout.runtime.sharding import entry_point
 from leaveout.runtime.solution import Status, flagged_in_words
 from leaveout.runtime.text import aligned
@@ -243,7 +243,9 @@ def credit(
         >>> list(found.effects), found.null.p.shape
         (['influence', 'Newton', 'actual'], (4, 1))
     """
-    methods = [methods] if isinstance(methods, Method) else list(methods)
+    methods = [methods] if isinstance(methods, Method) else methods
+    check_is(methods, Iterable, "methods, such as lo.Newton(), one or several")
+    methods = list(methods)
     if actual and not any(method.actual for method in methods):
         methods.append(Retrain())
     if not methods:
@@ -255,7 +257,7 @@ def credit(
     fit, groups = admit(fit, groups, {need for method in asked for need in method.needs})
     own = l2_of_groups(l2, groups)
     with limited(memory):
-        found = {} if values is None else _minus(values, groups)
+        found = {} if values is None else _minus(values, fit, groups, measures)
         for method in methods:
             how = {"l2": own, "certify": certify and method is methods[-1]}
             found[method.name] = gathered(pose(fit, groups, measures, method, **how))
@@ -310,16 +312,25 @@ def _at_theta(fit: Fit, measures: Measures) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _minus(values: Values, groups: Groups) -> dict[str, Effects]:
+def _minus(values: Values, fit: Fit, groups: Groups, measures: Measures) -> dict[str, Effects]:
     """Minus the values, as effects of the same groups.
 
     Raises:
-        ValueError: if they are of others.
+        ValueError: if they are of others, or of another model.
     """
-    mine, theirs = groups.arrays(), values.groups.arrays()
-    if not all(np.array_equal(mine[part], theirs[part]) for part in ("indices", "offsets")):
+    check_is(values, Values, "values from lo.value")
+    theirs = values.groups
+    pairs = zip((groups.indices, groups.offsets, groups.w),
+                (theirs.indices, theirs.offsets, theirs.w), strict=True)  # fmt: skip
+    if not all(np.array_equal(mine, other) for mine, other in pairs):
         raise ValueError("these values are of other groups; make them from the groups given here")
-    effects = values.effects()
+    effects, own = values.effects(), _at_theta(fit, measures)
+    known = np.isfinite(own)
+    if own.shape == values.whole.shape and not np.allclose(own[known], values.whole[known], 1e-6):
+        raise ValueError(
+            f"these values are of another model, whose measures are {values.whole} where those of "
+            f"this fit are {own}; make them from this fit"
+        )
     return {effects.method: effects}
 
 

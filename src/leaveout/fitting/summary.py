@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from leaveout.fitting.fitted import Fit
+from leaveout.fitting.gates import check_own, inside
 from leaveout.groups import Groups
 from leaveout.objectives import losses
 from leaveout.objectives.abstract import AbstractExpansion, AbstractObjective
@@ -29,6 +30,7 @@ from leaveout.objectives.linear import as_linear
 from leaveout.objectives.losses import Loss
 from leaveout.runtime.extras import needed
 from leaveout.runtime.memory import DENSE_COPY, gib
+from leaveout.runtime.options import check_inside
 from leaveout.runtime.sharding import to_host
 from leaveout.runtime.solution import Status
 from leaveout.runtime.tables import check_rows
@@ -113,12 +115,12 @@ def summarised(fit: Fit, clusters: object, *, robust: bool, correct: bool, level
         ValueError: for a fit that is no optimum, a Hessian that is singular beyond what softmax
             leaves open, or more than fits.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"expected level between 0 and 1, got {level}")
+    check_inside(level, "level", "0.95")
     code = Status(int(to_host(fit.status)))
     if code:
         raise ValueError(f"this fit is no optimum, {code.name}: {code.advice}")
-    inner = fit.centred or fit
+    inner = inside(fit)
+    check_own(inner)
     groups = None if clusters is None else _clusters(clusters, fit.objective)
     names, rows = _asked(fit.objective, inner.objective)
     parts = _Parts.of(inner, rows)
