@@ -79,6 +79,28 @@ def test_parameters_and_changes_are_those_of_the_inputs_as_given(kind):
         np.testing.assert_allclose(trees[0].bias, bias, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1e-160, 1e-139, 1e151, 1e200])
+def test_targets_whose_squares_are_no_numbers_are_refused(size):
+    """Found at 1e-154: every effect of retraining was 0, and converged."""
+    y = size * np.sin(np.arange(30.0))
+    with pytest.raises(ValueError, match="measure y in another unit"):
+        lo.squares(np.cos(np.arange(30.0))[:, None], y, l2=0.0)
+
+
+@pytest.mark.parametrize("size", [1e-130, 1e-20, 1e140])
+def test_effects_scale_with_the_targets(size):
+    """In float64; what is smaller or larger is refused."""
+    x, y = np.random.default_rng(0).normal(size=(2, 60, 2))
+    groups = lo.Groups.from_labels(np.arange(60) // 10)
+    one, other = (
+        lo.effects(lo.fit(lo.squares(x, scale * y[:, 0], l2=0.0)), groups,
+                   lo.measures.parameter([0, 1]), lo.Retrain())
+        for scale in (1.0, size)
+    )  # fmt: skip
+    assert not other.status.any()
+    np.testing.assert_allclose(other.value / size, one.value, rtol=1e-9)
+
+
 def test_rows_are_measured_once_a_fit_unless_they_are_replaced():
     (far, _), _, _ = both("logistic", 1e6)
     assert far.centred is not None

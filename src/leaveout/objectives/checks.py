@@ -45,6 +45,8 @@ __all__ = [
     "targets",
 ]
 
+_LEAST, _MOST = 1e-138, 1e150  # of the largest target: what is left of its square in float64
+
 
 def float_type():
     """The precision that numbers come in: float64 if JAX has it enabled."""
@@ -80,6 +82,8 @@ def check_data(loss: Loss, x, y, outputs):
             )
         classes = _classes(y, loss)
         coded = encode(y, loss, classes, shape[1:])
+        if loss.targets == "real":
+            _check_size(np.asarray(coded))
         if outputs == 0:
             outputs = len(classes) if classes else math.prod(shape[1:])
     if outputs < 1:
@@ -110,6 +114,16 @@ def targets(y) -> Column:
             f"expected one target per row, got {len(columns)} columns that are not all numbers"
         )
     return column(np.stack(numeric, axis=1))
+
+
+def _check_size(y: np.ndarray) -> None:
+    """Refuse targets whose squares are no numbers: losses would be 0 or infinite for any theta."""
+    largest = float(np.abs(y).max(initial=0.0))
+    if largest and not _LEAST < largest < _MOST:
+        raise ValueError(
+            f"the largest of y is {largest:.1e}: squares of such numbers are not told from 0 or "
+            "from infinity; measure y in another unit"
+        )
 
 
 def _classes(y: Column, loss: Loss) -> tuple | None:
