@@ -89,9 +89,8 @@ def effects(
         value (g m).
 
     Raises:
-        ValueError: for what is no method or measure, groups of other data, or a theta too far from
-            its optimum.
-        SolveError: with `throw`, if an effect is flagged.
+        ValueError: for what is no method or measure, or groups of other data.
+        SolveError: for a theta too far from its optimum; with `throw`, if an effect is flagged.
 
     Example:
         >>> lo.effects(fit, groups, [measure, lambda theta: theta.bias], lo.Retrain()).value.shape
