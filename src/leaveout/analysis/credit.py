@@ -123,19 +123,31 @@ class Credit:
         return pd.DataFrame(table)
 
     def save(self, path) -> None:
-        """Write the table of `to_pandas` to a .parquet file, whole or not at all."""
+        """Write the table of `to_pandas` to a .parquet file, whole or not at all.
+
+        Raises:
+            ValueError: for a path of another ending.
+            FileNotFoundError: if there is no such folder.
+        """
         if not str(path).endswith(".parquet"):
             raise ValueError(f"expected a path ending in .parquet, got {path}")
         write_parquet(path, self.to_pandas())
 
     def order(self, column: int | str = 0) -> np.ndarray:
-        """(g) the groups from the largest size of effect to the smallest."""
+        """(g) the groups from the largest size of effect to the smallest.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
         return np.argsort(-np.abs(self.best.value[:, self.at(column)]), kind="stable")
 
     def table(self, column: int | str = 0, most: int = 20) -> str:
         """A plain-text table of the groups with the largest effects on one column.
 
         Effects whose status is not `converged` are marked by a star.
+
+        Raises:
+            ValueError: for an unknown name.
         """
         j = self.at(column)
         head = ["group", "size", "alpha", *self.effects, "per example"]
@@ -237,6 +249,11 @@ def credit(
 
     Returns:
         a table of the groups; `print` shows it.
+
+    Raises:
+        ValueError: for no methods, or what is no method or measure; groups of other data; a null
+            that is neither a count nor a `Null`; values of other groups, measures or another model.
+        SolveError: for a theta too far from its optimum.
 
     Example:
         >>> found = lo.credit(fit, groups, measure, actual=True, null=20)

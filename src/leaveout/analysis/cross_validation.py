@@ -61,7 +61,12 @@ class HeldOut:
 
     @property
     def training_mean(self) -> float:
-        """The mean loss of the same points while they are in: what optimism would report."""
+        """The mean loss of the same points while they are in: what optimism would report.
+
+        Raises:
+            SolveError: if a group did not converge, unless those are dropped.
+            ValueError: if no group that converged has weight.
+        """
         mine = self._kept()
         return float(self.training_loss[mine].sum() / self.weight[mine].sum())
 
@@ -70,6 +75,10 @@ class HeldOut:
         """Of `mean`, from how the groups differ (their losses per weight, weighted).
 
         Groups without weight are not there; NaN for fewer than two others.
+
+        Raises:
+            SolveError: if a group did not converge, unless those are dropped.
+            ValueError: if no group that converged has weight.
         """
         mine = self._kept()
         loss, weight = self.loss[mine], self.weight[mine]

@@ -272,6 +272,10 @@ def decompose(
     Returns:
         the parts, each (g m), in units of f.
 
+    Raises:
+        ValueError: for what is no fit or measure, or groups of other data.
+        SolveError: for a theta too far from its optimum.
+
     Example:
         >>> lo.bounds.decompose(fit, groups, measure).newton_error.shape
         (4, 1)
@@ -374,6 +378,11 @@ def cone(fit: Fit, groups: Groups, *, copies: bool = False, of: Mu | str = Mu.la
     Returns:
         slopes (g) between which Newton over influence lies.
 
+    Raises:
+        ValueError: for other models, a p too large for dense matrices, groups of other data, or an
+            unknown `of`.
+        SolveError: for a theta too far from its optimum.
+
     Example:
         >>> lo.bounds.cone(fit, groups, of=lo.bounds.Mu.group).upper.shape
         (4,)
@@ -413,6 +422,10 @@ def copies(fit: Fit, groups: Groups) -> Float[np.ndarray, "g"]:
     Returns:
         (g) ratios, at least 1 where points of positive curvature leave.
 
+    Raises:
+        ValueError: for other models, several outputs among them, or groups of other data.
+        SolveError: for a theta too far from its optimum.
+
     Example:
         >>> twins = lo.Groups.from_indices([[0], [3]], n=24)
         >>> bool((lo.bounds.copies(fit, twins) > 1).all())
@@ -444,6 +457,11 @@ def prediction_gap(
 
     Returns:
         (g m) in units of f.
+
+    Raises:
+        ValueError: for other models, a p too large for dense matrices, groups of other data, or an
+            `of` that is `Mu.lanczos` or unknown.
+        SolveError: for a theta too far from its optimum.
 
     Example:
         >>> gap = lo.bounds.prediction_gap(fit, groups, lo.measures.parameter(0))

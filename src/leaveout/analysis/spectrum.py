@@ -74,6 +74,10 @@ def shares(fit: Fit, groups: Groups) -> Float[Array, "g"]:
     Returns:
         (g) in 0 to 1.
 
+    Raises:
+        ValueError: for other models, p beyond what is formed, or groups of other data.
+        SolveError: for a theta too far from its optimum.
+
     Example:
         >>> bool((lo.bounds.shares(fit, groups) < 1).all())
         True
@@ -121,6 +125,9 @@ def leverages(fit: Fit) -> tuple[Float[Array, "n"], Float[Array, ""]]:
 
     Returns:
         (n) leverages, and the longest difference, a scalar.
+
+    Raises:
+        ValueError: for other models, or a fit without a factor.
 
     Example:
         >>> leverages, longest = lo.bounds.leverages(fit)

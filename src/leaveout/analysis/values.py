@@ -149,7 +149,11 @@ class Values:
         )
 
     def under(self, of: Semivalue) -> "Values":
-        """The same coalitions weighed otherwise: nothing is trained."""
+        """The same coalitions weighed otherwise: nothing is trained.
+
+        Raises:
+            ValueError: for what is no value of games.
+        """
         check_semivalue(of)
         return reckoned(self.game, self.members, self.trained, of)
 
@@ -171,7 +175,11 @@ class Values:
         )
 
     def order(self, column: int | str = 0) -> np.ndarray:
-        """(g) the groups from the largest value to the smallest."""
+        """(g) the groups from the largest value to the smallest.
+
+        Raises:
+            ValueError: for a name that is not there.
+        """
         return np.argsort(-self.value[:, self.at(column)], kind="stable")
 
     def at(self, column: int | str) -> int:
@@ -187,7 +195,11 @@ class Values:
         return self.columns.index(column)
 
     def table(self, column: int | str = 0, most: int = 20) -> str:
-        """A plain-text table of the groups, the largest value first."""
+        """A plain-text table of the groups, the largest value first.
+
+        Raises:
+            ValueError: for a name that is not there.
+        """
         j = self.at(column)
         star = "*" * bool(self.status[j])
         rows = [["group", "size", self.of.name, "error", "alone", "last"]]
@@ -253,6 +265,10 @@ class Values:
         """Write to `path`, whole or not at all.
 
         .npz holds everything, for `lo.Values.load`; .parquet the long table of `to_pandas`.
+
+        Raises:
+            ValueError: for a path of another ending.
+            FileNotFoundError: if there is no such folder.
         """
         if str(path).endswith(".parquet"):
             write_parquet(path, self.to_pandas())
