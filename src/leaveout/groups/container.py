@@ -126,6 +126,9 @@ class Groups:
         """Groups from booleans (g n), True for what leaves; `coalitions` as in `from_indices`.
 
         Also a list of g pandas columns, or a table whose columns are named by the index of x.
+
+        Raises:
+            ValueError: for others than booleans (g n); for a group of nobody, or of everybody.
         """
         given, masks = masks, np.asarray(masks)
         if masks.ndim != 2 or masks.dtype != bool:
@@ -152,6 +155,9 @@ class Groups:
 
         An example of base weight s gets s (1 - w), one of no base weight gets -w. `coalitions` as
         in `from_indices`.
+
+        Raises:
+            ValueError: for a w above 1 or not finite; for a group of nobody, or of everybody.
         """
         given, w = w, np.asarray(w, float)
         if w.ndim != 2:
@@ -207,6 +213,9 @@ class Groups:
             values: (n) numbers or dates; what is missing or outside belongs to no group.
             edges: (e + 1) increasing.
             kind: a family name.
+
+        Raises:
+            ValueError: for edges that do not increase, or where no value lies between them.
         """
         return _coded(between_edges(values, edges), kind)
 

@@ -150,6 +150,9 @@ def random(key: Array, data: Counted, *, sizes: Iterable) -> Groups:
     Returns:
         the groups.
 
+    Raises:
+        ValueError: for what is no key or no such data, no sizes, or sizes that are not 1 to n - 1.
+
     Example:
         >>> lo.groups.random(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
         [2, 4]
@@ -189,6 +192,10 @@ def same_class(key: Array, data: Examples, *, sizes: Sequence | np.ndarray) -> G
     Returns:
         the groups.
 
+    Raises:
+        ValueError: for what is no key or no such data, sizes that are not 1 to n - 1, or where no
+            class is large enough for any of them.
+
     Example:
         >>> lo.groups.same_class(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
         [2, 4]
@@ -211,6 +218,10 @@ def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
 
     Returns:
         the groups.
+
+    Raises:
+        ValueError: for what is no key or no such data, no sizes, or sizes that are not 1 to n - 1;
+            for a sparse x that is too large to be written out.
 
     Example:
         >>> lo.groups.shared_feature(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
@@ -239,6 +250,10 @@ def feature_clusters(key: Array, data: Inputs, *, sizes: Sequence | np.ndarray) 
 
     Returns:
         the groups.
+
+    Raises:
+        ValueError: for what is no key or no such data, sizes that are not 1 to n - 1, or where no
+            cluster is large enough for any; for a sparse x that is too large to be written out.
 
     Example:
         >>> lo.groups.feature_clusters(jax.random.key(0), objective, sizes=[3, 5]).size.tolist()
@@ -271,6 +286,10 @@ def gradient_clusters(
 
     Returns:
         the groups.
+
+    Raises:
+        ValueError: for what is no key, sizes that are not 1 to n - 1, or where no cluster is large
+            enough for any of them; for a sparse x that is too large to be written out.
 
     Example:
         >>> residuals = np.asarray(fit.expansion().first)
@@ -322,6 +341,9 @@ def tails(
     Returns:
         the groups.
 
+    Raises:
+        ValueError: for what is no key, or a num of 0.
+
     Example:
         >>> scores = lo.per_point(fit, lo.measures.loss((x[:1], y[:1])))
         >>> len(lo.groups.tails(jax.random.key(0), scores, num=3))
@@ -360,6 +382,9 @@ def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups
     Returns:
         the groups.
 
+    Raises:
+        ValueError: for what is no key or no such data, or fewer than 2 folds or more than n.
+
     Example:
         >>> lo.groups.folds(None, 24, 3).size.tolist()
         [8, 8, 8]
@@ -385,6 +410,9 @@ def singles(data: Counted) -> Groups:
     Returns:
         n groups of one point.
 
+    Raises:
+        ValueError: for what is no such data, a fit among it.
+
     Example:
         >>> len(lo.groups.singles(objective))
         24
@@ -406,6 +434,10 @@ def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: i
     Returns:
         g groups a draw, draw after draw. Groups that do not overlap do not in a draw either: it is
         a permutation of the points.
+
+    Raises:
+        ValueError: for what is no key or no such data, draws that are no count, or strata that are
+            not one for each point, miss some, or have another pandas index than the groups.
 
     Example:
         >>> lo.groups.lookalikes(jax.random.key(0), objective, like=groups, draws=2).size.tolist()
@@ -434,6 +466,10 @@ def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:
 
     Returns:
         the groups, family after family.
+
+    Raises:
+        ValueError: for what is no key or no such data, a num of 0, or a sparse x that is too large
+            to be written out.
 
     Example:
         >>> len(lo.groups.of_data(jax.random.key(0), lo.datasets.wine(), num=2))
@@ -469,6 +505,10 @@ def seven(
 
     Returns:
         the groups, family after family.
+
+    Raises:
+        ValueError: for what is no key, a num of 0, or a sparse x that is too large to be written
+            out.
 
     Example:
         >>> scores, residuals = lo.per_point(fit, measure), np.asarray(fit.expansion().first)

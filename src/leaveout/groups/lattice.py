@@ -92,7 +92,12 @@ class Lattice:
     def of(
         cls, frame, *, depth: int = 3, support: tuple[float, float] = (0.01, 0.15), bins: int = 4
     ) -> "Lattice":
-        """The lattice of a table; arguments as in `conjunctions`."""
+        """The lattice of a table; arguments as in `conjunctions`.
+
+        Raises:
+            ValueError: for columns of unlike lengths or without a name, or settings that are no
+                such numbers.
+        """
         check_integer(depth, "depth")
         check_integer(bins, "bins", least=2)
         named = _columns_of(frame)
