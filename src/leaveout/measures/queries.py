@@ -301,6 +301,10 @@ def prediction(
     Returns:
         a measure of m K columns, or one for each subset.
 
+    Raises:
+        ValueError: for inputs that are no finite numbers (m d), an unknown `reduce`, or a `by` that
+            does not fit them; once the objective is known, for other columns.
+
     Example:
         >>> lo.effects(fit, groups, lo.measures.prediction(x[:2]), lo.Newton()).value.shape
         (4, 2)
@@ -323,6 +327,11 @@ def loss(
 
     Returns:
         a measure of m columns, or one for each subset.
+
+    Raises:
+        ValueError: for no pair of finite inputs and as many targets, an unknown `reduce`, or a `by`
+            that does not fit them; once the objective is known, for other columns or labels, or no
+            offset where the model has one.
 
     Example:
         >>> by_class = lo.measures.loss((x, y), by=y)
@@ -349,6 +358,11 @@ def margin(
     Returns:
         a measure of m columns, or one for each subset.
 
+    Raises:
+        ValueError: for no pair of finite inputs and as many labels, an unknown `reduce`, or a `by`
+            that does not fit them; once the objective is known, for no classifier, other columns or
+            labels, or no offset where the model has one.
+
     Example:
         >>> lo.effects(fit, groups, lo.measures.margin((x[:2], y[:2])), lo.Newton()).value.shape
         (4, 2)
@@ -372,6 +386,11 @@ def probability(
 
     Returns:
         a measure of m columns (m K of K classes), or one for each subset.
+
+    Raises:
+        ValueError: for inputs that are no finite numbers (m d), an unknown `reduce`, or a `by` that
+            does not fit them; once the objective is known, for no classifier, other columns, or no
+            offset where the model has one.
 
     Example:
         >>> lo.effects(fit, groups, lo.measures.probability(x[:2]), lo.Newton()).columns

@@ -95,6 +95,11 @@ def accuracy(examples, *, by: Iterable[object] | None = None, name: str = "accur
     Returns:
         a measure; a column each subset.
 
+    Raises:
+        ValueError: for no pair of finite inputs and as many labels, or a `by` that does not fit
+            them; once the objective is known, for no classifier, other columns or labels, or no
+            offset where the model has one.
+
     Example:
         >>> lo.effects(fit, groups, lo.measures.accuracy((x, y)), lo.Newton()).value.shape
         (4, 1)
@@ -114,6 +119,11 @@ def auroc(examples, *, by: Iterable[object] | None = None, name: str = "AUROC") 
 
     Returns:
         a measure; a column each subset.
+
+    Raises:
+        ValueError: for no pair of finite inputs and as many labels, or a `by` that does not fit
+            them; once the objective is known, for more than two classes or none, other columns or
+            labels, or no offset where the model has one.
 
     Example:
         >>> lo.effects(fit, groups, lo.measures.auroc((x, y)), lo.Newton()).columns
@@ -137,6 +147,11 @@ def calibration_error(
 
     Returns:
         a measure; a column each subset.
+
+    Raises:
+        ValueError: for no pair of finite inputs and as many labels, a `by` that does not fit them,
+            or bins that are no count; once the objective is known, for no classifier, other columns
+            or labels, or no offset where the model has one.
 
     Example:
         >>> error = lo.measures.calibration_error((x, y), bins=5)
