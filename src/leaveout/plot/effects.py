@@ -55,6 +55,10 @@ def scatter(
     Returns:
         the axes.
 
+    Raises:
+        ValueError: for effects of other groups or columns, or of one group; for a column that is
+            not there, or all of whose effects are flagged.
+
     Example:
         >>> actual = lo.effects(fit, groups, measure, lo.Retrain())
         >>> axes = lo.plot.scatter(lo.effects(fit, groups, measure), actual, title="Newton")
@@ -174,6 +178,10 @@ def panels(
     Returns:
         the matplotlib figure.
 
+    Raises:
+        ValueError: for predictions without names, and for what `scatter` refuses.
+        FileNotFoundError: if there is no such folder to write to.
+
     Example:
         >>> actual = lo.effects(fit, groups, measure, lo.Retrain())
         >>> figure = lo.plot.panels({"Newton": lo.effects(fit, groups, measure)}, actual, [0])
@@ -207,6 +215,10 @@ def grid(
 
     Returns:
         the matplotlib figure.
+
+    Raises:
+        ValueError: for cells that are no rows of such triples, and for what `scatter` refuses.
+        FileNotFoundError: if there is no such folder to write to.
 
     Example:
         >>> effects = lo.effects(fit, groups, measure, lo.Retrain())

@@ -130,6 +130,9 @@ def heat(
     Returns:
         the matplotlib figure.
 
+    Raises:
+        FileNotFoundError: if there is no such folder to write to.
+
     Example:
         >>> effects = lo.effects(fit, groups, lo.measures.loss((x, y), by=y)).value
         >>> figure = lo.plot.heat(effects, groups.names, ["class 0", "class 1"])
@@ -253,6 +256,11 @@ def bands(
 
     Returns:
         the matplotlib figure.
+
+    Raises:
+        ValueError: for what `lo.credit` did not give, an unknown column, or one that was not
+            compared with random groups.
+        FileNotFoundError: if there is no such folder to write to.
 
     Example:
         >>> figure = lo.plot.bands(lo.credit(fit, groups, measure, null=20))

@@ -187,6 +187,10 @@ def write(figure: Figure, path: Paths) -> None:
     Returns:
         nothing.
 
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: for a suffix that matplotlib does not know.
+
     Example:
         >>> figure, axes = lo.plot.canvas(1, 1)
         >>> lo.plot.write(figure, "figure.png")
