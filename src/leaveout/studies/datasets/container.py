@@ -172,7 +172,11 @@ class Dataset:
         return dataclasses.replace(self, labels=labels, folds=(), **kept)
 
     def objective(self, l2: Penalty = 1.0) -> LinearObjective:
-        """Its model, with the names of its features, classes and base weights."""
+        """Its model, with the names of its features, classes and base weights.
+
+        Raises:
+            ValueError: for a negative l2, or penalties by names that are not those of the features.
+        """
         return objective_for(self, l2, weights=self.weights)
 
     @property
@@ -244,6 +248,10 @@ def objective_for(data: Dataset, l2: Penalty = 1.0, *, weights=None) -> LinearOb
 
     Returns:
         the objective.
+
+    Raises:
+        ValueError: for a negative l2, penalties by names that are not those of the features, or
+            weights that are not one for each example and at least 0.
 
     Example:
         >>> lo.datasets.objective_for(lo.datasets.wine()).loss is lo.losses.softmax

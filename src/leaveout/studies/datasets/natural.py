@@ -139,6 +139,9 @@ def heart() -> Dataset:
     Returns:
         the data set; `labels` names the hospital and the sex.
 
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
     Example:
         >>> sorted(lo.datasets.heart().labels)  # doctest: +SKIP
 
@@ -211,6 +214,9 @@ def adult() -> Dataset:
     Returns:
         the data set; `labels` names occupation, country, sex and race.
 
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
     Example:
         >>> data = lo.datasets.adult()  # doctest: +SKIP
         >>> data.n, sorted(data.labels)  # doctest: +SKIP
@@ -268,6 +274,9 @@ def morocco() -> Dataset:
     Returns:
         the data set; `labels` names the village and the pair.
 
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
     Example:
         >>> lo.datasets.morocco().x.shape  # doctest: +SKIP
 
@@ -318,6 +327,9 @@ def youtube() -> Dataset:
     Returns:
         the data set; `labels` names the function.
 
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
+
     Example:
         >>> lo.datasets.youtube().n  # doctest: +SKIP
 
@@ -333,6 +345,9 @@ def sms() -> Dataset:
 
     Returns:
         the data set; `labels` names the function.
+
+    Raises:
+        FileNotFoundError: if the raw files are neither here nor to be had.
 
     Example:
         >>> lo.datasets.sms().n  # doctest: +SKIP

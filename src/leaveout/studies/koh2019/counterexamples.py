@@ -127,6 +127,9 @@ def gauss4(guard: float = 0.0) -> Counterexample:
     Returns:
         the fit, 120 pairs of points, 100 queries.
 
+    Raises:
+        ValueError: for a negative guard.
+
     Example:
         >>> lo.counterexamples.gauss4().x_query.shape
         (100, 60)
