@@ -237,6 +237,10 @@ class Effects:
 
         .npz holds everything, for `load`; .parquet and .csv the long table of `to_pandas`, .json
         its `records`, for others.
+
+        Raises:
+            ValueError: for a path of another ending.
+            FileNotFoundError: if there is no such folder.
         """
         path = str(path)
         if path.endswith(".parquet"):

@@ -105,6 +105,10 @@ class Fit(eqx.Module):
         Of a linear model with a loss of ours the file holds the data (as inputs, not the table),
         names and theta. Of others, whose loss is code, it holds theta and hashes:
         `lo.load(path, objective=objective)` then takes the objective made again.
+
+        Raises:
+            ValueError: for a path of another ending, or labels and names that no file can hold.
+            FileNotFoundError: if there is no such folder.
         """
         from leaveout.fitting.saved import save_fit
 

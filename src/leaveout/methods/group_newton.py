@@ -69,6 +69,9 @@ class Newton(Method):
         curvature: what stands for the Hessian, of `lo.curvature`; default the Hessian of a fit, and
             Gauss-Newton of a run. Groups are then solved by conjugate gradients.
 
+    Raises:
+        ValueError: for steps that are no count.
+
     Example:
         >>> lo.effects(fit, groups, measure, lo.Newton(steps=2)).method
         'Newton, 2 steps'
@@ -138,6 +141,9 @@ class Krylov(Method):
 
     Attributes:
         steps: how many.
+
+    Raises:
+        ValueError: for steps that are no count.
 
     Example:
         >>> lo.effects(fit, groups, measure, lo.Krylov(steps=2)).method

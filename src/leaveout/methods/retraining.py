@@ -73,6 +73,9 @@ class Retrain(Method):
     On a `Run` the training itself is repeated without each group, from the same start through the
     same batches; tolerance, max_steps and history are of fits.
 
+    Raises:
+        ValueError: for a tolerance that is not positive, or steps or a history that are no count.
+
     Example:
         >>> effects = lo.effects(fit, groups, measure, lo.Retrain(tolerance=1e-10))
         >>> bool((effects.residual < 1e-10).all())

@@ -123,7 +123,11 @@ class Objective(AbstractObjective):
         return self.unravel(theta)
 
     def encoded(self, examples):
-        """A PyTree like `data`, checked, and the number of its examples."""
+        """A PyTree like `data`, checked, and the number of its examples.
+
+        Raises:
+            ValueError: for lengths that differ, or NaN.
+        """
         data, count = check_tree(examples)
         return (data,), count
 

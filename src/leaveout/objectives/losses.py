@@ -51,6 +51,10 @@ class Loss:
         diagonal: `diagonal(scores (K), y)`, the second derivative by each score alone, of losses of
             several scores; None leaves it to K products with the Hessian.
 
+    Raises:
+        ValueError: for what is no function; for a categorical loss that is not stated to be convex
+            and shift_invariant.
+
     Example:
         >>> huber = lo.losses.Loss(lambda s, y: jnp.sqrt(1 + (s - y) ** 2) - 1, "real", convex=True)
         >>> lo.fit(lo.glm(huber, x, y, l2=1.0)).theta.weight.shape

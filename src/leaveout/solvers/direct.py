@@ -194,14 +194,22 @@ class LowRank:
     rtol: float = 1e-8
 
     def full(self, expansion, factor, b):
-        """Refused: there is nothing to downdate."""
+        """Refused: there is nothing to downdate.
+
+        Raises:
+            ValueError: always.
+        """
         raise ValueError(
             "LowRank downdates a factor for groups, so it serves newton only; "
             "use Cholesky() or CG() for influence"
         )
 
     def reduced(self, expansion, factor, block):
-        """The map b to rows of (H - H(w))^-1 b, for b = g(w) or any other right-hand side."""
+        """The map b to rows of (H - H(w))^-1 b, for b = g(w) or any other right-hand side.
+
+        Raises:
+            ValueError: for other than linear models.
+        """
         expansion = stored(expansion)
         if not isinstance(expansion, LinearExpansion):
             raise ValueError(

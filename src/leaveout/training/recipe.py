@@ -213,7 +213,11 @@ class Recipe:
         }  # fmt: skip
 
     def batches(self, key: Key[Array, ""], n: int) -> Int[Array, "t b"]:
-        """The examples of every step."""
+        """The examples of every step.
+
+        Raises:
+            ValueError: for a batch larger than n.
+        """
         return _batches(key, n, int(self.steps), int(self.batch), self.order)
 
     def damping(self) -> float:

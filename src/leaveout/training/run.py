@@ -168,6 +168,9 @@ class Run:
         """Write numbers, key and hashes to an .npz file, whole or not at all, without pickle.
 
         The objective and the recipe are code: give them again to `lo.load`.
+
+        Raises:
+            FileNotFoundError: if there is no such folder.
         """
         text = {
             "recipe": self.recipe.plain(), "width": self.width, "versions": self.versions,
