@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import doctest
 import inspect
+import sys
 from pathlib import Path
 
 import jax
@@ -88,6 +89,45 @@ def test_public_names_explain_what_they_take_and_give(name):
         fields = {field.name for field in dataclasses.fields(thing)}
         said = explained(doc, "Attributes") | explained(doc, "Args")
         assert fields <= said, f"lo.{name}: {fields - said}"
+
+
+#: what it calls can refuse, and is given only what it takes
+SURE = {"counterexamples.blind_spot"}
+
+
+def code(thing) -> list[ast.stmt]:
+    """A function; of a class the methods that make an instance."""
+    node = ast.parse(inspect.getsource(inspect.unwrap(thing))).body[0]
+    if not isinstance(node, ast.ClassDef):
+        return [node]
+    return [
+        each for each in node.body if getattr(each, "name", "") in ("__init__", "__post_init__")
+    ]
+
+
+def calls(node: ast.AST) -> set[str]:
+    """Names of the functions that a piece of code calls."""
+    called = [each.func for each in ast.walk(node) if isinstance(each, ast.Call)]
+    return {each.id for each in called if isinstance(each, ast.Name)}
+
+
+def refuses(node: ast.AST) -> bool:
+    """Whether a piece of code raises, or calls a check of what it was given."""
+    checks = any(name == "admit" or name.startswith("check_") for name in calls(node))
+    return checks or any(isinstance(each, ast.Raise) for each in ast.walk(node))
+
+
+@pytest.mark.parametrize("name", sorted(NAMES.keys() - WITHOUT - SURE))
+def test_public_names_say_what_they_refuse(name):
+    """What refuses, itself or in the next function of its module, says so under `Raises:`."""
+    thing = inspect.unwrap(NAMES[name])
+    parts, module = code(thing), sys.modules[thing.__module__]
+    for each in sorted(set().union(*map(calls, parts))):
+        function = getattr(module, each, None)
+        if inspect.isfunction(function) and function.__module__ == module.__name__:
+            parts += code(function)
+    said = "\nRaises:\n" in (inspect.getdoc(thing) or "")
+    assert said or not any(map(refuses, parts)), f"lo.{name} does not say what it refuses"
 
 
 def test_the_shared_lines_make_what_examples_need(shared):
