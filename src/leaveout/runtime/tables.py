@@ -37,6 +37,7 @@ __all__ = [
     "is_sparse",
     "is_table",
     "matrix",
+    "named_values",
     "names_of",
 ]
 
