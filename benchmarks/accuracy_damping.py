@@ -1,13 +1,14 @@
 """How far do predictions at the end of a training hang on the damping of the curvature?
 
 Influence and the group Newton step by Gauss-Newton on a network on digits (64-64-10, tanh, 660
-steps of 64 examples, SGD with momentum), under dampings from almost none to one that drowns the
-curvature, where influence is the product of gradients. The damping that follows from the recipe is
-among them. One call of `lo.damping_sweep` a method.
+steps of 64 examples, SGD with momentum, and Adam), under dampings from almost none to one that
+drowns the curvature, where influence is the product of gradients. The damping that follows from the
+recipe is among them. One call of `lo.damping_sweep` a method.
 """
 
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,12 +21,18 @@ from leaveout.studies.networks.table import scores
 
 def main(folder: Path, size: str) -> None:
     """Score the sweep on random groups, groups within a class, and random halves."""
+    rows = [row for variant in ("tanh", "adam") for row in _swept(variant, size)]
+    record(folder, "accuracy_damping", rows)
+
+
+def _swept(variant: str, size: str) -> list[dict[str, Any]]:
+    """The rows of one way to train."""
     count, seeds, dampings = {
         "smoke": (3, 1, (1e-2, 1.0)),
         "small": (30, 2, (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e3)),
         "full": (60, 4, (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e3)),
     }[size]
-    setup = setups.named("digits")
+    setup = setups.named("digits", variant)
     data = setups.whole(lo.datasets.digits(), setup)
     recipe = setups.recipe(data, setup)
     recipe = recipe.but(steps=22) if size == "smoke" else recipe
@@ -42,12 +49,12 @@ def main(folder: Path, size: str) -> None:
         for score in scores(named, actual, 100):
             if score.question == "this run":
                 rows.append({
-                    "method": method.name, "damping": float(score.method),
+                    "setup": variant, "method": method.name, "damping": float(score.method),
                     "of the recipe": score.method == f"{own:.3g}", "family": score.family,
                     "spearman": score.spearman, "low": score.spearman_interval[0],
                     "high": score.spearman_interval[1], "slope": score.slope, "seconds": spent,
                 })  # fmt: skip
-    record(folder, "accuracy_damping", rows)
+    return rows
 
 
 def groups_of(data: lo.datasets.Dataset, count: int) -> lo.Groups:

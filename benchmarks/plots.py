@@ -106,19 +106,22 @@ def _scaling(rows: list[dict]):
 
 def _damping(rows: list[dict]):
     """Rank correlation and slope by damping, a column a method, a line a kind of groups."""
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    columns = list(dict.fromkeys((row["setup"], row["method"]) for row in rows))
     families = list(dict.fromkeys(row["family"] for row in rows))
-    own = next(row["damping"] for row in rows if row["of the recipe"])
-    figure, axes = plot.canvas(2, len(methods))
-    for column, method in enumerate(methods):
+    names = {"tanh": "SGD", "adam": "Adam"}
+    figure, axes = plot.canvas(2, len(columns))
+    for column, (setup, method) in enumerate(columns):
+        some = [row for row in rows if (row["setup"], row["method"]) == (setup, method)]
+        own = next(row["damping"] for row in some if row["of the recipe"])
+        title = f"{method}, {names[setup]}"
         for row, what in enumerate(("spearman", "slope")):
             ax = axes[row, column]
             for family in families:
-                mine = [r for r in rows if (r["method"], r["family"]) == (method, family)]
+                mine = [r for r in some if r["family"] == family]
                 mine.sort(key=lambda r: r["damping"])
                 ax.plot([r["damping"] for r in mine], [r[what] for r in mine], "o-", label=family)
             ax.axvline(own, color="0.6", linestyle=":")
-            ax.set(xscale="log", title=method if row == 0 else "", xlabel="damping, of a mean loss")
+            ax.set(xscale="log", title=title if row == 0 else "", xlabel="damping, of a mean loss")
             ax.set(ylabel="Spearman, this run" if row == 0 else "slope")
             ax.grid(alpha=0.3)
         axes[1, column].axhline(1.0, color="0.6", linewidth=2, zorder=0)
