@@ -10,6 +10,7 @@ import pytest
 
 import leaveout as lo
 from leaveout.methods import trajectory
+from leaveout.training.loop import reverse
 from leaveout.training.run import Trained
 from problems import mostly_slow
 from test_training import FULL, KEY, RECIPE, N, X, Y, by_hand, data, made
@@ -173,6 +174,10 @@ def test_what_is_for_fits_is_refused_of_a_run(run):
 # ---- the derivative of training ------------------------------------------------------------------
 
 
+def narrow(key):
+    return eqx.nn.MLP(3, 2, 8, 1, activation=jnp.tanh, key=key, dtype=jnp.float32)
+
+
 def forward(one, groups, since):
     """Changes of theta by forward mode."""
     change = lo.Metagradient(since=since, check=False).prepare(one, []).change(groups)
@@ -184,18 +189,46 @@ def forward(one, groups, since):
 def test_reverse_forward_and_finite_differences_agree(run):
     query = lo.measures.loss((X[:3], Y[:3]))
     points = lo.Groups.from_indices([[i] for i in range(4)], n=N)
-    reverse = lo.effects(run, points, query, lo.Metagradient(check=False))
+    backward = lo.effects(run, points, query, lo.Metagradient(check=False))
     h = 1e-6
     w = np.zeros((8, N))
     w[np.arange(8), np.repeat(np.arange(4), 2)] = np.tile([h, -h], 4)
     both = lo.effects(run, lo.Groups.from_weights(w), query, lo.Retrain()).value
     slopes = (both[::2] - both[1::2]) / (2 * h)
-    np.testing.assert_allclose(reverse.value, slopes, rtol=1e-5, atol=1e-9)
-    assert reverse.seeds is not None
+    np.testing.assert_allclose(backward.value, slopes, rtol=1e-5, atol=1e-9)
+    assert backward.seeds is not None
     one = run.at(0)
     moved = forward(one, points, 0)
     pulls = query.bind(one.objective).gradients(one.objective, one.flat)
-    np.testing.assert_allclose(moved @ pulls.T, reverse.seeds[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(moved @ pulls.T, backward.seeds[0], rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_reverse_and_forward_agree_in_single_precision():
+    single = lo.train(made(x=X.astype(np.float32), init=narrow), RECIPE, key=KEY)
+    query = lo.measures.loss((X[:3].astype(np.float32), Y[:3]))
+    points = lo.Groups.from_indices([[i] for i in range(4)], n=N)
+    found = lo.effects(single, points, query, lo.Metagradient(check=False)).value
+    one = single.at(0)
+    assert one.flat.dtype == jnp.float32
+    pulls = query.bind(one.objective).gradients(one.objective, one.flat)
+    moved = forward(one, points, 0) @ pulls.T
+    np.testing.assert_allclose(moved, found, rtol=0, atol=1e-5 * np.abs(found).max())
+
+
+@pytest.mark.parametrize("steps", [64, 400])
+def test_reverse_mode_holds_few_states(steps):
+    """At most three roots of the steps, a state being theta and its momentum."""
+
+    def wide(key):
+        return eqx.nn.MLP(3, 2, 500, 1, activation=jnp.tanh, key=key, dtype=jnp.float64)
+
+    one = lo.train(made(init=wide), RECIPE.but(steps=1, batch=2), key=KEY).at(0)
+    course = one.course._replace(batches=jnp.zeros((steps, 2), int))
+    p = one.objective.p
+    program = reverse.lower(course, one.objective.weights, jnp.zeros((1, p)), 0).compile()
+    held = program.compiled.memory_analysis().temp_size_in_bytes
+    assert held < 3 * steps**0.5 * 2 * p * 8
 
 
 @pytest.mark.slow
