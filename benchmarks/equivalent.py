@@ -106,4 +106,35 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "1.0",
         "2.0",
     ): "the unit of a column that is 0 everywhere",
+    (
+        "src/leaveout/analysis/sets_found.py",
+        "for title, (*some, right) in zip(self.groups.names, numbers, strict=True)",
+        "True",
+        "False",
+    ): "there are as many names as rows of numbers",
+    (
+        "src/leaveout/analysis/games.py",
+        "_RIDGES = np.logspace(-7, 1, 9)  # penalties tried, of columns in standard deviations",
+        "7",
+        "8",
+    ): "one end of a grid that held-out errors choose from, further out than they choose",
+    (
+        "src/leaveout/methods/retraining.py",
+        "_FEW = 128  # parameters up to which every direction is looked at, "
+        "not only that of the change",
+        "128",
+        "129",
+    ): "a limit of cost: models of 129 parameters are looked at in more directions",
+    (
+        "src/leaveout/methods/pool.py",
+        "first = 1 / jnp.maximum(force, 1.0) if fit.is_bare else None",
+        "1.0",
+        "2.0",
+    ): "a first guess of a step's length, which the search along the line corrects",
+    (
+        "src/leaveout/methods/end_point.py",
+        "return 8 * (6 * end.count + end.fit.objective.n * end.fit.objective.floats_per_example)",
+        "6 * end.count + end.fit.objective.n * end.fit.objective.floats_per_example",
+        "6 * end.count - end.fit.objective.n * end.fit.objective.floats_per_example",
+    ): "how many groups are solved together, not what they find",
 }

@@ -1,5 +1,6 @@
 """Agreement of effects in many samples at once, against one sample after the other by SciPy."""
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -62,3 +63,13 @@ def test_columns_and_methods_share_their_resamples():
     once, twice = lo.compare(p, a), lo.compare(np.stack([p, p], 1), np.stack([a, a], 1))
     intervals = [(row["low"], row["high"]) for row in twice.rows]
     assert intervals == 2 * [(row["low"], row["high"]) for row in once.rows]
+
+
+def test_draws_are_those_of_one_key_unless_another_is_given():
+    rng = np.random.default_rng(0)
+    p, a = rng.normal(size=(2, 30))
+    usual, same, other = (
+        repr(lo.compare(p, a, resamples=50, **given))
+        for given in ({}, {"key": jax.random.key(0)}, {"key": jax.random.key(1)})
+    )
+    assert usual == same != other

@@ -98,6 +98,13 @@ def bent(outputs: int, seed: int) -> tuple[PenaltyBall, np.ndarray]:
     return ball, matrix
 
 
+def test_lengths_where_every_coefficient_is_penalised():
+    zero = jnp.zeros(())
+    ball = PenaltyBall(jnp.zeros(3), zero, zero, None, None, None, jnp.asarray(0.25))
+    assert float(ball.size(jnp.array([3.0, 0.0, 4.0]))) == pytest.approx(2.5)
+    np.testing.assert_allclose(ball.whiten(jnp.array([[3.0, 0.0, 4.0]])), [[6.0, 0.0, 8.0]])
+
+
 @pytest.mark.parametrize("outputs", [1, 2])
 def test_lengths_in_the_penaltys_metric_are_those_of_its_matrix(outputs):
     (ball, matrix), (other, another) = bent(outputs, 0), bent(outputs, 1)

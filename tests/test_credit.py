@@ -234,3 +234,12 @@ def test_credit_by_no_method_other_strata_or_unknown_columns_is_refused(case, ch
         lo.credit(fit, groups, measures, **change)
     with pytest.raises(ValueError, match="unknown column 'what'"):
         lo.credit(fit, groups, measures, lo.Influence(), null=0).table("what")
+
+
+def test_groups_of_numbers_have_no_balance_of_classes():
+    fit = lo.fit(lo.squares(np.eye(6)[:, :2] + np.arange(6)[:, None], np.arange(6.0), l2=1.0))
+    found = lo.credit(
+        fit, lo.Groups.from_labels(np.arange(6) // 2), lo.measures.self_loss(), null=0
+    )
+    assert found.classes == ()
+    assert found.balance.shape == (3, 0)

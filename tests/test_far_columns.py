@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import leaveout as lo
+from leaveout.objectives.centre import _units
 from problems import linear, mostly_slow
 
 N, OFFSETS = 120, np.array([1.0, 0.0, -3.0])
@@ -242,3 +243,11 @@ def test_a_group_that_leaves_nearly_separable_classes_is_retrained_to_its_own_mi
     expected = np.asarray(alone.flat - fit.flat)[None, :2]
     assert found.status[0] == lo.Status.converged
     close(found.value, expected, 1e-6)
+
+
+def test_columns_of_much_the_same_curvature_keep_their_units():
+    assert _units(np.array([1.0, 3.0, 0.0])) is None
+    assert _units(np.zeros(2)) is None
+    units = _units(np.array([1.0, 4.0**20, 0.0]))
+    assert units is not None
+    np.testing.assert_array_equal(units, [1.0, 2.0**20, 1.0])

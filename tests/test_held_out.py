@@ -110,3 +110,15 @@ def test_a_penalty_without_a_minimum_in_some_fold_is_not_chosen_in_silence():
     with pytest.warns(UserWarning, match=r"0\.2, 0\.1, 0\.3; the choice says little"):
         found = lo.cross_validate(lo.logistic(x, events), [0.2, 0.1, 0.3], folds=number)
     assert (found.status != 0).tolist() == [[True] + [False] * 4] * 3
+
+
+def test_points_of_no_weight_are_held_out_like_others():
+    """They take nothing with them: nothing is added either."""
+    weights = np.ones(N)
+    weights[:3] = 0.0
+    fit = lo.fit(problem("logistic", n=N, weights=weights))
+    groups = lo.Groups.from_labels(np.arange(N) // 15)
+    found = lo.cross_validate_groups(fit, groups, lo.Retrain())
+    assert np.isfinite(found.mean)
+    with pytest.raises(ValueError, match="expected groups that leave"):
+        lo.cross_validate_groups(fit, lo.reweight(groups, 2.0), lo.Retrain())

@@ -10,8 +10,9 @@ import pytest
 import leaveout as lo
 from leaveout.analysis import null
 from leaveout.fitting import passes, places
+from leaveout.fitting.fitted import with_rows
 from leaveout.groups import dealing, dealt_sums, shuffles
-from leaveout.methods import pool
+from leaveout.methods import coordinates, pool
 from problems import mostly_slow, problem, slow_retrain
 
 N = 389  # no multiple of a block, and of no other test
@@ -194,3 +195,17 @@ def test_groups_that_leave_whole_are_retrained_like_those_in_part(patience, monk
     for w, change in zip(whole.dense(), flagged.value, strict=True):
         exact = slow_retrain(fit.objective, jnp.asarray(w), fit.flat) - fit.flat
         np.testing.assert_allclose(change, exact, atol=1e-6 * np.abs(flagged.value).max())
+
+
+@pytest.mark.parametrize("count", [3, 7])
+def test_coordinates_in_blocks_are_those_of_all(count):
+    """Of 389 examples the last block is filled up with what has no weight."""
+    fit = with_rows(lo.fit(problem("logistic", n=N, d=2)), 2**30)
+    assert fit.metric is not None
+    space = coordinates._in_blocks(fit, fit.metric, (), 1)
+    cut = coordinates._in_blocks(fit, fit.metric, (), count)
+    rng = np.random.default_rng(0)
+    u = jnp.asarray(rng.normal(size=(4, fit.objective.p)))
+    v = jnp.asarray(rng.uniform(size=(4, N)))
+    expected = space.function(space.lay(v), None)(u)[1]
+    np.testing.assert_allclose(cut.function(cut.lay(v), None)(u)[1], expected, rtol=1e-10)

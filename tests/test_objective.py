@@ -340,3 +340,16 @@ def test_the_loss_of_a_sure_example_is_not_rounded_beside_its_score():
     for label, score in ((1.0, 30.0), (0.0, -30.0)):
         found = lo.losses.logistic(jnp.float32(score), jnp.float32(label))
         assert float(found) == pytest.approx(np.log1p(np.exp(-30.0)), rel=1e-5)
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_curvature_along_a_change_is_that_of_the_matrices(outputs):
+    name = "logistic" if outputs == 1 else "softmax"
+    objective = MAKERS[name](*sampled(name), l2=0.0)
+    rng = np.random.default_rng(0)
+    theta, change = (jnp.asarray(rng.normal(size=objective.p)) for _ in range(2))
+    v = jnp.asarray(rng.uniform(0.5, 2.0, objective.n))
+    whole, own = objective.curvature_along(theta, change, v, (3,))  # the intercepts' column
+    matrix = np.asarray(objective.hessian(theta, v))
+    np.testing.assert_allclose(whole, change @ matrix @ change, rtol=1e-10)
+    np.testing.assert_allclose(own, np.diag(matrix)[-outputs:], rtol=1e-10)

@@ -11,6 +11,8 @@ import scipy.sparse
 
 import leaveout as lo
 from leaveout.objectives.centre import measured
+from leaveout.objectives.layout import Layout
+from leaveout.objectives.span import span_of
 from leaveout.objectives.sparse import Sparse
 from leaveout.runtime.memory import limited
 from problems import linear, mostly_slow, wrong
@@ -397,3 +399,15 @@ def test_points_are_added_among_columns_far_out():
     scores = [linear(each).scores(each.flat, x[:4])[:, 0] for each in (whole, fit)]
     expected = scores[0] - scores[1]
     _alike(effect.value[0], np.asarray(expected), 1e-6)
+
+
+def test_the_span_serves_where_the_penalty_holds_every_weight_alike():
+    """Without one, in a direction or in all, theta is not in the span of the rows."""
+    x, layout = np.random.default_rng(0).normal(size=(6, 20)), Layout(20, 2, True)
+    every = np.r_[np.ones(40), 0.0, 0.0]
+    assert span_of(jnp.asarray(x), layout, every, 0.5, always=True) is not None
+    assert span_of(jnp.asarray(x), layout, every, 0.0, always=True) is None
+    for at, value in ((3, 0.0), (3, 2.0)):  # one weight, of one output
+        other = every.copy()
+        other[at] = value
+        assert span_of(jnp.asarray(x), layout, other, 0.5, always=True) is None

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -410,6 +411,7 @@ def test_a_coalition_of_one_class_predicts_its_base_rate_and_is_named(small):
         found = lo.value(fit, players, measure)
     names = found.coalitions.groups.names
     assert set(names[found.trained.given]) == {"nobody", "odd", "even", "even + odd"}
+    assert re.search(r"as they have no minimum: (\w+; ){3}\.\.\.$", repr(found), re.M)
     assert not found.status.any()
 
 

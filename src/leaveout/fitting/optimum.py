@@ -399,8 +399,8 @@ def _refuse_far(objective, definite: bool, decrement: float, sandwich: float) ->
     if not definite or not np.isfinite(decrement):
         raise SolveError(
             "theta is not near a minimum: the Hessian there is not positive definite; "
-            "train it further, or let lo.fit(objective) find the optimum; a network that is trained, "
-            "not solved, goes through lo.train(objective, recipe)"
+            "train it further, or let lo.fit(objective) find the optimum; a network that is "
+            "trained, not solved, goes through lo.train(objective, recipe)"
         )
     if decrement > _NEAR * sandwich:
         raise SolveError(
