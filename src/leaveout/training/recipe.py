@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from leaveout.runtime.compilation import compiled
 from leaveout.runtime.options import check_integer
+from leaveout.runtime.text import warn
 
 __all__ = [
     "Fixed",
@@ -224,9 +225,18 @@ class Recipe:
         """A damping of curvatures that follows from the recipe, in units of a mean loss.
 
         One over how far the steps go along a constant gradient of 1: 1 / (rate * steps) for plain
-        SGD. Directions that curve less than this have not been followed to their end.
+        SGD. Directions that curve less than this have not been followed to their end. Steps that do
+        not follow the size of the gradient, as Adam's, go nowhere that this rule knows of: it warns
+        (on digits a hundredth was right, see `docs/networks.md`).
         """
-        way = abs(float(_way(self.optimiser, int(self.steps))))
+        way, tenth = (abs(float(_way(self.optimiser, int(self.steps), g))) for g in (1.0, 0.1))
+        if not 0.05 * way <= tenth <= 0.2 * way:
+            warn(
+                "the steps of this optimiser do not follow the size of gradients (as Adam's), so "
+                "that the damping that its recipe suggests may be far off: give one, as in "
+                "lo.Influence(curvature=lo.curvature.GaussNewton(damping=1e-2)), and look at "
+                "several by lo.damping_sweep"
+            )
         return 1 / way if way > 0 else 0.0
 
     def but(self, **changes) -> "Recipe":
@@ -252,13 +262,13 @@ def _refuse_more_than_gradients(optimiser: Optimiser) -> None:
 
 
 @compiled
-def _way(optimiser: Optimiser, steps: int) -> Float[Array, ""]:
-    """Where a parameter that begins at 0 ends under a constant gradient of 1."""
+def _way(optimiser: Optimiser, steps: int, gradient: float) -> Float[Array, ""]:
+    """Where a parameter that begins at 0 ends under a constant gradient."""
     theta = jnp.zeros(1)
 
     def step(carry, _):
         theta, state = carry
-        moves, state = optimiser.update(jnp.ones_like(theta), state, theta)
+        moves, state = optimiser.update(jnp.full_like(theta, gradient), state, theta)
         return (theta + moves, state), None
 
     return jax.lax.scan(step, (theta, optimiser.init(theta)), length=steps)[0][0][0]
