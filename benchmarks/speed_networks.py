@@ -63,12 +63,12 @@ class _Timed(NamedTuple):
 
     Attributes:
         call: what is timed; returns what is blocked on, or the seconds of another process.
-        count: trainings, or measures, of a call.
+        trainings: or measures, of a call.
         theta: (p) the end of its training, or None.
     """
 
     call: Callable[[], Any]
-    count: int
+    trainings: int
     theta: Callable[[], np.ndarray] | None = None
 
 
@@ -133,7 +133,7 @@ def _alternated(contenders: dict[str, _Timed], rounds: int, theta: np.ndarray):
             else:
                 jax.block_until_ready(found)
                 spent = np.subtract((time.perf_counter(), time.process_time()), begin)
-            times[name].append(1e3 * np.asarray(spent) / each.count)
+            times[name].append(1e3 * np.asarray(spent) / each.trainings)
     return {name: np.median(each, axis=0) for name, each in times.items()}, apart
 
 
