@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from leaveout.studies.networks.table import Score, markdown, overview
+
 ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "networks.md").read_text("utf-8")
 NAMES = {
     "Diabetes": "diabetes", "CDR, rebuilt": "cdr", "fish-dog": "fishdog", "Enron": "enron",
     "MNIST": "mnist", "of MultiNLI's size, K=3": "crowd",
@@ -97,3 +100,42 @@ def test_the_counts_of_reliability_are_those_of_the_benchmark():
     assert f"{found['problems']:,} problems" in page
     assert f"{found['flagged']:,} answers flagged, {found['refused']} fits refused" in page
     assert f"**{found['wrong']} wrong in silence**" in page
+
+
+def study(name: str) -> tuple[list[Score], dict]:
+    """The scores of a study of a network, and what its methods cost."""
+    found = json.loads((ROOT / "docs" / "networks" / f"{name}.json").read_text())
+    return [Score.of_json(row) for row in found["scores"]], found["costs"]
+
+
+@pytest.mark.parametrize("name", ["digits_tanh", "concrete", "mnist_small"])
+def test_the_table_of_a_network_is_that_of_its_study(name):
+    found, costs = study(name)
+    assert markdown(found, costs, found[0].measure) in PAGE
+
+
+@pytest.mark.parametrize("names", [["digits_relu", "digits_adam"], ["parkinsons"]])
+def test_the_short_table_of_networks_is_that_of_their_studies(names):
+    titles = {"digits_relu": "relu", "digits_adam": "Adam", "parkinsons": "Parkinson's"}
+    assert overview([(titles[name], study(name)[0]) for name in names]) in PAGE
+
+
+def test_the_table_of_dampings_is_that_of_the_benchmark():
+    rows = recorded("accuracy_damping")
+    stated = [row for table in tables("docs/networks.md") for row in table if "1e-2" in row
+              and "x" in row["1e-2"] and row["method"] in ("influence", "Newton")]  # fmt: skip
+    checked = 0
+    for setup, row in zip(["tanh"] * 6 + ["adam"] * 6, stated[-12:], strict=True):
+        for head, cell in row.items():
+            if head in ("family", "method"):
+                continue
+            (found,) = (
+                each for each in rows
+                if (each["setup"], each["family"], each["method"])
+                == (setup, row["family"], row["method"])
+                and abs(each["damping"] / float(head) - 1) < 0.01
+            )  # fmt: skip
+            for number, what in zip(cell.split(" x "), ("spearman", "slope"), strict=True):
+                assert abs(float(number) - found[what]) <= 0.005 * (1 + 1e-9), (row, head)
+                checked += 1
+    assert checked == 144
