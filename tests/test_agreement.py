@@ -73,3 +73,14 @@ def test_draws_are_those_of_one_key_unless_another_is_given():
         for given in ({}, {"key": jax.random.key(0)}, {"key": jax.random.key(1)})
     )
     assert usual == same != other
+
+
+def test_a_size_at_the_end_of_a_band_is_in_it():
+    n = 1000
+    sizes = [5, 25, 25, 26, 100, 100, 100]  # .5, 2.5, 2.6 and 10 %
+    groups = lo.Groups.from_indices([range(size) for size in sizes], n=n)
+    objective = lo.squares(np.random.default_rng(0).normal(size=(n, 1)), np.arange(n) / n, l2=1.0)
+    effects = lo.effects(lo.fit(objective), groups, lo.measures.parameter([0]))
+    rows = lo.compare(effects, effects, resamples=2).rows
+    count = {row["level"]: row["count"] for row in rows if row["by"] == "size"}
+    assert count == {"up to 2.5 %": 3, "2.5 to 10 %": 4}

@@ -114,9 +114,14 @@ def test_the_table_of_a_network_is_that_of_its_study(name):
     assert markdown(found, costs, found[0].measure) in PAGE
 
 
-@pytest.mark.parametrize("names", [["digits_relu", "digits_adam"], ["parkinsons"]])
+@pytest.mark.parametrize(
+    "names", [["digits_relu", "digits_adam"], ["parkinsons"], ["fashion_noisy"]]
+)
 def test_the_short_table_of_networks_is_that_of_their_studies(names):
-    titles = {"digits_relu": "relu", "digits_adam": "Adam", "parkinsons": "Parkinson's"}
+    titles = {
+        "digits_relu": "relu", "digits_adam": "Adam", "parkinsons": "Parkinson's",
+        "fashion_noisy": "Fashion-MNIST, noisy",
+    }  # fmt: skip
     assert overview([(titles[name], study(name)[0]) for name in names]) in PAGE
 
 

@@ -356,3 +356,19 @@ def test_a_penalty_of_groups_goes_by_their_names():
         lo.reweight(crossed, sizes)
     doubled = lo.reweight(crossed, pairs.groupby(["a", "b"]).size().iloc[::-1])
     np.testing.assert_array_equal(doubled.w, 1 - np.repeat(crossed.size, crossed.size))
+
+
+@pytest.mark.parametrize("own", [0.5, 2.0])
+def test_a_penalty_of_a_groups_own_holds_what_it_leaves_without_examples(own):
+    """Without the group its column is empty: under no penalty open, under any of its own 0."""
+    rng = np.random.default_rng(0)
+    x, site = rng.normal(size=(60, 2)), np.arange(60) // 15
+    x = np.c_[x, site == 0]
+    y = (rng.random(60) < 1 / (1 + np.exp(-x @ [1.0, -1.0, 0.5]))).astype(int)
+    fit, groups = lo.fit(lo.logistic(x, y, l2=0.0)), lo.Groups.from_labels(site)
+    every = lo.measures.parameter(range(4))
+    assert lo.effects(fit, groups, every, lo.Retrain()).status[0] != 0
+    found = lo.effects(fit, groups, every, lo.Retrain(1e-10), l2=np.full(4, own))
+    assert not found.status.any()
+    rest = lo.fit(lo.logistic(x[site > 0], y[site > 0], l2=own)).flat
+    np.testing.assert_allclose(found.value[0], rest - fit.flat, atol=1e-7)

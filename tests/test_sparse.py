@@ -407,7 +407,7 @@ def test_the_span_serves_where_the_penalty_holds_every_weight_alike():
     every = np.r_[np.ones(40), 0.0, 0.0]
     assert span_of(jnp.asarray(x), layout, every, 0.5, always=True) is not None
     assert span_of(jnp.asarray(x), layout, every, 0.0, always=True) is None
-    for at, value in ((3, 0.0), (3, 2.0)):  # one weight, of one output
+    for at, value in ((3, 0.0), (3, 2.0), ([3, 23], 0.0)):  # of one output, or of both
         other = every.copy()
         other[at] = value
         assert span_of(jnp.asarray(x), layout, other, 0.5, always=True) is None
