@@ -360,7 +360,7 @@ def test_whole_verbs_inside_jit_are_told_where_they_work(fit):
         (lambda fit: lo.Null(9, wrong("Newton")), "a method such as lo.Newton.., .* got str"),
         (
             lambda fit: lo.flips(fit, lo.measures.parameter(0), threshold=wrong("0")),
-            "threshold as a number, got str",
+            "a finite threshold, got '0'",
         ),
         (lambda fit: fit.summary(level=wrong("95")), "level between 0 and 1, .* got '95'"),
         (lambda fit: lo.Objective(wrong("mse"), X, np.zeros(3)), "a function of one, got str"),

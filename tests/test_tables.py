@@ -210,6 +210,26 @@ def test_linear_functionals_go_by_the_names_of_coefficients(make):
         lo.measures.linear(make({"wage": 1.0})).bind(FIT.objective)
 
 
+def test_numbers_are_the_names_of_coefficients_where_columns_have_them():
+    objective = lo.logistic(pd.DataFrame(PLAIN[:, [1, 0]], columns=[1, 0]), Y, intercept=False)
+    theta = jnp.array([5.0, 7.0])  # of columns 1 and 0
+    for asked in (pd.Series({0: 1.0, 1: 0.0}), pd.DataFrame([[1.0, 0.0]]), {0: 1.0}):
+        measure = lo.measures.linear(asked).bind(objective)
+        np.testing.assert_array_equal(measure.values(objective, theta, None), [7.0])
+    named = lo.measures.linear(pd.Series([1.0, 0.0, 0.0, 0.0, 2.0])).bind(FIT.objective)
+    np.testing.assert_allclose(
+        named.values(FIT.objective, FIT.flat, None), [FIT.flat[0] + 2 * FIT.flat[4]]
+    )
+
+
+def test_a_name_has_one_number():
+    with pytest.raises(ValueError, match="a number for each name; give several vectors as a table"):
+        lo.measures.linear({"age": [1.0, 2.0]})
+    twice = lo.measures.linear(pd.Series([1.0, 2.0], ["age", "age"]))
+    with pytest.raises(ValueError, match="a coefficient is named twice"):
+        twice.bind(FIT.objective)
+
+
 def test_names_of_several_scores_are_no_vectors():
     three = lo.softmax(FRAME, np.arange(N) % 3, l2=1.0)
     with pytest.raises(ValueError, match="'age' names several entries of theta"):

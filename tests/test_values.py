@@ -477,6 +477,8 @@ def test_credit_shows_minus_the_values_beside_the_effects(small):
     with pytest.raises(ValueError, match="other groups"):
         lo.credit(fit, half, measure, null=0, values=found)
     other = lo.fit(fit.objective.with_l2(2 * float(fit.objective.l2)))
+    with pytest.raises(ValueError, match="of other measures"):
+        lo.credit(fit, players, lo.measures.parameter([0, 1]), null=0, values=found)
     with pytest.raises(ValueError, match="of another model"):
         lo.credit(other, players, measure, null=0, values=found)
 

@@ -248,7 +248,7 @@ def confidence(
     """
     _check(variance, level)
     ways = (groups,) if isinstance(groups, Groups) else groups
-    check_is(ways, tuple | list, "clusters as lo.Groups, or two ways of clustering")
+    check_is(ways, tuple | list, "clusters as lo.Groups, or a tuple of two ways")
     if not 1 <= len(ways) <= 2:
         raise ValueError(f"expected groups, or two ways of grouping, got {len(ways)} of them")
     first = ways[0]

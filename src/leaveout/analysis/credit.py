@@ -295,9 +295,6 @@ def credited(
         null: the random groups that they are compared with.
     """
     objective = fit.objective
-    names = {each.columns for each in effects.values()}
-    if len(names) > 1:
-        raise ValueError("these values are of other measures; make them from those given here")
     classes, code = classes_of(objective, groups.n)
     indicator = np.zeros((groups.n, 0)) if code is None else np.eye(len(classes))[code]
     unknown = np.full(len(groups), np.nan)
@@ -341,9 +338,12 @@ def _minus(values: Values, fit: Fit, groups: Groups, measures: Measures) -> dict
                 (theirs.indices, theirs.offsets, theirs.w), strict=True)  # fmt: skip
     if not all(np.array_equal(mine, other) for mine, other in pairs):
         raise ValueError("these values are of other groups; make them from the groups given here")
-    effects, own = values.effects(), _at_theta(fit, measures)
+    effects, bound = values.effects(), [m.bind(fit.objective) for m in as_measures(measures)]
+    if sum((m.columns(fit.objective) for m in bound), ()) != values.columns:
+        raise ValueError("these values are of other measures; make them from those given here")
+    own = _at_theta(fit, measures)
     known = np.isfinite(own)
-    if own.shape == values.whole.shape and not np.allclose(own[known], values.whole[known], 1e-6):
+    if not np.allclose(own[known], values.whole[known], rtol=1e-5, atol=0.0):
         raise ValueError(
             f"these values are of another model, whose measures are {values.whole} where those of "
             f"this fit are {own}; make them from this fit"

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from leaveout.analysis.agreement import spearman
 from leaveout.analysis.compare import paired
@@ -52,7 +52,11 @@ class LDS:
 
 
 def lds(
-    predicted: Effects, actual: Effects, *, key: Array | None = None, resamples: int = 200
+    predicted: Effects | ArrayLike,
+    actual: Effects | ArrayLike,
+    *,
+    key: Array | None = None,
+    resamples: int = 200,
 ) -> LDS:
     """The linear datamodelling score of predicted effects, with its ceiling.
 
@@ -60,8 +64,8 @@ def lds(
     others), then the mean over columns. Groups that are flagged on either side are left out.
 
     Args:
-        predicted: effects.
-        actual: likewise, of the same groups and columns; its `seeds` give the ceiling.
+        predicted: effects, or an array (g m) or (g).
+        actual: likewise, of the same groups and columns; seeds of `Effects` give the ceiling.
         key: random key of bootstrap and splits; default `jax.random.key(0)`.
         resamples: of groups, columns and seeds together; their median bias is taken away on
             Fisher's scale.

@@ -1,7 +1,7 @@
 """Sets of points that matter: the most influential of a size, the fewest that turn a result."""
 
 from collections.abc import Callable, Iterable
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from leaveout.groups import Groups
 from leaveout.measures import Measures
 from leaveout.methods import Retrain
 from leaveout.runtime.memory import limited
-from leaveout.runtime.options import check_integer, check_is, is_positive
+from leaveout.runtime.options import check_integer, is_number, is_positive
 from leaveout.runtime.sharding import entry_point
 
 __all__ = ["extreme", "flips"]
@@ -254,8 +254,7 @@ def flips(
     check_method(fit, Retrain())
     check_integer(stages, "stages")
     check_integer(exchanges, "exchanges", least=0)
-    check_is(threshold, Real, "threshold as a number")
-    if not np.isfinite(threshold):
+    if not (is_number(threshold) and np.isfinite(threshold)):
         raise ValueError(f"expected a finite threshold, got {threshold!r}")
     with limited(memory):
         problem = problem_of(fit, measure, among, progress)

@@ -161,8 +161,9 @@ class Fit(eqx.Module):
             level: of the confidence intervals.
 
         Raises:
-            ValueError: for a fit that is no optimum, columns that add up to others without a
-                penalty, clusters that overlap or leave points out, more than fits in memory.
+            ValueError: for a fit that is no optimum, or whose objective was replaced, columns that
+                add up to others without a penalty, clusters that overlap or leave points out, more
+                than fits in memory.
 
         Source: Huber (1967), White (1980), Liang and Zeger (1986).
         """

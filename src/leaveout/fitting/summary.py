@@ -112,8 +112,8 @@ def summarised(fit: Fit, clusters: object, *, robust: bool, correct: bool, level
     """The summary of a fit: `Fit.summary` says what is what.
 
     Raises:
-        ValueError: for a fit that is no optimum, a Hessian that is singular beyond what softmax
-            leaves open, or more than fits.
+        ValueError: for a fit that is no optimum of its objective, a Hessian that is singular beyond
+            what softmax leaves open, or more than fits.
     """
     check_inside(level, "level", "0.95")
     code = Status(int(to_host(fit.status)))

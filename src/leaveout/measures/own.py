@@ -316,6 +316,9 @@ class _Linear(Measure):
     def bind(self, objective):
         if self.features is None:
             return self
+        counted = self.features == tuple(range(len(self.features)))  # as pandas does unasked
+        if counted and not set(self.features) <= set(getattr(objective, "names", None) or ()):
+            return dataclasses.replace(self, features=None)
         objective = as_linear(objective, "a coefficient's name")
         found = [_coefficients(objective, feature)[0] for feature in self.features]
         many = next((f for f, at in zip(self.features, found, strict=True) if len(at) > 1), None)
@@ -325,6 +328,8 @@ class _Linear(Measure):
                 "give vectors of all p entries as an array"
             )
         at = np.concatenate([np.asarray(each) for each in found])
+        if len(set(at.tolist())) < len(at):
+            raise ValueError("a coefficient is named twice; give one number for each")
         whole = jnp.zeros((len(self.vectors), objective.known_size), self.vectors.dtype)
         return dataclasses.replace(self, vectors=whole.at[:, at].set(self.vectors), features=None)
 

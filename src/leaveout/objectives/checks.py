@@ -118,11 +118,12 @@ def targets(y) -> Column:
 
 def _check_size(y: np.ndarray) -> None:
     """Refuse targets whose squares are no numbers: losses would be 0 or infinite for any theta."""
-    largest = float(np.abs(y).max(initial=0.0))
-    if largest and not _LEAST < largest < _MOST:
+    largest = np.abs(y).max(axis=0, initial=0.0)
+    wrong = (largest > 0) & ~((largest > _LEAST) & (largest < _MOST))
+    if wrong.any():
         raise ValueError(
-            f"the largest of y is {largest:.1e}: squares of such numbers are not told from 0 or "
-            "from infinity; measure y in another unit"
+            f"the largest of y is {largest[wrong].ravel()[0]:.1e}: squares of such numbers are not "
+            "told from 0 or from infinity; measure y in another unit"
         )
 
 

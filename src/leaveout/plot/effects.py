@@ -187,7 +187,8 @@ def panels(
         >>> figure = lo.plot.panels({"Newton": lo.effects(fit, groups, measure)}, actual, [0])
     """
     check_is(predictions, Mapping, "effects by name, such as {'Newton': effects}")
-    asked = [columns] if isinstance(columns, int | str) else columns
+    columns = [columns] if isinstance(columns, str) else columns
+    asked = columns if isinstance(columns, Iterable) else [columns]
     cells = [[(each, actual, column) for each in predictions.values()] for column in asked]
     return grid(cells, titles=list(predictions), wide=True, path=path)
 
@@ -230,7 +231,7 @@ def grid(
     for row in cells:
         check_is(row, list | tuple, "rows of cells, a row a list of them")
         for cell in row:
-            check_is(cell, tuple | None, "cells as (predicted, actual, column), or None")
+            check_is(cell, tuple | list | None, "cells as (predicted, actual, column), or None")
     down, across = len(cells), max(map(len, cells))
     figure = Figure(figsize=(3.3 * across + 0.4, 3.2 * down + 0.8), layout="constrained", dpi=110)
     axes = figure.subplots(down, across, squeeze=False)

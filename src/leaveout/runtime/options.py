@@ -15,6 +15,7 @@ __all__ = [
     "check_key",
     "check_positive",
     "generator",
+    "is_number",
     "is_positive",
     "seed_of",
 ]
@@ -45,6 +46,11 @@ def check_integer(value, name: str, least: int = 1) -> None:
         raise ValueError(f"expected {name} as an integer of at least {least}, got {value!r}")
 
 
+def is_number(value) -> bool:
+    """Whether it is one real number, of Python, NumPy or JAX."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+
+
 def is_positive(value) -> bool:
     """Whether it is a finite number above 0."""
     real = isinstance(value, Real) and not isinstance(value, bool)
@@ -72,7 +78,7 @@ def check_inside(value, name: str, such: str) -> None:
     Raises:
         ValueError: with what it is.
     """
-    if not (is_positive(value) and value < 1):
+    if not (is_number(value) and 0 < value < 1):
         raise ValueError(f"expected a {name} between 0 and 1, such as {such}, got {value!r}")
 
 

@@ -329,20 +329,21 @@ def by_name(
 def named_values(given) -> tuple[tuple[Hashable, ...] | None, Any]:
     """Names and values of a dictionary, a pandas Series, or a table; of an array None and itself.
 
-    Names that only count, 0, 1, 2, as pandas gives where nobody did, are none.
+    Raises:
+        ValueError: for a dictionary of anything but numbers.
     """
     if given is None or isinstance(given, np.ndarray | jax.Array | list | tuple):
         return None, given  # for which nothing is loaded
     if isinstance(given, Mapping):
+        if any(np.ndim(value) for value in given.values()):
+            raise ValueError("expected a number for each name; give several vectors as a table")
         return tuple(given), np.asarray(list(given.values()))
     import narwhals.stable.v2 as nw
 
     if nw.dependencies.is_pandas_series(given):
-        names, values = tuple(given.index), given.to_numpy()
-    else:
-        names = names_of(given)
-        values = given if names is None else matrix(given, "vectors")
-    return (None if names == tuple(range(len(names or ()))) else names), values
+        return tuple(given.index), given.to_numpy()
+    names = names_of(given)
+    return names, given if names is None else matrix(given, "vectors")
 
 
 # ---- rows ----------------------------------------------------------------------------------------

@@ -229,11 +229,12 @@ class Recipe:
         not follow the size of the gradient, as Adam's, go nowhere that this rule knows of: it warns
         (on digits a hundredth was right, see `docs/networks.md`).
         """
-        way, tenth = (abs(float(_way(self.optimiser, int(self.steps), g))) for g in (1.0, 0.1))
+        of = (_way(self.optimiser, int(self.steps), g) for g in jnp.array([1.0, 0.1]))
+        way, tenth = (abs(float(each)) for each in of)
         if not 0.05 * way <= tenth <= 0.2 * way:
             warn(
-                "the steps of this optimiser do not follow the size of gradients (as Adam's), so "
-                "that the damping that its recipe suggests may be far off: give one, as in "
+                "the steps of this optimiser do not follow the size of gradients (Adam, clipping), "
+                "so that the damping that its recipe suggests may be far off: give one, as in "
                 "lo.Influence(curvature=lo.curvature.GaussNewton(damping=1e-2)), and look at "
                 "several by lo.damping_sweep"
             )
@@ -262,7 +263,7 @@ def _refuse_more_than_gradients(optimiser: Optimiser) -> None:
 
 
 @compiled
-def _way(optimiser: Optimiser, steps: int, gradient: float) -> Float[Array, ""]:
+def _way(optimiser: Optimiser, steps: int, gradient: Float[Array, ""]) -> Float[Array, ""]:
     """Where a parameter that begins at 0 ends under a constant gradient."""
     theta = jnp.zeros(1)
 

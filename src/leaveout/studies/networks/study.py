@@ -369,7 +369,7 @@ class _Setting(Setting[Report]):
             "removal": self.run.recipe.normaliser.meaning,
             "quality": _qualities(self.run, data).tolist(),
             "smoothness": smooth,
-            "damping": self.run.recipe.damping(),
+            "damping": _damping(self.run),
             "groups": {"made": len(groups), "notes": list(groups.notes)},
             "flagged": int(np.count_nonzero(actual.status)),
             "costs": costs,
@@ -410,6 +410,13 @@ def _costs(found: Found, space: Workspace, asked: Configuration) -> dict[str, fl
     one = spent.get(asked.actual.word, 0.0) / groups
     words = {each.name: each.word for each in asked.chosen}
     return {name: spent.get(word, 0.0) / one for name, word in words.items() if one > 0}
+
+
+def _damping(run: Run) -> float:
+    """That of the recipe; whether it is to be trusted the methods say that use it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return run.recipe.damping()
 
 
 def _smoothness(run: Run) -> list[float]:
