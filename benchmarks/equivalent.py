@@ -137,4 +137,22 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "6 * end.count + end.fit.objective.n * end.fit.objective.floats_per_example",
         "6 * end.count - end.fit.objective.n * end.fit.objective.floats_per_example",
     ): "how many groups are solved together, not what they find",
+    (
+        "src/leaveout/analysis/spectrum.py",
+        "held = 8 * 4 * (objective.p**2 + objective.n * objective.floats_per_example)",
+        "objective.p ** 2 + objective.n * objective.floats_per_example",
+        "objective.p ** 2 - objective.n * objective.floats_per_example",
+    ): "what is planned to be held, not what is found",
+    (
+        "src/leaveout/certify/enclose.py",
+        "room = 2**26 if outputs == 1 and not isinstance(kind, Frame) else 2**23",
+        "outputs == 1",
+        "outputs != 1",
+    ): "how many lanes go together, not what they find",
+    (
+        "src/leaveout/methods/newton_batches.py",
+        "held += 8 * p * p * (not isinstance(solver, CG))  # the group's factor",
+        "8",
+        "9",
+    ): "what is planned to be held, not what is found",
 }

@@ -118,7 +118,7 @@ def targets(y) -> Column:
 
 def _check_size(y: np.ndarray) -> None:
     """Refuse targets whose squares are no numbers: losses would be 0 or infinite for any theta."""
-    largest = np.abs(y).max(axis=0, initial=0.0)
+    largest = np.abs(y).max(axis=0, initial=0.0).astype(float)
     wrong = (largest > 0) & ~((largest > _LEAST) & (largest < _MOST))
     if wrong.any():
         raise ValueError(
