@@ -20,6 +20,7 @@ from leaveout.measures import Measures
 from leaveout.methods import Method
 from leaveout.objectives.abstract import AbstractObjective, AbstractScores
 from leaveout.runtime.memory import bucket
+from leaveout.runtime.options import check_is
 from leaveout.runtime.sharding import replicate, to_host
 from leaveout.runtime.solution import Status, flagged_in_words
 from leaveout.runtime.text import shortened, warn
@@ -161,8 +162,7 @@ def check_players(groups: Groups) -> None:
     Raises:
         ValueError: with what to do.
     """
-    if not isinstance(groups, Groups):
-        raise ValueError(f"expected lo.Groups, got {type(groups).__name__}")
+    check_is(groups, Groups, "lo.Groups")
     found, counts = np.unique(groups.indices, return_counts=True)
     if (counts > 1).any():
         point = found[np.argmax(counts > 1)]

@@ -4,6 +4,7 @@ import numpy as np
 
 from leaveout.attribution.container import Effects
 from leaveout.groups import Groups
+from leaveout.runtime.options import check_is
 from leaveout.runtime.solution import Status, kept
 from leaveout.runtime.text import shortened, warn
 
@@ -50,8 +51,7 @@ def jackknife(
 
     Source: Efron and Stein (1981); Liang and Zeger (1986).
     """
-    if not isinstance(effects, Effects):
-        raise ValueError(f"expected `Effects`, got {type(effects).__name__}")
+    check_is(effects, Effects, "`Effects`")
     found = np.full(len(effects.columns), np.nan)
     for j, mine in enumerate(usable(effects, partial=partial, drop=drop).T):
         if mine.sum() > 1:

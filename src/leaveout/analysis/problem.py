@@ -22,6 +22,7 @@ from leaveout.measures import Measure, Measures
 from leaveout.methods import Influence, Retrain, retrainer
 from leaveout.objectives.abstract import AbstractScores
 from leaveout.objectives.losses import squares
+from leaveout.runtime.options import check_is
 from leaveout.runtime.sharding import replicate, to_host
 from leaveout.runtime.solution import Status
 
@@ -166,8 +167,7 @@ def _every_point(fit: Fit) -> Groups:
 
 
 def _check_apart(units: Groups) -> None:
-    if not isinstance(units, Groups):
-        raise ValueError(f"expected among= as lo.Groups, got {type(units).__name__}")
+    check_is(units, Groups, "among= as lo.Groups")
     twice = np.flatnonzero(np.bincount(units.indices, minlength=units.n) > 1)
     if twice.size:
         raise ValueError(

@@ -17,6 +17,7 @@ from leaveout.groups import Groups
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.linear import as_linear
+from leaveout.runtime.options import check_is
 from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import at_once, devices, entry_point, is_traced, replicate, to_host
 from leaveout.runtime.solution import SolveError
@@ -113,8 +114,7 @@ def check_fit(fit: Fit) -> None:
     Raises:
         ValueError: with what it is.
     """
-    if not isinstance(fit, Fit):
-        raise ValueError(f"expected a Fit from lo.fit(objective), got {type(fit).__name__}")
+    check_is(fit, Fit, "a Fit from lo.fit(objective)")
 
 
 def _check_groups(objective: AbstractObjective, groups: Groups) -> None:

@@ -19,7 +19,7 @@ from leaveout.measures import Measure
 from leaveout.methods.protocol import Method, PerPoint, Prepared, gradients_of
 from leaveout.objectives.abstract import AbstractObjective
 from leaveout.runtime.memory import budget
-from leaveout.runtime.options import check_integer
+from leaveout.runtime.options import check_integer, check_is
 from leaveout.runtime.sharding import entry_point, on_its_mesh, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
 from leaveout.runtime.text import shortened, warn
@@ -243,8 +243,7 @@ def smoothness(run: Run) -> Smoothness:
         >>> bool(lo.smoothness(run).worst > 0.9)
         True
     """
-    if not isinstance(run, Run):
-        raise ValueError(f"expected a Run from lo.train, got {type(run).__name__}")
+    check_is(run, Run, "a Run from lo.train")
     first = run.at(0)
     refuse_rough(run.recipe.optimiser, run.objective.parameters(first.start))
     with on_its_mesh(run.objective):

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from leaveout.runtime.extras import needed
+from leaveout.runtime.options import check_is
 from leaveout.runtime.text import shortened, warn
 
 __all__ = [
@@ -119,8 +120,7 @@ def kind_in(path: Target) -> str:
 
 def _check_path(path: Target) -> None:
     """Refuse what is no path and no open file, and a folder."""
-    if not isinstance(path, str | os.PathLike | io.BufferedIOBase):
-        raise ValueError(f"expected the path of a file, got {type(path).__name__}")
+    check_is(path, str | os.PathLike | io.BufferedIOBase, "the path of a file")
     if not isinstance(path, io.BufferedIOBase) and os.path.isdir(path):
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
 

@@ -15,7 +15,7 @@ from leaveout.fitting.fitted import Fit
 from leaveout.objectives.networks import Network
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.hashes import of_arrays, of_program
-from leaveout.runtime.options import check_integer
+from leaveout.runtime.options import check_integer, check_is
 from leaveout.runtime.sharding import devices, entry_point, on_host, to_host
 from leaveout.runtime.solution import SolveError
 from leaveout.runtime.text import shortened, warn
@@ -257,8 +257,7 @@ def _check(objective: Network, recipe: Recipe) -> None:
             f"expected an objective from lo.network, got {type(objective).__name__}; models that "
             "are solved to an optimum go to lo.fit"
         )
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"expected a recipe as lo.Recipe(...), got {type(recipe).__name__}")
+    check_is(recipe, Recipe, "a recipe as lo.Recipe(...)")
     if recipe.batch > objective.n:
         raise ValueError(
             f"expected a batch of at most n = {objective.n:,} examples, got {recipe.batch:,}"

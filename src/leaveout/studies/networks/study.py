@@ -10,9 +10,9 @@ import importlib.metadata
 import json
 import os
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -59,6 +59,7 @@ from leaveout.training.run import Run, Trained, load_run, replayed, train
 
 __all__ = ["WORDS", "Configuration", "Report", "found", "read", "run"]
 
+_T = TypeVar("_T")
 _LAST = LastLayer()
 #: the word that the command line has for a method on a network
 WORDS: dict[str, Method] = {
@@ -414,13 +415,15 @@ def _costs(found: Found, space: Workspace, asked: Configuration) -> dict[str, fl
 
 def _damping(run: Run) -> float:
     """That of the recipe; whether it is to be trusted the methods say that use it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return run.recipe.damping()
+    return _unwarned(run.recipe.damping)
 
 
 def _smoothness(run: Run) -> list[float]:
     """The cosine of each seed, where there is one: not of an optimiser without derivative."""
+    return _unwarned(lambda: smoothness(run)).cosine.tolist()  # the summary says it
+
+
+def _unwarned(call: Callable[[], _T]) -> _T:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the summary says it
-        return smoothness(run).cosine.tolist()
+        warnings.simplefilter("ignore")
+        return call()

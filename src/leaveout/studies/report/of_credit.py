@@ -10,6 +10,7 @@ from leaveout import plot
 from leaveout.analysis.compare import compare
 from leaveout.analysis.credit import Credit
 from leaveout.attribution.container import Effects
+from leaveout.runtime.options import check_is
 from leaveout.runtime.solution import Certificate, Status, flagged_in_words
 from leaveout.studies.datasets import Dataset
 from leaveout.studies.natural_report import short
@@ -66,8 +67,7 @@ def report(
         >>> lo.report(found, "hospitals.html", title="Which hospitals help?").name
         'hospitals.html'
     """
-    if not isinstance(credit, Credit):
-        raise ValueError(f"expected a `Credit`, from lo.credit(...), got {type(credit).__name__}")
+    check_is(credit, Credit, "a `Credit`, from lo.credit(...)")
     told = _Told(credit, credit.at(column), data)
     page = Page(
         kicker="leave-one-group-out report" + ("" if data is None else f" \u00b7 {data.name}"),
