@@ -101,8 +101,7 @@ def _rows(case: _Case, steps: int | None, rounds: int) -> list[dict[str, Any]]:
     with ExitStack() as stack:
         if environments.python("torch") is not None:
             torch = stack.enter_context(_torch(one, case, x, y, batches))
-            end = lambda: torch.answer()["theta"]  # noqa: E731
-            contenders["torch loop"] = _Timed(torch.ask, 1, end)
+            contenders["torch loop"] = _Timed(torch.ask, 1, lambda: torch.answer()["theta"])
         found, apart = _alternated(contenders, rounds, np.asarray(one.flat))
     by = 1 if jax.default_backend() == "cpu" else 0
     lane = found[f"{_LANES} lanes"][by]

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-__all__ = ["Problem", "timed"]
+__all__ = ["Problem", "filled", "layered", "timed"]
 
 
 class Problem:
@@ -34,23 +34,11 @@ class Problem:
 
     def fresh(self, dropout=0.0):
         """A network as torch draws it."""
-        layers = []
-        for i, (inner, outer) in enumerate(pairwise(self.widths)):
-            layers += [nn.ReLU()] if i else []
-            layers += [nn.Dropout(dropout)] if i and dropout else []
-            layers.append(nn.Linear(inner, outer))
-        return nn.Sequential(*layers)
+        return layered(self.widths, nn.ReLU, dropout)
 
     def model(self, theta):
         """The network of a theta."""
-        model, at = self.fresh(), 0
-        with torch.no_grad():
-            for parameter in model.parameters():
-                size = parameter.numel()
-                part = torch.from_numpy(np.array(theta[at : at + size], np.float32))
-                parameter.copy_(part.reshape(parameter.shape))
-                at += size
-        return model.eval()
+        return filled(self.fresh(), theta).eval()
 
     def loss(self, scores, y, reduction="mean"):
         """As it is trained: of classes, or half the squared error."""
@@ -68,6 +56,28 @@ class Problem:
         own = torch.arange(self.widths[-1])[None] == y.reshape(-1)[:, None]  # as vmap can do
         true = torch.where(own, scores, torch.zeros_like(scores)).sum(1)
         return true - torch.where(own, torch.full_like(scores, -1e30), scores).logsumexp(1)
+
+
+def layered(widths, active, dropout=0.0):
+    """Linear layers with an activation between them, as torch draws them."""
+    layers = []
+    for i, (inner, outer) in enumerate(pairwise(widths)):
+        layers += [active()] if i else []
+        layers += [nn.Dropout(dropout)] if i and dropout else []
+        layers.append(nn.Linear(inner, outer))
+    return nn.Sequential(*layers)
+
+
+def filled(model, theta):
+    """The model with the parameters of a flat theta."""
+    at = 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            size = parameter.numel()
+            part = torch.from_numpy(np.array(theta[at : at + size], np.float32))
+            parameter.copy_(part.reshape(parameter.shape))
+            at += size
+    return model
 
 
 def timed(function):

@@ -6,11 +6,9 @@ From a given theta through given batches, so that what comes out can be compared
 # it runs in an environment of its own, where its packages are
 # pyright: reportMissingImports=false
 
-from itertools import pairwise
-
 import numpy as np
 import torch
-from network import timed
+from network import filled, layered, timed
 from serve import serve
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -21,23 +19,10 @@ def prepare(arrays):
     x, y = torch.from_numpy(arrays["x"]), torch.from_numpy(arrays["y"].astype(np.int64))
     batches = [torch.from_numpy(batch.astype(np.int64)) for batch in arrays["batches"]]
     rates, decay = arrays["rates"].tolist(), float(arrays["decay"])
-    active = nn.Tanh if arrays["tanh"] else nn.ReLU
-
-    def fresh():
-        layers, at = [], 0
-        for i, (inner, outer) in enumerate(pairwise(arrays["widths"].tolist())):
-            layers += [active()] if i else []
-            layers.append(nn.Linear(inner, outer))
-        net = nn.Sequential(*layers)
-        with torch.no_grad():
-            for parameter in net.parameters():
-                part = arrays["start"][at : at + parameter.numel()]
-                parameter.copy_(torch.from_numpy(part.reshape(parameter.shape)))
-                at += parameter.numel()
-        return net
+    active, widths = nn.Tanh if arrays["tanh"] else nn.ReLU, arrays["widths"].tolist()
 
     def train():
-        net = fresh()
+        net = filled(layered(widths, active), arrays["start"])
         descent = torch.optim.SGD(net.parameters(), rates[0], momentum=0.9, weight_decay=decay)
         for rate, batch in zip(rates, batches, strict=True):
             descent.param_groups[0]["lr"] = rate
