@@ -1,7 +1,5 @@
-"""How wide are certified intervals, what do they cost, and do they ever fail?
+"""How wide are certified intervals, and what do they cost?
 
-- adversarial: problems made to break a certificate, every interval compared with the truth;
-- proofs: the same through `lo.effects`, on harder inputs, against a truth beyond float64;
 - ladder: on real data, each approximation's error, the share of groups it certifies and how
   widely, and what both cost, beside retraining; then what a tolerance of 1e-3 takes;
 - trust: how often a green, amber or red light was right about influence.
@@ -18,10 +16,7 @@ import jax
 import numpy as np
 
 import leaveout as lo
-from benchmarks.adversarial import SHAPES, checks
-from benchmarks.exact import DIGITS, LONG
 from benchmarks.harness import fit_of, record, timed
-from benchmarks.proofs import CASES, attacks
 
 _METHODS = (lo.Influence(), lo.Influence(rescaled=True), lo.SecondOrder(), lo.Krylov(1),
             lo.Newton(), lo.NewtonChebyshev(), lo.Newton(steps=2), lo.Retrain())  # fmt: skip
@@ -32,16 +27,6 @@ _LEVELS = (1e-4, 1e-3, 1e-2, 1e-1)  # of l2 / n
 def main(folder: Path, size: str) -> None:
     """Everything; the paper's data only in a full run."""
     smoke = size == "smoke"
-    per_shape = {"smoke": 2, "small": 100, "full": 400}[size]
-    shapes = SHAPES[:1] if smoke else SHAPES
-    rows = [
-        {"loss": name, "outputs": outputs, "n": n, "d": d}
-        | _forgotten(checks((name, outputs, n, d), per_shape, 1))
-        for name, outputs, n, d in shapes
-    ]
-    total = {key: sum(row[key] for row in rows) for key in ("checks", "finite", "violations")}
-    record(folder, "accuracy_adversarial", [*rows, {"loss": "all"} | total])
-    record(folder, "accuracy_proofs", _proofs(size))
     names = {
         "smoke": ["breast_cancer"],
         "small": ["breast_cancer"],
@@ -60,25 +45,6 @@ def main(folder: Path, size: str) -> None:
     for name in names:
         steps += _penalties(name, levels, count)
         record(folder, "accuracy_penalties", steps)
-
-
-def _forgotten(row: dict) -> dict:
-    """A row, its programs given up: those of all are more than a process has maps of memory for."""
-    jax.clear_caches()
-    return row
-
-
-def _proofs(size: str) -> list[dict]:
-    """Intervals through the public call against a truth in 80 bits, and some against 50 digits."""
-    cases, count, few = {
-        "smoke": (CASES[:1], 3, 1),
-        "small": (CASES[:5], 20, 2),
-        "full": (CASES, 200, 10),
-    }[size]
-    return [
-        {"truth": "80 bits"} | _forgotten(attacks(count, 0, LONG, cases, tries=2)),
-        {"truth": "50 digits"} | _forgotten(attacks(few, 10**6, DIGITS, cases)),
-    ]
 
 
 def _measure(name: str, methods: Sequence[lo.Method], count: int) -> tuple[list[dict], list[dict]]:

@@ -33,6 +33,12 @@ class Case(NamedTuple):
     d: int
     intercept: bool
 
+    @property
+    def title(self) -> str:
+        """Of the row of a benchmark."""
+        free = "free intercept" if self.intercept else "no intercept"
+        return f"{self.loss}, K={self.outputs}, n={self.n}, d={self.d}, {free}"
+
 
 #: fewer features than examples, and more
 CASES = tuple(
@@ -47,7 +53,7 @@ KINDS = (
     "gauss", "heavy", "sparse", "outlier", "copies", "constant", "collinear", "separable",
 )  # fmt: skip
 _COUNTS = ("poisson", "rates")  # losses of counts
-_TOLERANCE = 1e-6  # of effects, beside the largest of its column
+_TOLERANCE = 1e-7  # of effects, beside the largest of its column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +283,7 @@ def check(problem: Problem) -> dict[str, Any]:
         mine = np.split(actual.value[i], [before.size])
         a, b = _shifted(problem, mine[0].reshape(before.shape)), _shifted(problem, truth[0])
         _compare(found, f"retrain, group {i}", a, b, reached, actual.status[i : i + 1])
-        lost = 1 + np.abs(gone * change).sum() / max(np.abs(truth[1]).max(), 1e-3)  # it can cancel
+        lost = 1 + np.abs(gone * change).sum() / max(np.abs(truth[1]).max(), 1e-6)  # it can cancel
         code = actual.status[i : i + 1]
         _compare(found, f"self-loss, group {i}", mine[1], truth[1], reached, code, lost)
         every = np.concatenate([truth[0].ravel(), truth[1]])

@@ -40,7 +40,7 @@ __all__ = ["LOSSES", "PLACES", "Trial", "check", "draw", "fuzzed"]
 
 LOSSES = ("logistic", "squares", "poisson", "softmax")
 PLACES = ("near", "far", "huge", "tiny", "years")
-_TOLERANCE = 1e-6  # of the largest effect of a column
+_TOLERANCE = 1e-7  # of the largest effect of a column
 _N, _D, _QUERIES = 24, 3, 3
 
 

@@ -8,9 +8,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import jax
@@ -25,6 +27,7 @@ __all__ = [
     "drawn",
     "environment",
     "fit_of",
+    "gathered",
     "minutes_left",
     "penalty",
     "record",
@@ -148,6 +151,49 @@ def alone(
     there = os.environ | (variables or {})
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=there)
     return json.loads(ran.stdout.splitlines()[-1])
+
+
+def gathered(folder: Path, name: str, tasks: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+    """A row of each task, made in a process and on a core of its own, recorded as they come.
+
+    So small programs gain nothing by two cores, and what thousands of them take of the system's
+    maps of memory is given back. It takes hours: a run that was stopped goes on, and each row says
+    at which commit it was made.
+
+    Args:
+        folder: where to.
+        name: of the file.
+        tasks: what `alone` is given, by the row's `case`; the last is the row's `problems`.
+    """
+    rows = _begun(folder / f"{name}.json", {case: int(task[-1]) for case, task in tasks.items()})
+    there = {row["case"] for row in rows}
+    idle: SimpleQueue[int] = SimpleQueue()
+    for core in sorted(os.sched_getaffinity(0)):
+        idle.put(core)
+
+    def made(task: Sequence[str]) -> dict[str, Any]:
+        core = idle.get()
+        try:
+            return alone(*task, core=core)
+        finally:
+            idle.put(core)
+
+    commit = environment()["commit"]
+    with ThreadPool(cores()) as pool:
+        left = [task for case, task in tasks.items() if case not in there]
+        for row in pool.imap_unordered(made, left):
+            rows.append(row | {"commit": commit})
+            record(folder, name, rows)  # so far: the next one takes long
+    return sorted(rows, key=lambda row: list(tasks).index(row["case"]))
+
+
+def _begun(path: Path, problems: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Rows of a run of these `problems` by case that was stopped."""
+    if not path.exists():
+        return []
+    rows = json.loads(path.read_text("utf-8"))["rows"]
+    whole = any(row["case"] == "all" for row in rows)
+    return [] if whole else [row for row in rows if problems.get(row["case"]) == row["problems"]]
 
 
 def record(

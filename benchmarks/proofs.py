@@ -7,8 +7,8 @@ points, fractions, additions, points without weight that are added; every loss t
 envelope, and a user's own; every measure that can be enclosed, every method. An interval is
 compared with the effect in 80 bits (`exact.LONG`) or in 50 digits (`exact.DIGITS`), without slack.
 
-    python -m benchmarks.proofs 1000 0         # problems, seed: counts, and what broke
-    python -m benchmarks.proofs 20 0 digits
+    python -m benchmarks.proofs long 3 0 1000      # case, seed, problems: counts, and what broke
+    python -m benchmarks.proofs digits 3 0 20
 """
 
 import json
@@ -27,8 +27,10 @@ from benchmarks import exact
 from benchmarks.exact import DIGITS, LONG, Arithmetic
 from benchmarks.fuzz import Case
 
-__all__ = ["CASES", "KINDS", "Case", "attack", "attacks"]
+__all__ = ["CASES", "HOW", "KINDS", "Case", "attack", "attacks", "title"]
 
+#: arithmetic of the truth, and what to call it
+HOW = {"long": (LONG, "80 bits"), "digits": (DIGITS, "50 digits")}
 
 CASES = tuple(
     Case(loss, outputs, n, d, intercept)
@@ -299,7 +301,18 @@ def attacks(
     return dict(total) | {"which": broken[:20]}
 
 
+def title(how: str, case: Case) -> str:
+    """Of the row of a case, by the name of the truth's arithmetic."""
+    return f"{case.title}, truth in {HOW[how][1]}"
+
+
+def main(how: str, index: int, seed: int, count: int) -> dict[str, Any]:
+    """The row of so many problems of a case."""
+    case = CASES[index]
+    found = attacks(count, seed, HOW[how][0], (case,), tries=2 if how == "long" else 1)
+    return {"case": title(how, case)} | found
+
+
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    how = DIGITS if "digits" in sys.argv[3:] else LONG
-    print(json.dumps(attacks(int(sys.argv[1]), int(sys.argv[2]), how, tries=2), indent=1))
+    print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:]))))
