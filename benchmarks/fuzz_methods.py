@@ -14,11 +14,13 @@ free intercept). What a method is to find has an oracle of another form than the
 - `SecondOrder`: two differences of retraining in how much leaves, extrapolated,
 - `NewtonChebyshev`: the same along the curve on which the gradient of what stays dies out evenly,
 - `Influence(rescaled=True)`: a step for each point of the group, added up,
+- a penalty for each group: retraining and a step at that penalty,
 - measures: from the scores of the retrained theta, those of scores and those of theta, sums over
-  subsets, functions of the user's own; intervals and `tolerance=` have to hold some of these,
+  subsets, functions of the user's own; of classes also chances, ranks counted pair by pair and bins
+  one by one; intervals and `tolerance=` have to hold some of these,
 - `lo.Objective`: the same loss written for any theta, by influence, Newton and retraining.
 
-What has status 0 must be right to 1e-6 of the largest effect of its column; the rest is counted.
+What has status 0 must be right to 1e-7 of the largest effect of its column; the rest is counted.
 """
 
 import dataclasses
@@ -32,6 +34,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+from scipy.special import softmax
 
 import leaveout as lo
 from benchmarks.fuzz import Problem, _derivatives, _expanded, _minimum, _solve, _value
@@ -42,6 +46,7 @@ LOSSES = ("logistic", "squares", "poisson", "softmax")
 PLACES = ("near", "far", "huge", "tiny", "years")
 _TOLERANCE = 1e-7  # of the largest effect of a column
 _N, _D, _QUERIES = 24, 3, 3
+_NAMES = ("a", "b", "c")  # of the features
 
 
 class Trial(NamedTuple):
@@ -52,6 +57,7 @@ class Trial(NamedTuple):
     x: np.ndarray
     query: np.ndarray
     scale: np.ndarray
+    apart: bool  # the penalty of each coefficient is given as a number and `penalised`
 
     def __repr__(self) -> str:
         return f"{self.problem!r}, {self.place}"
@@ -90,7 +96,8 @@ def draw(loss: str, seed: int) -> Trial:
     weights = rng.choice([0.3, 1.0, 1.0, 2.0], size=_N)
     l2 = float(10 ** rng.uniform(-2, 1))
     problem = Problem(loss, place, z[:_N], y, offset, weights, l2, True, w, z[_N:])
-    return Trial(problem, place, user[:_N], user[_N:], spread.astype(float))
+    apart = bool(rng.integers(2))
+    return Trial(problem, place, user[:_N], user[_N:], spread.astype(float), apart)
 
 
 def _drawn(rng, loss: str, scores: np.ndarray) -> np.ndarray:
@@ -256,6 +263,8 @@ def check(trial: Trial) -> dict[str, Any]:
         _methods(found, trial, oracle, fit)
         _measures(found, trial, oracle, fit)
         _of_scores(found, trial, oracle, fit)
+        _of_chances(found, trial, oracle, fit)
+        _penalties(found, trial, oracle, fit)
         _edits(found, trial, oracle, fit)
         _general(found, trial, oracle)
     return found
@@ -263,13 +272,18 @@ def check(trial: Trial) -> dict[str, Any]:
 
 def _fit(trial: Trial) -> lo.Fit:
     problem = trial.problem
-    each = problem.l2 * trial.scale**2  # one penalty in the coordinates of NumPy
+    each = trial.scale**2  # one penalty in the coordinates of NumPy
     options: dict[str, Any] = {"weights": problem.weights}
     if problem.offset.any():
         options["offset"] = problem.offset
     if problem.outputs > 1:
         each = np.tile(each, (problem.outputs, 1))
-    return lo.fit(getattr(lo, problem.loss)(trial.x, problem.y, each, **options))
+    if trial.apart:
+        options |= {"l2": problem.l2, "penalised": each}
+    else:
+        options["l2"] = problem.l2 * each
+    x = pd.DataFrame(trial.x, columns=list(_NAMES))
+    return lo.fit(getattr(lo, problem.loss)(x, problem.y, **options))
 
 
 def _shown(oracle: Oracle, values, columns: int) -> np.ndarray:
@@ -399,9 +413,105 @@ def _margins(scores, y) -> np.ndarray:
     """Log-odds of the true label."""
     if scores.shape[1] == 1:
         return (2 * y - 1) * scores[:, 0]
-    chance = np.exp(scores - scores.max(1, keepdims=True))
-    chance = (chance / chance.sum(1, keepdims=True))[np.arange(len(y)), y]
+    chance = _chances(scores)[np.arange(len(y)), y]
     return np.log(chance / (1 - chance))
+
+
+def _of_chances(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
+    """Chances of classes, what is counted and binned of them, and odds ratios; of retraining."""
+    problem, bins = trial.problem, 5
+    if problem.loss not in ("logistic", "softmax"):
+        return
+    groups, where = lo.Groups.from_weights(problem.w), ["a", "b", "b"]
+    examples, query = (trial.x, problem.y), (trial.query, problem.y[:_QUERIES])
+    if problem.offset.any():
+        examples, query = (*examples, problem.offset), (*query, np.zeros(_QUERIES))
+
+    def known(theta):
+        return oracle.scores(theta, problem.x) + problem.offset[:, None]
+
+    ask: list[Any] = [
+        lo.measures.probability(query),
+        lo.measures.gap(query, where),
+        lo.measures.calibration_error(examples, bins=bins),
+    ]
+    parts: list[Callable] = [
+        lambda theta: _shares(oracle.scores(theta)),
+        lambda theta: (
+            _shares(oracle.scores(theta))[0] - _shares(oracle.scores(theta))[1:].mean(axis=0)
+        ),
+        lambda theta: [_miscalibrated(_chances(known(theta)), problem.y, bins)],
+    ]
+    if not oracle.free:
+        ask += [lo.measures.auroc(examples), lo.measures.odds_ratio("b", per=trial.scale[1])]
+        parts += [
+            lambda theta: [_ordered(known(theta)[:, 0], problem.y)],
+            lambda theta: [np.exp(theta[0, 1])],
+        ]
+
+    def each(theta):
+        return np.concatenate([np.ravel(part(theta)) for part in parts])
+
+    def near(theta):
+        """Whether rounding may move an example to another bin, label or rank."""
+        chance = _chances(known(theta)).max(axis=1)
+        ranks = np.diff(np.sort(known(theta)[:, 0]))
+        edges = np.abs(bins * chance - np.round(bins * chance)).min()
+        return min(edges, np.abs(_gaps(known(theta))).min(), ranks.min()) < 1e-6
+
+    mine = lo.effects(fit, groups, ask, lo.Retrain(1e-11))
+    ends = [oracle.without(i) for i in range(len(groups))]
+    theirs = np.stack([each(theta) - each(oracle.theta) for theta in ends])
+    status = np.where([near(oracle.theta) or near(theta) for theta in ends], 1, mine.status)
+    _compare(found, "of chances", mine.value, theirs, status)
+
+
+def _chances(scores) -> np.ndarray:
+    """(m K) of every class, also of the two that one score tells apart."""
+    both = np.c_[np.zeros(len(scores)), scores] if scores.shape[1] == 1 else scores
+    return softmax(both, axis=1)
+
+
+def _shares(scores) -> np.ndarray:
+    """(m, columns) as `probability` has them: of the positive class, or of every class."""
+    chances = _chances(scores)
+    return chances[:, 1:] if scores.shape[1] == 1 else chances
+
+
+def _ordered(score, y) -> float:
+    """The share of pairs of a positive and a negative that are in order."""
+    pairs = score[y == 1][:, None] - score[y == 0]
+    return float(np.mean((pairs > 0) + 0.5 * (pairs == 0)))
+
+
+def _miscalibrated(chances, y, bins: int) -> float:
+    """Bin by bin: how far the share of right labels is from the mean confidence."""
+    sure, right = chances.max(axis=1), chances.argmax(axis=1) == y
+    total = 0.0
+    for k in range(bins):
+        mine = (sure >= k / bins) & (sure < (k + 1) / bins)
+        if mine.any():
+            total += mine.mean() * abs(right[mine].mean() - sure[mine].mean())
+    return total
+
+
+def _penalties(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
+    """A penalty of its own for the refit without each group."""
+    problem, measure = trial.problem, lo.measures.prediction(trial.query)
+    groups, before = lo.Groups.from_weights(problem.w), oracle.scores(oracle.theta)
+    times = np.random.default_rng(0).uniform(0.3, 3.0, len(groups))
+    retrained, stepped = [], []
+    for i, factor in enumerate(times):
+        changed, v = dataclasses.replace(problem, l2=factor * problem.l2), problem.stays[i]
+        retrained.append(oracle.minimum(v, oracle.theta, changed)[0])
+        gradient, hessian = _expanded(changed, oracle.theta, v)
+        stepped.append(oracle.theta + _solve(hessian, -gradient[None], oracle.free)[0][0])
+    l2 = times * problem.l2 if trial.apart else times
+    for method, ends in ((lo.Retrain(1e-11), retrained), (lo.Newton(), stepped)):
+        mine = lo.effects(fit, groups, measure, method, l2=l2)
+        theirs = np.stack([(oracle.scores(theta) - before).ravel() for theta in ends])
+        what = f"penalties by {method.name}"
+        _compare(found, what, _shown(oracle, mine.value, _QUERIES), theirs, mine.status)
 
 
 def _general(found, trial: Trial, oracle: Oracle) -> None:
