@@ -2,18 +2,16 @@
 
 from leaveout.groups.checks import by_group
 from leaveout.groups.container import Groups
+from leaveout.groups.counted import folds, lookalikes, singles
 from leaveout.groups.dealing import dealt_sums, shuffles
 from leaveout.groups.families import (
     feature_clusters,
-    folds,
     gradient_clusters,
-    lookalikes,
     of_data,
     random,
     same_class,
     seven,
     shared_feature,
-    singles,
     sizes,
     tails,
 )

@@ -17,39 +17,25 @@ from jaxtyping import Array, Float
 
 from leaveout.groups.clusterings import clusterings
 from leaveout.groups.container import Groups
-from leaveout.groups.dealing import shuffles
+from leaveout.groups.counted import Counted, known
 from leaveout.runtime.memory import GRADIENT_BYTES
-from leaveout.runtime.options import check_integer, check_key, generator
+from leaveout.runtime.options import check_key, generator
 from leaveout.runtime.tables import dense_copy, is_sparse
 from leaveout.runtime.text import shortened
 
 __all__ = [
-    "Counted",
     "Examples",
     "Inputs",
     "feature_clusters",
-    "folds",
     "gradient_clusters",
-    "lookalikes",
     "of_data",
     "random",
     "same_class",
     "seven",
     "shared_feature",
-    "singles",
     "sizes",
     "tails",
 ]
-
-
-@runtime_checkable
-class Counted(Protocol):
-    """Anything that knows how many examples there are."""
-
-    @property
-    def n(self) -> int:
-        """Number of examples."""
-        ...
 
 
 @runtime_checkable
@@ -104,15 +90,6 @@ def sizes(n: int, num: int = 100, low: float = 0.0025, high: float = 0.25) -> np
     return np.clip(np.linspace(int(low * n), int(high * n), num).astype(int), 1, n - 1)
 
 
-def _known(data, kind: type) -> None:
-    """Refuse what is no such data, a fit among it."""
-    if not isinstance(data, kind):
-        raise ValueError(
-            f"expected a linear model or a data set, got {type(data).__name__}; of a fit give "
-            "fit.objective"
-        )
-
-
 def _sized(sizes, n: int) -> list[int]:
     """Sizes of groups of n points."""
     given = list(sizes) if isinstance(sizes, Iterable) else sizes
@@ -157,7 +134,7 @@ def random(key: Array, data: Counted, *, sizes: Iterable) -> Groups:
         >>> lo.groups.random(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
         [2, 4]
     """
-    _known(data, Counted)
+    known(data, Counted)
     rng = generator(key)
     lists = [rng.choice(data.n, size, replace=False) for size in _sized(sizes, data.n)]
     return _some(_family(lists, data.n, "random", len(lists)), "random", "no sizes were given")
@@ -200,7 +177,7 @@ def same_class(key: Array, data: Examples, *, sizes: Sequence | np.ndarray) -> G
         >>> lo.groups.same_class(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
         [2, 4]
     """
-    _known(data, Examples)
+    known(data, Examples)
     y = np.asarray(data.y)
     pools = [np.flatnonzero(y == label) for label in np.unique(y)]
     return _pools(key, pools, data, sizes, "random within class", "class")
@@ -227,7 +204,7 @@ def shared_feature(key: Array, data: Inputs, *, sizes: Iterable) -> Groups:
         >>> lo.groups.shared_feature(jax.random.key(0), objective, sizes=[2, 4]).size.tolist()
         [2, 4]
     """
-    _known(data, Inputs)
+    known(data, Inputs)
     rng, x, n, lists = generator(key), _inputs(data), data.n, []
     for size in _sized(sizes, n):
         order = np.argsort(x[:, rng.integers(x.shape[1])], kind="stable")
@@ -259,7 +236,7 @@ def feature_clusters(key: Array, data: Inputs, *, sizes: Sequence | np.ndarray) 
         >>> lo.groups.feature_clusters(jax.random.key(0), objective, sizes=[3, 5]).size.tolist()
         [3, 5]
     """
-    _known(data, Inputs)
+    known(data, Inputs)
     return _clusters(key, _inputs(data), data, sizes, "feature clustering")
 
 
@@ -371,89 +348,6 @@ def tails(
     return Groups.from_indices(lists, n=n, names=labels, kind=kinds, notes=(note,))
 
 
-def folds(key: Array | None, data: Counted | int | np.integer, k: int) -> Groups:
-    """The k folds of cross-validation: blocks of ceil(n / k), shuffled if a key is given.
-
-    Args:
-        key: random key, or None for the order of the data.
-        data: with n, or n itself.
-        k: number of folds, 2 to n.
-
-    Returns:
-        the groups.
-
-    Raises:
-        ValueError: for what is no key or no such data, or fewer than 2 folds or more than n.
-
-    Example:
-        >>> lo.groups.folds(None, 24, 3).size.tolist()
-        [8, 8, 8]
-    """
-    if not isinstance(data, int | np.integer):
-        _known(data, Counted)
-    n = data if isinstance(data, int | np.integer) else data.n
-    check_integer(k, "k, the number of folds,")
-    if not 2 <= k <= n:
-        raise ValueError(f"expected 2 to {n} folds, got {k}")
-    number = np.arange(n) // -(-n // k)
-    if key is not None:
-        number = generator(key).permutation(number)
-    return dataclasses.replace(Groups.from_labels(number, kind="fold"), notes=())
-
-
-def singles(data: Counted) -> Groups:
-    """Every point alone: leave one out.
-
-    Args:
-        data: with n.
-
-    Returns:
-        n groups of one point.
-
-    Raises:
-        ValueError: for what is no such data, a fit among it.
-
-    Example:
-        >>> len(lo.groups.singles(objective))
-        24
-    """
-    _known(data, Counted)
-    return Groups.from_indices(list(np.arange(data.n)[:, None]), n=data.n, kind="single")
-
-
-def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: int = 1) -> Groups:
-    """Random groups like the given ones: of the same sizes, and as many points of each stratum.
-
-    Args:
-        key: of the draws.
-        data: with n.
-        like: groups, whose weights are kept.
-        within: (n) strata, for example the classes; default one of all points.
-        draws: how often.
-
-    Returns:
-        g groups a draw, draw after draw. Groups that do not overlap do not in a draw either: it is
-        a permutation of the points.
-
-    Raises:
-        ValueError: for what is no key or no such data, draws that are no count, or strata that are
-            not one for each point, miss some, or have another pandas index than the groups.
-
-    Example:
-        >>> lo.groups.lookalikes(jax.random.key(0), objective, like=groups, draws=2).size.tolist()
-        [6, 6, 6, 6, 6, 6, 6, 6]
-    """
-    _known(data, Counted)
-    check_integer(draws, "draws")
-    return Groups.from_pairs(
-        np.concatenate(list(shuffles(key, like, within, draws))),
-        np.repeat(np.arange(draws * len(like)), np.tile(like.size, draws)),
-        n=data.n,
-        w=None if like.partial is None else np.tile(like.partial, draws),
-        kind="lookalike",
-    )
-
-
 def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:
     """Those of the paper's seven kinds that look at the data alone, whatever was fitted to it.
 
@@ -475,7 +369,7 @@ def of_data(key: Array, data: Examples, *, num: int = 100) -> Groups:
         >>> len(lo.groups.of_data(jax.random.key(0), lo.datasets.wine(), num=2))
         8
     """
-    _known(data, Examples)
+    known(data, Examples)
     every = sizes(data.n, num)
     families = (random, same_class, shared_feature, feature_clusters)
     parts = [f(_own(key, i), data, sizes=every) for i, f in enumerate(families)]
