@@ -102,6 +102,7 @@ def test_groups_of_wrong_things_are_refused(call, sentence):
 
 
 KEY = jax.random.key(0)
+ONES = np.ones((N, 1))
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,25 @@ KEY = jax.random.key(0)
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes=[2.5]), "a list of integers"),
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes=wrong(3)), "integers, got 3"),
         (lambda fit: lo.groups.random(KEY, fit.objective, sizes="ab"), "a list of integers"),
+        (lambda fit: lo.groups.gradient_clusters(KEY, fit, ONES, sizes=[3]), "give fit.objective"),
+        (
+            lambda fit: lo.groups.gradient_clusters(KEY, fit.objective, ONES[:9], sizes=[3]),
+            r"a residual of each of 30 points, got shape \(9, 1\)",
+        ),
+        (lambda fit: lo.groups.seven(KEY, fit, ONES, ONES), "of a fit give fit.objective"),
+        (
+            lambda fit: lo.groups.tails(KEY, fit),
+            r"a column of numbers each query, got object of sh",
+        ),
+        (lambda fit: lo.groups.tails(KEY, ONES[:, 0]), r"each query, got float64 of shape \(30,\)"),
+        (
+            lambda fit: lo.groups.lookalikes(KEY, fit.objective, like=wrong(None)),
+            "like= as lo.Groups, got NoneType",
+        ),
+        (
+            lambda fit: lo.groups.lookalikes(KEY, lo.squares(X[:9], Y[:9]), like=GROUPS),
+            "groups of these 9 points, got groups of 30",
+        ),
     ],
 )
 def test_families_of_wrong_things_are_refused(fit, call, sentence):
@@ -365,6 +385,12 @@ def test_whole_verbs_inside_jit_are_told_where_they_work(fit):
         (lambda fit: fit.summary(level=wrong("95")), "level between 0 and 1, .* got '95'"),
         (lambda fit: lo.Objective(wrong("mse"), X, np.zeros(3)), "a function of one, got str"),
         (lambda fit: lo.logistic(X, Y, intercept=wrong("no")), "intercept as True or False, got"),
+        (lambda fit: lo.bounds.leverages(wrong(3)), "a Fit from lo.fit.objective., got int"),
+        (lambda fit: lo.bounds.decompose(fit, GROUPS, OWN, wrong(3)), "lo.Retrain.*, got int"),
+        (
+            lambda fit: lo.bounds.prediction_gap(fit, GROUPS, lo.measures.self_loss()),
+            "measures that do not depend on who left; self_loss does",
+        ),
     ],
 )
 def test_arguments_of_another_kind_are_refused(fit, call, sentence):

@@ -45,6 +45,7 @@ from leaveout.objectives.expansion import LinearExpansion
 from leaveout.objectives.linear import LinearObjective, as_linear
 from leaveout.runtime.deprecated import found_elsewhere, instead, option
 from leaveout.runtime.memory import limited
+from leaveout.runtime.options import check_is
 from leaveout.runtime.sharding import entry_point
 from leaveout.solvers import Factor
 
@@ -273,7 +274,7 @@ def decompose(
         the parts, each (g m), in units of f.
 
     Raises:
-        ValueError: for what is no fit or measure, or groups of other data.
+        ValueError: for what is no fit, measure or `Retrain`, or groups of other data.
         SolveError: for a theta too far from its optimum.
 
     Example:
@@ -281,6 +282,7 @@ def decompose(
         (4, 1)
     """
     fit, groups = admit(fit, groups)
+    check_is(retrain, Retrain, "retrain= as lo.Retrain(...)")
     with limited(memory):
         influenced = gathered(pose(fit, groups, measures, Influence()))
         asked = pose(fit, groups, measures, retrain)
@@ -459,8 +461,8 @@ def prediction_gap(
         (g m) in units of f.
 
     Raises:
-        ValueError: for other models, a p too large for dense matrices, groups of other data, or an
-            `of` that is `Mu.lanczos` or unknown.
+        ValueError: for other models, a p too large for dense matrices, groups of other data, a
+            measure that depends on what leaves, or an `of` that is `Mu.lanczos` or unknown.
         SolveError: for a theta too far from its optimum.
 
     Example:
@@ -474,11 +476,12 @@ def prediction_gap(
     of, w = option(Mu, of, "of"), leaving(fit, groups)
     if of is Mu.lanczos:
         raise ValueError("expected of as one of Mu.everybody, Mu.group: corollary 1 has no cone")
+    bound = [measure.bind(fit.objective) for measure in as_measures(measures)]
+    for name in (each.name for each in bound if each.needs_w):
+        raise ValueError(f"corollary 1 is of measures that do not depend on who left; {name} does")
     mu = shares_of(fit, w) if of is Mu.group else constants(fit).whole
     mu = np.broadcast_to(np.asarray(mu), len(groups))
-    gradients = jnp.concatenate(
-        [m.bind(fit.objective).gradients(fit.objective, fit.flat) for m in as_measures(measures)]
-    )
+    gradients = jnp.concatenate([each.gradients(fit.objective, fit.flat) for each in bound])
     slope = np.linalg.norm(np.asarray(factor_of(fit).whiten(gradients)), axis=1)
     size = np.sqrt(np.asarray(along_gradient(fit, w)[2]))
     return odds(mu)[:, None] * size[:, None] * slope[None]

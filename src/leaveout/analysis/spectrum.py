@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from leaveout.certify.balls import DENSE
 from leaveout.fitting.fitted import Fit, expansion_of
-from leaveout.fitting.gates import admit
+from leaveout.fitting.gates import admit, check_fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
 from leaveout.objectives.abstract import weigh
@@ -178,6 +178,7 @@ def has_factor(fit: Fit) -> bool:
 
 def factor_of(fit: Fit) -> Factor:
     """The factor of H, which every bound here needs, of a linear model."""
+    check_fit(fit)
     if fit.metric is None or not has_factor(fit):
         raise ValueError(
             "these bounds are for linear models (lo.glm and its kin) small enough for their "

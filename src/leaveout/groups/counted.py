@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from leaveout.groups.container import Groups
 from leaveout.groups.dealing import shuffles
-from leaveout.runtime.options import check_integer, generator
+from leaveout.runtime.options import check_integer, check_is, generator
 
 __all__ = ["Counted", "folds", "known", "lookalikes", "singles"]
 
@@ -97,14 +97,18 @@ def lookalikes(key: Array, data: Counted, *, like: Groups, within=None, draws: i
         a permutation of the points.
 
     Raises:
-        ValueError: for what is no key or no such data, draws that are no count, or strata that are
-            not one for each point, miss some, or have another pandas index than the groups.
+        ValueError: for what is no key, no such data or no groups of it, draws that are no count, or
+            strata that are not one for each point, miss some, or have another pandas index than
+            the groups.
 
     Example:
         >>> lo.groups.lookalikes(jax.random.key(0), objective, like=groups, draws=2).size.tolist()
         [6, 6, 6, 6, 6, 6, 6, 6]
     """
     known(data, Counted)
+    check_is(like, Groups, "like= as lo.Groups")
+    if like.n != data.n:
+        raise ValueError(f"expected groups of these {data.n:,} points, got groups of {like.n:,}")
     check_integer(draws, "draws")
     return Groups.from_pairs(
         np.concatenate(list(shuffles(key, like, within, draws))),

@@ -265,8 +265,9 @@ def gradient_clusters(
         the groups.
 
     Raises:
-        ValueError: for what is no key, sizes that are not 1 to n - 1, or where no cluster is large
-            enough for any of them; for a sparse x that is too large to be written out.
+        ValueError: for what is no key or no such data, residuals of other points, sizes that are
+            not 1 to n - 1, or where no cluster is large enough for any of them; for a sparse x that
+            is too large to be written out.
 
     Example:
         >>> residuals = np.asarray(fit.expansion().first)
@@ -274,9 +275,15 @@ def gradient_clusters(
         >>> lo.groups.gradient_clusters(key, objective, residuals, sizes=[3]).size.tolist()
         [3]
     """
+    known(data, Inputs)
     x = _inputs(data)
     x = np.c_[x, np.ones(len(x))] if intercept else x
-    residuals = np.asarray(residuals, float).reshape(len(x), -1)
+    residuals = np.asarray(residuals, float)
+    if not residuals.ndim or len(residuals) != len(x):
+        raise ValueError(
+            f"expected a residual of each of {len(x)} points, got shape {residuals.shape}"
+        )
+    residuals = residuals.reshape(len(x), -1)
     width = residuals.shape[1] * x.shape[1]
     if 8 * len(x) * width <= GRADIENT_BYTES:
         gradients = (residuals[:, :, None] * x[:, None, :]).reshape(len(x), width)
@@ -319,7 +326,7 @@ def tails(
         the groups.
 
     Raises:
-        ValueError: for what is no key, or a num of 0.
+        ValueError: for what is no key, scores that are no numbers (n m), or a num of 0.
 
     Example:
         >>> scores = lo.per_point(fit, lo.measures.loss((x[:1], y[:1])))
@@ -327,6 +334,11 @@ def tails(
         6
     """
     scores, rng = np.asarray(scores), generator(key)
+    if scores.ndim != 2 or scores.dtype.kind not in "iuf":
+        raise ValueError(
+            f"expected scores (n m), a column of numbers each query, got {scores.dtype} of shape "
+            f"{scores.shape}"
+        )
     n, lists, labels, kinds = len(scores), [], [], []
     counts = (num // 3, num // 3, num - 2 * (num // 3))
     for query, column in enumerate(scores.T):
@@ -401,8 +413,8 @@ def seven(
         the groups, family after family.
 
     Raises:
-        ValueError: for what is no key, a num of 0, or a sparse x that is too large to be written
-            out.
+        ValueError: for what is no key or no such data, scores or residuals of another shape, a num
+            of 0, or a sparse x that is too large to be written out.
 
     Example:
         >>> scores, residuals = lo.per_point(fit, measure), np.asarray(fit.expansion().first)
@@ -411,6 +423,7 @@ def seven(
 
     Source: Koh et al. (2019), section 3; sizes and windows as in their released code.
     """
+    known(data, Examples)
     every = sizes(data.n, num)
     intercept = data.intercept if isinstance(data, _Modelled) else True
     first = of_data(key, data, num=num) if first is None else first
