@@ -132,7 +132,7 @@ class Linear:
         """
         design, y, penalty = (how.number(part) for part in (self.design, self.y, self.penalty))
         turn, matrix, weights = self._turn(v), how.number(start), how.number(v)
-        kept, best, waited = v != 0, np.inf, 0
+        kept, best, waited, largest = v != 0, np.inf, 0, 0.0
         for _ in range(steps):
             scores = design @ matrix.T
             slopes = weights[kept, None] * LOSSES[self.loss](how, scores, y)[1][kept]
@@ -141,6 +141,8 @@ class Linear:
             if found is None:
                 return None
             step, size, unit = found
+            largest = max(largest, unit)
+            unit = max(unit, how.floor**0.2 * largest)  # of an exact fit nothing is left
             waited = 0 if size < 0.5 * best or size > 1e-6 * unit else waited + 1
             best = min(best, size)
             if waited > 1 or size == 0:

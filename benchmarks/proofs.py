@@ -272,8 +272,8 @@ def _effects(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ends = lo.retrain(problem.fit, problem.groups[astray], lo.Retrain(1e-11)).value
-        for i, flat in zip(astray, np.asarray(ends), strict=True):
-            there = np.asarray(objective.layout.matrix(flat))
+        for i, flat in zip(astray, ends, strict=True):
+            there = np.asarray(objective.layout.matrix(problem.fit.flat + flat))
             truths[i] = problem.model.minimum(how, there, stays[i])
     lost = [
         theta is None and problem.model.has_minimum(v)
