@@ -144,3 +144,23 @@ def test_the_table_of_dampings_is_that_of_the_benchmark():
                 assert abs(float(number) - found[what]) <= 0.005 * (1 + 1e-9), (row, head)
                 checked += 1
     assert checked == 144
+
+
+def test_the_intervals_of_the_page_of_certificates_are_those_of_the_benchmarks():
+    first, second = tables("docs/certificates.md")[:2]
+    for stated, row in zip(first, recorded("accuracy_adversarial"), strict=True):
+        for head, key in (
+            ("intervals", "checks"),
+            ("finite", "finite"),
+            ("violated", "violations"),
+        ):
+            assert states(stated[head], row[key]), (stated, key)
+    *cases, whole = recorded("accuracy_proofs")
+    page = " ".join((ROOT / "docs/certificates.md").read_text("utf-8").split())
+    assert f"In all {whole['checks']:,} intervals of {whole['problems']:,} problems" in page
+    assert f"{whole['finite']:,} of them finite; **{whole['violations']} violated**" in page
+    assert f"{whole['without_truth']:,} have nothing to be compared with" in page
+    assert sum(int(row["in 50 digits"].replace(",", "")) for row in second) == sum(
+        case["checks"] for case in cases if case["case"].endswith("50 digits")
+    )
+    assert not any(case["which"] for case in cases)
