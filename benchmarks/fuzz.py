@@ -289,6 +289,7 @@ def check(problem: Problem) -> dict[str, Any]:
         a, b = _shifted(problem, mine[0].reshape(before.shape)), _shifted(problem, truth[0])
         _compare(found, f"retrain, group {i}", a, b, reached, actual.status[i : i + 1])
         lost = 1 + np.abs(gone * change).sum() / max(np.abs(truth[1]).max(), 1e-6)  # it can cancel
+        lost *= 1 + np.abs(problem.design @ (theta - matrix).T).max()  # and grow as exp does
         code = actual.status[i : i + 1]
         _compare(found, f"self-loss, group {i}", mine[1], truth[1], reached, code, lost)
         every = np.concatenate([truth[0].ravel(), truth[1]])

@@ -82,6 +82,25 @@ def fitted(x: Any = X, y: Any = Y, **options: Any) -> lo.Fit:
     return lo.fit(lo.logistic(x, y, l2=1.0, **options))
 
 
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-8])
+def test_few_examples_that_are_left_are_retrained_to_the_end(tolerance):
+    """Three of thirty stay: 9,000 and 1,100 tolerances were left to go where gradients had died."""
+    problem = fuzz.draw(fuzz.CASES[4], 253)  # squares: a linear system
+    v, design = problem.stays[3], problem.design
+
+    def solved(weights):
+        matrix = (design.T * weights) @ design + np.diag(problem.penalty)
+        return np.linalg.solve(matrix, design.T @ (weights * problem.y))
+
+    query = np.c_[problem.query, np.ones(len(problem.query))]
+    truth = query @ (solved(v) - solved(problem.weights))
+    fit = lo.fit(lo.squares(problem.x, problem.y, problem.l2, weights=problem.weights))
+    group = lo.Groups.from_weights(problem.w[[3]])
+    found = lo.effects(fit, group, lo.measures.prediction(problem.query), lo.Retrain(tolerance))
+    assert found.status.tolist() == [0]
+    np.testing.assert_allclose(found.value[0], truth, atol=30 * tolerance * abs(truth).max())
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [

@@ -406,7 +406,7 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     lost = _running_away(state, *along, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     felt = force > _floor(problem.fit)  # else nothing leaves but rounding
-    size = jnp.linalg.norm(state.point, axis=1)
+    size, ahead = (jnp.linalg.norm(part, axis=1) for part in (state.point, state.direction))
     pull = along[0] / jnp.where(size > 0, size, 1.0)  # |H(w) u| along u
     # no lengths of one kind but in coordinates of H: there |u| is the shorter where curvature comes
     size = jnp.inf if problem.fit.is_bare else size
@@ -414,6 +414,8 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     residual = jnp.where(felt, left / jnp.where(felt, of, 1.0), 0.0)
     # a gradient that is a share of that length leaves that share of the change
     short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
+    # nor is the search done that would go on further than that, in directions of little curvature
+    short |= (ahead > _LOOSE * tolerance * size) & (left > 2 * _floor(problem.fit)) & felt
     reached = residual <= jnp.maximum(2 * tolerance, 1e-9)  # else the floor was, before the goal
     short |= reached & (left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length)
     if residual.dtype != jnp.float64:  # whose floor is high

@@ -64,7 +64,8 @@ class Retrain(Method):
             points that are added with a large leverage. The change is then right to about
             tolerance / (1 - mu), mu the largest share of curvature that the group takes away in any
             direction; to about the tolerance where the group has a metric of its own (`bricks`),
-            whose norm it then is.
+            whose norm it then is. Where the search would still go on by 30 tolerances of the change
+            it does so, with the group's own Hessian.
         max_steps: evaluations of the objective and its gradient that a group may use.
         history: pairs that L-BFGS remembers.
         exact: of a run, refuse to go on where training it again gives other bits; False starts
