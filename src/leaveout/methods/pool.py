@@ -412,12 +412,13 @@ def _finish(problem: Coordinates, lanes: _Lanes, rows, tolerance: float) -> Solu
     size = jnp.inf if problem.fit.is_bare else size
     left, of, length = solution.residual, measured(force, size), jnp.minimum(pull, size)
     residual = jnp.where(felt, left / jnp.where(felt, of, 1.0), 0.0)
-    # a gradient that is a share of that length leaves that share of the change
-    short = (left > _LOOSE * tolerance * length) & (left > 2 * _floor(problem.fit))
-    # nor is the search done that would go on further than that, in directions of little curvature
-    short |= (ahead > _LOOSE * tolerance * size) & (left > 2 * _floor(problem.fit)) & felt
+    # a gradient that is a share of that length leaves that share of the change; nor is the search
+    # done that would go on by more than that, in directions of little curvature
+    share = _LOOSE * tolerance
+    short = (left > share * length) | (ahead > share * size)
+    short &= left > 2 * _floor(problem.fit)
     reached = residual <= jnp.maximum(2 * tolerance, 1e-9)  # else the floor was, before the goal
-    short |= reached & (left > jnp.maximum(_LOOSE * tolerance, _SEEN) * length)
+    short |= reached & (left > jnp.maximum(share, _SEEN) * length)
     if residual.dtype != jnp.float64:  # whose floor is high
         short |= ~reached
         status = jnp.where((status == Status.stalled) & reached, Status.converged, status)
