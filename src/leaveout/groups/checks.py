@@ -6,25 +6,41 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 import numpy as np
 
 from leaveout.runtime.columns import name_of
+from leaveout.runtime.options import check_integer
 from leaveout.runtime.tables import Fingerprint, by_name, check_rows
 from leaveout.runtime.text import shortened
 
 __all__ = [
     "by_group",
-    "check_ends",
     "check_pairs",
-    "check_points",
     "check_same",
     "check_stored",
-    "check_w",
     "check_whole",
-    "check_whole_numbers",
-    "each_point",
+    "checked_parts",
     "index_lists",
     "listed",
-    "named",
     "rows_of",
 ]
+
+
+def checked_parts(
+    n, indices, offsets, w, names, kind, coalitions: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray, np.ndarray]:
+    """Indices sorted within each group, offsets, w, names and kinds, after every check."""
+    offsets = np.asarray(offsets, np.int64)
+    check_integer(n, "n, the number of examples,")
+    _check_whole_numbers(indices)
+    names, kind = _named(offsets.size - 1, names, kind)
+    rows = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
+    order = np.lexsort((indices, rows))
+    indices = np.asarray(indices, np.int64)[order]
+    w = None if w is None else _each_point(w, order)
+    _check_points(names, rows, indices, n)
+    if w is not None:
+        _check_w(names, rows, indices, w)
+    if not coalitions:
+        _check_ends(names, np.diff(offsets), np.bincount(rows, w if w is None else w == 1), n)
+    return indices, offsets, w, names, kind
 
 
 def check_pairs(one: int, other: int, sign: str) -> int:
@@ -37,7 +53,7 @@ def check_pairs(one: int, other: int, sign: str) -> int:
     return max(one, other)
 
 
-def named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:
+def _named(count: int, names, kind) -> tuple[np.ndarray, np.ndarray]:
     """A name and a kind for each group."""
     if count == 0:
         raise ValueError("expected at least one group, got none")
@@ -84,7 +100,7 @@ def index_lists(lists: list) -> list[np.ndarray]:
     return arrays
 
 
-def check_whole_numbers(indices) -> None:
+def _check_whole_numbers(indices) -> None:
     """Points are positions, not 0.5 or "a"."""
     kind = np.asarray(indices).dtype
     if kind.kind not in "iu" and np.size(indices):
@@ -184,7 +200,7 @@ def _complain(names, bad, what: str) -> NoReturn:
     raise ValueError(f"group {str(names[bad])!r} {what}")
 
 
-def check_points(names, rows: np.ndarray, indices: np.ndarray, n: int) -> None:
+def _check_points(names, rows: np.ndarray, indices: np.ndarray, n: int) -> None:
     """Every point is an example, and in a group once; points are sorted within groups."""
     wrong = (indices < 0) | (indices >= n)
     if wrong.any():
@@ -198,7 +214,7 @@ def check_points(names, rows: np.ndarray, indices: np.ndarray, n: int) -> None:
         )
 
 
-def each_point(w, order: np.ndarray) -> np.ndarray:
+def _each_point(w, order: np.ndarray) -> np.ndarray:
     """W of each listed point, in this order."""
     w = np.asarray(w)
     if w.shape != order.shape or w.dtype.kind not in "fiub":
@@ -209,7 +225,7 @@ def each_point(w, order: np.ndarray) -> np.ndarray:
     return w.astype(float)[order]
 
 
-def check_w(names, rows: np.ndarray, indices: np.ndarray, w: np.ndarray) -> None:
+def _check_w(names, rows: np.ndarray, indices: np.ndarray, w: np.ndarray) -> None:
     """No more than all of a point leaves, and how much is a number."""
     wrong = ~(w <= 1) | np.isinf(w)
     if wrong.any():
@@ -221,7 +237,7 @@ def check_w(names, rows: np.ndarray, indices: np.ndarray, w: np.ndarray) -> None
         )  # fmt: skip
 
 
-def check_ends(names, size: np.ndarray, whole: np.ndarray, n: int) -> None:
+def _check_ends(names, size: np.ndarray, whole: np.ndarray, n: int) -> None:
     """No group is empty, and none takes all of everything: `whole` counts what leaves whole."""
     if (size == 0).any():
         _complain(names, np.argmin(size), "is empty; leave it out, or check how it was selected")

@@ -15,18 +15,13 @@ import jax
 import numpy as np
 
 from leaveout.groups.checks import (
-    check_ends,
     check_pairs,
-    check_points,
     check_same,
     check_stored,
-    check_w,
     check_whole,
-    check_whole_numbers,
-    each_point,
+    checked_parts,
     index_lists,
     listed,
-    named,
     rows_of,
 )
 from leaveout.groups.labels import Coded, between_edges, by_label, by_pair, index_of, masks_of
@@ -34,7 +29,6 @@ from leaveout.groups.lists import listed_in, offsets_of
 from leaveout.runtime.deprecated import instead, renamed
 from leaveout.runtime.files import read_npz, write_npz
 from leaveout.runtime.memory import zeros
-from leaveout.runtime.options import check_integer
 from leaveout.runtime.tables import Fingerprint
 
 __all__ = ["Groups"]
@@ -473,22 +467,8 @@ def _checked(
     fingerprint: Fingerprint | None = None,
 ) -> Groups:  # fmt: skip
     """Groups after every check, points sorted within each group."""
-    offsets = np.asarray(offsets, np.int64)
-    check_integer(n, "n, the number of examples,")
-    check_whole_numbers(indices)
-    names, kind = named(offsets.size - 1, names, kind)
-    rows = np.repeat(np.arange(offsets.size - 1), np.diff(offsets))
-    order = np.lexsort((indices, rows))
-    indices = np.asarray(indices, np.int64)[order]
-    w = None if w is None else each_point(w, order)
-    check_points(names, rows, indices, n)
-    if w is not None:
-        check_w(names, rows, indices, w)
-    if not coalitions:
-        check_ends(names, np.diff(offsets), np.bincount(rows, w if w is None else w == 1), n)
-    return Groups(
-        int(n), indices, offsets, w, names, kind, tuple(notes), coalitions, fingerprint=fingerprint
-    )
+    parts = checked_parts(n, indices, offsets, w, names, kind, coalitions)
+    return Groups(int(n), *parts, tuple(notes), coalitions, fingerprint=fingerprint)
 
 
 def _combine(one: Groups, other: Groups, points_of: Callable, sign: str) -> Groups:
