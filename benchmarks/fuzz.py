@@ -230,13 +230,10 @@ def _minimum(problem: Problem, matrix, weights, free: int):
             return matrix, bool(one and lost < 1e-9 * scale) and np.abs(matrix).max() < 1e4
         step, size = step.reshape(matrix.shape), 1.0
         near = decrement < 1e-10 * (1 + abs(value))  # where rounding hides what a step gains
-        while (
-            not near
-            and size > 1e-12
-            and not (
-                _value(problem, matrix - size * step, weights)
-                <= value - 0.1 * size * decrement + 1e-14 * abs(value)
-            )
+        least = size if near else 1e-12
+        while size > least and not (
+            _value(problem, matrix - size * step, weights)
+            <= value - 0.1 * size * decrement + 1e-14 * abs(value)
         ):
             size /= 2
         matrix = matrix - size * step

@@ -136,9 +136,9 @@ class Oracle:
         """The minimum where examples get v, and whether it is beyond doubt."""
         return _minimum(self.problem if problem is None else problem, start, v, self.free)
 
-    def step(self, theta, v, gradient=None):
+    def step(self, theta, v, gradient=None, problem: Problem | None = None):
         """One undamped Newton step from theta where examples get v; what is left by default."""
-        own, hessian = _expanded(self.problem, theta, v)
+        own, hessian = _expanded(self.problem if problem is None else problem, theta, v)
         gradient = -own if gradient is None else gradient
         return _solve(hessian, gradient[None], self.free)[0][0]
 
@@ -513,8 +513,7 @@ def _penalties(found, trial: Trial, oracle: Oracle, fit: lo.Fit) -> None:
     for i, factor in enumerate(times):
         changed, v = dataclasses.replace(problem, l2=factor * problem.l2), problem.stays[i]
         retrained.append(oracle.minimum(v, oracle.theta, changed)[0])
-        gradient, hessian = _expanded(changed, oracle.theta, v)
-        stepped.append(oracle.theta + _solve(hessian, -gradient[None], oracle.free)[0][0])
+        stepped.append(oracle.theta + oracle.step(oracle.theta, v, problem=changed))
     l2 = times * problem.l2 if trial.apart else times
     for method, ends in ((lo.Retrain(1e-11), retrained), (lo.Newton(), stepped)):
         mine = lo.effects(fit, groups, measure, method, l2=l2)
