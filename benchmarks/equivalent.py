@@ -78,7 +78,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
     ): "when a hard lane gets a Hessian of its own: a matter of time",
     (
         "src/leaveout/methods/pool.py",
-        "worth = max(_HARD, int(renewal / evaluation / 2))",
+        "worth = max(HARD, int(renewal / evaluation / 2))",
         "2",
         "3",
     ): "when a hard lane gets a Hessian of its own: a matter of time",
@@ -89,7 +89,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "1",
     ): "when lanes are emptied, not what they find",
     (
-        "src/leaveout/methods/pool.py",
+        "src/leaveout/methods/lanes.py",
         "(whole.push(theta[None], None), jnp.full(1, spent, jnp.int32)),",
         "1",
         "2",
@@ -126,7 +126,7 @@ EQUIVALENT: dict[tuple[str, str, str, str], str] = {
         "129",
     ): "a limit of cost: models of 129 parameters are looked at in more directions",
     (
-        "src/leaveout/methods/pool.py",
+        "src/leaveout/methods/lanes.py",
         "first = 1 / jnp.maximum(force, 1.0) if fit.is_bare else None",
         "1.0",
         "2.0",

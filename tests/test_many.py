@@ -179,7 +179,7 @@ def test_a_band_of_many_points_is_that_of_listed_ones(monkeypatch):
 @pytest.mark.parametrize("patience", mostly_slow([48, 5], 5))
 def test_groups_that_leave_whole_are_retrained_like_those_in_part(patience, monkeypatch):
     """Their lanes hold who stays instead of weights; in a pool, and those that go on alone."""
-    monkeypatch.setattr(pool, "_HARD", patience)
+    monkeypatch.setattr(pool, "HARD", patience)
     n = 2_300  # three blocks, the last not full
     objective = problem("logistic", n=n, d=3, l2=1e-3, weights=np.arange(n) % 4 / 2)
     fit, y = lo.fit(objective), np.asarray(objective.y)

@@ -30,7 +30,8 @@ from leaveout.groups import Groups
 from leaveout.measures import Measure
 from leaveout.methods.bricks import bricks_of
 from leaveout.methods.coordinates import around
-from leaveout.methods.pool import Effort, Task, pool_size, pooled, straight
+from leaveout.methods.lanes import Effort
+from leaveout.methods.pool import Task, pool_size, pooled, straight
 from leaveout.methods.protocol import Method, Prepared, asked
 from leaveout.methods.strain import marked
 from leaveout.methods.trajectory import retrained
