@@ -9,101 +9,31 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
+from leaveout.methods.blocks import STAYS, Blocks, added, cached_blocks
 from leaveout.objectives.abstract import weigh
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.batches import cut_out
-from leaveout.runtime.memory import CACHED_EXAMPLES
 from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import devices, is_traced, on_host
 from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
 
 __all__ = [
-    "STAYS",
     "Coordinates",
     "Plain",
     "Turned",
     "Whitened",
     "all_or_nothing",
     "around",
-    "cached_blocks",
     "renewed",
 ]
-
-STAYS = np.dtype(np.uint8)  # of who stays, where a weight would be s or 0
-
-
-def cached_blocks(n: int) -> int:
-    """Into how many blocks n examples are cut: what lanes hold of one stays in cache.
-
-    Only on a processor; over several devices they are cut already, and one block is one all-reduce.
-    """
-    return -(-n // CACHED_EXAMPLES) if on_host() and devices() == 1 else 1
-
-
-def _added(term, inputs):
-    """The sum of `term` over the leading axis of the inputs, one entry after the other."""
-    first = jax.tree.map(lambda leaf: leaf[0], inputs)
-    if len(jax.tree.leaves(inputs)[0]) == 1:
-        return term(first)
-    shapes = jax.eval_shape(term, first)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    def add(total, each):
-        return jax.tree.map(jnp.add, total, term(each)), None
-
-    return jax.lax.scan(add, zeros, inputs)[0]
 
 
 def _second_derivative(loss):
     return jax.grad(jax.grad(loss))
-
-
-class _Blocks(eqx.Module):
-    """The examples of a linear model of one output, cut into k blocks of length l.
-
-    The last block is filled up with examples of no weight. Without the leading axis: one block.
-
-    Attributes:
-        rows: (k l p) the design in whitened coordinates.
-        y: targets, leading axes (k l).
-        weights: (k l) s.
-        scores, losses, first, second: (k l) m, phi, s phi' and s phi'' at theta_hat.
-        squares: (k l f) squared columns of the design whose parameters have no penalty.
-    """
-
-    rows: Float[Array, "... l p"]
-    y: PyTree
-    weights: Float[Array, "... l"]
-    scores: Float[Array, "... l"]
-    losses: Float[Array, "... l"]
-    first: Float[Array, "... l"]
-    second: Float[Array, "... l"]
-    squares: Float[Array, "... l f"]
-
-    def at(self, objective, scores, derivative):
-        """Losses (b l) of one block, or a derivative of them, at scores (b l)."""
-
-        def loss(score, y):
-            return objective.point_loss(score[None], y)
-
-        return jax.vmap(jax.vmap(derivative(loss)), in_axes=(0, None))(scores, self.y)
-
-    def sum(self, term, u, v):
-        """Sum over blocks of term(block, what its examples get (b l), change in scores (b l))."""
-
-        def of(inputs):
-            block, v = inputs
-            return term(block, block.get(v), u @ block.rows.T)
-
-        return _added(of, (self, v))
-
-    def get(self, v):
-        """What the examples get: v, or their weights where v says who stays."""
-        return self.weights[..., None, :] * v if v.dtype == STAYS else v
 
 
 class Whitened(eqx.Module):
@@ -123,7 +53,7 @@ class Whitened(eqx.Module):
 
     fit: Fit
     factor: Factor
-    blocks: _Blocks
+    blocks: Blocks
     rest: Float[Array, "p"]
 
     def theta(self, u, l2):
@@ -260,7 +190,7 @@ class Plain(eqx.Module):
             some = eqx.tree_at(lambda o: o.examples, bare, jax.tree.map(cut, bare.examples))
             return term(some, cut(v, 1))
 
-        return term(bare, v) if count == 1 else _added(of, jnp.arange(count))
+        return term(bare, v) if count == 1 else added(of, jnp.arange(count))
 
     def function(self, v, l2):
         """U (b p) to values (b), none of a convex model's, and gradients (b p)."""
@@ -391,7 +321,7 @@ def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> W
 @eqx.filter_jit
 def _cut_up(
     fit: Fit, factor: Factor, free: tuple[int, ...], count: int
-) -> tuple[_Blocks, Float[Array, "p"]]:
+) -> tuple[Blocks, Float[Array, "p"]]:
     objective = as_linear(fit.objective)
     chosen = np.array(free, int)
     bare = objective.penalty[chosen] == 0
@@ -402,7 +332,7 @@ def _cut_up(
         padding = [(0, count * length - objective.n)] + [(0, 0)] * (values.ndim - 1)
         return jnp.pad(values, padding).reshape(count, length, *values.shape[1:])
 
-    blocks = _Blocks(
+    blocks = Blocks(
         rows=cut(factor.rows),
         y=jax.tree.map(cut, objective.y),
         weights=cut(objective.weights),

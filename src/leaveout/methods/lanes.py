@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, UInt8
 
 from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import Fit, rounding
-from leaveout.methods.coordinates import STAYS, Coordinates, Plain, Turned, renewed
+from leaveout.methods.blocks import STAYS
+from leaveout.methods.coordinates import Coordinates, Plain, Turned, renewed
 from leaveout.runtime.sharding import constrain, devices, on_host, replicate
 from leaveout.runtime.solution import Solution, Status
 from leaveout.solvers import BESIDE, measured

@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 from leaveout.fitting.fitted import Fit
 from leaveout.fitting.leaving import leaving
 from leaveout.groups import Groups
+from leaveout.methods.blocks import STAYS, cached_blocks
 from leaveout.methods.bricks import Bricks
-from leaveout.methods.coordinates import STAYS, Coordinates, all_or_nothing, cached_blocks
+from leaveout.methods.coordinates import Coordinates, all_or_nothing
 from leaveout.methods.lanes import (
     HARD,
     Effort,
