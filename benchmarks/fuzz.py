@@ -21,7 +21,7 @@ from scipy.special import expit, log_softmax
 
 import leaveout as lo
 
-__all__ = ["CASES", "KINDS", "Case", "Problem", "check", "draw"]
+__all__ = ["CASES", "KINDS", "OWN", "Case", "Problem", "check", "draw"]
 
 
 class Case(NamedTuple):
@@ -52,6 +52,7 @@ CASES = tuple(
 KINDS = (
     "gauss", "heavy", "sparse", "outlier", "copies", "constant", "collinear", "separable",
 )  # fmt: skip
+OWN = "own"  # besides: a group alone has a column, or alone tells two apart; hardly any penalty
 _COUNTS = ("poisson", "rates")  # losses of counts
 _TOLERANCE = 1e-7  # of effects, beside the largest of its column
 
@@ -107,7 +108,7 @@ def draw(case: Case, seed: int, kind: str | None = None, l2: float | None = None
     rng = np.random.default_rng(seed)
     loss, outputs, n, d, intercept = case
     drawn = KINDS[rng.integers(len(KINDS))]
-    kind = drawn if kind is None else kind
+    kind, mine = drawn if kind is None else kind, None
     x = rng.normal(size=(n, d))
     if kind == "heavy":
         x = rng.standard_t(2.0, size=(n, d))
@@ -121,6 +122,8 @@ def draw(case: Case, seed: int, kind: str | None = None, l2: float | None = None
         x[:, 0] = rng.normal()
     elif kind == "collinear":
         x[:, -1] = x[:, 0] + x[:, 1]
+    elif kind == OWN:
+        mine, l2 = _own(np.random.default_rng([seed, 1]), x)
     scores = x @ rng.normal(size=(d, outputs)) / np.sqrt(d)
     if kind == "separable":
         scores = scores * 30
@@ -129,10 +132,22 @@ def draw(case: Case, seed: int, kind: str | None = None, l2: float | None = None
     y = _targets(rng, loss, scores + offset[:, None])
     weights = rng.choice([0.0, 0.3, 1.0, 1.0, 1.0, 5.0], size=n)
     penalty = 0.0 if rng.random() < 0.05 else float(10 ** rng.uniform(-4, 2))
+    w = _groups(rng, y, n)
+    if mine is not None:
+        w[1] = mine
     return Problem(
         loss, kind, x, y, offset, weights, penalty if l2 is None else l2, intercept,
-        _groups(rng, y, n), rng.normal(size=(4, d)),
+        w, rng.normal(size=(4, d)),
     )  # fmt: skip
+
+
+def _own(rng, x: np.ndarray) -> tuple[np.ndarray, float]:
+    """Who alone has a column of x, which is written there, and a small penalty."""
+    mine = np.zeros(len(x))
+    mine[rng.choice(len(x), len(x) // 4, replace=False)] = 1
+    unlike = mine * rng.normal(1, 0.5, size=len(x)) * 10 ** rng.uniform(0, 3)
+    x[:, 0] = unlike if rng.random() < 0.5 else x[:, 1] + unlike / unlike.max()
+    return mine, float(10 ** rng.uniform(-8, 0))
 
 
 def _targets(rng, loss: str, scores) -> np.ndarray:

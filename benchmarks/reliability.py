@@ -1,7 +1,8 @@
 """How often does something wrong leave the library without a word? And do studies survive?
 
 - fuzz: random problems (see `fuzz`), every answer of status 0 compared with plain NumPy, and those
-  of every method, edit and measure, of far and scaled columns (`fuzz_methods`).
+  of every method, edit and measure, of far and scaled columns (`fuzz_methods`); groups that alone
+  have a column besides, under hardly any penalty.
 - kills: a study is killed (SIGKILL) at a random moment and gone on with, until it is finished; its
   chunks must be those of an uninterrupted one, bit for bit.
 """
@@ -19,22 +20,31 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fuzz import CASES, Case, check, draw
+from benchmarks.fuzz import CASES, OWN, Case, check, draw
 from benchmarks.fuzz_methods import LOSSES, title
 from benchmarks.harness import gathered, record
 
-#: kinds of problems, problems of each, problems of each loss by every method, kills
-_SIZES = {"smoke": (1, 20, 0, 0), "small": (4, 10, 5, 2), "full": (len(CASES), 640, 520, 50)}
+#: kinds of problems, problems of each, of each loss by every method, of own columns, kills
+_SIZES = {
+    "smoke": (1, 20, 0, 0, 0),
+    "small": (4, 10, 5, 0, 2),
+    "full": (len(CASES), 640, 520, 160, 50),
+}
 
 
 def main(folder: Path, size: str) -> None:
     """Count what was compared, flagged, refused and wrong; and the kills survived."""
-    kinds, each, every, kills = _SIZES[size]
+    kinds, each, every, own, kills = _SIZES[size]
     tasks = {
         case.title: ["reliability", json.dumps(case), str(each)]
         for case in CASES[:: len(CASES) // kinds]
     }
     tasks |= {title(loss): ["fuzz_methods", loss, str(every)] for loss in LOSSES if every}
+    tasks |= {
+        _title(case, OWN): ["reliability", json.dumps(case), str(own), OWN]
+        for case in CASES[::4]
+        if own
+    }
     rows = gathered(folder, "reliability", tasks)
     keys = ("problems", "compared", "flagged", "refused", "wrong")
     total = {"case": "all", **{key: sum(row[key] for row in rows) for key in keys}}
@@ -44,15 +54,19 @@ def main(folder: Path, size: str) -> None:
     record(folder, "reliability", rows)
 
 
-def _fuzzed(case: Case, count: int) -> dict:
+def _title(case: Case, kind: str | None) -> str:
+    return case.title if kind is None else f"{case.title}, own columns"
+
+
+def _fuzzed(case: Case, count: int, kind: str | None = None) -> dict:
     found, wrong = Counter(), []
     for seed in range(count):
-        result = check(draw(case, seed))
+        result = check(draw(case, seed, kind))
         found += Counter({key: result[key] for key in ("compared", "flagged")})
         found["refused"] += bool(result["refused"])
         wrong += [f"seed {seed}: {what}" for what in result["wrong"]]
     return {
-        "case": case.title,
+        "case": _title(case, kind),
         "problems": count,
         "compared": found["compared"],
         "flagged": found["flagged"],
@@ -103,4 +117,4 @@ if __name__ == "__main__":
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    print(json.dumps(_fuzzed(Case(*json.loads(sys.argv[1])), int(sys.argv[2]))))
+    print(json.dumps(_fuzzed(Case(*json.loads(sys.argv[1])), int(sys.argv[2]), *sys.argv[3:])))

@@ -57,7 +57,7 @@ def test_random_problems_are_right_or_refused(case, count):
     )
     @hypothesis.given(
         seed=strategies.integers(0, 2**32 - 1),
-        kind=strategies.sampled_from(fuzz.KINDS),
+        kind=strategies.sampled_from((*fuzz.KINDS, fuzz.OWN)),
         l2=strategies.just(0.0) | strategies.floats(-4, 2).map(lambda power: 10**power),
     )
     def law(seed, kind, l2):

@@ -583,15 +583,15 @@ def test_curvature_at_the_end_is_that_of_the_hessian():
     stays, l2 = jnp.asarray(rng.uniform(size=(4, 600))), jnp.asarray([0.1, 0.5, 1.0, 5.0])
     coordinates = around(fit, own_l2=True)
     u = jnp.asarray(rng.normal(size=(4, some.p)))
-    bend, left, whole = coordinates.curvature(u, stays, l2)
+    bend = coordinates.curvature(u, stays, l2)
     theta = coordinates.theta(u, l2)
     hessian = jax.jit(lambda theta, stays, l2: some.with_l2(l2).hessian(theta, stays))
     for i in range(4):
         own, change = np.asarray(hessian(theta[i], stays[i], l2[i])), theta[i] - fit.flat
-        np.testing.assert_allclose(bend[i], change @ own @ change, rtol=1e-10)
-        np.testing.assert_allclose(left[i], np.diagonal(own)[-3:], rtol=1e-10)
+        np.testing.assert_allclose(bend.along[i], change @ own @ change, rtol=1e-10)
+        np.testing.assert_allclose(bend.left[i], np.diagonal(own)[-3:], rtol=1e-10)
     before = np.asarray(hessian(fit.flat, some.weights, 0.5))
-    np.testing.assert_allclose(whole, np.diagonal(before)[-3:], rtol=1e-10)
+    np.testing.assert_allclose(bend.whole, np.diagonal(before)[-3:], rtol=1e-10)
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ def advance(
     enough: int | Int[Array, ""] = 0,
     relative: float = 0.0,
     floor: float | Float[Array, ""] = 0.0,
-    beside: float = 0.0,
+    beside: float | Float[Array, ""] | None = None,
     widths: tuple[int, ...] = (),
 ) -> State:
     """Evaluate at most `most` times more, or until few lanes are running.
@@ -177,8 +177,8 @@ def advance(
         enough: running lanes at which to stop; default none.
         relative: a lane without a goal is done when its gradient is this share of its first one,
         floor: or this small.
-        beside: where not 0, no lane is done before its gradient is this share of its point, too,
-            or as small as the floor.
+        beside: if given, no lane is done before its gradient is this share of its point, too, or
+            as small as the floor.
         widths: numbers of lanes k, increasing, the last b, for each of which the function is
             written down: of those that are running as few are evaluated as hold them.
     """
@@ -251,7 +251,7 @@ def _step(function, state: State, relative, floor, beside) -> State:
     force = jnp.where(fresh, norm, state.force)
     goal = jnp.where(jnp.isnan(state.goal), jnp.maximum(relative * norm, floor), state.goal)
     enough = goal
-    if beside:
+    if beside is not None:
         enough = jnp.minimum(goal, jnp.maximum(beside * jnp.linalg.norm(trial, axis=1), floor))
     good, lower = slope <= -_SUFFICIENT * state.slope, jnp.zeros_like(fresh)
     if value is None:

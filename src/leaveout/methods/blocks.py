@@ -47,6 +47,7 @@ class Blocks(eqx.Module):
         weights: (k l) s.
         scores, losses, first, second: (k l) m, phi, s phi' and s phi'' at theta_hat.
         squares: (k l f) squared columns of the design whose parameters have no penalty.
+        lengths: (k l) squared lengths of the rows.
     """
 
     rows: Float[Array, "... l p"]
@@ -57,6 +58,7 @@ class Blocks(eqx.Module):
     first: Float[Array, "... l"]
     second: Float[Array, "... l"]
     squares: Float[Array, "... l f"]
+    lengths: Float[Array, "... l"]
 
     def at(self, objective, scores, derivative):
         """Losses (b l) of one block, or a derivative of them, at scores (b l)."""

@@ -5,6 +5,8 @@ b lanes. `Whitened` serves linear models of one output, `Plain` any objective, a
 for each lane, and other points than theta_hat (`renewed`).
 """
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,11 +16,12 @@ from jaxtyping import Array, Float, UInt8
 from leaveout.fitting.fitted import Fit
 from leaveout.groups import Groups
 from leaveout.methods.blocks import STAYS, Blocks, added, cached_blocks
-from leaveout.objectives.abstract import weigh
+from leaveout.methods.hold import STEADY, Bend, Grip, grip_of
+from leaveout.objectives.abstract import AbstractExpansion, weigh
 from leaveout.objectives.linear import as_linear
 from leaveout.runtime.batches import cut_out
 from leaveout.runtime.remembered import remembered
-from leaveout.runtime.sharding import devices, is_traced, on_host
+from leaveout.runtime.sharding import devices, is_traced, on_host, to_host
 from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
 
 __all__ = [
@@ -49,12 +52,14 @@ class Whitened(eqx.Module):
         fit: whose factor is `factor`.
         blocks: the examples.
         rest: (p) what is left of the gradient at theta_hat.
+        grip: of the penalty.
     """
 
     fit: Fit
     factor: Factor
     blocks: Blocks
     rest: Float[Array, "p"]
+    grip: Grip | None
 
     def theta(self, u, l2):
         """Coordinates (b p) to parameters (b p)."""
@@ -109,22 +114,44 @@ class Whitened(eqx.Module):
 
         return function
 
-    def curvature(self, u, v, l2):
-        """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
-
-        Returns:
-            (b), (b f) and (f).
-        """
-        objective = as_linear(self.fit.objective)
+    def curvature(self, u, v, l2) -> Bend:
+        """Of what stays at each u (b)."""
 
         def term(block, v, moved):
-            scores = block.scores[None] + moved
-            left = weigh(v, block.at(objective, scores, _second_derivative))
-            gained = jnp.sum((left - block.second[None]) * moved**2, axis=1)
-            return gained, left @ block.squares, block.second @ block.squares
+            left, own = self._curvature(block, v, moved)
+            less = block.second[None] - left
+            gained = -jnp.sum(less * moved**2, axis=1)
+            taken = jnp.maximum(less, 0.0) @ block.lengths
+            fallen = jnp.sum(
+                (v > 0) & (own * block.weights[None] < STEADY * block.second[None]), axis=1
+            )
+            held = None if self.grip is None else self.grip.pairs(block.rows, left)
+            return gained, left @ block.squares, block.second @ block.squares, fallen, taken, held
 
-        gained, left, whole = self.blocks.sum(term, u, v)
-        return jnp.sum(u**2, axis=1) + gained, left, whole
+        gained, left, whole, fallen, taken, held = self.blocks.sum(term, u, v)
+        kept = 1 - taken if self.grip is None else jnp.maximum(1 - taken, self.grip.kept(held))
+        if not as_linear(self.fit.objective).convex:  # then what stays may bend down
+            kept = jnp.zeros_like(kept)
+        return Bend(jnp.sum(u**2, axis=1) + gained, left, whole, kept, fallen == 0)
+
+    def taken(self, u, v, l2):
+        """The map of z (b p) to S z, with I - S the Hessian of what stays at u (b p)."""
+
+        def apply(z):
+            def term(inputs):
+                block, v = inputs
+                left, _ = self._curvature(block, block.get(v), u @ block.rows.T)
+                return ((block.second[None] - left) * (z @ block.rows.T)) @ block.rows
+
+            return added(term, (self.blocks, v))
+
+        return apply
+
+    def _curvature(self, block: Blocks, v, moved):
+        """(b l) the curvature of what stays of one block, scores moved by (b l); and per weight."""
+        scores = block.scores[None] + moved
+        own = block.at(as_linear(self.fit.objective), scores, _second_derivative)
+        return weigh(v, own), own
 
 
 class Plain(eqx.Module):
@@ -135,7 +162,8 @@ class Plain(eqx.Module):
     dense limit, the basis is a factor for each output. `free` are the columns of a linear model's
     design of which a parameter has no penalty, of any other model such parameters. `rest` is what
     is left of the gradient at theta_hat where that is rounding (float32), and is taken off:
-    theta_hat then is as good as exact.
+    theta_hat then is as good as exact. `gauge` is what H holds the common shift of all classes by,
+    where nothing else does, in units of the basis.
     """
 
     fit: Fit
@@ -143,6 +171,7 @@ class Plain(eqx.Module):
     eigenvalues: Float[Array, "p"] | None
     rest: Float[Array, "p"] | None
     free: tuple[int, ...] = eqx.field(static=True)
+    gauge: Float[Array, "p p"] | None = None
 
     def _scale(self, l2):
         """(b p) lengths of the coordinates of lanes with penalties l2 (b)."""
@@ -214,12 +243,8 @@ class Plain(eqx.Module):
 
         return function
 
-    def curvature(self, u, v, l2):
-        """Along each u (b), its own Hessian's; of parameters without penalty, what is left and was.
-
-        Returns:
-            (b), (b f) and (f).
-        """
+    def curvature(self, u, v, l2) -> Bend:
+        """As of `Whitened`; what is kept at least is not known."""
         objective, columns = self.fit.objective, self.free
 
         def sums(theta, change, v):
@@ -233,14 +258,37 @@ class Plain(eqx.Module):
         own, left = sums(theta, change, v)
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
         own += jnp.sum(weight * objective.heaviness[None] * change**2, axis=1)
+        unknown = jnp.zeros_like(own), jnp.zeros(own.shape, bool)
         if not columns:
-            return own, left, left[0]
+            return Bend(own, left, left[0], *unknown)
         whole = sums(self.fit.flat[None], change[:1], objective.weights[None])[1][0]
         bare = objective.at_columns(objective.penalty, columns) == 0
         if l2 is not None:  # a penalty of its own holds a lane's parameters
             held = objective.at_columns(objective.heaviness, columns) > 0
             left = jnp.where(held[None] & (l2[:, None] > 0), jnp.inf, left)
-        return own, left, jnp.where(bare, whole, 0.0)
+        return Bend(own, left, jnp.where(bare, whole, 0.0), *unknown)
+
+    def taken(self, u, v, l2):
+        """As of `Whitened`; what no example holds, the common shift of all classes, is as in H."""
+        objective, scale, theta = self.fit.objective, self._scale(l2), self.theta(u, l2)
+        weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
+        penalty = weight * objective.heaviness[None]
+
+        def bending(some):
+            def along(theta, change, v):
+                return jax.jvp(lambda t: some.value_and_gradient(t, v)[1], (theta,), (change,))[1]
+
+            return along
+
+        def apply(z):
+            change = self._turn(z, l2)
+            bent = self._sum(lambda some, v: jax.vmap(bending(some))(theta, change, v), v)
+            bent = (bent + penalty * change) @ self.basis
+            if self.gauge is not None:
+                bent = bent + (z if scale is None else z * scale) @ self.gauge
+            return z - (bent if scale is None else bent * scale)
+
+        return apply
 
 
 class Turned(eqx.Module):
@@ -281,9 +329,20 @@ class Turned(eqx.Module):
 
         return function
 
-    def curvature(self, z, v, l2):
-        """As of the coordinates that all share."""
-        return self.inner.curvature(self._out(z), v, l2)
+    def curvature(self, z, v, l2) -> Bend:
+        """As of the coordinates that all share; shares are of what a group leaves at theta_hat."""
+        bend = self.inner.curvature(self._out(z), v, l2)
+        return dataclasses.replace(bend, kept=jnp.where(bend.steady, STEADY, 0.0))
+
+    def taken(self, z, v, l2):
+        """As of the coordinates that all share, in these."""
+        inner = self.inner.taken(self._out(z), v, l2)
+
+        def apply(z):
+            out = self._out(z)
+            return z - jnp.einsum("bij,bi->bj", self.turn, out - inner(out))
+
+        return apply
 
 
 Coordinates = Whitened | Plain
@@ -314,7 +373,10 @@ def _blocks(fit: Fit) -> OutputFactor | None:
 
 
 def _in_blocks(fit: Fit, factor: Factor, free: tuple[int, ...], count: int) -> Whitened:
-    return Whitened(fit, Factor(factor.lower), *_cut_up(fit, factor, free, count))
+    grip, lower, penalty = None, factor.lower, fit.objective.penalty
+    if not is_traced((lower, penalty)):
+        grip = grip_of(np.asarray(to_host(lower)), np.asarray(to_host(penalty)), free)
+    return Whitened(fit, Factor(lower), *_cut_up(fit, factor, free, count), grip)
 
 
 @remembered
@@ -323,6 +385,7 @@ def _cut_up(
     fit: Fit, factor: Factor, free: tuple[int, ...], count: int
 ) -> tuple[Blocks, Float[Array, "p"]]:
     objective = as_linear(fit.objective)
+    assert factor.rows is not None  # see `around`
     chosen = np.array(free, int)
     bare = objective.penalty[chosen] == 0
     expansion = objective.at(fit.flat)
@@ -341,6 +404,7 @@ def _cut_up(
         first=cut(weigh(expansion.weights, expansion.first)[:, 0]),
         second=cut(expansion.curvature[:, 0, 0]),
         squares=cut(objective.design[:, chosen] ** 2 * bare[None]),
+        lengths=cut(jnp.sum(factor.rows**2, axis=1)),
     )
     rest = jnp.zeros_like(fit.flat)
     if _rest(fit) is None:
@@ -362,18 +426,26 @@ def _basis(factor: Factor) -> Float[Array, "p p"]:
 def _whole_basis(fit: Fit, factor: Factor, free: tuple[int, ...], own_l2: bool) -> Plain:
     basis = _basis(factor)
     if not own_l2:
-        return Plain(fit, basis, None, _rest(fit), free)
+        return Plain(fit, basis, None, _rest(fit), free, _gauge(fit.expansion(), basis))
     # in these coordinates a unit of l2 is basis' M basis, M what it falls on: diagonalise it once
     mask = fit.objective.heaviness
     eigenvalues, turn = jnp.linalg.eigh(basis.T @ (mask[:, None] * basis))
-    return Plain(fit, basis @ turn, jnp.maximum(eigenvalues, 0.0), _rest(fit), free)
+    basis = basis @ turn
+    gauge = _gauge(fit.expansion(), basis)
+    return Plain(fit, basis, jnp.maximum(eigenvalues, 0.0), _rest(fit), free, gauge)
+
+
+def _gauge(expansion: AbstractExpansion, basis: Float[Array, "p p"]) -> Float[Array, "p p"] | None:
+    gauge = expansion.gauge()
+    return None if gauge is None else basis.T @ gauge @ basis
 
 
 @eqx.filter_jit
 def renewed(fit: Fit, free: tuple[int, ...], v, l2, theta) -> Plain:
     """Coordinates around another theta, whitened by the Hessian of J(.; v) there."""
     objective = fit.objective
-    matrix = full_matrix((objective if l2 is None else objective.with_l2(l2)).at(theta), v)
-    factor, _ = lifted(matrix, scale_of(matrix))
+    expansion = (objective if l2 is None else objective.with_l2(l2)).at(theta)
+    matrix = full_matrix(expansion, v)
+    basis = _basis(lifted(matrix, scale_of(matrix))[0])
     there = eqx.tree_at(lambda f: f.flat, fit, theta)
-    return Plain(there, _basis(factor), None, _rest(fit), free)
+    return Plain(there, basis, None, _rest(fit), free, _gauge(expansion, basis))

@@ -6,20 +6,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from leaveout.fitting import lbfgs
 from leaveout.fitting.fitted import Fit, rounding
 from leaveout.methods.blocks import STAYS
-from leaveout.methods.coordinates import Coordinates, Plain, Turned, renewed
-from leaveout.runtime.sharding import constrain, devices, on_host, replicate
+from leaveout.methods.coordinates import Coordinates, Plain, Turned, Whitened, renewed
+from leaveout.methods.hold import Bend, least_kept
+from leaveout.methods.strain import marked
+from leaveout.runtime.batches import in_runs, runs_of
+from leaveout.runtime.sharding import constrain, devices, is_traced, on_host, replicate, to_host
 from leaveout.runtime.solution import Solution, Status
-from leaveout.solvers import BESIDE, measured
+from leaveout.solvers import BESIDE, measured, thin
 
 __all__ = ["HARD", "Effort", "Lanes", "advance", "alone", "begin", "finish", "narrow", "refilled"]
 
 HARD = 48  # evaluations after which a lane gets a Hessian of its own, if that is not dearer
 _LOOSE = 30  # times the tolerance that a change may be wrong by, along itself
+_UNHELD = 1000  # and in the direction in which what stays hardly bends
+_SURER = 1e-3  # of what is asked, of a lane alone: in its metric weak directions are short
+_TOGETHER = 8  # lanes that are looked at, of the few that are
+_WORTH = 0.05  # of the usual tolerance: nearer than this a lane is not driven, but looked at
 _SEEN = 1e-6  # of a change along itself: what rounding may leave without a word
 
 
@@ -151,27 +158,60 @@ def _search(inputs, state: lbfgs.State, most, enough, tolerance: float) -> lbfgs
         return _turned(problem, own).function(jnp.take(v, rows, axis=v.ndim - 2), some)(u)
 
     goals = {"enough": enough, "relative": tolerance, "floor": _floor(problem.fit)}
-    if not problem.fit.is_bare:
-        goals["beside"] = BESIDE * tolerance
+    if tolerance and not problem.fit.is_bare:
+        goals["beside"] = _beside(problem) * tolerance
     state = lbfgs.advance(function, state, most, **goals, widths=_widths(len(state.step)))
     return jax.tree.map(lambda leaf: constrain(leaf, "groups"), state)
 
 
-@eqx.filter_jit
+def _beside(problem: Coordinates) -> float | Float[Array, ""]:
+    """Times its tolerance that a gradient may be of the change.
+
+    Where one more evaluation spares a look at how little what stays bends, it is made.
+    """
+    if not isinstance(problem, Whitened) or problem.grip is None:
+        return float(BESIDE)
+    sure = _UNHELD * problem.grip.usual
+    return jnp.where(sure > _WORTH, jnp.minimum(sure, BESIDE), BESIDE)
+
+
 def finish(problem: Coordinates, lanes: Lanes, rows, tolerance: float) -> Solution:
     """Change, relative residual, evaluations and status of the lanes `rows`."""
+    found, needed = _reached(problem, lanes, rows, tolerance)
+    if is_traced(needed):
+        return marked(found, ~_held(problem, lanes, rows, needed), Status.inaccurate)
+    needed, loose = to_host(needed), np.zeros(len(rows), bool)
+    asked, few = np.flatnonzero(needed), min(_TOGETHER, len(rows))
+    if asked.size:  # a program of its own, where it is needed
+
+        def held(some: np.ndarray):
+            return _held(problem, lanes, np.asarray(rows)[some], needed[some])
+
+        runs = (asked[run] for run in runs_of(asked.size, few))
+        loose[asked] = ~to_host(in_runs(runs, held, lambda _: few))
+    return marked(found, loose, Status.inaccurate)
+
+
+@eqx.filter_jit
+def _reached(
+    problem: Coordinates, lanes: Lanes, rows, tolerance: float
+) -> tuple[Solution, Float[Array, "b"]]:
+    """What lanes reached, and the share of its curvature that every direction must have kept.
+
+    That is 0 where it is known to have, or where the lane has failed anyway.
+    """
     lanes = lanes[rows]
     state, solution = lanes.state, lbfgs.solution(lanes.state)
     force = jnp.where(jnp.isnan(lanes.force), state.force, lanes.force)
     within = lanes.within(problem)
     change = within.theta(state.point, lanes.l2) - problem.fit.flat[None]
     status = solution.status
-    along = within.curvature(state.point, lanes.v, lanes.l2)
-    lost = _running_away(state, *along, tolerance)
+    bend = within.curvature(state.point, lanes.v, lanes.l2)
+    lost = _running_away(state, bend, tolerance)
     status = jnp.where((status == 0) & lost, Status.no_minimum, status)
     felt = force > _floor(problem.fit)  # else nothing leaves but rounding
     size, ahead = (jnp.linalg.norm(part, axis=1) for part in (state.point, state.direction))
-    pull = along[0] / jnp.where(size > 0, size, 1.0)  # |H(w) u| along u
+    pull = bend.along / jnp.where(size > 0, size, 1.0)  # |H(w) u| along u
     # no lengths of one kind but in coordinates of H: there |u| is the shorter where curvature comes
     size = jnp.inf if problem.fit.is_bare else size
     left, of, length = solution.residual, measured(force, size), jnp.minimum(pull, size)
@@ -188,23 +228,49 @@ def finish(problem: Coordinates, lanes: Lanes, rows, tolerance: float) -> Soluti
         status = jnp.where((status == Status.stalled) & reached, Status.converged, status)
     short &= residual > jnp.finfo(residual.dtype).eps  # 0 where nothing was felt
     status = jnp.where((status == 0) & short, Status.inaccurate, status)
+    needed = _needed(problem, left, size, tolerance)
+    # of lanes beyond the pool there are no numbers
+    asked = (status == 0) & ~(bend.kept > needed) & jnp.isfinite(left)
     finite = jnp.all(jnp.isfinite(change), axis=1)
     change = jnp.where(finite[:, None], change, 0.0)
     status = jnp.where(finite, status, Status.nonfinite).astype(jnp.int8)
     residual = jnp.where(jnp.isfinite(residual), residual, jnp.inf)
-    return replicate(Solution(change, residual, solution.steps, status))
+    found = Solution(change, residual, solution.steps, status)
+    return replicate((found, jnp.where(asked, needed, 0.0)))
 
 
-def _running_away(state: lbfgs.State, curvature, left, whole, tolerance: float):
+def _needed(problem: Coordinates, left, size, tolerance: float) -> Float[Array, "b"]:
+    """The share of its curvature below which a direction hides too much of the change."""
+    if problem.fit.metric is None:
+        return jnp.zeros_like(left)
+    least = _UNHELD * tolerance * size
+    needed = jnp.where(least > 0, left / jnp.where(least > 0, least, 1.0), 0.0)
+    return jnp.maximum(needed, thin(left.dtype))
+
+
+@eqx.filter_jit
+def _held(problem: Coordinates, lanes: Lanes, rows, needed: Float[Array, "b"]) -> Bool[Array, "b"]:
+    """Whether what stays of each lane bends so much in every direction that its gradient tells.
+
+    Where it does not, a small gradient may be a large change.
+    """
+    some = lanes[rows]
+    taken = some.within(problem).taken(some.state.point, some.v, some.l2)
+    kept = least_kept(taken, some.state.gradient, needed > 0)
+    return replicate((needed == 0) | (kept > needed))
+
+
+def _running_away(state: lbfgs.State, bend: Bend, tolerance: float):
     """(b) whether a lane is still on its way to infinity, although its gradient has died out."""
     slope = jnp.sum(state.gradient * state.point, axis=1)
     # a Newton step along the change itself that is not short beside it
-    stepping = (jnp.abs(slope) > 1e-4 * curvature) & (
-        jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(curvature, 0.0))
+    stepping = (jnp.abs(slope) > 1e-4 * bend.along) & (
+        jnp.abs(slope) > 10 * state.goal * jnp.sqrt(jnp.maximum(bend.along, 0.0))
     )
     # the gradient of a parameter on its way to infinity dies out together with its curvature
     share = min(max(10 * tolerance, 1e-10), 1e-3)  # below 0 it is no minimum of another kind
-    gone = (jnp.abs(left) < share * whole[None]) & (whole[None] > 0)
+    whole = bend.whole[None]
+    gone = (jnp.abs(bend.left) < share * whole) & (whole > 0)
     return stepping | jnp.any(gone, axis=1)
 
 
@@ -220,8 +286,8 @@ _initialise = eqx.filter_jit(lbfgs.initialise)  # a buffer for every array: they
 @eqx.filter_jit
 def _length_left(problem: Coordinates, lanes: Lanes):
     """(b) the length of the change so far in the metric of each lane's own Hessian."""
-    curvature, *_ = lanes.within(problem).curvature(lanes.state.point, lanes.v, lanes.l2)
-    return jnp.sqrt(jnp.maximum(curvature, 0.0))
+    bend = lanes.within(problem).curvature(lanes.state.point, lanes.v, lanes.l2)
+    return jnp.sqrt(jnp.maximum(bend.along, 0.0))
 
 
 def alone(problem: Coordinates, pool: Lanes, lane: int, change, effort: Effort) -> Solution:
@@ -249,10 +315,30 @@ def alone(problem: Coordinates, pool: Lanes, lane: int, change, effort: Effort) 
         still = not bool(fresh.state.point.any())
         if code == Status.converged or spent >= effort.max_steps or still:
             break
-    whole = Plain(problem.fit, own.basis, None, own.rest, free)  # the way from theta_hat
+    if code == Status.converged:
+        fresh = _surer(own, fresh, _floor(problem.fit))
+        theta = own.theta(fresh.state.point, None)[0]
+    whole = Plain(problem.fit, own.basis, None, own.rest, free, own.gauge)  # the way from theta_hat
     fresh = eqx.tree_at(
         lambda lanes: (lanes.state.point, lanes.state.evaluations),
         fresh,
         (whole.push(theta[None], None), jnp.full(1, spent, jnp.int32)),
     )
     return finish(whole, fresh, np.array([0]), effort.tolerance)
+
+
+def _surer(own: Plain, lanes: Lanes, floor) -> Lanes:
+    """A lane alone that has arrived, after going on as far as is cheap, and no less arrived.
+
+    Its own Hessian gives the directions in which it hardly bends short lengths: what is left there
+    is a small share of the change, and need not be one of the effect.
+    """
+
+    def set_to(lanes: Lanes, goal, running) -> Lanes:
+        return eqx.tree_at(lambda x: (x.state.goal, x.state.running), lanes, (goal, running))
+
+    goal, done = lanes.state.goal + 0, lanes.state.running + False  # copies: states are donated
+    further = set_to(lanes, jnp.maximum(_SURER * goal, floor), ~done)
+    found = advance(own, further, HARD, 0, 0.0)
+    unmoved = jnp.zeros_like(found.state.status)
+    return eqx.tree_at(lambda x: x.state.status, set_to(found, goal, done), unmoved)

@@ -5,10 +5,11 @@ there the Hessian of what is left is I - S with 0 <= S < 1, so that few steps ar
 length of the gradient is the Newton decrement (in the metric of H). For linear models of one
 output the design itself is brought into these coordinates, and an evaluation is two products with
 it and nothing else. The lanes of a pool are kept full (`pool`); one that does not converge in a few
-dozen evaluations goes on alone, in the metric of its own Hessian. Groups that leave little of H get
-a metric of what they leave from the start, where that is cheaper (`bricks`). Past the dense limit a
-linear model of many outputs is retrained in the coordinates of a factor for each output, which make
-the Hessian near enough to the identity.
+dozen evaluations goes on alone, in the metric of its own Hessian, and so does one that has hardly
+any curvature left in some direction, where a small gradient tells nothing (`hold`). Groups that
+leave little of H get a metric of what they leave from the start, where that is cheaper (`bricks`).
+Past the dense limit a linear model of many outputs is retrained in the coordinates of a factor for
+each output, which make the Hessian near enough to the identity.
 """
 
 import functools
@@ -65,8 +66,9 @@ class Retrain(Method):
             points that are added with a large leverage. The change is then right to about
             tolerance / (1 - mu), mu the largest share of curvature that the group takes away in any
             direction; to about the tolerance where the group has a metric of its own (`bricks`),
-            whose norm it then is. Where the search would still go on by 30 tolerances of the change
-            it does so, with the group's own Hessian.
+            whose norm it then is. Where the search would still go on by 30 tolerances of the
+            change, or 1 - mu is so small that what is left may be 1000, it does so with the group's
+            own Hessian (not past the dense limit, where mu is not looked at).
         max_steps: evaluations of the objective and its gradient that a group may use.
         history: pairs that L-BFGS remembers.
         exact: of a run, refuse to go on where training it again gives other bits; False starts

@@ -47,6 +47,7 @@ __all__ = [
     "scale_of",
     "seen_through",
     "share_of",
+    "thin",
     "thinned",
     "turned",
     "unit_diagonal",
@@ -398,15 +399,20 @@ def left_over(error, b, factor: Factor, x):
     return relative(error, b, factor.solve, factor.length(x))
 
 
-def thinned(status, share: Float[Array, "b"]):
-    """Statuses (b), `inaccurate` where so little curvature is left that rounding of b shows.
+def thin(dtype) -> float:
+    """A share of its curvature so small that rounding of what leaves shows in a solution.
 
     In a direction that has kept 1e-10 of what H has there, an error of eps in b is one of 1e10 eps
     in the solution, and no residual tells: b is the sum of what leaves, and nearly cancels.
     """
-    eps = jnp.finfo(share.dtype).eps
-    thin = share < eps / max(SHOWN, 1e4 * float(eps))
-    return jnp.where(thin & (status == Status.converged), Status.inaccurate, status)
+    eps = float(jnp.finfo(dtype).eps)
+    return eps / max(SHOWN, 1e4 * eps)
+
+
+def thinned(status, share: Float[Array, "b"]):
+    """Statuses (b), `inaccurate` where so little curvature is left (`thin`) that rounding shows."""
+    bad = (share < thin(share.dtype)) & (status == Status.converged)
+    return jnp.where(bad, Status.inaccurate, status)
 
 
 def turned(factor: Inner, x: Float[Array, "b p"]) -> Float[Array, "b p"]:
