@@ -269,3 +269,22 @@ def test_methods_are_constants_of_a_program_that_takes_them():
     inside = jax.jit(lambda fit, method: method.change(fit, GROUPS).value)
     outside = lo.influence(fit, GROUPS).value
     np.testing.assert_allclose(inside(fit, lo.Influence()), outside, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("verb", [lo.newton, lo.retrain])
+def test_an_example_without_base_weight_has_its_derivative_in_it(verb):
+    """What one unit of it more would do: 0 before, as if it could not be heard."""
+    bare = np.linspace(0.5, 1.5, 60).copy()
+    bare[5] = 0.0
+    objective, group = problem("logistic"), lo.Groups.from_indices([[1, 2], [5, 7]], n=60)
+
+    def found(weight):
+        weights = jnp.asarray(bare).at[5].set(weight)
+        fit = lo.fit(eqx.tree_at(lambda o: o.weights, objective, weights))
+        mix = jnp.asarray(MIX[:2, : fit.flat.size])
+        return jnp.sum(mix * verb(fit, group).value) + fit.flat @ mix[0]
+
+    there = jax.grad(found)(0.0)
+    step = 1e-5  # there is no other side
+    ahead = (4 * found(step) - found(2 * step) - 3 * found(0.0)) / (2 * step)
+    np.testing.assert_allclose(there, ahead, rtol=1e-4)

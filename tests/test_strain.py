@@ -41,6 +41,16 @@ def test_points_against_what_the_model_is_sure_of_take_a_step_too_far(method):
         lo.effects(fitted, groups, measure, method, throw=True)
 
 
+def test_a_step_to_where_the_loss_overflows_is_too_far():
+    """Infinity is no higher than infinity: a prediction of 1.8e7 was called converged."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 3))
+    fit = lo.fit(lo.poisson(x, rng.poisson(np.exp(x[:, 0])) * 1.0, l2=1.0))
+    wider, group = lo.add(fit, (300 * x[:1], np.zeros(1)))
+    found = lo.effects(wider, group, lo.measures.prediction(x[:1]), lo.SecondOrder())
+    assert names(found.status) == ["too_far"]
+
+
 @pytest.mark.slow
 def test_a_newton_step_that_goes_too_far_is_still_the_newton_step():
     fitted, groups = turned(6)

@@ -322,7 +322,9 @@ def _classifier(estimator: Any, y, base: np.ndarray, l2: float, classes: np.ndar
             own = 1 / float(parameters.get("intercept_scaling", 1)) ** 2
             penalised = np.append(np.ones(np.size(estimator.coef_)), own)
     follows = _Anew(
-        "its balanced class weights", "lo.rebalance(groups, y) makes groups that they follow"
+        "its balanced class weights",
+        "lo.rebalance(groups, y) makes groups that they follow, "
+        "lo.rebalance(groups, y, weights=...) where it was fitted with sample weights",
     )
     return _Recipe(
         make=logistic if two else softmax,

@@ -218,7 +218,7 @@ def _falls(objective: AbstractObjective, theta, change, v, before) -> Bool[Array
     rise = jnp.sum(weigh(v, after - before)) + steeper @ (theta + change / 2)
     scale = jnp.sum(weigh(v, jnp.abs(after) + jnp.abs(before)))
     scale += jnp.abs(steeper) @ (jnp.abs(theta) + jnp.abs(change))
-    return rise <= 1e2 * jnp.finfo(theta.dtype).eps * scale
+    return jnp.isfinite(rise) & (rise <= 1e2 * jnp.finfo(theta.dtype).eps * scale)
 
 
 def marked(

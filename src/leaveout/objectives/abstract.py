@@ -51,19 +51,20 @@ def weigh(
 ) -> Float[Array, "..."]:
     """Weights times values, along the leading axes of the values; 0 where the weight is 0.
 
-    0 * inf is NaN: an example without weight must not be heard, whatever its loss.
+    0 * inf is NaN: an example without weight must not be heard, whatever its loss. Where that is
+    finite it has its derivative in the weight.
     """
     weights = weights.reshape(weights.shape + (1,) * (values.ndim - weights.ndim))
-    return jnp.where(weights != 0, weights * values, 0.0)
+    return jnp.where((weights != 0) | jnp.isfinite(values), values, 0.0) * weights
 
 
 def taken_of(s: Float[Array, "..."], w: Float[Array | np.ndarray, "..."]) -> Float[Array, "..."]:
     """What is lost of base weights s when w leaves: s w; w where s = 0, if that adds.
 
-    Of an example without base weight nothing can leave.
+    Of an example without base weight nothing can leave; its derivative in s is w all the same.
     """
     s = jnp.broadcast_to(s, w.shape)
-    return jnp.where(s > 0, s * w, jnp.minimum(w, 0.0))
+    return s * w + jnp.where(s > 0, 0.0, jnp.minimum(w, 0.0))
 
 
 class AbstractExpansion(eqx.Module):
@@ -268,7 +269,7 @@ class AbstractObjective(eqx.Module):
     def stays(self, w: Float[Array | np.ndarray, "... n"]) -> Float[Array, "... n"]:
         """What examples get when w of them leaves: s (1 - w), and -w where s = 0."""
         s = jnp.broadcast_to(self.weights, w.shape)
-        return jnp.where(s > 0, s * (1 - w), jnp.maximum(-w, 0.0))
+        return s * (1 - w) + jnp.where(s > 0, 0.0, jnp.maximum(-w, 0.0))
 
     def taken(self, w: Float[Array | np.ndarray, "... n"]) -> Float[Array, "... n"]:
         """What examples lose when w of them leaves: `taken_of` their base weights."""
