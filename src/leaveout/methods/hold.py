@@ -46,8 +46,8 @@ class Bend(eqx.Module):
 class Grip(eqx.Module):
     """The directions in which hardly any penalty holds theta, and how firmly it holds all others.
 
-    What a group leaves can hardly bend in no other direction than these. Lengths are in coordinates
-    that make H the identity.
+    Only near these can a group leave next to no curvature. Lengths are in coordinates that make H
+    the identity.
 
     Attributes:
         directions: (p r) orthonormal.
