@@ -144,7 +144,7 @@ def whole(problem: Whitened, v) -> np.ndarray:
 @pytest.mark.parametrize("loss", TARGETS)
 def test_what_is_kept_at_least_is_no_more_than_what_is_kept(loss, l2):
     """Of random groups and coherent ones: against every eigenvalue."""
-    x = np.c_[RNG.normal(size=(N, 20)) * 10.0 ** np.arange(-10, 10)[None] ** 1, MINE]
+    x = np.c_[RNG.normal(size=(N, 20)) * 10.0 ** np.arange(-10, 10)[None], MINE]
     problem = coordinates(loss, x, l2)
     random = (RNG.random((6, N)) > 0.2) * 1.0
     v = jnp.asarray(np.r_[random, [STAYS], 1 - np.eye(N)[:2]])

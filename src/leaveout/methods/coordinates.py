@@ -22,7 +22,7 @@ from leaveout.objectives.linear import as_linear
 from leaveout.runtime.batches import cut_out
 from leaveout.runtime.remembered import remembered
 from leaveout.runtime.sharding import devices, is_traced, on_host, to_host
-from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of
+from leaveout.solvers import Factor, OutputFactor, full_matrix, lifted, scale_of, seen_through
 
 __all__ = [
     "Coordinates",
@@ -137,15 +137,13 @@ class Whitened(eqx.Module):
     def taken(self, u, v, l2):
         """The map of z (b p) to S z, with I - S the Hessian of what stays at u (b p)."""
 
-        def apply(z):
-            def term(inputs):
-                block, v = inputs
-                left, _ = self._curvature(block, block.get(v), u @ block.rows.T)
-                return ((block.second[None] - left) * (z @ block.rows.T)) @ block.rows
+        def less(block, v):
+            left, _ = self._curvature(block, block.get(v), u @ block.rows.T)
+            return block.second[None] - left
 
-            return added(term, (self.blocks, v))
-
-        return apply
+        lanes, p = u.shape
+        lost = jax.vmap(less)(self.blocks, v).transpose(1, 0, 2).reshape(lanes, -1)
+        return seen_through(self.blocks.rows.reshape(-1, p), lost)
 
     def _curvature(self, block: Blocks, v, moved):
         """(b l) the curvature of what stays of one block, scores moved by (b l); and per weight."""
@@ -270,20 +268,18 @@ class Plain(eqx.Module):
 
     def taken(self, u, v, l2):
         """As of `Whitened`; what no example holds, the common shift of all classes, is as in H."""
-        objective, scale, theta = self.fit.objective, self._scale(l2), self.theta(u, l2)
+        objective, scale = self.fit.objective, self._scale(l2)
         weight = jnp.reshape(objective.l2 if l2 is None else l2, (-1, 1))
         penalty = weight * objective.heaviness[None]
 
-        def bending(some):
-            def along(theta, change, v):
-                return jax.jvp(lambda t: some.value_and_gradient(t, v)[1], (theta,), (change,))[1]
+        def slopes(theta):
+            return self._sum(lambda some, v: jax.vmap(some.gradient)(theta, v), v)
 
-            return along
+        _, bending = jax.linearize(slopes, self.theta(u, l2))
 
         def apply(z):
             change = self._turn(z, l2)
-            bent = self._sum(lambda some, v: jax.vmap(bending(some))(theta, change, v), v)
-            bent = (bent + penalty * change) @ self.basis
+            bent = (bending(change) + penalty * change) @ self.basis
             if self.gauge is not None:
                 bent = bent + (z if scale is None else z * scale) @ self.gauge
             return z - (bent if scale is None else bent * scale)

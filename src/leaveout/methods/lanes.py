@@ -180,15 +180,16 @@ def finish(problem: Coordinates, lanes: Lanes, rows, tolerance: float) -> Soluti
     found, needed = _reached(problem, lanes, rows, tolerance)
     if is_traced(needed):
         return marked(found, ~_held(problem, lanes, rows, needed), Status.inaccurate)
-    needed, loose = to_host(needed), np.zeros(len(rows), bool)
+    needed = to_host(needed)
     asked, few = np.flatnonzero(needed), min(_TOGETHER, len(rows))
-    if asked.size:  # a program of its own, where it is needed
+    if not asked.size:
+        return found
 
-        def held(some: np.ndarray):
-            return _held(problem, lanes, np.asarray(rows)[some], needed[some])
+    def held(some: np.ndarray):  # a program of its own, where it is needed
+        return _held(problem, lanes, np.asarray(rows)[some], needed[some])
 
-        runs = (asked[run] for run in runs_of(asked.size, few))
-        loose[asked] = ~to_host(in_runs(runs, held, lambda _: few))
+    loose, runs = np.zeros(len(rows), bool), runs_of(asked.size, few)
+    loose[asked] = ~to_host(in_runs((asked[run] for run in runs), held, lambda _: few))
     return marked(found, loose, Status.inaccurate)
 
 
@@ -333,12 +334,11 @@ def _surer(own: Plain, lanes: Lanes, floor) -> Lanes:
     Its own Hessian gives the directions in which it hardly bends short lengths: what is left there
     is a small share of the change, and need not be one of the effect.
     """
+    goal = lanes.state.goal + 0  # a copy: states are donated
 
     def set_to(lanes: Lanes, goal, running) -> Lanes:
-        return eqx.tree_at(lambda x: (x.state.goal, x.state.running), lanes, (goal, running))
+        parts = goal, running, jnp.zeros_like(lanes.state.status)
+        return eqx.tree_at(lambda x: (x.state.goal, x.state.running, x.state.status), lanes, parts)
 
-    goal, done = lanes.state.goal + 0, lanes.state.running + False  # copies: states are donated
-    further = set_to(lanes, jnp.maximum(_SURER * goal, floor), ~done)
-    found = advance(own, further, HARD, 0, 0.0)
-    unmoved = jnp.zeros_like(found.state.status)
-    return eqx.tree_at(lambda x: x.state.status, set_to(found, goal, done), unmoved)
+    further = set_to(lanes, jnp.maximum(_SURER * goal, floor), jnp.ones(1, bool))
+    return set_to(advance(own, further, HARD, 0, 0.0), goal, jnp.zeros(1, bool))
